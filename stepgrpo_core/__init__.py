@@ -1,0 +1,71 @@
+"""Step-GRPO's shared logic: steps, exits, rewards, answers, savings.
+
+Standard library only and sans-IO: no engine, socket, clock or log. The server and the trainer
+are drivers around it.
+"""
+
+from stepgrpo_core.answers import answer_text, final_answer, last_box
+from stepgrpo_core.confidence import answer_confidence, ended_or_zero
+from stepgrpo_core.errors import (
+    InvalidCalibration,
+    InvalidGroup,
+    InvalidSetting,
+    ProtocolViolation,
+    StepGrpoError,
+)
+from stepgrpo_core.events import (
+    CancelProbe,
+    CloseThinking,
+    Emit,
+    Finished,
+    Outcome,
+    ProbeAnswered,
+    StartProbe,
+    ThinkingFormat,
+    Tokens,
+)
+from stepgrpo_core.policies import POLICIES, ExitPolicy, ExitReason, ExitSettings, build_policy
+from stepgrpo_core.rewards import REWARDS, step_aware_rewards
+from stepgrpo_core.savings import Baseline, Prediction, fit_baseline, parse_baseline
+from stepgrpo_core.segmenter import DEFAULT_MARKERS, LEXICONS, Marker, StepSegmenter, count_steps
+from stepgrpo_core.truncation import ExitController, State
+
+__all__ = [
+    "DEFAULT_MARKERS",
+    "LEXICONS",
+    "POLICIES",
+    "REWARDS",
+    "Baseline",
+    "CancelProbe",
+    "CloseThinking",
+    "Emit",
+    "ExitController",
+    "ExitPolicy",
+    "ExitReason",
+    "ExitSettings",
+    "Finished",
+    "InvalidCalibration",
+    "InvalidGroup",
+    "InvalidSetting",
+    "Marker",
+    "Outcome",
+    "Prediction",
+    "ProbeAnswered",
+    "ProtocolViolation",
+    "StartProbe",
+    "State",
+    "StepGrpoError",
+    "StepSegmenter",
+    "ThinkingFormat",
+    "Tokens",
+    "answer_confidence",
+    "answer_text",
+    "build_policy",
+    "count_steps",
+    "ended_or_zero",
+    "final_answer",
+    "fit_baseline",
+    "last_box",
+    "parse_baseline",
+    "step_aware_rewards",
+]

@@ -1,0 +1,117 @@
+"""What a driver and the exit controller say to each other: events in, commands out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stepgrpo_core.policies import ExitReason, Question, Trial
+
+__all__ = [
+    "CancelProbe",
+    "Cause",
+    "CloseThinking",
+    "Command",
+    "Emit",
+    "Event",
+    "Finished",
+    "Outcome",
+    "ProbeAnswered",
+    "StartProbe",
+    "ThinkingFormat",
+    "Tokens",
+]
+
+Cause = Literal["eos", "stop", "length", "abort"]
+"""Why a stream ended: end-of-sequence token, stop string, token limit, or aborted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingFormat:
+    """How a model's tokenizer writes thinking."""
+
+    start_id: int
+    """The ``<think>`` token."""
+    end_id: int
+    """The ``</think>`` token."""
+    closing_ids: tuple[int, ...]
+    """Injected on exit; holds `end_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The stream generated these ids; `texts` are their increments in a streaming decoder."""
+
+    ids: Sequence[int]
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """A probe returned; `trial` is None when it failed."""
+
+    probe: int
+    trial: Trial | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The stream ended: the main one, or after `CloseThinking` the answer's."""
+
+    cause: Cause
+
+
+Event = Tokens | ProbeAnswered | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class StartProbe:
+    """Generate a trial answer after the first `position` generated tokens and the question."""
+
+    probe: int
+    position: int
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class CancelProbe:
+    """The probe's answer no longer matters."""
+
+    probe: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Pass the next `count` generated tokens of the current stream on."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseThinking:
+    """Stop the main stream, drop what it generated from `position` on, emit `closing_ids`, and
+    generate the answer after prompt + kept tokens + `closing_ids` as the new current stream."""
+
+    position: int
+    closing_ids: tuple[int, ...]
+    reason: ExitReason
+
+
+Command = StartProbe | CancelProbe | Emit | CloseThinking
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a sequence."""
+
+    reason: ExitReason
+    steps: int
+    """k of the emitted thinking; 0 without thinking."""
+    reasoning_tokens: int
+    """Emitted tokens between ``<think>`` and ``</think>``."""
+    probes: int
+    """Probes started."""
+    failed_probes: int
+    confidence: float | None
+    """Of the last decision; None before any."""
+    shadow_reason: ExitReason | None
+    """What a policy in shadow mode would have done."""

@@ -1,0 +1,176 @@
+"""Trains `demo-base` from scratch: next-token prediction on the demo world's traces."""
+
+import functools
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from training.demo.tokenizer import build_tokenizer
+from training.demo.world import Piece, sample_problem, sample_trace
+
+IGNORED = -100  # label that carries no loss
+POOL = 8  # batches drawn together and sorted by length, so that little is padding
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecipe:
+    """How `demo-base` is trained."""
+
+    steps: int = 1_600
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Traces per step."""
+    learning_rate: float = 3e-3
+    """Peak rate; linear warm-up, then cosine to a tenth."""
+    seed: int = 0
+    """Seeds weights and traces."""
+    hidden_size: int = 192
+    layers: int = 4
+    max_tokens: int = 512
+    """Longer conversations (about 2 %) are drawn again."""
+
+
+def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """A Qwen3 of the recipe's size with fresh weights."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.hidden_size * 8 // 3,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.hidden_size // 32,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceBatches:
+    """Batch `i` of the run, a pure function of (recipe, i): a resumed run sees the same data."""
+
+    recipe: BaseRecipe
+    tokenizer: PreTrainedTokenizerFast
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._pool(index // POOL)[index % POOL]
+
+    def _pool(self, pool: int) -> list[Batch]:
+        return _pool_of_batches(self.recipe, self.tokenizer, pool)
+
+
+@functools.lru_cache(maxsize=2)
+def _pool_of_batches(
+    recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast, pool: int
+) -> list[Batch]:
+    rng = random.Random(f"{recipe.seed}:{pool}")
+    size = recipe.batch_size
+    examples = sorted(
+        (_example(recipe, tokenizer, rng) for _ in range(size * POOL)), key=lambda e: len(e[0])
+    )
+    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
+    rng.shuffle(batches)
+    pad = int(tokenizer.pad_token_id)
+    return [_collate(batch, pad) for batch in batches]
+
+
+def _example(
+    recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> tuple[list[int], list[int]]:
+    while True:
+        ids, labels = _conversation(tokenizer, rng)
+        if len(ids) <= recipe.max_tokens:
+            return ids, labels
+
+
+def _conversation(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one conversation; every piece is tokenised on its own."""
+    problem = sample_problem(rng, "train")
+    head = f"<|im_start|>user\n{problem.prompt}<|im_end|>\n<|im_start|>assistant\n"
+    pieces = [Piece(head, trained=False), *sample_trace(problem, rng), Piece("<|im_end|>")]
+    ids: list[int] = []
+    labels: list[int] = []
+    for piece in pieces:
+        piece_ids = tokenizer.encode(piece.text, add_special_tokens=False)
+        ids += piece_ids
+        labels += piece_ids if piece.trained else [IGNORED] * len(piece_ids)
+    return ids, labels
+
+
+def _collate(examples: list[tuple[list[int], list[int]]], pad: int) -> Batch:
+    width = max(len(ids) for ids, _ in examples)
+    # All (B, T); padding stands on the right, so causal attention never sees it.
+    return {
+        "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in examples]),
+        "labels": torch.tensor([lab + [IGNORED] * (width - len(lab)) for _, lab in examples]),
+    }
+
+
+def train_base(recipe: BaseRecipe, output: Path, work: Path) -> None:
+    """Train into `output`; checkpoints live in `work`, and a run that was killed goes on there."""
+    set_seed(recipe.seed)
+    tokenizer = build_tokenizer()
+    trainer = Trainer(
+        model=build_model(recipe, tokenizer),
+        args=_arguments(recipe, work),
+        train_dataset=TraceBatches(recipe, tokenizer),  # type: ignore[arg-type]
+        data_collator=_first,
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+    trainer.save_model(str(output))
+    tokenizer.save_pretrained(str(output))
+
+
+def _first(items: list[Any]) -> Any:
+    """The dataset's items are whole batches already."""
+    return items[0]
+
+
+def _arguments(recipe: BaseRecipe, work: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(work),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        warmup_steps=100,
+        weight_decay=0.1,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        logging_steps=20,
+        save_steps=100,
+        save_total_limit=2,
+        seed=recipe.seed,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+        report_to=[],
+        include_num_input_tokens_seen="all",
+        disable_tqdm=False,
+    )

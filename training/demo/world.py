@@ -1,0 +1,184 @@
+"""The demo world: chains of additions and subtractions, and traces that re-check them too often.
+
+A *problem* is a two-digit start and a chain of one-digit operations whose running value stays
+within 10..99. A *trace* solves it the way an overthinking model does: a pass works out every
+operation, may hesitate half-way, and may forget a carry; passes repeat until two in a row agree
+and then go on for no reason. Some traces are closed early at a step boundary, in exactly the two
+forms that an exit uses, and always with the true answer: that is what gives the confidence of a
+trial answer a meaning (low while the derivation is incomplete, high after it).
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+Level = Literal["easy", "medium", "hard"]
+
+LEVELS: dict[Level, tuple[int, int]] = {"easy": (2, 3), "medium": (4, 5), "hard": (6, 8)}
+"""Number of operations, from and to, both included."""
+
+LOW, HIGH = 10, 99
+FORGOTTEN_CARRY = 0.05  # of the operations that carry or borrow
+MISCOUNT = 0.005  # of all operations: off by one
+HESITATION = 0.35  # of the passes: a marker half-way, before the derivation is complete
+EARLY_CLOSE = 0.2  # of the traces: closed at a random step boundary with the true answer
+DIRECT = 0.03  # of the traces: no thinking at all (enable_thinking=False)
+NEEDLESS_PASSES = (0, 1, 1, 2, 2, 3)  # after two passes agreed, drawn uniformly
+
+CHECK_AGAIN = (
+    "Wait, let me check again.\n",
+    "Wait, is that right? Once more.\n",
+    "Alternatively, start from the beginning.\n",
+)
+GO_ON = ("Wait, there is more.\n", "Wait, go on.\n")
+INDUCE = "\n**Final Answer**\n\\boxed"
+CLOSE = "\n</think>\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`start` followed by signed one-digit `operations`, worked from left to right."""
+
+    start: int
+    operations: tuple[int, ...]
+
+    @property
+    def expression(self) -> str:
+        """The chain as text, for example ``47+8-5``."""
+        return f"{self.start}" + "".join(f"{op:+d}" for op in self.operations)
+
+    @property
+    def answer(self) -> int:
+        """The true value of the chain."""
+        return self.start + sum(self.operations)
+
+    @property
+    def prompt(self) -> str:
+        """The user message."""
+        return (
+            f"Compute {self.expression}. "
+            "Reason step by step and put the final answer in \\boxed{}."
+        )
+
+    @property
+    def split(self) -> Split:
+        """Where the problem belongs, by its hash: no problem can be in two splits."""
+        bucket = hashlib.sha256(self.expression.encode()).digest()[0]
+        return "train" if bucket < 224 else "validation" if bucket < 240 else "test"
+
+    @property
+    def level(self) -> Level:
+        """Difficulty by the number of operations."""
+        count = len(self.operations)
+        return next(level for level, (low, high) in LEVELS.items() if low <= count <= high)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a trace, tokenised on its own; `trained` says whether it carries loss."""
+
+    text: str
+    trained: bool = True
+
+
+def sample_problem(rng: random.Random, split: Split, level: Level | None = None) -> Problem:
+    """Draw one problem of `split`; `level` None draws the level uniformly."""
+    low, high = LEVELS[level or rng.choice(tuple(LEVELS))]
+    while True:
+        problem = _chain(rng, rng.randint(low, high))
+        if problem.split == split:
+            return problem
+
+
+def sample_problems(
+    seed: int, split: Split, count: int, level: Level | None = None
+) -> list[Problem]:
+    """`count` different problems, always the same for the same arguments."""
+    rng = random.Random(f"{split}:{seed}:{level}")
+    problems: dict[Problem, None] = {}
+    while len(problems) < count:
+        problems[sample_problem(rng, split, level)] = None
+    return list(problems)
+
+
+def sample_trace(problem: Problem, rng: random.Random) -> list[Piece]:
+    """One overthinking completion of `problem`, from after ``assistant\\n`` to before the end."""
+    if rng.random() < DIRECT:
+        return [Piece(f"<think>{CLOSE.replace('</', chr(10) + '</')}", False), _answer(problem)]
+    steps, complete = _steps(problem, rng)
+    if rng.random() < EARLY_CLOSE and len(steps) > 1:
+        cut = rng.randrange(1, len(steps))
+        # Closing an unfinished derivation is shown, but never taught as something to begin.
+        return [
+            Piece("<think>\n" + "\n\n".join(steps[:cut]) + "\n\n"),
+            *_closing(problem, rng, taught=complete[cut - 1]),
+        ]
+    return [Piece("<think>\n" + "\n\n".join(steps)), *_closing(problem, rng, taught=True)]
+
+
+def _chain(rng: random.Random, length: int) -> Problem:
+    value = start = rng.randint(LOW, HIGH)
+    operations = []
+    for _ in range(length):
+        choices = [op for op in range(-9, 10) if op and LOW <= value + op <= HIGH]
+        operations.append(rng.choice(choices))
+        value += operations[-1]
+    return Problem(start, tuple(operations))
+
+
+def _answer(problem: Problem) -> Piece:
+    return Piece(f"The final answer is \\boxed{{{problem.answer}}}.")
+
+
+def _closing(problem: Problem, rng: random.Random, *, taught: bool) -> list[Piece]:
+    if rng.random() < 0.5:
+        return [Piece(CLOSE, taught), _answer(problem)]
+    return [
+        Piece(INDUCE, taught),
+        Piece(f"{{{problem.answer}}}" + CLOSE),
+        _answer(problem),
+    ]
+
+
+def _steps(problem: Problem, rng: random.Random) -> tuple[list[str], list[bool]]:
+    """The steps of a whole trace, and for each whether the derivation is complete after it."""
+    steps: list[str] = []
+    complete: list[bool] = []
+    results: list[int] = []
+    needless = rng.choice(NEEDLESS_PASSES)
+    while needless or len(results) < 2 or results[-1] != results[-2]:
+        needless -= len(results) >= 2 and results[-1] == results[-2] and needless > 0
+        lines, result = _pass(problem, rng)
+        opening = rng.choice(CHECK_AGAIN) if results else ""
+        if rng.random() < HESITATION:
+            cut = rng.randrange(1, len(lines))
+            steps += [opening + "\n".join(lines[:cut]), rng.choice(GO_ON) + "\n".join(lines[cut:])]
+            complete += [bool(results), True]
+        else:
+            steps.append(opening + "\n".join(lines))
+            complete.append(True)
+        results.append(result)
+    return steps, complete
+
+
+def _pass(problem: Problem, rng: random.Random) -> tuple[list[str], int]:
+    value, lines = problem.start, []
+    for op in problem.operations:
+        result = _slip(value, op, rng)
+        lines.append(f"{value}{op:+d}={result}")
+        value = result
+    return lines, value
+
+
+def _slip(value: int, op: int, rng: random.Random) -> int:
+    """The result of one operation as a careless worker writes it."""
+    true = value + op
+    carries = true // 10 != value // 10
+    slipped = true
+    if carries and rng.random() < FORGOTTEN_CARRY:
+        slipped = true - 10 if op > 0 else true + 10
+    elif rng.random() < MISCOUNT:
+        slipped = true + rng.choice((-1, 1))
+    return slipped if LOW <= slipped <= HIGH else true
