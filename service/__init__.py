@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server: vLLM's own, with early exit and saved-token accounting."""

@@ -223,12 +223,13 @@ class ExitController:
                 pending.answered, pending.trial = True, event.trial
 
     def _take_end(self, event: Finished, commands: list[Command]) -> None:
-        if self.state is State.DONE or self._finished:
+        aborted = event.cause == "abort"  # may come at any time
+        if self.state is State.DONE or (self._finished and not aborted):
             raise ProtocolViolation("the stream ended twice")
         self._finished = event.cause
         if self.state is State.THINKING and self._thinking_end is None:
             self._segmenter.finish()
-        if event.cause == "abort":
+        if aborted:
             self._cancel_probes(commands)
 
     # Decisions.

@@ -137,7 +137,7 @@ def train_base(recipe: BaseRecipe, output: Path, work: Path) -> None:
     trainer = Trainer(
         model=build_model(recipe, tokenizer),
         args=_arguments(recipe, work),
-        train_dataset=TraceBatches(recipe, tokenizer),  # type: ignore[arg-type]
+        train_dataset=TraceBatches(recipe, tokenizer),
         data_collator=_first,
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)

@@ -48,8 +48,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINKING])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[0],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

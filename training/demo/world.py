@@ -85,7 +85,7 @@ class Piece:
 
 def sample_problem(rng: random.Random, split: Split, level: Level | None = None) -> Problem:
     """Draw one problem of `split`; `level` None draws the level uniformly."""
-    low, high = LEVELS[level or rng.choice(tuple(LEVELS))]
+    low, high = LEVELS[level if level else rng.choice(tuple(LEVELS))]
     while True:
         problem = _chain(rng, rng.randint(low, high))
         if problem.split == split:

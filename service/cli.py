@@ -1,0 +1,132 @@
+"""`stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy ...]`."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_core import (
+    LEXICONS,
+    POLICIES,
+    Baseline,
+    ExitSettings,
+    InvalidCalibration,
+    InvalidSetting,
+    parse_baseline,
+)
+
+__all__ = ["main"]
+
+USAGE = "stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]"
+DESCRIPTION = (
+    "Serve MODEL with vLLM's OpenAI-compatible server, ending reasoning when it is done. "
+    "Requests override the policy with vllm_xargs, for example "
+    '{"vllm_xargs": {"exit_policy": "confidence", "exit_threshold": 0.9}}.'
+)
+DRAIN_SECONDS = 30
+
+
+def main() -> None:
+    """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
+    os.environ.setdefault("PYTHONHASHSEED", "0")  # stable prefix-cache hashes across processes
+    try:
+        _run(sys.argv[1:])
+    except (InvalidCalibration, InvalidSetting, FileNotFoundError, OSError) as error:
+        sys.exit(f"stepgrpo-serve: {error}")
+
+
+def _run(arguments: list[str]) -> None:
+    import uvloop  # noqa: PLC0415 - heavy, and --version of a broken set-up should say why
+
+    from service.server import argument_parser, bind, serve  # noqa: PLC0415
+
+    parser = argument_parser(USAGE, DESCRIPTION)
+    _add_exit_flags(parser)
+    parser.set_defaults(shutdown_timeout=DRAIN_SECONDS)
+    args = parser.parse_args(arguments)
+    _check_model(args)
+    defaults, baseline = exit_settings(args), _baseline(args)
+    args.middleware = [*args.middleware, "service.reporting.Reporting"]
+    address, bound = bind(args)
+    uvloop.run(serve(args, address, bound, defaults, baseline))
+
+
+def _add_exit_flags(parser: Any) -> None:
+    default = ExitSettings()
+    group = parser.add_argument_group("early exit", "When reasoning ends from outside.")
+    group.add_argument(
+        "--exit-policy",
+        choices=sorted(POLICIES),
+        default=default.policy,
+        help="Policy of requests that name none.",
+    )
+    group.add_argument(
+        "--exit-threshold",
+        type=float,
+        default=default.threshold,
+        help="Exit when a trial answer's confidence is greater than this (0 to 1).",
+    )
+    for name, text in (
+        ("max-probes", "Trial answers per sequence."),
+        ("min-tokens", "Reasoning tokens before the first trial answer."),
+        ("min-interval", "Reasoning tokens between two trial answers."),
+    ):
+        value = getattr(default, name.replace("-", "_"))
+        group.add_argument(f"--exit-{name}", type=int, default=value, help=text)
+    group.add_argument(
+        "--exit-shadow", action="store_true", help="Decide and record, but change nothing."
+    )
+    group.add_argument(
+        "--exit-markers",
+        choices=sorted(LEXICONS),
+        default="paper",
+        help="Step markers: a named lexicon.",
+    )
+    group.add_argument(
+        "--exit-calibration",
+        type=Path,
+        metavar="FILE",
+        help="Lengths of un-exited completions (stepgrpo-train calibrate); without it no "
+        "saved tokens are reported.",
+    )
+
+
+def exit_settings(args: argparse.Namespace) -> ExitSettings:
+    """The server's default exit settings from its flags; raises InvalidSetting."""
+    return ExitSettings(
+        policy=args.exit_policy,
+        threshold=args.exit_threshold,
+        max_probes=args.exit_max_probes,
+        min_tokens=args.exit_min_tokens,
+        min_interval=args.exit_min_interval,
+        shadow=args.exit_shadow,
+        markers=LEXICONS[args.exit_markers],
+    )
+
+
+def _baseline(args: argparse.Namespace) -> Baseline | None:
+    path: Path | None = args.exit_calibration
+    if path is None:
+        return None
+    try:
+        return parse_baseline(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, InvalidCalibration) as error:
+        raise InvalidCalibration(f"--exit-calibration {path}: {error}") from error
+
+
+def _check_model(args: argparse.Namespace) -> None:
+    """Refuse a model directory that cannot be one, before anything slow."""
+    if args.model_tag is not None:
+        args.model = args.model_tag
+    path = Path(args.model)
+    looks_local = path.is_absolute() or args.model.startswith((".", "~")) or path.is_dir()
+    if looks_local and not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{args.model} holds no config.json; pass a model directory or name"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""`EarlyExitEngine`: vLLM's engine client, with `generate` under an exit policy.
+
+Everything else is vLLM's. The wrapper owns admission and drain: an engine that drains refuses
+every new request, so the answer after an exit would die with it (vLLM checks admission again
+for every request to the engine). Users are refused first; what was admitted ends; then the
+engine is shut down.
+"""
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import QueueOverflowError, VLLMValidationError
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.utils.async_utils import merge_async_iterators
+
+from service.controls import BadParameter, effective_settings
+from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
+from service.metrics import Metrics
+from service.sequence import Job, Served, run_sequence
+from service.tokens import detect_thinking, opens_in_thinking
+from service.watching import Watched
+from stepgrpo_core import Baseline, ExitController, ExitSettings, build_policy
+
+__all__ = ["EarlyExitEngine"]
+
+
+class EarlyExitEngine:
+    """Stands in for vLLM's engine client; delegates all but generating, admission and drain."""
+
+    def __init__(
+        self,
+        inner: EngineClient,
+        defaults: ExitSettings,
+        *,
+        baseline: Baseline | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._inner = inner
+        self._defaults = defaults
+        self._baseline = baseline
+        self._metrics = metrics or Metrics()
+        tokenizer = inner.renderer.tokenizer
+        thinking = detect_thinking(tokenizer, defaults.closing_text)
+        self._served = Served(inner, tokenizer, thinking)
+        self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
+        self._limit = _take_admission_limit(inner)
+        self._active = 0  # sequences
+        self._draining = False
+        self._idle = threading.Condition()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    # Admission and drain.
+
+    def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
+        """Refuse a request that the limit or a drain leaves no room for (HTTP 503)."""
+        if self._draining or (self._limit is not None and self._active + n > self._limit):
+            raise QueueOverflowError
+        self._inner.check_admission(n, request_id)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
+        self._draining = True
+        deadline = time.monotonic() + (timeout or 0)
+        with self._idle:
+            self._idle.wait_for(lambda: self._active == 0, timeout=timeout or 0)
+        self._inner.shutdown(timeout=max(deadline - time.monotonic(), 0))
+
+    @contextlib.contextmanager
+    def _counted(self, sequences: int) -> Iterator[None]:
+        self.check_admission(sequences)
+        self._active += sequences
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._active -= sequences
+                self._idle.notify_all()
+
+    # Generating.
+
+    def generate(
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Outputs of one request. Bad parameters of ours raise here, before any output."""
+        ledger = current_ledger.get() or RequestLedger()
+        try:
+            if ledger.refusal:
+                raise ledger.refusal
+            settings = effective_settings(sampling_params.extra_args, self._defaults)
+        except BadParameter as error:
+            raise VLLMValidationError(str(error), parameter=error.parameter) from error
+        job = Job(request_id, prompt, sampling_params, options)
+        settings = self._eligible(job, settings)
+        return self._generate(job, settings, ledger)
+
+    def _eligible(self, job: Job, settings: ExitSettings) -> ExitSettings:
+        """The settings, with policy `none` where an exit could not work or would mean nothing."""
+        params = job.params
+        works = (
+            self._served.thinking is not None
+            and self._prefix_caching  # without it every probe costs the whole prefix again
+            and _has_ids(job.prompt)
+            and params.output_kind is not RequestOutputKind.CUMULATIVE
+            and not params.ignore_eos
+            and params.structured_outputs is None
+        )
+        return settings if works else dataclasses.replace(settings, policy="none")
+
+    async def _generate(
+        self, job: Job, settings: ExitSettings, ledger: RequestLedger
+    ) -> AsyncGenerator[RequestOutput, None]:
+        with self._counted(job.params.n):
+            records = self._open_records(job, settings, ledger)
+            active = build_policy(settings).question is not None
+            run = self._controlled if active else self._watched
+            try:
+                outputs = run(job, settings, records)
+                async with contextlib.aclosing(outputs):
+                    async for output in outputs:
+                        self._deliver(output, records, job.params.output_kind)
+                        yield output
+            except Exception:
+                for record in records:
+                    record.status = record.status or "failed"
+                raise
+            finally:
+                for record in records:
+                    record.status = record.status or "aborted"
+                    self._metrics.ended(record)
+
+    async def _controlled(
+        self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Every sequence of the request under a controller of its own."""
+        controllers = [self._controller(job, settings) for _ in records]
+        runs = [
+            run_sequence(self._served, job, controller, record)
+            for controller, record in zip(controllers, records, strict=True)
+        ]
+        unfinished = len(runs)
+        collected: RequestOutput | None = None
+        merged = merge_async_iterators(*runs)
+        try:
+            async for _, output in merged:
+                unfinished -= output.finished
+                output.finished = unfinished == 0
+                if job.params.output_kind is RequestOutputKind.DELTA:
+                    yield output
+                elif collected is None:
+                    collected = output
+                else:
+                    collected.add(output, aggregate=True)
+            if collected is not None:
+                collected.outputs.sort(key=lambda completion: completion.index)
+                yield collected
+        finally:
+            await merged.aclose()
+            for run in runs:
+                await run.aclose()
+
+    async def _watched(
+        self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """vLLM's own outputs, untouched; steps and tokens are counted on the way."""
+        controllers: list[ExitController] = []
+        if self._served.thinking is not None and _has_ids(job.prompt):
+            controllers = [self._controller(job, settings) for _ in records]
+        watched = Watched(self._served, job, records, controllers)
+        async with contextlib.aclosing(watched.outputs()) as outputs:
+            async for output in outputs:
+                yield output
+
+    def _controller(self, job: Job, settings: ExitSettings) -> ExitController:
+        thinking = self._served.thinking
+        assert thinking is not None
+        return ExitController(
+            dataclasses.replace(
+                settings, min_tokens=max(settings.min_tokens, job.params.min_tokens)
+            ),
+            thinking,
+            max_tokens=job.params.max_tokens,
+            thinking_open=opens_in_thinking(self._served.tokenizer, thinking, job.prompt_ids),
+        )
+
+    # Records.
+
+    def _open_records(
+        self, job: Job, settings: ExitSettings, ledger: RequestLedger
+    ) -> list[SequenceRecord]:
+        prompt_tokens = len(job.prompt_ids) if _has_ids(job.prompt) else 0
+        records = [
+            SequenceRecord(index, self._model_name(job), settings.policy, prompt_tokens)
+            for index in range(job.params.n)
+        ]
+        ledger.sequences += records
+        for record in records:
+            self._metrics.started(record)
+        return records
+
+    def _deliver(
+        self, output: RequestOutput, records: list[SequenceRecord], kind: RequestOutputKind
+    ) -> None:
+        """Enter an output that is about to go out; a last one settles its record."""
+        for completion in output.outputs:
+            record = records[completion.index]
+            before = record.delivered_tokens if kind is RequestOutputKind.DELTA else 0
+            record.delivered_tokens = before + len(completion.token_ids)
+            if completion.finish_reason is not None:
+                record.finish_reason = completion.finish_reason
+                record.status = _STATUS.get(completion.finish_reason, "completed")
+                record.settle(self._baseline)
+
+    def _model_name(self, job: Job) -> str:
+        lora = job.options.get("lora_request")
+        name = lora.lora_name if lora else self._inner.model_config.served_model_name
+        return str(name if isinstance(name, str) else name[0])
+
+
+_STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}
+
+
+def _has_ids(prompt: Any) -> bool:
+    return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
+
+
+def _take_admission_limit(inner: EngineClient) -> int | None:
+    """Own the queue limit: the engine would apply it to probes and answers as well."""
+    scheduler = inner.vllm_config.scheduler_config
+    limit: int | None = scheduler.max_num_queued_reqs
+    scheduler.max_num_queued_reqs = None
+    return limit

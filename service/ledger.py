@@ -1,0 +1,136 @@
+"""What requests cost and saved: one record per sequence, kept while it runs.
+
+Accounting rules. Delivered tokens are what the client received; probe and discarded tokens are
+never among them. Everything the engine generated is in exactly one of delivered (less the
+injected closing), discarded, aborted and probe tokens, so their sum equals the engine's own
+counter. A saving is an estimate with its method and interval, net of probes, may be negative,
+and exists only for sequences that completed.
+"""
+
+import contextvars
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stepgrpo_core import Baseline, ExitReason, Outcome
+
+__all__ = ["RequestLedger", "Saved", "SequenceRecord", "Status", "current_ledger"]
+
+Status = Literal["completed", "aborted", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Tokens saved by one exit, by one method, with a 90 % prediction interval."""
+
+    tokens: int
+    low: int
+    high: int
+    net: int
+    """`tokens` less the probe tokens they cost."""
+    method: Literal["predicted"] = "predicted"
+
+
+@dataclass(slots=True)
+class SequenceRecord:
+    """The account of one sequence."""
+
+    index: int
+    model_name: str
+    policy: str
+    prompt_tokens: int
+    outcome: Outcome | None = None
+    status: Status | None = None
+    finish_reason: str | None = None
+    cut_at: int | None = None
+    """Generated tokens before the exit; None without one."""
+    generated_tokens: int = 0
+    """By the main stream and the answer's, whatever became of them."""
+    probe_tokens: int = 0
+    delivered_tokens: int = 0
+    injected_tokens: int = 0
+    discarded_tokens: int = 0
+    """Generated past the cut."""
+    saved: Saved | None = None
+
+    @property
+    def completion_tokens(self) -> int:
+        """What the completion is made of, delivered or not yet."""
+        return self.generated_tokens - self.discarded_tokens + self.injected_tokens
+
+    @property
+    def aborted_tokens(self) -> int:
+        """Generated, but neither delivered nor discarded: the client had left."""
+        return self.completion_tokens - self.delivered_tokens
+
+    def settle(self, baseline: Baseline | None) -> None:
+        """Estimate the saving, if there is a basis for one."""
+        if baseline is None or self.outcome is None or self.policy == "none":
+            return
+        if self.status != "completed" or self.finish_reason != "stop":
+            return
+        if self.cut_at is None:
+            # Ended by itself under a policy that may exit: nothing was cut, probes were spent.
+            if self.outcome.reason is ExitReason.NATURAL:
+                self.saved = Saved(0, 0, 0, -self.probe_tokens)
+            return
+        prediction = baseline.predict(self.prompt_tokens, longer_than=self.cut_at)
+        if prediction is not None:
+            saved = round(prediction.tokens) - self.completion_tokens
+            self.saved = Saved(
+                tokens=saved,
+                low=round(prediction.low) - self.completion_tokens,
+                high=round(prediction.high) - self.completion_tokens,
+                net=saved - self.probe_tokens,
+            )
+
+    def as_block(self) -> dict[str, Any]:
+        """The ``stepgrpo`` block of the response."""
+        outcome = self.outcome
+        assert outcome is not None
+        block: dict[str, Any] = {
+            "policy": self.policy,
+            "exit_reason": str(outcome.reason),
+            "steps": outcome.steps,
+            "reasoning_tokens": outcome.reasoning_tokens,
+            "probes": outcome.probes,
+            "probe_tokens": self.probe_tokens,
+            "confidence": None if outcome.confidence is None else round(outcome.confidence, 4),
+            "saved": None
+            if self.saved is None
+            else {name: getattr(self.saved, name) for name in Saved.__slots__},
+        }
+        if outcome.shadow_reason is not None:
+            block["shadow_reason"] = str(outcome.shadow_reason)
+        return block
+
+
+@dataclass(slots=True)
+class RequestLedger:
+    """The sequences of one HTTP request, and what its body said outside vLLM's schema."""
+
+    sequences: list[SequenceRecord] = field(default_factory=list)
+    refusal: ValueError | None = None
+    """A misplaced parameter: the engine refuses the request, after authentication."""
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Over all sequences, for ``usage``."""
+        return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
+
+    def as_block(self) -> dict[str, Any] | None:
+        """The response's block: flat for one sequence, a list under ``choices`` for several."""
+        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.index)
+        if not done:
+            return None
+        if len(done) == 1:
+            return done[0].as_block()
+        return {
+            "policy": done[0].policy,
+            "choices": [{"index": index, **r.as_block()} for index, r in enumerate(done)],
+        }
+
+
+current_ledger: contextvars.ContextVar[RequestLedger | None] = contextvars.ContextVar(
+    "current_ledger", default=None
+)
+"""The ledger of the HTTP request being served, set by the reporting middleware."""

@@ -1,0 +1,102 @@
+"""Prometheus metrics of early exit, beside the engine's own ``vllm:`` names.
+
+Labels are bounded: served models, the registered policies, closed sets of reasons and methods.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics_core import Metric
+
+from service.ledger import SequenceRecord
+
+__all__ = ["Metrics"]
+
+_BY_POLICY = ("model_name", "policy")
+_TOKEN_BUCKETS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_STEP_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+
+
+class Metrics:
+    """All ``stepgrpo_*`` collectors."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        # The counter stepgrpo_saved_tokens_total and the histogram stepgrpo_saved_tokens would
+        # claim the same name in one registry, although their samples differ.
+        counters, histograms = CollectorRegistry(), CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"stepgrpo_{name}", text, (*_BY_POLICY, *labels), registry=counters)
+
+        def histogram(name: str, text: str, buckets: tuple[int, ...], *labels: str) -> Histogram:
+            return Histogram(
+                f"stepgrpo_{name}",
+                text,
+                (*_BY_POLICY, *labels),
+                registry=histograms,
+                buckets=buckets,
+            )
+
+        self._started = counter("requests_started_total", "Requests admitted; n=2 counts two.")
+        self._requests = counter(
+            "requests_total", "Requests that ended, by how; n=2 counts two.", "outcome"
+        )
+        self._exits = counter("exits_total", "Why the thinking ended.", "exit_reason")
+        self._completion = counter(
+            "completion_tokens_total", "Tokens delivered, injected closings included."
+        )
+        self._reasoning = counter("reasoning_tokens_total", "Tokens between <think> and </think>.")
+        self._injected = counter("injected_tokens_total", "Closing tokens put in by an exit.")
+        self._probe = counter("probe_tokens_total", "Tokens generated for trial answers.")
+        self._discarded = counter("discarded_tokens_total", "Tokens generated past an exit.")
+        self._aborted = counter(
+            "aborted_tokens_total", "Tokens generated for clients that had left."
+        )
+        self._saved = counter(
+            "saved_tokens_total", "Estimated tokens saved by exits, gross of probes.", "method"
+        )
+        self._overspent = counter(
+            "overspent_tokens_total", "Estimated tokens by which exits cost more.", "method"
+        )
+        self._steps = histogram("reasoning_steps", "Steps per sequence.", _STEP_BUCKETS)
+        self._saved_each = histogram(
+            "saved_tokens", "Estimated tokens saved per sequence.", _TOKEN_BUCKETS, "method"
+        )
+        registry.register(_Joined(counters, histograms))
+
+    def started(self, record: SequenceRecord) -> None:
+        """Count a sequence in."""
+        self._started.labels(record.model_name, record.policy).inc()
+
+    def ended(self, record: SequenceRecord) -> None:
+        """Count a sequence out, whatever became of it."""
+        labels = (record.model_name, record.policy)
+        self._requests.labels(*labels, record.status).inc()
+        self._completion.labels(*labels).inc(record.delivered_tokens)
+        self._injected.labels(*labels).inc(record.injected_tokens)
+        self._probe.labels(*labels).inc(record.probe_tokens)
+        self._discarded.labels(*labels).inc(record.discarded_tokens)
+        self._aborted.labels(*labels).inc(record.aborted_tokens)
+        if record.outcome is not None:
+            self._exits.labels(*labels, str(record.outcome.reason)).inc()
+            self._reasoning.labels(*labels).inc(record.outcome.reasoning_tokens)
+            self._steps.labels(*labels).observe(record.outcome.steps)
+        if record.saved is not None:
+            by_method = (*labels, record.saved.method)
+            self._saved.labels(*by_method).inc(max(record.saved.tokens, 0))
+            self._overspent.labels(*by_method).inc(max(-record.saved.tokens, 0))
+            self._saved_each.labels(*by_method).observe(record.saved.tokens)
+
+
+class _Joined:
+    """Presents several registries as one collector."""
+
+    def __init__(self, *registries: CollectorRegistry) -> None:
+        self._registries = registries
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        for registry in self._registries:
+            yield from registry.collect()

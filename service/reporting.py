@@ -1,0 +1,162 @@
+"""ASGI middleware that puts the ``stepgrpo`` block and true reasoning tokens into responses.
+
+vLLM's chat layer builds the responses; it has no place for either. The middleware opens a
+ledger for each request, and amends the JSON of the response or the last chunk of its stream.
+Everything else passes through byte for byte and without delay.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from service.controls import misplaced_parameter
+from service.ledger import RequestLedger, current_ledger
+
+__all__ = ["Reporting"]
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_DATA, _END = b"data: ", b"\n\n"
+# Only a chunk that holds one of these can be a stream's last; inside a JSON string the quotes
+# would be escaped. Such a chunk waits for its successor, all others pass at once.
+_MAY_BE_LAST = (b'"finish_reason":"', b'"choices":[]')
+
+
+class Reporting:
+    """Wraps vLLM's application; acts on POST requests to ``/v1/`` only."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        relevant = scope["type"] == "http" and scope["method"] == "POST"
+        if not relevant or "/v1/" not in scope["path"]:
+            await self._app(scope, receive, send)
+            return
+        ledger = RequestLedger()
+        token = current_ledger.set(ledger)
+        try:
+            reader = _Reader(receive, ledger)
+            await self._app(scope, reader.receive, _Amender(send, ledger).send)
+        finally:
+            current_ledger.reset(token)
+
+
+class _Reader:
+    """Passes the request body on, and notes a parameter of ours that stands in a wrong place."""
+
+    def __init__(self, receive: Receive, ledger: RequestLedger) -> None:
+        self._receive = receive
+        self._ledger = ledger
+        self._parts: list[bytes] = []
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._inspect(b"".join(self._parts))
+                self._parts.clear()
+        return message
+
+    def _inspect(self, body: bytes) -> None:
+        if b"exit" not in body and b"xarg" not in body:
+            return
+        try:
+            parsed = json.loads(body)
+        except (ValueError, RecursionError):
+            return  # vLLM answers malformed bodies itself
+        if isinstance(parsed, dict):
+            self._ledger.refusal = misplaced_parameter(parsed)
+
+
+class _Amender:
+    """Amends a JSON body or the last event of an event stream on its way out."""
+
+    def __init__(self, send: Send, ledger: RequestLedger) -> None:
+        self._send = send
+        self._ledger = ledger
+        self._kind = b""
+        self._start: Message | None = None
+        self._body: list[bytes] = []
+        self._held = b""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._take_start(message)
+        elif self._kind.startswith(b"application/json"):
+            await self._take_json(message)
+        elif self._kind.startswith(b"text/event-stream"):
+            await self._take_events(message)
+        else:
+            await self._send(message)
+
+    async def _take_start(self, message: Message) -> None:
+        self._kind = dict(message["headers"]).get(b"content-type", b"")
+        if self._kind.startswith(b"application/json"):
+            self._start = message  # its content-length is not known yet
+        else:
+            await self._send(message)
+
+    async def _take_json(self, message: Message) -> None:
+        self._body.append(message.get("body", b""))
+        if message.get("more_body", False):
+            return
+        assert self._start is not None
+        body = _amended(b"".join(self._body), self._ledger)
+        headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await self._send({**self._start, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _take_events(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if body:
+            body = self._pass_events(body)
+        elif not message.get("more_body", False):
+            body, self._held = self._held, b""
+        await self._send({**message, "body": body})
+
+    def _pass_events(self, body: bytes) -> bytes:
+        """What goes out now; an event that may be the last is held for its successor."""
+        out = b""
+        for event in body.split(_END)[:-1] if body.endswith(_END) else [body]:
+            whole = event + _END if body.endswith(_END) else event
+            if event == _DATA + b"[DONE]":
+                self._held = _amended_event(self._held, self._ledger)
+            out, self._held = out + self._held, b""
+            if any(sign in event for sign in _MAY_BE_LAST):
+                self._held = whole
+            else:
+                out += whole
+        return out
+
+
+def _amended_event(event: bytes, ledger: RequestLedger) -> bytes:
+    if not event.startswith(_DATA) or not event.endswith(_END):
+        return event
+    return _DATA + _amended(event[len(_DATA) : -len(_END)], ledger) + _END
+
+
+def _amended(body: bytes, ledger: RequestLedger) -> bytes:
+    """The response with the block in it; the very same bytes when there is nothing to say."""
+    block = ledger.as_block()
+    if block is None:
+        return body
+    try:
+        response = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(response, dict) or "error" in response:
+        return body
+    usage = response.get("usage")
+    if isinstance(usage, dict) and "completion_tokens" in usage:
+        details = usage.get("completion_tokens_details") or {}
+        usage["completion_tokens_details"] = details | {"reasoning_tokens": ledger.reasoning_tokens}
+    response["stepgrpo"] = block
+    return json.dumps(response, ensure_ascii=False, separators=(",", ":")).encode()

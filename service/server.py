@@ -1,0 +1,83 @@
+"""vLLM's own server with `EarlyExitEngine` in place of its engine client.
+
+The only file that touches vLLM's launch internals. `UPSTREAM` names every symbol of vLLM that
+this package relies on, and why; a test imports each, so that an upgrade fails there first.
+"""
+
+import argparse
+import socket
+from typing import Any
+
+from vllm.entrypoints.launchers.api_server.entry import (
+    build_and_serve,
+    build_async_engine_client,
+)
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import setup_server
+from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.logger import configure_logging_from_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from service.engine import EarlyExitEngine
+from stepgrpo_core import Baseline, ExitSettings
+
+__all__ = ["UPSTREAM", "argument_parser", "serve"]
+
+_ENTRY = "vllm.entrypoints.launchers.api_server.entry"
+_OUTPUTS = "vllm.outputs"
+
+UPSTREAM: dict[str, str] = {
+    f"{_ENTRY}.build_async_engine_client": "starts the engine; we wrap what it yields",
+    f"{_ENTRY}.build_and_serve": "builds the application around an engine client",
+    "vllm.entrypoints.launchers.launcher.setup_server": "binds the port before the model loads",
+    "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
+    "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
+    "vllm.entrypoints.serve.utils.api_utils.cli_env_setup": "spawned engine processes",
+    "vllm.logger.configure_logging_from_args": "log flags",
+    "vllm.utils.argparse_utils.FlexibleArgumentParser": "flags from YAML and JSON",
+    "vllm.utils.async_utils.merge_async_iterators": "joins the sequences of n > 1",
+    "vllm.engine.protocol.EngineClient.generate": "what the wrapper replaces",
+    "vllm.engine.protocol.EngineClient.check_admission": "the wrapper owns admission",
+    "vllm.engine.protocol.EngineClient.shutdown": "the wrapper drains first",
+    "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
+    "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
+    "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
+    f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
+    f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
+    "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
+    "vllm.sampling_params.RequestOutputKind.DELTA": "streams come as deltas",
+    "vllm.sampling_params.RequestOutputKind.FINAL_ONLY": "responses that do not stream",
+    "vllm.sampling_params.RequestOutputKind.CUMULATIVE": "passes through",
+}
+
+
+def argument_parser(usage: str, description: str) -> Any:
+    """vLLM's parser with all its flags; ours are added by the command line."""
+    cli_env_setup()
+    parser = FlexibleArgumentParser(prog="stepgrpo-serve", usage=usage, description=description)
+    return make_arg_parser(parser)
+
+
+def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
+    """Check the arguments and take the port, before anything slow; raises OSError."""
+    configure_logging_from_args(args)
+    validate_parsed_serve_args(args)
+    address, bound = setup_server(args, reuse_port=False)
+    return address, bound
+
+
+async def serve(
+    args: argparse.Namespace,
+    address: str,
+    bound: socket.socket,
+    defaults: ExitSettings,
+    baseline: Baseline | None,
+) -> None:
+    """Load the model and serve until a signal ends it."""
+    async with build_async_engine_client(args) as inner:
+        engine = EarlyExitEngine(inner, defaults, baseline=baseline)
+        shutdown_task = await build_and_serve(engine, address, bound, args)
+    try:
+        await shutdown_task
+    finally:
+        bound.close()

@@ -1,0 +1,180 @@
+"""Requests to vLLM's engine as streams of deltas, and surgery on those deltas."""
+
+import asyncio
+import copy
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from stepgrpo_core.policies import Question, Trial
+
+__all__ = [
+    "EngineStream",
+    "Inbox",
+    "answer_params",
+    "extended_prompt",
+    "injected_output",
+    "logprob_of",
+    "main_params",
+    "probe_params",
+    "split_output",
+    "trial_of",
+]
+
+Inbox = asyncio.Queue[tuple["EngineStream", RequestOutput | Exception | None]]
+
+DRAIN_SECONDS = 5.0  # for the engine to confirm an abort, before the stream is just dropped
+
+
+class EngineStream:
+    """One request to the engine, pumped into an inbox: outputs, then None or the exception.
+
+    The request has an id of its own: vLLM aborts by id, and ids that come from clients repeat.
+    """
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        inbox: Inbox,
+        request_id: str,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        **options: Any,
+    ) -> None:
+        self.generated: dict[int, int] = {}
+        """Tokens so far by sequence index, complete after `stop`."""
+        self._delta = params.output_kind is RequestOutputKind.DELTA
+        self._engine = engine
+        self._inbox = inbox
+        self.id = f"{request_id}-{uuid.uuid4().hex[:8]}"
+        self._started = False
+        self._outputs = engine.generate(prompt, params, self.id, **options)
+        self._task = asyncio.create_task(self._pump())
+
+    @property
+    def tokens(self) -> int:
+        """Generated so far, over all sequences."""
+        return sum(self.generated.values())
+
+    async def _pump(self) -> None:
+        self._started = True
+        end: Exception | None = None
+        try:
+            async for output in self._outputs:
+                self._count(output)
+                self._inbox.put_nowait((self, output))
+        except Exception as error:  # noqa: BLE001 - carried to the consumer, whatever it is
+            end = error
+        self._inbox.put_nowait((self, end))
+
+    def _count(self, output: RequestOutput) -> None:
+        for completion in output.outputs:
+            before = self.generated.get(completion.index, 0) if self._delta else 0
+            self.generated[completion.index] = before + len(completion.token_ids)
+
+    async def stop(self) -> None:
+        """Abort and wait until every token the engine counted has arrived here."""
+        if self._task.done():
+            return
+        if not self._started:
+            self._task.cancel()
+        else:
+            # By id, not by closing the generator: vLLM then hands over what it had queued.
+            await self._engine.abort(self.id)
+        done, _ = await asyncio.wait([self._task], timeout=DRAIN_SECONDS)
+        if not done:
+            self._task.cancel()
+
+
+def extended_prompt(prompt: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    """The engine input with `ids` after it; cache salt and multi-modal parts stay."""
+    kept = {k: v for k, v in prompt.items() if k not in ("prompt", "prompt_token_offsets")}
+    return kept | {"prompt_token_ids": [*prompt["prompt_token_ids"], *ids]}
+
+
+def main_params(params: SamplingParams, index: int) -> SamplingParams:
+    """Parameters of sequence `index` of a request: deltas, and vLLM's seed per sequence."""
+    own = params.clone()
+    own.n = 1
+    own.output_kind = RequestOutputKind.DELTA
+    if own.seed is not None:
+        own.seed += index
+    return own
+
+
+def answer_params(params: SamplingParams, spent: int) -> SamplingParams:
+    """Parameters of the answer after an exit that has delivered `spent` tokens."""
+    own = params.clone()
+    if own.max_tokens is not None:
+        own.max_tokens -= spent
+    own.min_tokens = max(own.min_tokens - spent, 0)
+    own.prompt_logprobs = own.logprobs  # of the injected tokens, which the client sees
+    return own
+
+
+def probe_params(question: Question, end_id: int) -> SamplingParams:
+    """A greedy trial answer that stops at ``</think>``."""
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=question.max_tokens,
+        logprobs=0,
+        stop_token_ids=[end_id],
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def trial_of(outputs: Sequence[RequestOutput], end_id: int) -> Trial:
+    """The trial answer in a finished probe's outputs."""
+    ids: list[int] = []
+    logprobs: list[float | None] = []
+    for output in outputs:
+        completion = output.outputs[0]
+        ids += completion.token_ids
+        logprobs += [
+            logprob_of(entry, token)
+            for entry, token in zip(completion.logprobs or [], completion.token_ids, strict=False)
+        ]
+    return Trial(tuple(ids), tuple(logprobs), ended=bool(ids) and ids[-1] == end_id)
+
+
+def logprob_of(entry: Mapping[int, Any] | None, token: int) -> float | None:
+    """The token's log-probability in one position of vLLM's log-probs."""
+    found = None if entry is None else entry.get(token)
+    return None if found is None else float(found.logprob)
+
+
+def split_output(
+    output: RequestOutput, tokens: int, characters: int
+) -> tuple[RequestOutput, RequestOutput]:
+    """Cut a delta in two, after its first `tokens` tokens and `characters` characters."""
+    head, tail = copy.copy(output), copy.copy(output)
+    completion = output.outputs[0]
+    first, rest = copy.copy(completion), copy.copy(completion)
+    first.token_ids, rest.token_ids = completion.token_ids[:tokens], completion.token_ids[tokens:]
+    first.text, rest.text = completion.text[:characters], completion.text[characters:]
+    if completion.logprobs is not None:
+        first.logprobs = completion.logprobs[:tokens]
+        rest.logprobs = completion.logprobs[tokens:]
+    first.finish_reason = first.stop_reason = None
+    head.finished = False
+    head.outputs, tail.outputs = [first], [rest]
+    return head, tail
+
+
+def injected_output(
+    like: RequestOutput, ids: Sequence[int], text: str, logprobs: Any
+) -> RequestOutput:
+    """A delta of tokens that the engine did not generate."""
+    output = copy.copy(like)
+    output.finished = False
+    output.outputs = [
+        CompletionOutput(
+            index=0, text=text, token_ids=list(ids), cumulative_logprob=None, logprobs=logprobs
+        )
+    ]
+    return output

@@ -1,0 +1,90 @@
+"""Policy `none`: vLLM's own outputs pass untouched, and are counted on the way."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from service.ledger import SequenceRecord
+from service.sequence import Job, Served, cause_of
+from service.streams import EngineStream, Inbox
+from service.tokens import TokenTexts
+from stepgrpo_core import ExitController, Finished, State, Tokens
+
+__all__ = ["Watched"]
+
+
+class Watched:
+    """One request to the engine, its sequences counted by controllers that never exit.
+
+    Without `controllers` (the model has no thinking tokens) only tokens are counted.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        job: Job,
+        records: Sequence[SequenceRecord],
+        controllers: Sequence[ExitController],
+    ) -> None:
+        self._engine = served.engine
+        self._job = job
+        self._records = records
+        self._controllers = controllers
+        self._cumulative = job.params.output_kind is RequestOutputKind.CUMULATIVE
+        self._seen = [0] * len(records)
+        self._texts = [
+            TokenTexts(
+                served.tokenizer, job.prompt_ids, skip_special_tokens=job.params.skip_special_tokens
+            )
+            for _ in controllers
+        ]
+
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """The engine's outputs; records are settled before the last one comes out."""
+        inbox: Inbox = asyncio.Queue()
+        job = self._job
+        stream = EngineStream(
+            self._engine, inbox, job.request_id, job.prompt, job.params, **job.options
+        )
+        try:
+            while output := await self._next(inbox):
+                for completion in output.outputs:
+                    self._observe(completion)
+                output.request_id = job.request_id
+                self._settle(stream)
+                yield output
+        finally:
+            await stream.stop()
+            for controller in self._controllers:
+                if controller.state is not State.DONE:
+                    controller.receive(Finished("abort"))
+            self._settle(stream)
+
+    async def _next(self, inbox: Inbox) -> RequestOutput | None:
+        _, item = await inbox.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _observe(self, completion: CompletionOutput) -> None:
+        if not self._controllers:
+            return
+        index = completion.index
+        ids = (
+            completion.token_ids[self._seen[index] :] if self._cumulative else completion.token_ids
+        )
+        self._seen[index] += len(ids)
+        controller = self._controllers[index]
+        controller.receive(Tokens(ids, self._texts[index].texts(ids)))
+        cause = cause_of(completion)
+        if cause:
+            controller.receive(Finished(cause))
+
+    def _settle(self, stream: EngineStream) -> None:
+        for record in self._records:
+            record.generated_tokens = stream.generated.get(record.index, 0)
+        for record, controller in zip(self._records, self._controllers, strict=False):
+            if controller.state is State.DONE:
+                record.outcome = controller.outcome
