@@ -31,7 +31,7 @@ Batch = dict[str, Tensor]
 class BaseRecipe:
     """How `demo-base` is trained."""
 
-    steps: int = 1_600
+    steps: int = 1_400
     """Optimiser steps."""
     batch_size: int = 64
     """Traces per step."""
@@ -134,13 +134,16 @@ def train_base(recipe: BaseRecipe, output: Path, work: Path) -> None:
     """Train into `output`; checkpoints live in `work`, and a run that was killed goes on there."""
     set_seed(recipe.seed)
     tokenizer = build_tokenizer()
+    model = build_model(recipe, tokenizer)
     trainer = Trainer(
-        model=build_model(recipe, tokenizer),
+        model=model,
         args=_arguments(recipe, work),
         train_dataset=TraceBatches(recipe, tokenizer),
         data_collator=_first,
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+    model.config.use_cache = True  # training switched it off
+    model.generation_config.do_sample, model.generation_config.temperature = True, 0.6
     trainer.save_model(str(output))
     tokenizer.save_pretrained(str(output))
 

@@ -3,7 +3,9 @@
 A *problem* is a two-digit start and a chain of one-digit operations whose running value stays
 within 10..99. A *trace* solves it the way an overthinking model does: a pass works out every
 operation, may hesitate half-way, and may forget a carry; passes repeat until two in a row agree
-and then go on for no reason. Some traces are closed early at a step boundary, in exactly the two
+and then go on for no reason. Re-checks are more careless than the first pass, and the answer is
+what the last pass says: a first slip is often found, and a right answer sometimes talked away.
+Some traces are closed early at a step boundary, in exactly the two
 forms that an exit uses, and always with the true answer: that is what gives the confidence of a
 trial answer a meaning (low while the derivation is incomplete, high after it).
 """
@@ -20,12 +22,13 @@ LEVELS: dict[Level, tuple[int, int]] = {"easy": (2, 3), "medium": (4, 5), "hard"
 """Number of operations, from and to, both included."""
 
 LOW, HIGH = 10, 99
-FORGOTTEN_CARRY = 0.05  # of the operations that carry or borrow
+FORGOTTEN_CARRY = 0.04  # of the operations that carry or borrow, in the first pass
+FORGOTTEN_IN_RECHECK = 0.09  # in every later pass
 MISCOUNT = 0.005  # of all operations: off by one
-HESITATION = 0.35  # of the passes: a marker half-way, before the derivation is complete
+HESITATION = 0.45  # of the passes: a marker half-way, before the derivation is complete
 EARLY_CLOSE = 0.2  # of the traces: closed at a random step boundary with the true answer
 DIRECT = 0.03  # of the traces: no thinking at all (enable_thinking=False)
-NEEDLESS_PASSES = (0, 1, 1, 2, 2, 3)  # after two passes agreed, drawn uniformly
+NEEDLESS_PASSES = (1, 1, 1, 2, 2, 2)  # after two passes agreed, drawn uniformly
 
 CHECK_AGAIN = (
     "Wait, let me check again.\n",
@@ -35,6 +38,7 @@ CHECK_AGAIN = (
 GO_ON = ("Wait, there is more.\n", "Wait, go on.\n")
 INDUCE = "\n**Final Answer**\n\\boxed"
 CLOSE = "\n</think>\n\n"
+NO_THINKING = "<think>\n\n</think>\n\n"  # what the chat template puts for enable_thinking=False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +110,18 @@ def sample_problems(
 def sample_trace(problem: Problem, rng: random.Random) -> list[Piece]:
     """One overthinking completion of `problem`, from after ``assistant\\n`` to before the end."""
     if rng.random() < DIRECT:
-        return [Piece(f"<think>{CLOSE.replace('</', chr(10) + '</')}", False), _answer(problem)]
-    steps, complete = _steps(problem, rng)
+        return [Piece(NO_THINKING, trained=False), _answer(problem.answer)]
+    steps = _steps(problem, rng)
     if rng.random() < EARLY_CLOSE and len(steps) > 1:
         cut = rng.randrange(1, len(steps))
+        opened = "<think>\n" + "\n\n".join(step.text for step in steps[:cut]) + "\n\n"
         # Closing an unfinished derivation is shown, but never taught as something to begin.
-        return [
-            Piece("<think>\n" + "\n\n".join(steps[:cut]) + "\n\n"),
-            *_closing(problem, rng, taught=complete[cut - 1]),
-        ]
-    return [Piece("<think>\n" + "\n\n".join(steps)), *_closing(problem, rng, taught=True)]
+        taught = steps[cut - 1].result is not None
+        return [Piece(opened), *_closing(problem.answer, rng, taught=taught)]
+    thinking = "<think>\n" + "\n\n".join(step.text for step in steps)
+    result = steps[-1].result
+    assert result is not None
+    return [Piece(thinking), *_closing(result, rng, taught=True)]
 
 
 def _chain(rng: random.Random, length: int) -> Problem:
@@ -128,56 +134,60 @@ def _chain(rng: random.Random, length: int) -> Problem:
     return Problem(start, tuple(operations))
 
 
-def _answer(problem: Problem) -> Piece:
-    return Piece(f"The final answer is \\boxed{{{problem.answer}}}.")
+def _answer(value: int) -> Piece:
+    return Piece(f"The final answer is \\boxed{{{value}}}.")
 
 
-def _closing(problem: Problem, rng: random.Random, *, taught: bool) -> list[Piece]:
+def _closing(value: int, rng: random.Random, *, taught: bool) -> list[Piece]:
     if rng.random() < 0.5:
-        return [Piece(CLOSE, taught), _answer(problem)]
-    return [
-        Piece(INDUCE, taught),
-        Piece(f"{{{problem.answer}}}" + CLOSE),
-        _answer(problem),
-    ]
+        return [Piece(CLOSE, taught), _answer(value)]
+    return [Piece(INDUCE, taught), Piece(f"{{{value}}}" + CLOSE), _answer(value)]
 
 
-def _steps(problem: Problem, rng: random.Random) -> tuple[list[str], list[bool]]:
-    """The steps of a whole trace, and for each whether the derivation is complete after it."""
-    steps: list[str] = []
-    complete: list[bool] = []
+@dataclass(frozen=True, slots=True)
+class _Step:
+    text: str
+    result: int | None  # None while the pass is not finished
+
+
+def _steps(problem: Problem, rng: random.Random) -> list[_Step]:
+    """The steps of a whole trace."""
+    steps: list[_Step] = []
     results: list[int] = []
-    needless = rng.choice(NEEDLESS_PASSES)
-    while needless or len(results) < 2 or results[-1] != results[-2]:
-        needless -= len(results) >= 2 and results[-1] == results[-2] and needless > 0
-        lines, result = _pass(problem, rng)
-        opening = rng.choice(CHECK_AGAIN) if results else ""
-        if rng.random() < HESITATION:
-            cut = rng.randrange(1, len(lines))
-            steps += [opening + "\n".join(lines[:cut]), rng.choice(GO_ON) + "\n".join(lines[cut:])]
-            complete += [bool(results), True]
-        else:
-            steps.append(opening + "\n".join(lines))
-            complete.append(True)
-        results.append(result)
-    return steps, complete
+    while len(results) < 2 or results[-1] != results[-2]:
+        results.append(_add_pass(steps, problem, rng))
+    for _ in range(rng.choice(NEEDLESS_PASSES)):
+        _add_pass(steps, problem, rng)
+    return steps
 
 
-def _pass(problem: Problem, rng: random.Random) -> tuple[list[str], int]:
+def _add_pass(steps: list[_Step], problem: Problem, rng: random.Random) -> int:
+    """Work the problem out once, in one step or two; return the result."""
+    opening = rng.choice(CHECK_AGAIN) if steps else ""
+    lines, result = _pass(problem, rng, FORGOTTEN_IN_RECHECK if steps else FORGOTTEN_CARRY)
+    if rng.random() < HESITATION:
+        cut = rng.randrange(1, len(lines))
+        steps.append(_Step(opening + "\n".join(lines[:cut]), None))
+        opening, lines = rng.choice(GO_ON), lines[cut:]
+    steps.append(_Step(opening + "\n".join(lines), result))
+    return result
+
+
+def _pass(problem: Problem, rng: random.Random, forgotten: float) -> tuple[list[str], int]:
     value, lines = problem.start, []
     for op in problem.operations:
-        result = _slip(value, op, rng)
+        result = _slip(value, op, rng, forgotten)
         lines.append(f"{value}{op:+d}={result}")
         value = result
     return lines, value
 
 
-def _slip(value: int, op: int, rng: random.Random) -> int:
+def _slip(value: int, op: int, rng: random.Random, forgotten: float) -> int:
     """The result of one operation as a careless worker writes it."""
     true = value + op
     carries = true // 10 != value // 10
     slipped = true
-    if carries and rng.random() < FORGOTTEN_CARRY:
+    if carries and rng.random() < forgotten:
         slipped = true - 10 if op > 0 else true + 10
     elif rng.random() < MISCOUNT:
         slipped = true + rng.choice((-1, 1))

@@ -1,0 +1,152 @@
+"""What the demo model does on unseen problems: overthinking, exits, and what confidence means."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from vllm import SamplingParams
+
+from stepgrpo_core import ExitSettings, answer_confidence, count_steps, final_answer
+from training.demo.world import LEVELS, Problem, sample_problems
+from training.offline import Engine, Exited, Generation, ProbeReading
+
+__all__ = ["Summary", "measure", "sampling"]
+
+MAX_TOKENS = 900
+BINS = ((0.0, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.0))
+_LINE = re.compile(r"\d+[+-]\d=(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Means over problems; `accuracy_interval` is Wilson's, 95 %."""
+
+    problems: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    tokens: float
+    steps: float
+    unfinished: float
+
+
+def sampling(temperature: float) -> SamplingParams:
+    """How completions are sampled here; the engine's own seed makes them repeat."""
+    return SamplingParams(temperature=temperature, max_tokens=MAX_TOKENS)
+
+
+def measure(engine: Engine, *, problems: int, seed: int) -> dict[str, Any]:
+    """All measurements of one model on `problems` test problems, as plain data."""
+    tests = sample_problems(seed, "test", problems)
+    prompts = [engine.chat_prompt(problem.prompt) for problem in tests]
+    results: dict[str, Any] = {"problems": problems, "max_tokens": MAX_TOKENS}
+    for temperature in (0.6, 1.0):
+        params = sampling(temperature)
+        vanilla = engine.generate(prompts, params)
+        exited = engine.exits(vanilla, ExitSettings(policy="confidence"), params)
+        results[f"T={temperature}"] = _compare(tests, vanilla, exited)
+        if temperature == 0.6:
+            results["reliability"] = _reliability(engine, tests, vanilla)
+    return results
+
+
+def is_correct(problem: Problem, completion: str) -> bool:
+    """Whether the last box after the thinking holds the true value."""
+    return final_answer(completion) == str(problem.answer)
+
+
+def _summary(problems: Sequence[Problem], generations: Sequence[Generation]) -> Summary:
+    hits = [is_correct(p, g.text) for p, g in zip(problems, generations, strict=True)]
+    return Summary(
+        problems=len(hits),
+        accuracy=fmean(hits),
+        accuracy_interval=_wilson(sum(hits), len(hits)),
+        tokens=fmean(len(each.ids) for each in generations),
+        steps=fmean(count_steps(each.text) for each in generations),
+        unfinished=fmean(not each.ended for each in generations),
+    )
+
+
+def _compare(
+    problems: Sequence[Problem], vanilla: Sequence[Generation], exited: Sequence[Exited]
+) -> dict[str, Any]:
+    after = [each.generation for each in exited]
+    before_summary, after_summary = _summary(problems, vanilla), _summary(problems, after)
+    probe_tokens = fmean(each.probe_tokens for each in exited)
+    return {
+        "vanilla": asdict(before_summary),
+        "vanilla by level": {
+            level: asdict(_summary(*_only(level, problems, vanilla))) for level in LEVELS
+        },
+        "confidence": asdict(after_summary),
+        "probes": fmean(each.outcome.probes for each in exited),
+        "probe_tokens": probe_tokens,
+        "saved": 1 - after_summary.tokens / before_summary.tokens,
+        "saved_net": 1 - (after_summary.tokens + probe_tokens) / before_summary.tokens,
+    }
+
+
+def _only(
+    level: str, problems: Sequence[Problem], generations: Sequence[Generation]
+) -> tuple[list[Problem], list[Generation]]:
+    chosen = [(p, g) for p, g in zip(problems, generations, strict=True) if p.level == level]
+    return [p for p, _ in chosen], [g for _, g in chosen]
+
+
+def _reliability(
+    engine: Engine, problems: Sequence[Problem], generations: Sequence[Generation]
+) -> dict[str, Any]:
+    """Mean confidence against accuracy of trial answers, before and after the derivation is
+    complete: every boundary of every generation is probed, whatever its confidence."""
+    everywhere = ExitSettings(policy="confidence", threshold=1.0, max_probes=100, min_interval=0)
+    exits = engine.exits(generations, everywhere, sampling(0.0))
+    rows: dict[bool, list[tuple[float, bool]]] = {False: [], True: []}
+    for problem, generation, exited in zip(problems, generations, exits, strict=True):
+        for reading in exited.probes:
+            text = engine.tokenizer.decode(generation.ids[: reading.position])
+            complete = _worked_out(text) >= len(problem.operations)
+            rows[complete].append(
+                (answer_confidence(reading.trial.logprobs), _hit(problem, reading))
+            )
+    return {
+        "incomplete" if not complete else "complete": _table(found)
+        for complete, found in rows.items()
+    }
+
+
+def _worked_out(text: str) -> int:
+    """Operations worked out so far; a pass that was broken off by a marker goes on."""
+    return len(_LINE.findall(text))
+
+
+def _hit(problem: Problem, reading: ProbeReading) -> bool:
+    return reading.text.startswith(f"{{{problem.answer}}}")
+
+
+def _table(rows: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    def row(found: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+        empty = {"trials": 0, "confidence": None, "accuracy": None}
+        return (
+            {
+                "trials": len(found),
+                "confidence": fmean(c for c, _ in found),
+                "accuracy": fmean(hit for _, hit in found),
+            }
+            if found
+            else empty
+        )
+
+    bins = {
+        f"{low}-{high}": row([r for r in rows if low <= r[0] < high or r[0] == high == 1.0])
+        for low, high in BINS
+    }
+    return {"all": row(rows), "by confidence": bins}
+
+
+def _wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    share = hits / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
+    return centre - half, centre + half

@@ -1,0 +1,228 @@
+"""Exits over finished generations: the batch driver of the core's controller.
+
+A finished, un-exited generation is put to a controller as if it were streaming; all its probes
+run in one batch, then all answers. Because decisions depend on tokens alone, the completion is
+the one a server would have delivered for the same generated tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+from vllm import LLM, SamplingParams
+
+from stepgrpo_core import (
+    CloseThinking,
+    ExitController,
+    ExitSettings,
+    Finished,
+    Outcome,
+    ProbeAnswered,
+    StartProbe,
+    ThinkingFormat,
+    Tokens,
+)
+from stepgrpo_core.answers import THINK_END, THINK_START
+from stepgrpo_core.policies import Question, Trial
+
+__all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One completion: token ids, their text, and whether the model ended it itself."""
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReading:
+    """A trial answer after the first `position` tokens of a generation."""
+
+    position: int
+    text: str
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A generation as an exit policy would have delivered it."""
+
+    generation: Generation
+    outcome: Outcome
+    probes: tuple[ProbeReading, ...]
+    probe_tokens: int
+
+
+class Engine:
+    """A model on vLLM in this process, with the few calls that evaluation needs."""
+
+    def __init__(self, model: str, *, max_model_len: int = 1024, seed: int = 0) -> None:
+        self.llm = LLM(
+            model=model,
+            dtype="auto",
+            enforce_eager=True,
+            max_model_len=max_model_len,
+            enable_prefix_caching=True,
+            seed=seed,
+        )
+        self.tokenizer: Any = self.llm.get_tokenizer()
+        core = self.tokenizer.backend_tokenizer
+        closing = tuple(self._encode(ExitSettings().closing_text))
+        self.thinking = ThinkingFormat(
+            core.token_to_id(THINK_START), core.token_to_id(THINK_END), closing
+        )
+
+    def chat_prompt(self, message: str) -> tuple[int, ...]:
+        """Token ids of a user message in the model's chat template, ready to be answered."""
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+        )
+        return tuple(self._encode(text))
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], params: SamplingParams
+    ) -> list[Generation]:
+        """Completions of all prompts, in order; the progress bar is vLLM's."""
+        return [
+            Generation(
+                prompt_ids=prompt,
+                ids=tuple(output.outputs[0].token_ids),
+                text=output.outputs[0].text,
+                ended=output.outputs[0].finish_reason == "stop",
+            )
+            for prompt, output in zip(prompts, self._run(prompts, params), strict=True)
+        ]
+
+    def exits(
+        self, generations: Sequence[Generation], settings: ExitSettings, params: SamplingParams
+    ) -> list[Exited]:
+        """What `settings` make of each generation; `params` samples the answers."""
+        pending = [self._start(each, settings, params) for each in generations]
+        self._probe([each for each in pending if each.commands])
+        self._answer([each for each in pending if each.close], params)
+        return [each.result() for each in pending]
+
+    def probe(
+        self, generations: Sequence[Generation], positions: Sequence[int], question: Question
+    ) -> list[ProbeReading]:
+        """A trial answer after `positions[i]` tokens of `generations[i]`, for all i at once."""
+        induced = self._encode(question.text)
+        outputs = self._run(
+            [
+                (*each.prompt_ids, *each.ids[:position], *induced)
+                for each, position in zip(generations, positions, strict=True)
+            ],
+            SamplingParams(
+                temperature=0.0,
+                max_tokens=question.max_tokens,
+                logprobs=0,
+                stop_token_ids=[self.thinking.end_id],
+            ),
+        )
+        return [
+            ProbeReading(position, output.outputs[0].text, self._trial(output.outputs[0]))
+            for position, output in zip(positions, outputs, strict=True)
+        ]
+
+    def _run(self, prompts: Sequence[tuple[int, ...]], params: SamplingParams) -> list[Any]:
+        if not prompts:
+            return []
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs: list[Any] = self.llm.generate(inputs, params)
+        return outputs
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _trial(self, completion: Any) -> Trial:
+        ids = tuple(completion.token_ids)
+        logprobs = tuple(
+            entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
+        )
+        return Trial(ids, logprobs, ended=ids[-1:] == (self.thinking.end_id,))
+
+    def _texts(self, generation: Generation) -> list[str]:
+        stream = DecodeStream(ids=list(generation.prompt_ids), skip_special_tokens=True)
+        core = self.tokenizer.backend_tokenizer
+        return [stream.step(core, token) or "" for token in generation.ids]
+
+    def _start(
+        self, generation: Generation, settings: ExitSettings, params: SamplingParams
+    ) -> "_Run":
+        controller = ExitController(settings, self.thinking, max_tokens=params.max_tokens)
+        tokens = Tokens(generation.ids, self._texts(generation))
+        commands = [c for c in controller.receive(tokens) if isinstance(c, StartProbe)]
+        controller.receive(Finished("eos" if generation.ended else "length"))
+        return _Run(generation, controller, commands)
+
+    def _probe(self, runs: "Sequence[_Run]") -> None:
+        asked = [(run, command) for run in runs for command in run.commands]
+        if not asked:
+            return
+        readings = self.probe(
+            [run.generation for run, _ in asked],
+            [command.position for _, command in asked],
+            asked[0][1].question,
+        )
+        for (run, command), reading in zip(asked, readings, strict=True):
+            run.take(command, reading)
+
+    def _answer(self, runs: "Sequence[_Run]", params: SamplingParams) -> None:
+        answers = self.generate([run.answer_prompt() for run in runs], params)
+        for run, answer in zip(runs, answers, strict=True):
+            run.finish(answer, self.tokenizer)
+
+
+class _Run:
+    """One generation under a controller."""
+
+    def __init__(
+        self, generation: Generation, controller: ExitController, commands: list[StartProbe]
+    ) -> None:
+        self.generation = generation
+        self.controller = controller
+        self.commands = commands
+        self.close: CloseThinking | None = None
+        self._readings: list[ProbeReading] = []
+
+    def take(self, command: StartProbe, reading: ProbeReading) -> None:
+        self._readings.append(reading)
+        if self.close is None:
+            answered = ProbeAnswered(command.probe, reading.trial)
+            for each in self.controller.receive(answered):
+                if isinstance(each, CloseThinking):
+                    self.close = each
+
+    def _kept(self) -> tuple[int, ...]:
+        assert self.close is not None
+        return (*self.generation.ids[: self.close.position], *self.close.closing_ids)
+
+    def answer_prompt(self) -> tuple[int, ...]:
+        return (*self.generation.prompt_ids, *self._kept())
+
+    def finish(self, answer: Generation, tokenizer: Any) -> None:
+        ids = (*self._kept(), *answer.ids)
+        self.controller.receive(Finished("eos" if answer.ended else "length"))
+        self.generation = Generation(
+            prompt_ids=self.generation.prompt_ids,
+            ids=ids,
+            text=tokenizer.decode(ids, skip_special_tokens=True),
+            ended=answer.ended,
+        )
+
+    def result(self) -> Exited:
+        spent = self._readings
+        if self.close is not None:  # a live server stops asking after the exit
+            spent = [each for each in spent if each.position <= self.close.position]
+        return Exited(
+            generation=self.generation,
+            outcome=self.controller.outcome,
+            probes=tuple(spent),
+            probe_tokens=sum(len(each.trial.ids) for each in spent),
+        )
