@@ -1,0 +1,46 @@
+# `make help` explains every target. The first use of one sets everything up in .venv.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 8000
+MODEL := models/demo-base
+export VLLM_CPU_KVCACHE_SPACE ?= 1
+export VLLM_NO_USAGE_STATS ?= 1
+
+.PHONY: help setup serve test lint bench demo docs clean
+.DEFAULT_GOAL := help
+
+help: ## Explain the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@echo
+	@echo 'Settings: ACCELERATOR=cpu|cuda (default: cuda if an NVIDIA GPU answers), PORT=8000,'
+	@echo 'PYTHON=python3.11, TORCH_INDEX=URL of a package index with CPU builds of torch.'
+
+setup: ## Create .venv and install the pinned packages (every target does this first)
+	@[ -n "$(PYTHON)" ] || { echo 'stepgrpo set-up: Python 3.11 is needed, and no python3 was found.'; exit 1; }
+	@$(PYTHON) scripts/setup.py
+
+serve: setup ## Serve the demo model with early exit on http://localhost:8000
+	.venv/bin/stepgrpo-serve $(MODEL) --served-model-name demo-base --port $(PORT) \
+		--dtype float32 --max-model-len 2048 --enforce-eager --reasoning-parser qwen3 \
+		--exit-policy confidence --exit-calibration $(MODEL)/calibration.json
+
+test: setup ## Run all tests, with branch coverage of the core
+	.venv/bin/pytest --cov
+
+lint: setup ## Check style (ruff) and types (mypy strict)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup ## Measure our server against stock vLLM, and the segmenter
+	.venv/bin/python -m benchmarks.segmenter
+	.venv/bin/python -m benchmarks.serving
+
+demo: setup ## Train the demo model from scratch and measure it (resumes where it stopped)
+	.venv/bin/stepgrpo-train demo --output outputs/demo
+
+docs: setup ## Regenerate what is generated in docs/
+	.venv/bin/python -m scripts.docs
+
+clean: ## Remove .venv, caches and outputs
+	rm -rf .venv .cache outputs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

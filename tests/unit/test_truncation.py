@@ -1,0 +1,349 @@
+"""The exit controller: what it emits, when it asks, and that timing changes nothing."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepgrpo_core import (
+    DEFAULT_MARKERS,
+    CancelProbe,
+    CloseThinking,
+    Emit,
+    ExitController,
+    ExitReason,
+    ExitSettings,
+    Finished,
+    ProbeAnswered,
+    ProtocolViolation,
+    StartProbe,
+    State,
+    Tokens,
+    count_steps,
+)
+from stepgrpo_core.truncation import REASONS, TRANSITIONS, Signal
+from tests.cases import STEP_CASES, StepCase
+from tests.scripted import END, EOS, START, THINKING, Played, Script, play, trial
+
+CONFIDENT = ExitSettings(policy="confidence", min_interval=0, answer_reserve=0)
+ONE_STEP = ["<think>", "a", " b", "\n", "Wait", ",", " c", "</think>", "d", ""]
+TWO_STEPS = ["<think>", "a", " b", " Wait", " c", " Wait", " d", "</think>", "e", ""]
+
+
+def sure_from(position: int):
+    return lambda at: 0.99 if at >= position else 0.1
+
+
+# The tables.
+
+
+def test_every_path_to_done_settles_exactly_one_reason() -> None:
+    def paths(state: State) -> list[list[tuple[State, Signal]]]:
+        if state is State.DONE:
+            return [[]]
+        return [
+            [(state, signal), *rest]
+            for signal, after in TRANSITIONS[state].items()
+            for rest in paths(after)
+        ]
+
+    for path in paths(State.PRELUDE) + paths(State.THINKING):
+        assert sum(step in REASONS for step in path) == 1
+
+
+def test_the_tables_name_every_state_and_reason() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert {s for state, s in REASONS if s in TRANSITIONS[state]} == {s for _, s in REASONS}
+    settled = frozenset().union(*REASONS.values())
+    assert settled == set(ExitReason) - {ExitReason.PROBE_ERROR}
+
+
+# Without an exit.
+
+
+def test_policy_none_passes_everything_at_once() -> None:
+    controller = ExitController(ExitSettings(), THINKING)
+    for token, text in zip(Script(TWO_STEPS).ids, TWO_STEPS, strict=True):
+        assert controller.receive(Tokens([token], [text])) == [Emit(1)]
+    controller.receive(Finished("eos"))
+    outcome = controller.outcome
+    assert (outcome.reason, outcome.steps, outcome.reasoning_tokens) == ("natural", 3, 6)
+    assert (outcome.probes, outcome.confidence) == (0, None)
+
+
+@pytest.mark.parametrize("case", STEP_CASES, ids=lambda case: repr(case.text))
+def test_it_counts_steps_as_the_segmenter_does(case: StepCase) -> None:
+    controller = ExitController(ExitSettings(markers=case.markers), THINKING, thinking_open=True)
+    controller.receive(Tokens(range(200, 200 + len(case.text)), list(case.text)))
+    controller.receive(Tokens([END], ["</think>"]))
+    controller.receive(Finished("eos"))
+    assert controller.outcome.steps == case.steps
+
+
+@pytest.mark.parametrize(
+    ("words", "cause", "expected"),
+    [
+        (["a", " Wait", ",", ""], "eos", ("none", 0, 0)),  # no thinking: markers mean nothing
+        (["\n", "<think>", "a", "</think>", "b", ""], "eos", ("natural", 1, 1)),
+        (["a", "<think>", "b", ""], "eos", ("none", 0, 0)),  # <think> in an answer is text
+        (["<think>", "a", "</think>", "b", "</think>", "c"], "eos", ("natural", 1, 1)),
+        (["<think>", "a", " Wait", ","], "length", ("length", 2, 3)),
+        (["<think>", "a", ""], "eos", ("eos_in_thinking", 1, 2)),
+        (["<think>", "a", " Wait"], "stop", ("none", 2, 2)),  # cut by a stop string
+        (["<think>", "a"], "abort", ("client", 1, 1)),
+        ([""], "eos", ("none", 0, 0)),
+        ([" "], "length", ("length", 0, 0)),
+        (["<think>", "</think>", "5"], "eos", ("natural", 1, 0)),
+    ],
+)
+def test_reasons_without_an_exit(words, cause, expected) -> None:
+    for settings in (ExitSettings(), CONFIDENT):
+        played = play(Script(words, cause=cause), settings)
+        assert (played.outcome.reason, played.outcome.steps, played.outcome.reasoning_tokens) == expected
+        assert played.emitted == Script(words).ids
+
+
+def test_thinking_opened_by_the_prompt() -> None:
+    played = play(Script(["a", " Wait", " b", "</think>", "c"]), ExitSettings(), thinking_open=True)
+    assert (played.outcome.reason, played.outcome.reasoning_tokens) == ("natural", 3)
+
+
+# With an exit.
+
+
+def test_the_cut_is_before_the_marker_and_the_marker_is_not_kept() -> None:
+    script = Script(ONE_STEP, confidences=sure_from(0))
+    played = play(script, CONFIDENT)
+    assert played.close == CloseThinking(4, THINKING.closing_ids, ExitReason.CONFIDENT)
+    assert played.emitted == [*script.ids[:4], *THINKING.closing_ids, *script.answer]
+    outcome = played.outcome
+    assert (outcome.reason, outcome.steps, outcome.reasoning_tokens) == ("confident", 1, 4)
+    assert (outcome.probes, outcome.confidence) == (1, pytest.approx(0.99))
+
+
+def test_the_threshold_is_strict() -> None:
+    at = replace(CONFIDENT, threshold=0.5)
+    assert play(Script(ONE_STEP, confidences=lambda _: 0.5), at).outcome.reason == "natural"
+    assert play(Script(ONE_STEP, confidences=lambda _: 0.51), at).outcome.reason == "confident"
+
+
+def test_a_trial_that_does_not_close_the_thinking_is_no_evidence() -> None:
+    controller = ExitController(CONFIDENT, THINKING)
+    controller.receive(Tokens(Script(ONE_STEP).ids[:6], ONE_STEP[:6]))
+    controller.receive(ProbeAnswered(0, trial(1.0, ended=False)))
+    controller.receive(Finished("length"))
+    assert (controller.outcome.reason, controller.outcome.confidence) == ("length", 0.0)
+
+
+def test_text_that_may_become_a_marker_is_held_back_and_released() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    assert controller.receive(Tokens([210, 211], ["a ", "Wa"])) == [Emit(1)]
+    assert controller.receive(Tokens([212], ["it"])) == []
+    assert controller.receive(Tokens([213], ["ing"])) == [Emit(3)]
+
+
+def test_tokens_from_the_marker_on_are_held_until_the_probe_answers() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    commands = controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+    assert [type(c) for c in commands] == [StartProbe, Emit]
+    assert commands[1] == Emit(1)
+    assert controller.receive(Tokens([213, 214], [" b", " c"])) == []
+    assert controller.receive(ProbeAnswered(0, trial(0.1))) == [Emit(4)]
+
+
+def test_a_character_split_over_tokens_is_cut_whole() -> None:
+    settings = replace(CONFIDENT, markers=("等等",))
+    controller = ExitController(settings, THINKING, thinking_open=True)
+    assert controller.receive(Tokens([210, 211, 212], ["a", "", ""])) == [Emit(1)]
+    assert controller.receive(Tokens([213, 214], ["等", "等"])) == []
+    start, *_ = controller.receive(Tokens([215], ["b"]))
+    assert isinstance(start, StartProbe)
+    assert start.position == 1
+
+
+def test_a_marker_inside_a_token_cuts_the_whole_token() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    start, *_ = controller.receive(Tokens([210, 211, 212], ["a", ".Wait", ","]))
+    assert isinstance(start, StartProbe)
+    assert start.position == 1
+
+
+def test_the_earliest_confident_position_wins_whatever_answers_first() -> None:
+    script = Script(TWO_STEPS, confidences=lambda _: 0.99)
+    late = play(script, CONFIDENT, answer_now=lambda tick: False)
+    assert late.close is not None
+    assert late.close.position == 3
+    assert late.most_in_flight == 2
+    assert late.outcome.steps == 1
+
+
+def test_a_probe_started_before_the_natural_end_is_decided_before_it() -> None:
+    script = Script(ONE_STEP, confidences=sure_from(0))
+    late = play(script, CONFIDENT, answer_now=lambda tick: False)
+    assert late.emitted == play(script, CONFIDENT).emitted
+    assert late.outcome == play(script, CONFIDENT).outcome
+
+
+# Limits.
+
+
+def test_never_more_probes_than_allowed() -> None:
+    words = ["<think>", *["x", " Wait", ","] * 20, "</think>", ""]
+    played = play(Script(words), replace(CONFIDENT, max_probes=3))
+    assert played.outcome.probes == len(played.probes) == 3
+    assert played.outcome.steps == 21
+    assert play(Script(words), replace(CONFIDENT, max_probes=0)).probes == []
+
+
+def test_probes_keep_their_distance_and_wait_for_min_tokens() -> None:
+    words = ["<think>", *["x", " Wait", ","] * 20, "</think>", ""]
+    played = play(Script(words), replace(CONFIDENT, min_interval=10, min_tokens=7))
+    positions = [each.position for each in played.probes]
+    assert positions[0] == 8
+    assert all(b - a >= 10 for a, b in zip(positions, positions[1:], strict=False))
+
+
+def test_no_exit_without_room_for_the_answer() -> None:
+    script = Script(ONE_STEP, confidences=sure_from(0))
+    settings = replace(CONFIDENT, answer_reserve=5)
+    needed = 4 + len(THINKING.closing_ids) + 5
+    assert play(script, settings, max_tokens=needed).outcome.reason == "confident"
+    assert play(script, settings, max_tokens=needed - 1).outcome.probes == 0
+
+
+def test_a_marker_at_the_very_start_is_no_place_to_exit() -> None:
+    words = ["<think>", "Wait", ",", "</think>", ""]
+    assert play(Script(words, confidences=sure_from(0)), CONFIDENT).outcome.probes == 0
+
+
+def test_shadow_mode_decides_records_and_changes_nothing() -> None:
+    script = Script(TWO_STEPS, confidences=sure_from(0))
+    played = play(script, replace(CONFIDENT, shadow=True), answer_now=lambda tick: False)
+    assert played.emitted == script.ids
+    assert (played.outcome.reason, played.outcome.shadow_reason) == ("natural", "confident")
+    assert played.outcome.steps == 3
+    controller = ExitController(replace(CONFIDENT, shadow=True), THINKING, thinking_open=True)
+    assert Emit(3) in controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+
+
+def test_failed_probes_are_no_exit_and_three_in_a_row_end_probing() -> None:
+    words = ["<think>", *["x", " Wait", ","] * 20, "</think>", ""]
+    failing = play(Script(words, confidences=lambda _: None), CONFIDENT)
+    assert (failing.outcome.reason, failing.outcome.failed_probes) == ("natural", 3)
+    some = play(Script(words, confidences=lambda at: None if at % 2 else 0.1), CONFIDENT)
+    assert some.outcome.probes == CONFIDENT.max_probes
+
+
+def test_a_client_that_leaves_cancels_everything() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+    assert controller.receive(Finished("abort"))[0] == CancelProbe(0)
+    assert (controller.state, controller.outcome.reason) == (State.DONE, "client")
+
+
+def test_an_abort_after_the_end_of_the_stream_is_allowed() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+    controller.receive(Finished("eos"))
+    assert controller.state is State.THINKING  # the probe decides first
+    controller.receive(Finished("abort"))
+    assert controller.state is State.DONE
+
+
+# The contract.
+
+
+def test_what_the_state_does_not_allow_is_a_violation() -> None:
+    controller = ExitController(CONFIDENT, THINKING)
+    with pytest.raises(ProtocolViolation, match="never started"):
+        controller.receive(ProbeAnswered(0, None))
+    with pytest.raises(ProtocolViolation, match="PRELUDE"):
+        _ = controller.outcome
+    controller.receive(Finished("eos"))
+    for event in (Tokens([1], ["a"]), Finished("eos"), Finished("abort")):
+        with pytest.raises(ProtocolViolation):
+            controller.receive(event)
+
+
+def test_a_policy_cannot_give_a_reason_that_is_not_a_policys(monkeypatch) -> None:
+    from stepgrpo_core import policies  # noqa: PLC0415
+    from stepgrpo_core.policies import ConfidencePolicy, Verdict  # noqa: PLC0415
+
+    class Wrong(ConfidencePolicy):
+        def decide(self, boundary, trial):
+            return Verdict(ExitReason.NATURAL)
+
+    monkeypatch.setitem(policies.POLICIES, "wrong", Wrong)
+    controller = ExitController(replace(CONFIDENT, policy="wrong"), THINKING, thinking_open=True)
+    controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+    with pytest.raises(ProtocolViolation, match="policy exits"):
+        controller.receive(ProbeAnswered(0, trial(0.5)))
+
+
+# Any stream, any timing.
+
+words = st.lists(
+    st.sampled_from(["a", " b", "\n", "Wait", " Wait", ",", "ing", "W", "ait", "", "Alter", "natively"]),
+    max_size=25,
+)
+PREFIX = [[], ["<think>"], ["\n", "<think>"], ["x"]]
+SUFFIX = [[], ["</think>"], ["</think>", "c", "</think>", "d"]]
+
+
+@given(
+    st.sampled_from(PREFIX),
+    words,
+    st.sampled_from(SUFFIX),
+    st.sampled_from(["eos", "length", "stop"]),
+    st.lists(st.sampled_from([None, 0.1, 0.9, 0.99]), min_size=1, max_size=5),
+    st.builds(
+        ExitSettings,
+        policy=st.sampled_from(["none", "confidence"]),
+        threshold=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+        max_probes=st.integers(0, 4),
+        min_tokens=st.integers(0, 5),
+        min_interval=st.integers(0, 5),
+        shadow=st.booleans(),
+        answer_reserve=st.integers(0, 4),
+    ),
+    st.none() | st.integers(1, 40),
+    st.randoms(use_true_random=False),
+)
+def test_invariants(prefix, body, suffix, cause, confidences, settings, max_tokens, random) -> None:
+    script = Script(
+        [*prefix, *body, *suffix],
+        cause=cause,
+        confidences=lambda at: confidences[at % len(confidences)],
+    )
+    prompt = play(script, settings, max_tokens=max_tokens)
+    late = play(script, settings, answer_now=lambda tick: False, max_tokens=max_tokens)
+    any_time = play(
+        script,
+        settings,
+        answer_now=lambda tick: random.random() < 0.3,
+        chunk=lambda tick: random.randint(1, 6),
+        max_tokens=max_tokens,
+    )
+    for played in (prompt, late, any_time):
+        check_invariants(script, settings, played)
+    if not any(c is None for c in confidences):  # failures in a row depend on who answered
+        assert prompt.emitted == late.emitted == any_time.emitted
+        assert len({(p.outcome.reason, p.outcome.steps) for p in (prompt, late, any_time)}) == 1
+
+
+def check_invariants(script: Script, settings: ExitSettings, played: Played) -> None:
+    outcome = played.outcome
+    assert len(played.probes) == outcome.probes <= settings.max_probes
+    assert isinstance(outcome.reason, ExitReason)
+    if played.close is None:
+        assert played.emitted == script.ids
+    else:
+        cut = played.close.position
+        assert played.emitted == [*script.ids[:cut], *THINKING.closing_ids, *script.answer]
+        assert outcome.reason is ExitReason.CONFIDENT
+        assert not settings.shadow
+        kept = "".join(script.words[:cut]).replace("<think>", "")
+        assert outcome.steps == count_steps(kept, DEFAULT_MARKERS)
+        assert outcome.reasoning_tokens == cut - script.ids.index(START)
+    assert EOS not in played.emitted[:-1]
