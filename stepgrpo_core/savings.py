@@ -8,6 +8,7 @@ had not ended by then either. The mean of those is the prediction, their 5 % and
 its interval. Where no calibration run was that long there is no basis, and no number.
 """
 
+import itertools
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,7 +119,7 @@ def parse_baseline(data: Any) -> Baseline:
         bins = tuple(_parse_bin(entry) for entry in data["bins"])
         baseline = Baseline(str(data["model"]), dict(data["sampling"]), bins)
         highs = [(each.low, each.high) for each in bins]
-        if not bins or any(low > high for low, high in highs) or highs != sorted(highs):
+        if not bins or any(low > high for low, high in highs) or any(a[1] >= b[0] for a, b in itertools.pairwise(highs)):
             raise InvalidCalibration("bins must be present, ascending and disjoint")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InvalidCalibration):

@@ -169,6 +169,24 @@ def test_a_marker_inside_a_token_cuts_the_whole_token() -> None:
     assert start.position == 1
 
 
+def test_bytes_before_the_marker_in_its_own_character_are_cut_with_it() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    assert controller.receive(Tokens([210, 211], ["a", ""])) == [Emit(1)]
+    start, *_ = controller.receive(Tokens([212, 213], ["é.Wait", ","]))
+    assert isinstance(start, StartProbe)
+    assert start.position == 1
+
+
+def test_a_decline_and_an_exit_that_fall_due_together() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    controller.receive(Tokens(range(210, 216), ["a", " Wait", ",", " b", " Wait", ","]))
+    assert controller.receive(ProbeAnswered(1, trial(0.99))) == []
+    assert controller.receive(ProbeAnswered(0, trial(0.1))) == [
+        Emit(3),
+        CloseThinking(4, THINKING.closing_ids, ExitReason.CONFIDENT),
+    ]
+
+
 def test_the_earliest_confident_position_wins_whatever_answers_first() -> None:
     script = Script(TWO_STEPS, confidences=lambda _: 0.99)
     late = play(script, CONFIDENT, answer_now=lambda tick: False)

@@ -1,0 +1,70 @@
+"""Request parameters: what is honoured, and what each refusal names."""
+
+import pytest
+
+from service.controls import PARAMETERS, BadParameter, effective_settings, misplaced_parameter
+from stepgrpo_core import ExitSettings
+
+DEFAULTS = ExitSettings(policy="confidence", threshold=0.8)
+
+
+def test_nothing_asked_nothing_changed() -> None:
+    assert effective_settings(None, DEFAULTS) == DEFAULTS
+    assert effective_settings({"kv_transfer_params": {}}, DEFAULTS) == DEFAULTS
+
+
+def test_each_parameter_sets_its_field() -> None:
+    asked = {
+        "exit_policy": "none",
+        "exit_threshold": 1,
+        "exit_max_probes": 3,
+        "exit_min_tokens": 5,
+        "exit_min_interval": 0,
+        "exit_shadow": True,
+    }
+    assert set(asked) == set(PARAMETERS)
+    settings = effective_settings(asked, DEFAULTS)
+    for name, (field, _) in PARAMETERS.items():
+        assert getattr(settings, field) == asked[name]
+
+
+@pytest.mark.parametrize(
+    ("xargs", "message"),
+    [
+        ({"exit_policy": "nonne"}, r"vllm_xargs.exit_policy='nonne'.*'confidence', 'none'"),
+        ({"exit_policy": None}, "exit_policy=None"),
+        ({"exit_policy": ["none"]}, "exit_policy"),
+        ({"exit_threshold": 1.5}, "exit_threshold=1.5.*0 to 1"),
+        ({"exit_threshold": "0.9"}, "exit_threshold='0.9'"),
+        ({"exit_threshold": float("nan")}, "exit_threshold=nan"),
+        ({"exit_threshold": True}, "exit_threshold=True"),
+        ({"exit_max_probes": -1}, "exit_max_probes=-1.*0 or more"),
+        ({"exit_min_tokens": 1.5}, "exit_min_tokens=1.5"),
+        ({"exit_shadow": "yes"}, "exit_shadow='yes'.*true or false"),
+        ({"exit_polcy": "none"}, "exit_polcy='none'.*did you mean 'exit_policy'"),
+        ({"Exit_Threshold": 0.9}, "did you mean 'exit_threshold'"),
+        ({"exit_whatever": 1}, "did you mean 'exit_"),
+    ],
+)
+def test_refusals_name_parameter_value_and_remedy(xargs, message) -> None:
+    with pytest.raises(BadParameter, match=message):
+        effective_settings(xargs, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"exit_policy": "none"}, "exit_policy='none'.*'vllm_xargs': {'exit_policy'"),
+        ({"exit_polcy": "none"}, "'vllm_xargs': {'exit_policy'"),
+        ({"vllm_xarg": {"exit_policy": "none"}}, "did you mean 'vllm_xargs'"),
+    ],
+)
+def test_misplaced_parameters_are_told_where_they_belong(body, message) -> None:
+    refusal = misplaced_parameter({"model": "m", "messages": [], **body})
+    assert refusal is not None
+    with pytest.raises(BadParameter, match=message):
+        raise refusal
+
+
+def test_a_good_body_is_not_refused() -> None:
+    assert misplaced_parameter({"model": "m", "n": 1, "vllm_xargs": {"exit_policy": "x"}}) is None

@@ -1,0 +1,110 @@
+"""Accounting rules: what is delivered, what is saved, and when there is no number."""
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from service.ledger import Saved, SequenceRecord
+from service.metrics import Metrics
+from stepgrpo_core import ExitReason, Outcome, fit_baseline
+
+BASELINE = fit_baseline("m", {}, [(20, 10 * n) for n in range(1, 101)])
+
+
+def record(reason: ExitReason = ExitReason.CONFIDENT, **changes: object) -> SequenceRecord:
+    made = SequenceRecord(0, "m", "confidence", prompt_tokens=20)
+    made.outcome = Outcome(reason, 2, 100, 2, 0, 0.97, None)
+    made.status, made.finish_reason = "completed", "stop"
+    made.generated_tokens, made.injected_tokens, made.discarded_tokens = 130, 3, 10
+    made.delivered_tokens, made.probe_tokens, made.cut_at = 123, 12, 100
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_delivered_tokens_are_generated_less_discarded_plus_injected() -> None:
+    made = record()
+    assert made.completion_tokens == 123
+    assert made.aborted_tokens == 0
+    assert record(delivered_tokens=100).aborted_tokens == 23
+
+
+def test_a_saving_is_the_conditional_prediction_less_what_was_used() -> None:
+    made = record()
+    made.settle(BASELINE)
+    assert made.saved is not None
+    mean = sum(range(110, 1001, 10)) / 90
+    assert made.saved.tokens == round(mean) - 123
+    assert made.saved.net == made.saved.tokens - 12
+    assert made.saved.low < made.saved.tokens < made.saved.high
+
+
+def test_a_saving_may_be_negative() -> None:
+    made = record(generated_tokens=2000, delivered_tokens=1993)
+    made.settle(BASELINE)
+    assert made.saved is not None
+    assert made.saved.tokens < 0
+
+
+def test_without_an_exit_nothing_is_saved_and_probes_are_a_cost() -> None:
+    made = record(ExitReason.NATURAL, cut_at=None)
+    made.settle(BASELINE)
+    assert made.saved == Saved(0, 0, 0, -12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy": "none"},
+        {"status": "aborted"},
+        {"status": "failed"},
+        {"finish_reason": "length"},
+        {"outcome": None},
+        {"prompt_tokens": 999},
+        {"cut_at": 990},
+        {"reason": ExitReason.LENGTH, "cut_at": None},
+        {"reason": ExitReason.NONE, "cut_at": None},
+    ],
+)
+def test_no_basis_no_number(changes) -> None:
+    made = record(**changes)
+    made.settle(BASELINE)
+    assert made.saved is None
+
+
+def test_without_calibration_there_is_no_number_and_no_metric() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    made = record()
+    made.settle(None)
+    metrics.started(made)
+    metrics.ended(made)
+    text = generate_latest(registry).decode()
+    assert made.saved is None
+    assert "stepgrpo_saved_tokens_total{" not in text
+    assert 'stepgrpo_exits_total{exit_reason="confident",model_name="m",policy="confidence"} 1.0' in text
+
+
+def test_metrics_add_up() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    negative = record(generated_tokens=2000, delivered_tokens=1993)
+    aborted = record(status="aborted", delivered_tokens=100, outcome=None)
+    for made in (record(), negative, aborted):
+        made.settle(BASELINE)
+        metrics.started(made)
+        metrics.ended(made)
+
+    def total(name: str) -> float:
+        return sum(
+            sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == f"stepgrpo_{name}_total"
+        )
+
+    assert total("requests_started") == total("requests") == 3
+    assert total("exits") == 2
+    parts = total("completion_tokens") - total("injected_tokens") + total("discarded_tokens")
+    assert parts + total("aborted_tokens") == 130 + 2000 + 130
+    assert total("saved_tokens") > 0
+    assert total("overspent_tokens") > 0

@@ -1,0 +1,145 @@
+"""The middleware: the block in the last chunk, everything else byte for byte and at once."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from service.ledger import RequestLedger, SequenceRecord, current_ledger
+from service.reporting import Reporting
+from stepgrpo_core import ExitReason, Outcome
+
+RECORD = SequenceRecord(0, "m", "confidence", 5, probe_tokens=7)
+RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, 0.98765, None)
+BLOCK = {
+    "policy": "confidence",
+    "exit_reason": "confident",
+    "steps": 2,
+    "reasoning_tokens": 30,
+    "probes": 1,
+    "probe_tokens": 7,
+    "confidence": 0.9877,
+    "saved": None,
+}
+
+
+def serve(
+    parts: list[bytes],
+    kind: bytes,
+    *,
+    records: tuple[SequenceRecord, ...] = (RECORD,),
+    request: tuple[bytes, ...] = (b"{}",),
+    path: str = "/v1/chat/completions",
+) -> tuple[list[bytes], dict[bytes, bytes], RequestLedger | None]:
+    """Run a fake application that sends `parts`; return what came out, and its ledger."""
+    seen: list[RequestLedger | None] = []
+    sent: list[Any] = []
+    incoming = [
+        {"type": "http.request", "body": b, "more_body": i < len(request) - 1}
+        for i, b in enumerate(request)
+    ]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        ledger = current_ledger.get()
+        seen.append(ledger)
+        if ledger:
+            ledger.sequences += records
+        headers = [(b"content-type", kind), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path}
+    asyncio.run(Reporting(app)(scope, receive, send))
+    assert current_ledger.get() is None
+    return [m["body"] for m in sent[1:]], dict(sent[0]["headers"]), seen[0]
+
+
+def test_json_gets_the_block_true_reasoning_tokens_and_a_true_length() -> None:
+    body = {"id": "x", "usage": {"completion_tokens": 40}, "text": "é\n"}
+    raw = json.dumps(body).encode()
+    out, headers, _ = serve([raw[:9], raw[9:]], b"application/json")
+    amended = json.loads(b"".join(out))
+    assert amended["stepgrpo"] == BLOCK
+    assert amended["usage"]["completion_tokens_details"] == {"reasoning_tokens": 30}
+    assert amended["text"] == "é\n"
+    assert int(headers[b"content-length"]) == len(b"".join(out))
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"not json", b'{"error":{"code":400}}'])
+def test_what_is_no_completion_passes_byte_for_byte(body: bytes) -> None:
+    assert b"".join(serve([body], b"application/json")[0]) == body
+
+
+def test_without_a_record_nothing_changes() -> None:
+    body = b'{"object" : "list"}'
+    assert b"".join(serve([body], b"application/json", records=())[0]) == body
+    stream = b'data: {"choices":[]}\n\n'
+    assert b"".join(serve([stream, b"data: [DONE]\n\n"], b"text/event-stream", records=())[0]) == (
+        stream + b"data: [DONE]\n\n"
+    )
+
+
+def test_a_stream_gets_it_in_its_last_chunk_and_nothing_waits() -> None:
+    token = b'data: {"choices":[{"delta":{"content":"finish_reason\\":\\"stop"},"finish_reason":null}]}\n\n'
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    usage = b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n'
+    done = b"data: [DONE]\n\n"
+    out, _, _ = serve([token, end, usage, done], b"text/event-stream; charset=utf-8")
+    assert out[0] == token  # at once
+    assert out[1] == b""  # may be the last
+    assert out[2] == end  # was not
+    assert out[3].endswith(done)
+    last = json.loads(out[3].split(b"\n\n")[0].removeprefix(b"data: "))
+    assert last["stepgrpo"] == BLOCK
+    assert last["usage"]["completion_tokens_details"]["reasoning_tokens"] == 30
+
+
+def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
+    end = b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'
+    out, _, _ = serve([end + b"data: [DONE]\n\n"], b"text/event-stream")
+    assert b'"stepgrpo"' in out[0]
+    broken, _, _ = serve([end], b"text/event-stream")
+    assert b"".join(broken) == end
+
+
+def test_several_sequences_are_listed() -> None:
+    second = SequenceRecord(1, "m", "confidence", 5)
+    second.outcome = Outcome(ExitReason.NATURAL, 4, 60, 0, 0, None, ExitReason.CONFIDENT)
+    out, _, _ = serve([b'{"usage":{"completion_tokens":1}}'], b"application/json",
+                      records=(second, RECORD))
+    amended = json.loads(b"".join(out))
+    first, other = amended["stepgrpo"]["choices"]
+    assert (first["index"], other["index"]) == (0, 1)
+    assert other["shadow_reason"] == "confident"
+    assert amended["usage"]["completion_tokens_details"]["reasoning_tokens"] == 90
+
+
+def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:
+    _, _, ledger = serve([b"{}"], b"application/json", request=(b'{"exit_po', b'licy": "none"}'))
+    assert ledger is not None
+    assert "vllm_xargs" in str(ledger.refusal)
+    for fine in (b'{"vllm_xargs": {"exit_policy": "none"}}', b"exit", b'["exit"]', b"[" * 100_000 + b"exit"):
+        _, _, ledger = serve([b"{}"], b"application/json", request=(fine,))
+        assert ledger is not None
+        assert ledger.refusal is None
+
+
+def test_other_paths_are_left_alone() -> None:
+    out, _, ledger = serve([b'{"a":1}'], b"application/json", path="/health")
+    assert ledger is None
+    assert b"".join(out) == b'{"a":1}'
+
+
+def test_other_content_passes() -> None:
+    assert b"".join(serve([b"abc"], b"audio/wav")[0]) == b"abc"
