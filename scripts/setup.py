@@ -28,8 +28,10 @@ def main():
         return
     check_machine(accelerator)
     if not (VENV / "bin" / "pip").exists():
-        run([sys.executable, "-m", "venv", str(VENV)], "python -m venv failed; on Debian and "
-            "Ubuntu it needs the package python3.11-venv")
+        run(
+            [sys.executable, "-m", "venv", str(VENV)],
+            "python -m venv failed; on Debian and Ubuntu it needs the package python3.11-venv",
+        )
     install(accelerator, lock)
     stamp.write_text(state)
 
@@ -54,15 +56,21 @@ def fingerprint(*files):
 def check_machine(accelerator):
     """One clear sentence for each thing that would fail later."""
     if sys.version_info[:2] != (3, 11):
-        stop("Python 3.11 is needed, this is %s; install it and run make PYTHON=python3.11"
-             % platform.python_version())
+        stop(
+            "Python 3.11 is needed, this is %s; install it and run make PYTHON=python3.11"
+            % platform.python_version()
+        )
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        stop("Linux on x86_64 is needed (vLLM's wheels are built for it), this is %s on %s"
-             % (platform.system(), platform.machine()))
+        stop(
+            "Linux on x86_64 is needed (vLLM's wheels are built for it), this is %s on %s"
+            % (platform.system(), platform.machine())
+        )
     free = shutil.disk_usage(str(ROOT)).free / 2**30
     if free < NEEDED_GIB[accelerator]:
-        stop("%d GiB of free disk are needed for the %s packages, %s has %.1f GiB"
-             % (NEEDED_GIB[accelerator], accelerator, ROOT, free))
+        stop(
+            "%d GiB of free disk are needed for the %s packages, %s has %.1f GiB"
+            % (NEEDED_GIB[accelerator], accelerator, ROOT, free)
+        )
 
 
 def install(accelerator, lock):
@@ -88,17 +96,26 @@ def install_cpu_torch(lock):
     own_choice = "TORCH_INDEX" in os.environ
     attempts = [indexed] if own_choice else [[], indexed]
     if not any(pip([*each, *command], 0, quiet=each is not attempts[-1]) for each in attempts):
-        stop("no CPU build of %s was found on the default package index or at %s; pass an index "
-             "that has it: make TORCH_INDEX=https://... (PyTorch's own: "
-             "https://download.pytorch.org/whl/cpu)" % (pinned.split()[0], TORCH_INDEX))
+        stop(
+            "no CPU build of %s was found on the default package index or at %s; pass an index "
+            "that has it: make TORCH_INDEX=https://... (PyTorch's own: "
+            "https://download.pytorch.org/whl/cpu)" % (pinned.split()[0], TORCH_INDEX)
+        )
 
 
 def pip(arguments, total, quiet=False):
     """Run pip install with a counter; its last lines are shown when it fails."""
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install",
-               "--disable-pip-version-check", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               universal_newlines=True)
+    command = [
+        str(VENV / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        *arguments,
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    )
     seen, last = 0, []
     for line in process.stdout:
         last = [*last[-15:], line]

@@ -16,6 +16,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.entrypoints.launchers.launcher import setup_server
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.logger import configure_logging_from_args
+from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from service.engine import EarlyExitEngine
@@ -33,6 +34,7 @@ UPSTREAM: dict[str, str] = {
     "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
     "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
     "vllm.entrypoints.serve.utils.api_utils.cli_env_setup": "spawned engine processes",
+    "vllm.platforms.current_platform": "CPUs need another default",
     "vllm.logger.configure_logging_from_args": "log flags",
     "vllm.utils.argparse_utils.FlexibleArgumentParser": "flags from YAML and JSON",
     "vllm.utils.async_utils.merge_async_iterators": "joins the sequences of n > 1",
@@ -61,6 +63,10 @@ def argument_parser(usage: str, description: str) -> Any:
 def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
     """Check the arguments and take the port, before anything slow; raises OSError."""
     configure_logging_from_args(args)
+    if current_platform.is_cpu() and args.enable_chunked_prefill is None:
+        # With a seed, a prompt that is prefilled in chunks ends the engine of vLLM 0.31 on CPUs
+        # ("CPU Generator does not use offset", GPUModelRunner._bookkeeping_sync).
+        args.enable_chunked_prefill = False
     validate_parsed_serve_args(args)
     address, bound = setup_server(args, reuse_port=False)
     return address, bound

@@ -119,7 +119,11 @@ def parse_baseline(data: Any) -> Baseline:
         bins = tuple(_parse_bin(entry) for entry in data["bins"])
         baseline = Baseline(str(data["model"]), dict(data["sampling"]), bins)
         highs = [(each.low, each.high) for each in bins]
-        if not bins or any(low > high for low, high in highs) or any(a[1] >= b[0] for a, b in itertools.pairwise(highs)):
+        if (
+            not bins
+            or any(low > high for low, high in highs)
+            or any(a[1] >= b[0] for a, b in itertools.pairwise(highs))
+        ):
             raise InvalidCalibration("bins must be present, ascending and disjoint")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InvalidCalibration):

@@ -27,7 +27,7 @@ STEP_CASES = [
     StepCase("Wait,Wait", 3),
     StepCase("done.Wait,so", 2),
     StepCase("Wait2 Wait_ 2Wait _Wait", 1),
-    StepCase("Wait's (Wait) \"Wait\"", 4),
+    StepCase('Wait\'s (Wait) "Wait"', 4),
     StepCase("Wait\u0301 is another word", 1),
     StepCase("Wait等等 Wait，再来", 3),
     StepCase("é Wait ö\nWait\n", 3),

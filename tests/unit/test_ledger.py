@@ -81,7 +81,10 @@ def test_without_calibration_there_is_no_number_and_no_metric() -> None:
     text = generate_latest(registry).decode()
     assert made.saved is None
     assert "stepgrpo_saved_tokens_total{" not in text
-    assert 'stepgrpo_exits_total{exit_reason="confident",model_name="m",policy="confidence"} 1.0' in text
+    assert (
+        'stepgrpo_exits_total{exit_reason="confident",model_name="m",policy="confidence"} 1.0'
+        in text
+    )
 
 
 def test_metrics_add_up() -> None:

@@ -29,8 +29,12 @@ def test_every_requirement_of_the_project_is_pinned_as_it_asks(accelerator: str)
             wanted = Requirement(line)
             version = locked.get(canonicalize_name(wanted.name))
             remedy = "run scripts/lock.sh"
-            assert version is not None, f"{line} ({extra}) is not in locks/{accelerator}.txt: {remedy}"
-            assert wanted.specifier.contains(version, prereleases=True), f"{line}: {version}; {remedy}"
+            assert version is not None, (
+                f"{line} ({extra}) is not in locks/{accelerator}.txt: {remedy}"
+            )
+            assert wanted.specifier.contains(version, prereleases=True), (
+                f"{line}: {version}; {remedy}"
+            )
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])

@@ -92,7 +92,11 @@ def test_the_wheel_alone_loads_only_the_standard_library(tmp_path: Path) -> None
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV"))}
     result = subprocess.run(
-        [python, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path,
+        [python, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
         env=environment,
     )
     where, steps, loaded = result.stdout.splitlines()

@@ -40,7 +40,7 @@ def serve(
         for i, b in enumerate(request)
     ]
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(_: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
         ledger = current_ledger.get()
@@ -91,7 +91,8 @@ def test_without_a_record_nothing_changes() -> None:
 
 
 def test_a_stream_gets_it_in_its_last_chunk_and_nothing_waits() -> None:
-    token = b'data: {"choices":[{"delta":{"content":"finish_reason\\":\\"stop"},"finish_reason":null}]}\n\n'
+    delta = b'"delta":{"content":"finish_reason\\":\\"stop"}'
+    token = b'data: {"choices":[{' + delta + b',"finish_reason":null}]}\n\n'
     end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
     usage = b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n'
     done = b"data: [DONE]\n\n"
@@ -116,8 +117,9 @@ def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
 def test_several_sequences_are_listed() -> None:
     second = SequenceRecord(1, "m", "confidence", 5)
     second.outcome = Outcome(ExitReason.NATURAL, 4, 60, 0, 0, None, ExitReason.CONFIDENT)
-    out, _, _ = serve([b'{"usage":{"completion_tokens":1}}'], b"application/json",
-                      records=(second, RECORD))
+    out, _, _ = serve(
+        [b'{"usage":{"completion_tokens":1}}'], b"application/json", records=(second, RECORD)
+    )
     amended = json.loads(b"".join(out))
     first, other = amended["stepgrpo"]["choices"]
     assert (first["index"], other["index"]) == (0, 1)
@@ -129,7 +131,12 @@ def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:
     _, _, ledger = serve([b"{}"], b"application/json", request=(b'{"exit_po', b'licy": "none"}'))
     assert ledger is not None
     assert "vllm_xargs" in str(ledger.refusal)
-    for fine in (b'{"vllm_xargs": {"exit_policy": "none"}}', b"exit", b'["exit"]', b"[" * 100_000 + b"exit"):
+    for fine in (
+        b'{"vllm_xargs": {"exit_policy": "none"}}',
+        b"exit",
+        b'["exit"]',
+        b"[" * 100_000 + b"exit",
+    ):
         _, _, ledger = serve([b"{}"], b"application/json", request=(fine,))
         assert ledger is not None
         assert ledger.refusal is None

@@ -26,7 +26,9 @@ def test_the_baseline_is_the_mean_of_the_correct_ones_only() -> None:
     with_wrong = step_aware_rewards([True, True, False], [True] * 3, [2, 4, 100])
     assert with_wrong[:2] == alone
     over_all = step_aware_rewards([True, True, False], [True] * 3, [2, 4, 100], baseline="all")
-    assert over_all[0] == pytest.approx(0.9 * (1 - 0.5 * math.tanh((2 - 106 / 3) / (106 / 3))) + 0.1)
+    assert over_all[0] == pytest.approx(
+        0.9 * (1 - 0.5 * math.tanh((2 - 106 / 3) / (106 / 3))) + 0.1
+    )
 
 
 def test_no_correct_completion_leaves_the_format_reward() -> None:
@@ -73,8 +75,11 @@ def test_fewer_steps_never_pay_less_and_all_is_bounded(group, alpha, beta) -> No
     rewards = step_aware_rewards(correct, formatted, steps, alpha=alpha, beta=beta)
     assert all((r is None) == (acc is None) for r, acc in zip(rewards, correct, strict=True))
     assert all(r is None or 0 <= r <= alpha * (1 + beta) + 1 for r in rewards)
-    right = [(k, r) for k, r, acc, box in zip(steps, rewards, correct, formatted, strict=True)
-             if acc and box]
+    right = [
+        (k, r)
+        for k, r, acc, box in zip(steps, rewards, correct, formatted, strict=True)
+        if acc and box
+    ]
     assert all(r >= s for k, r in right for m, s in right if k < m)
 
 

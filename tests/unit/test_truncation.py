@@ -1,5 +1,6 @@
 """The exit controller: what it emits, when it asks, and that timing changes nothing."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -100,7 +101,11 @@ def test_it_counts_steps_as_the_segmenter_does(case: StepCase) -> None:
 def test_reasons_without_an_exit(words, cause, expected) -> None:
     for settings in (ExitSettings(), CONFIDENT):
         played = play(Script(words, cause=cause), settings)
-        assert (played.outcome.reason, played.outcome.steps, played.outcome.reasoning_tokens) == expected
+        assert (
+            played.outcome.reason,
+            played.outcome.steps,
+            played.outcome.reasoning_tokens,
+        ) == expected
         assert played.emitted == Script(words).ids
 
 
@@ -219,7 +224,7 @@ def test_probes_keep_their_distance_and_wait_for_min_tokens() -> None:
     played = play(Script(words), replace(CONFIDENT, min_interval=10, min_tokens=7))
     positions = [each.position for each in played.probes]
     assert positions[0] == 8
-    assert all(b - a >= 10 for a, b in zip(positions, positions[1:], strict=False))
+    assert all(b - a >= 10 for a, b in itertools.pairwise(positions))
 
 
 def test_no_exit_without_room_for_the_answer() -> None:
@@ -289,7 +294,7 @@ def test_a_policy_cannot_give_a_reason_that_is_not_a_policys(monkeypatch) -> Non
     from stepgrpo_core.policies import ConfidencePolicy, Verdict  # noqa: PLC0415
 
     class Wrong(ConfidencePolicy):
-        def decide(self, boundary, trial):
+        def decide(self, *_):
             return Verdict(ExitReason.NATURAL)
 
     monkeypatch.setitem(policies.POLICIES, "wrong", Wrong)
@@ -302,7 +307,9 @@ def test_a_policy_cannot_give_a_reason_that_is_not_a_policys(monkeypatch) -> Non
 # Any stream, any timing.
 
 words = st.lists(
-    st.sampled_from(["a", " b", "\n", "Wait", " Wait", ",", "ing", "W", "ait", "", "Alter", "natively"]),
+    st.sampled_from(
+        ["a", " b", "\n", "Wait", " Wait", ",", "ing", "W", "ait", "", "Alter", "natively"]
+    ),
     max_size=25,
 )
 PREFIX = [[], ["<think>"], ["\n", "<think>"], ["x"]]

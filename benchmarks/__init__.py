@@ -1,0 +1,1 @@
+"""Measurements that compare with a peer in the same run (`make bench`)."""

@@ -1,0 +1,31 @@
+"""Real vLLM on this machine: our server and the stock one, each started once per run."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("ours") / "server.log"
+    with running(OURS, log, *CALIBRATED) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def stock(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    del server  # one after the other: two cores
+    log = tmp_path_factory.mktemp("stock") / "server.log"
+    with running(STOCK, log, "--no-enable-chunked-prefill") as up:
+        yield up
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120
+    ) as made:
+        yield made

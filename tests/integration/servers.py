@@ -1,0 +1,129 @@
+"""Servers as subprocesses, and what their metrics say."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "models" / "demo-base"
+STARTUP_SECONDS = 240
+# Stock vLLM gets the same flags, so that a comparison compares one thing.
+COMMON = (
+    *("--served-model-name", "demo-base", "--dtype", "float32", "--max-model-len", "2048"),
+    *("--enforce-eager", "--reasoning-parser", "qwen3", "--seed", "0"),
+)
+OURS = (sys.executable, "-m", "service.cli", str(MODEL))
+STOCK = (sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(MODEL))
+CALIBRATED = ("--exit-calibration", str(MODEL / "calibration.json"))
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def metrics(self) -> dict[str, float]:
+        """Sum over labels of every sample, by name."""
+        sums: dict[str, float] = {}
+        for line in httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines():
+            if match := re.match(r"([a-zA-Z_:]+)(?:\{.*\})? ([0-9.eE+-]+|NaN)$", line):
+                sums[match[1]] = sums.get(match[1], 0) + float(match[2])
+        return sums
+
+    def wait_idle(self, seconds: float) -> float:
+        """How long until the engine ran nothing; fails after `seconds`."""
+        started = time.monotonic()
+        while time.monotonic() - started < seconds:
+            now = self.metrics()
+            busy = now["vllm:num_requests_running"] + now["vllm:num_requests_waiting"]
+            open_requests = total(now, "requests_started") - total(now, "requests")
+            if busy == open_requests == 0:
+                return time.monotonic() - started
+            time.sleep(0.05)
+        raise AssertionError(f"still busy after {seconds} s: {busy=} {open_requests=}")
+
+
+def total(metrics: dict[str, float], name: str) -> float:
+    return metrics.get(f"stepgrpo_{name}_total", 0.0)
+
+
+def check_accounts(metrics: dict[str, float]) -> None:
+    """Rules R2 and R3: every generated token and every request is in exactly one place."""
+    ours = (
+        total(metrics, "completion_tokens")
+        - total(metrics, "injected_tokens")
+        + total(metrics, "discarded_tokens")
+        + total(metrics, "aborted_tokens")
+        + total(metrics, "probe_tokens")
+    )
+    assert ours == metrics["vllm:generation_tokens_total"]
+    assert total(metrics, "requests_started") == total(metrics, "requests")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], log: Path, *flags: str) -> Iterator[Server]:
+    """A server that is up, and gone afterwards."""
+    server = start(command, log, *flags)
+    try:
+        wait_up(server)
+        yield server
+    finally:
+        stop(server)
+
+
+def start(command: Sequence[str], log: Path, *flags: str) -> Server:
+    port = free_port()
+    environment = os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, *COMMON, *flags, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    return Server(process, f"http://127.0.0.1:{port}", log)
+
+
+def wait_up(server: Server) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{server.url}/health", timeout=5).status_code == 200:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"server did not come up:\n{server.log.read_text()[-4000:]}")
+
+
+def stop(server: Server) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait()

@@ -1,0 +1,420 @@
+"""The server as a client sees it: the official client against real vLLM."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from transformers import AutoTokenizer
+
+from stepgrpo_core import count_steps
+from tests.integration.servers import MODEL, Server, check_accounts, total
+from training.demo.world import sample_problems
+
+pytestmark = pytest.mark.integration
+
+PROBLEMS = sample_problems(7, "test", 64)
+TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
+EXIT = {"exit_policy": "confidence"}
+
+
+def messages(index: int = 0) -> list[Any]:
+    return [{"role": "user", "content": PROBLEMS[index].prompt}]
+
+
+def chat(client: openai.OpenAI, index: int = 0, xargs: Any = EXIT, **options: Any) -> Any:
+    extra = options.pop("extra_body", {}) | ({"vllm_xargs": xargs} if xargs else {})
+    options = {"temperature": 0, "max_tokens": 900} | options
+    return client.chat.completions.create(
+        model="demo-base", messages=messages(index), extra_body=extra, **options
+    )
+
+
+def exited(client: openai.OpenAI, **options: Any) -> tuple[int, Any]:
+    """A problem whose thinking the policy ends, and its response."""
+    for index in range(len(PROBLEMS)):
+        response = chat(client, index, **options)
+        if response.stepgrpo["exit_reason"] == "confident":
+            return index, response
+    raise AssertionError("no problem was exited")
+
+
+def joined(stream: Any) -> dict[str, Any]:
+    """What a stream adds up to."""
+    parts = {"reasoning": "", "content": "", "ids": [], "finish_reason": None}
+    for chunk in stream:
+        for choice in chunk.choices:
+            parts["reasoning"] += getattr(choice.delta, "reasoning", None) or ""
+            parts["content"] += choice.delta.content or ""
+            parts["ids"] += getattr(choice, "token_ids", None) or []
+            parts["finish_reason"] = choice.finish_reason or parts["finish_reason"]
+        last = chunk
+    return parts | {"block": getattr(last, "stepgrpo", None), "usage": last.usage}
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["demo-base"]
+
+
+def test_an_exit_saves_tokens_and_says_how_it_knows(client: openai.OpenAI) -> None:
+    index, response = exited(client)
+    full = chat(client, index, xargs=None)
+    block = response.stepgrpo
+    assert (block["policy"], full.stepgrpo["policy"]) == ("confidence", "none")
+    assert full.stepgrpo["exit_reason"] == "natural"
+    assert full.stepgrpo["saved"] is None
+    assert block["confidence"] > 0.95
+    assert 1 <= block["steps"] <= full.stepgrpo["steps"]
+    assert response.usage.completion_tokens < full.usage.completion_tokens
+    assert response.choices[0].finish_reason == "stop"
+    assert "\\boxed{" in response.choices[0].message.content
+    saved = block["saved"]
+    assert saved["method"] == "predicted"
+    assert saved["low"] <= saved["tokens"] <= saved["high"]
+    assert saved["net"] == saved["tokens"] - block["probe_tokens"] < saved["tokens"]
+
+
+def test_the_kept_thinking_is_a_prefix_of_the_full_one(client: openai.OpenAI) -> None:
+    index, response = exited(client)
+    full = chat(client, index, xargs=None)
+    kept = response.choices[0].message.reasoning.removesuffix("\n")
+    assert full.choices[0].message.reasoning.startswith(kept)
+    rest = full.choices[0].message.reasoning.removeprefix(kept)
+    assert rest.startswith(("Wait", "Alternatively"))
+    assert count_steps(kept) == response.stepgrpo["steps"]
+    assert count_steps(full.choices[0].message.reasoning) == full.stepgrpo["steps"]
+
+
+@pytest.mark.parametrize("xargs", [None, EXIT, EXIT | {"exit_shadow": 1}])
+def test_stream_and_non_stream_agree(client: openai.OpenAI, xargs: Any) -> None:
+    for index in range(3):
+        ids = {"extra_body": {"return_token_ids": True}}
+        whole = chat(client, index, xargs, **ids)
+        stream = chat(
+            client, index, xargs, stream=True, stream_options={"include_usage": True}, **ids
+        )
+        parts = joined(stream)
+        message = whole.choices[0].message
+        assert (parts["reasoning"], parts["content"]) == (message.reasoning, message.content)
+        assert parts["ids"] == whole.choices[0].token_ids
+        assert parts["finish_reason"] == whole.choices[0].finish_reason
+        assert parts["usage"] == whole.usage
+        assert {**parts["block"], "probes": 0, "probe_tokens": 0, "saved": 0} == {
+            **whole.stepgrpo, "probes": 0, "probe_tokens": 0, "saved": 0,
+        }  # how many later probes were under way at the exit is a matter of time
+
+
+def test_a_stream_without_usage_has_the_block_in_its_last_chunk(client: openai.OpenAI) -> None:
+    parts = joined(chat(client, stream=True))
+    assert parts["block"]["policy"] == "confidence"
+    assert parts["usage"] is None
+
+
+def test_ids_are_the_truth_and_text_is_derived(client: openai.OpenAI) -> None:
+    _, response = exited(client, extra_body={"return_token_ids": True})
+    ids = response.choices[0].token_ids
+    message = response.choices[0].message
+    start, end = TOKENIZER.convert_tokens_to_ids(["<think>", "</think>"])
+    text = TOKENIZER.decode(ids, skip_special_tokens=True)
+    assert text == f"<think>{message.reasoning}</think>{message.content}"
+    assert ids.count(end) == 1
+    counted = ids.index(end) - ids.index(start) - 1
+    assert response.stepgrpo["reasoning_tokens"] == counted
+    assert response.usage.completion_tokens_details.reasoning_tokens == counted
+    assert response.usage.completion_tokens == len(ids)
+
+
+def test_shadow_mode_changes_nothing(client: openai.OpenAI) -> None:
+    index, _ = exited(client)
+    shadow = chat(client, index, EXIT | {"exit_shadow": 1})
+    full = chat(client, index, xargs=None)
+    assert shadow.choices[0].message == full.choices[0].message
+    assert shadow.stepgrpo["shadow_reason"] == "confident"
+    assert shadow.stepgrpo["exit_reason"] == "natural"
+
+
+def test_thresholds_limits_and_probes(client: openai.OpenAI) -> None:
+    assert chat(client, xargs=EXIT | {"exit_threshold": 1.0}).stepgrpo["exit_reason"] == "natural"
+    assert chat(client, xargs=EXIT | {"exit_max_probes": 0}).stepgrpo["probes"] == 0
+    never = chat(client, xargs=EXIT | {"exit_min_tokens": 800})
+    assert (never.stepgrpo["probes"], never.stepgrpo["probe_tokens"]) == (0, 0)
+    few = chat(client, xargs=EXIT | {"exit_threshold": 1.0, "exit_max_probes": 2})
+    assert few.stepgrpo["probes"] <= 2
+
+
+def test_several_sequences_each_have_their_own_account(client: openai.OpenAI) -> None:
+    response = chat(client, n=2, temperature=0.8, seed=5)
+    again = chat(client, n=2, temperature=0.8, seed=5)
+    assert [c.message for c in response.choices] == [c.message for c in again.choices]
+    assert [c.index for c in response.choices] == [0, 1]
+    blocks = response.stepgrpo["choices"]
+    assert [block["index"] for block in blocks] == [0, 1]
+    reasoning = sum(block["reasoning_tokens"] for block in blocks)
+    assert response.usage.completion_tokens_details.reasoning_tokens == reasoning
+    full = chat(client, n=2, temperature=0.8, seed=5, xargs=None)
+    assert len(full.stepgrpo["choices"]) == 2
+    for short, long in zip(response.choices, full.choices, strict=True):
+        assert long.message.reasoning.startswith(short.message.reasoning.removesuffix("\n"))
+
+
+def test_seeds_repeat_alone_and_in_company(server: Server, client: openai.OpenAI) -> None:
+    alone = [chat(client, i, temperature=1.0, seed=i).choices[0].message for i in range(4)]
+
+    async def together() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="-") as many:
+            return await asyncio.gather(*(
+                many.chat.completions.create(
+                    model="demo-base", messages=messages(i % 4), temperature=1.0, seed=i % 4,
+                    max_tokens=900, extra_body={"vllm_xargs": EXIT},
+                )
+                for i in range(12)
+            ))
+
+    company = [response.choices[0].message for response in asyncio.run(together())]
+    assert company == alone * 3
+
+
+def test_stop_strings_and_lengths_are_no_savings(client: openai.OpenAI) -> None:
+    stopped = chat(client, xargs=EXIT | {"exit_threshold": 1.0}, stop=["Wait", "Alternatively"])
+    assert stopped.choices[0].finish_reason == "stop"
+    assert (stopped.stepgrpo["exit_reason"], stopped.stepgrpo["saved"]) == ("none", None)
+    cut = chat(client, max_tokens=20)
+    assert (cut.stepgrpo["exit_reason"], cut.stepgrpo["saved"]) == ("length", None)
+    assert cut.usage.completion_tokens == 20
+    after = exited(client, stop=["answer"])[1]
+    assert after.choices[0].message.content.rstrip().endswith("The final")
+    assert after.choices[0].finish_reason == "stop"
+
+
+def test_log_probs_cover_the_injected_tokens_too(client: openai.OpenAI) -> None:
+    options = {"logprobs": True, "top_logprobs": 2, "extra_body": {"return_token_ids": True}}
+    index, response = exited(client, **options)
+    choice = response.choices[0]
+    assert len(choice.logprobs.content) == len(choice.token_ids)
+    assert "".join(entry.token for entry in choice.logprobs.content).count("</think>") == 1
+    assert all(entry.logprob <= 0 for entry in choice.logprobs.content)
+    streamed = [
+        entry.logprob
+        for chunk in chat(client, index, stream=True, **options)
+        for c in chunk.choices
+        for entry in (c.logprobs.content if c.logprobs else [])
+    ]
+    assert streamed == pytest.approx([e.logprob for e in choice.logprobs.content], abs=1e-3)
+
+
+def test_injected_log_probs_are_the_models_own(client: openai.OpenAI) -> None:
+    """Scoring the delivered completion as a prompt gives the same values."""
+    options = {"logprobs": True, "top_logprobs": 0, "extra_body": {"return_token_ids": True}}
+    index, response = exited(client, **options)
+    choice = response.choices[0]
+    prompt = TOKENIZER.apply_chat_template(
+        messages(index), add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    scored = client.completions.create(
+        model="demo-base", prompt=[*prompt, *choice.token_ids], max_tokens=1, temperature=0,
+        extra_body={"prompt_logprobs": 0},
+    )
+    entries = scored.choices[0].prompt_logprobs[len(prompt) :]
+    truth = [
+        entry[str(token)]["logprob"]
+        for entry, token in zip(entries, choice.token_ids, strict=True)
+    ]
+    assert [e.logprob for e in choice.logprobs.content] == pytest.approx(truth, abs=1e-2)
+
+
+def test_completions_without_thinking_pass_untouched(client: openai.OpenAI) -> None:
+    plain = client.completions.create(
+        model="demo-base", prompt="Compute 1+1. Wait, 2. Wait", max_tokens=8, temperature=0,
+        extra_body={"vllm_xargs": EXIT},
+    )
+    block = plain.stepgrpo
+    assert (block["exit_reason"], block["steps"], block["reasoning_tokens"]) == ("none", 0, 0)
+    assert (block["probes"], block["saved"]) == (0, None)
+
+
+def test_completions_whose_prompt_opens_the_thinking(client: openai.OpenAI) -> None:
+    prompt = TOKENIZER.apply_chat_template(
+        messages(), tokenize=False, add_generation_prompt=True
+    )
+    opened = client.completions.create(
+        model="demo-base", prompt=prompt + "<think>\n", max_tokens=900, temperature=0,
+        extra_body={"vllm_xargs": EXIT},
+    )
+    assert opened.stepgrpo["exit_reason"] in ("confident", "natural")
+    assert opened.stepgrpo["steps"] >= 1
+    assert "</think>" in opened.choices[0].text
+    inside = client.completions.create(  # a half-finished thought is the caller's, not ours
+        model="demo-base", prompt=prompt + "<think>\n1+1=2", max_tokens=60, temperature=0,
+        extra_body={"vllm_xargs": EXIT},
+    )
+    assert inside.stepgrpo["exit_reason"] == "none"
+
+
+def test_several_prompts_in_one_request(client: openai.OpenAI) -> None:
+    several = client.completions.create(
+        model="demo-base", prompt=["1+1=", "2+2="], max_tokens=5, temperature=0
+    )
+    assert len(several.choices) == len(several.stepgrpo["choices"]) == 2
+
+
+def test_thinking_switched_off(client: openai.OpenAI) -> None:
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    response = chat(client, extra_body=off)
+    block = response.stepgrpo
+    assert (block["exit_reason"], block["steps"], block["probes"]) == ("none", 0, 0)
+    assert "\\boxed{" in response.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["</think> Wait, \\boxed{7} Wait", "<think>\nWait, 5. Wait", "<|im_end|>\n<think>", "Hmm 等等"],
+)
+def test_text_of_the_user_is_no_evidence(client: openai.OpenAI, text: str) -> None:
+    response = client.chat.completions.create(
+        model="demo-base", temperature=0, max_tokens=900,
+        messages=[{"role": "user", "content": f"{text} {PROBLEMS[0].prompt}"}],
+        extra_body={"vllm_xargs": {"exit_policy": "none"}, "return_token_ids": True},
+    )
+    ids, block = response.choices[0].token_ids, response.stepgrpo
+    start, end = TOKENIZER.convert_tokens_to_ids(["<think>", "</think>"])
+    thought = ids[:1] == [start]
+    if thought and end in ids:
+        reasoning = ids[1 : ids.index(end)]
+        assert block["exit_reason"] == "natural"
+        assert block["reasoning_tokens"] == len(reasoning)
+        assert block["steps"] == count_steps(TOKENIZER.decode(reasoning))
+    else:
+        assert block["exit_reason"] in ("none", "length")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("body", "parameter", "remedy"),
+    [
+        ({"vllm_xargs": {"exit_policy": "nonne"}}, "vllm_xargs.exit_policy", "'confidence'"),
+        ({"vllm_xargs": {"exit_threshold": 1.5}}, "vllm_xargs.exit_threshold", "0 to 1"),
+        ({"vllm_xargs": {"exit_max_probes": -1}}, "vllm_xargs.exit_max_probes", "0 or more"),
+        ({"vllm_xargs": {"exit_treshold": 0.9}}, "vllm_xargs.exit_treshold", "exit_threshold"),
+        ({"exit_policy": "none"}, "exit_policy", "vllm_xargs"),
+        ({"thinking_token_budget": -5}, "thinking_token_budget", "non-negative"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(
+    client: openai.OpenAI, body: Any, parameter: str, remedy: str, stream: bool
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(client, xargs=None, extra_body=body, stream=stream)
+    assert caught.value.status_code == 400
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["param"] == parameter
+    assert remedy in caught.value.body["message"]
+
+
+def test_malformed_bodies_are_the_clients_fault(server: Server) -> None:
+    headers = {"content-type": "application/json"}
+    for content in (b"exit{", b"[1]", b'{"exit":', b"\xff\xfeexit"):
+        url = f"{server.url}/v1/chat/completions"
+        answer = httpx.post(url, content=content, headers=headers)
+        assert 400 <= answer.status_code < 500, answer.text
+        assert "error" in answer.json()
+
+
+def test_64_at_once(server: Server) -> None:
+    async def one(many: openai.AsyncOpenAI, i: int) -> Any:
+        return await many.chat.completions.create(
+            model="demo-base", messages=messages(i), temperature=0.6, max_tokens=900, seed=i,
+            extra_body={"vllm_xargs": EXIT if i % 2 else {"exit_policy": "none"}},
+        )
+
+    async def together() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="-") as many:
+            return await asyncio.gather(*(one(many, i) for i in range(64)))
+
+    responses = asyncio.run(together())
+    assert all(r.choices[0].message.content for r in responses)
+    mean = [
+        sum(r.usage.completion_tokens for r in responses[odd::2]) / 32 for odd in (0, 1)
+    ]
+    assert mean[1] < 0.8 * mean[0]
+    server.wait_idle(1)
+    check_accounts(server.metrics())
+
+
+@pytest.mark.parametrize("xargs", [{"exit_policy": "none"}, EXIT, EXIT | {"exit_threshold": 1.0}])
+@pytest.mark.parametrize("after", [0, 1, 5, 12, 40, 60])
+def test_a_client_that_leaves_frees_everything(server: Server, xargs: Any, after: int) -> None:
+    """Cut in the first token, in thinking, while a probe is under way, and in the answer."""
+    before = server.metrics()
+    body = {
+        "model": "demo-base", "messages": messages(after % 8), "max_tokens": 900, "stream": True,
+        "temperature": 0, "vllm_xargs": xargs,
+    }
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
+        for number, _ in enumerate(response.iter_lines()):
+            if number >= 2 * after:
+                break
+    server.wait_idle(1)
+    now = server.metrics()
+    check_accounts(now)
+    assert total(now, "requests") == total(before, "requests") + 1
+    assert total(now, "exits") == total(before, "exits") + 1
+
+
+def test_clients_that_leave_without_streaming_free_everything(server: Server) -> None:
+    before = server.metrics()
+
+    async def leave(i: int) -> None:
+        body = {
+            "model": "demo-base", "messages": messages(i), "max_tokens": 900,
+            "vllm_xargs": EXIT if i % 2 else {"exit_policy": "none"}, "n": 1 + i % 3,
+        }
+        async with httpx.AsyncClient() as many:
+            with pytest.raises(httpx.TimeoutException):
+                await many.post(
+                    f"{server.url}/v1/chat/completions", json=body, timeout=0.1 + 0.05 * (i % 5)
+                )
+
+    async def together() -> None:
+        await asyncio.gather(*(leave(i) for i in range(30)))
+
+    asyncio.run(together())
+    server.wait_idle(1)
+    check_accounts(server.metrics())
+    saved = "saved_tokens"
+    assert total(server.metrics(), saved) == total(before, saved)
+
+
+def test_metrics_are_ours_and_bounded(server: Server, client: openai.OpenAI) -> None:
+    exited(client)
+    text = httpx.get(f"{server.url}/metrics").text
+    for name in (
+        *("requests_total", "exits_total", "completion_tokens_total", "reasoning_tokens_total"),
+        *("probe_tokens_total", "saved_tokens_total"),
+    ):
+        assert f'stepgrpo_{name}{{' in text
+    for name in ("reasoning_steps", "saved_tokens"):
+        assert f"# TYPE stepgrpo_{name} histogram" in text
+        assert f"stepgrpo_{name}_bucket{{" in text
+    series = {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith("stepgrpo_")}
+    chat(client, 1)
+    again = httpx.get(f"{server.url}/metrics").text
+    assert {x.rpartition(" ")[0] for x in again.splitlines() if x.startswith("stepgrpo_")} == series
+
+
+def test_nothing_of_ours_was_logged_as_an_error(server: Server, client: openai.OpenAI) -> None:
+    chat(client)
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "never retrieved" not in log
+
+
+def test_responses_hold_valid_json(server: Server) -> None:
+    answer = httpx.post(
+        f"{server.url}/v1/chat/completions",
+        json={"model": "demo-base", "messages": messages(), "max_tokens": 64},
+        timeout=60,
+    )
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert json.loads(answer.content)["stepgrpo"]["policy"] == "none"
