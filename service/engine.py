@@ -6,23 +6,23 @@ for every request to the engine). Users are refused first; what was admitted end
 engine is shut down.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import QueueOverflowError, VLLMValidationError
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.utils.async_utils import merge_async_iterators
 
 from service.controls import BadParameter, effective_settings
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.metrics import Metrics
-from service.sequence import Job, Served, run_sequence
+from service.sequence import Controlled, Job, Served
 from service.tokens import detect_thinking, opens_in_thinking
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, build_policy
@@ -52,6 +52,7 @@ class EarlyExitEngine:
         self._limit = _take_admission_limit(inner)
         self._active = 0  # sequences
         self._draining = False
+        self._closing: set[asyncio.Task[None]] = set()
         self._idle = threading.Condition()
 
     def __getattr__(self, name: str) -> Any:
@@ -72,17 +73,6 @@ class EarlyExitEngine:
         with self._idle:
             self._idle.wait_for(lambda: self._active == 0, timeout=timeout or 0)
         self._inner.shutdown(timeout=max(deadline - time.monotonic(), 0))
-
-    @contextlib.contextmanager
-    def _counted(self, sequences: int) -> Iterator[None]:
-        self.check_admission(sequences)
-        self._active += sequences
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._active -= sequences
-                self._idle.notify_all()
 
     # Generating.
 
@@ -117,66 +107,49 @@ class EarlyExitEngine:
     async def _generate(
         self, job: Job, settings: ExitSettings, ledger: RequestLedger
     ) -> AsyncGenerator[RequestOutput, None]:
-        with self._counted(job.params.n):
-            records = self._open_records(job, settings, ledger)
-            active = build_policy(settings).question is not None
-            run = self._controlled if active else self._watched
-            try:
-                outputs = run(job, settings, records)
-                async with contextlib.aclosing(outputs):
-                    async for output in outputs:
-                        self._deliver(output, records, job.params.output_kind)
-                        yield output
-            except Exception:
-                for record in records:
-                    record.status = record.status or "failed"
-                raise
-            finally:
-                for record in records:
-                    record.status = record.status or "aborted"
-                    self._metrics.ended(record)
-
-    async def _controlled(
-        self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """Every sequence of the request under a controller of its own."""
-        controllers = [self._controller(job, settings) for _ in records]
-        runs = [
-            run_sequence(self._served, job, controller, record)
-            for controller, record in zip(controllers, records, strict=True)
-        ]
-        unfinished = len(runs)
-        collected: RequestOutput | None = None
-        merged = merge_async_iterators(*runs)
+        self.check_admission(job.params.n)
+        records = self._records(job, settings)
+        run = self._run(job, settings, records)
+        ledger.sequences += records
+        self._count_in(records)
         try:
-            async for _, output in merged:
-                unfinished -= output.finished
-                output.finished = unfinished == 0
-                if job.params.output_kind is RequestOutputKind.DELTA:
+            async with contextlib.aclosing(run.outputs()) as outputs:
+                async for output in outputs:
+                    self._deliver(output, records, job.params.output_kind)
                     yield output
-                elif collected is None:
-                    collected = output
-                else:
-                    collected.add(output, aggregate=True)
-            if collected is not None:
-                collected.outputs.sort(key=lambda completion: completion.index)
-                yield collected
+        except Exception:
+            for record in records:
+                record.status = record.status or "failed"
+            raise
         finally:
-            await merged.aclose()
-            for run in runs:
-                await run.aclose()
+            self._end(run, records)
 
-    async def _watched(
+    def _run(
         self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """vLLM's own outputs, untouched; steps and tokens are counted on the way."""
-        controllers: list[ExitController] = []
-        if self._served.thinking is not None and _has_ids(job.prompt):
-            controllers = [self._controller(job, settings) for _ in records]
-        watched = Watched(self._served, job, records, controllers)
-        async with contextlib.aclosing(watched.outputs()) as outputs:
-            async for output in outputs:
-                yield output
+    ) -> Controlled | Watched:
+        known = self._served.thinking is not None and _has_ids(job.prompt)
+        controllers = [self._controller(job, settings) for _ in records] if known else []
+        active = build_policy(settings).question is not None
+        return (Controlled if active else Watched)(self._served, job, records, controllers)
+
+    def _end(self, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
+        """Free what a request holds and close its records.
+
+        When the client left, this runs inside a cancelled scope, where nothing can be awaited:
+        the clean-up gets a task of its own.
+        """
+        if run.closed:
+            self._count_out(records)
+            return
+        task = asyncio.create_task(self._close(run, records))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
+        try:
+            await run.close()
+        finally:
+            self._count_out(records)
 
     def _controller(self, job: Job, settings: ExitSettings) -> ExitController:
         thinking = self._served.thinking
@@ -192,18 +165,25 @@ class EarlyExitEngine:
 
     # Records.
 
-    def _open_records(
-        self, job: Job, settings: ExitSettings, ledger: RequestLedger
-    ) -> list[SequenceRecord]:
+    def _records(self, job: Job, settings: ExitSettings) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if _has_ids(job.prompt) else 0
-        records = [
+        return [
             SequenceRecord(index, self._model_name(job), settings.policy, prompt_tokens)
             for index in range(job.params.n)
         ]
-        ledger.sequences += records
+
+    def _count_in(self, records: list[SequenceRecord]) -> None:
         for record in records:
             self._metrics.started(record)
-        return records
+        self._active += len(records)
+
+    def _count_out(self, records: list[SequenceRecord]) -> None:
+        for record in records:
+            record.status = record.status or "aborted"
+            self._metrics.ended(record)
+        with self._idle:
+            self._active -= len(records)
+            self._idle.notify_all()
 
     def _deliver(
         self, output: RequestOutput, records: list[SequenceRecord], kind: RequestOutputKind

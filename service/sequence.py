@@ -13,7 +13,7 @@ from typing import Any
 
 from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.ledger import SequenceRecord
 from service.streams import (
@@ -21,7 +21,7 @@ from service.streams import (
     Inbox,
     answer_params,
     extended_prompt,
-    injected_output,
+    injected_outputs,
     main_params,
     probe_params,
     split_output,
@@ -42,7 +42,7 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.events import Cause, Command
 
-__all__ = ["Job", "Served", "cause_of", "run_sequence"]
+__all__ = ["Controlled", "Job", "Served", "cause_of"]
 
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
 
@@ -92,29 +92,74 @@ def cause_of(completion: CompletionOutput) -> Cause | None:
     return _CAUSES.get(completion.finish_reason, "stop")
 
 
-async def run_sequence(
-    served: Served, job: Job, controller: ExitController, record: SequenceRecord
-) -> AsyncGenerator[RequestOutput, None]:
-    """The deltas of one sequence. Closing the generator frees everything it holds.
+class Controlled:
+    """One request whose sequences each run under an exit controller of their own."""
 
-    The record is settled before the last delta comes out.
-    """
-    sequence = _Sequence(served, job, controller, record)
-    try:
-        sequence.open_main()
-        while controller.state is not State.DONE:
-            stream, item = await sequence.inbox.get()
-            for output in await sequence.take(stream, item):
+    def __init__(
+        self,
+        served: Served,
+        job: Job,
+        records: Sequence[SequenceRecord],
+        controllers: Sequence[ExitController],
+    ) -> None:
+        self.closed = False
+        self._stream = job.params.output_kind is RequestOutputKind.DELTA
+        self._inbox: Inbox = asyncio.Queue()
+        self._sequences = [
+            _Sequence(served, job, self._inbox, controller, record)
+            for controller, record in zip(controllers, records, strict=True)
+        ]
+
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """Deltas, or one whole output, as asked. Records are settled before the last one.
+
+        Holds nothing that needs cleaning up by itself: `close` does, from any task.
+        """
+        whole: RequestOutput | None = None
+        async for output in self._deltas():
+            if self._stream:
                 yield output
-    finally:
-        await sequence.close()
+            elif whole is None:
+                whole = output
+            else:
+                whole.add(output, aggregate=True)
+        if whole is not None:
+            whole.outputs.sort(key=lambda completion: completion.index)
+            yield whole
+
+    async def close(self) -> None:
+        """Stop whatever runs, and settle the records."""
+        await asyncio.gather(*(each.close() for each in self._sequences))
+        self.closed = True
+
+    async def _deltas(self) -> AsyncGenerator[RequestOutput, None]:
+        for sequence in self._sequences:
+            sequence.open_main()
+        unfinished = len(self._sequences)
+        while unfinished:
+            stream, item = await self._inbox.get()
+            sequence = self._sequences[stream.sequence]
+            outputs = await sequence.take(stream, item)
+            unfinished -= sum(output.finished for output in outputs)
+            if not unfinished:
+                await self.close()
+            for output in outputs:
+                output.finished = output.finished and not unfinished
+                yield output
 
 
 class _Sequence:
+    """One sequence: its main stream, the probes beside it, and after an exit the answer's."""
+
     def __init__(
-        self, served: Served, job: Job, controller: ExitController, record: SequenceRecord
+        self,
+        served: Served,
+        job: Job,
+        inbox: Inbox,
+        controller: ExitController,
+        record: SequenceRecord,
     ) -> None:
-        self.inbox: Inbox = asyncio.Queue()
+        self._inbox = inbox
         assert served.thinking is not None
         self._served = served
         self._end_id = served.thinking.end_id
@@ -131,7 +176,7 @@ class _Sequence:
         self._kept_texts: list[str] = []  # of emitted tokens, one each
         self._sent_characters = 0  # of their text, which a stop string may hold back
         self._first: RequestOutput | None = None
-        self._closing: RequestOutput | None = None  # waits for its log-probs
+        self._closing: list[RequestOutput] = []  # waits for its log-probs
 
     # Streams.
 
@@ -144,6 +189,7 @@ class _Sequence:
         await asyncio.gather(*(s.stop() for s in (*self._streams, *self._probes.values())))
         if self._controller.state is not State.DONE:
             self._controller.receive(Finished("abort"))
+        self._held.clear()
         record = self._record
         record.outcome = self._controller.outcome
         record.generated_tokens = sum(stream.tokens for stream in self._streams)
@@ -154,9 +200,25 @@ class _Sequence:
     def _open(
         self, prompt: Mapping[str, Any], params: SamplingParams, options: Mapping[str, Any]
     ) -> None:
-        name = f"{self._job.request_id}-{self._record.index}"
-        self._streams.append(
-            EngineStream(self._served.engine, self.inbox, name, prompt, params, **options)
+        self._streams.append(self._stream("run", prompt, params, options))
+
+    def _stream(
+        self,
+        role: str,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        options: Mapping[str, Any],
+    ) -> EngineStream:
+        index, name = self._record.index, f"{self._job.request_id}-{role}"
+        engine = self._served.engine
+        return EngineStream(
+            engine,
+            self._inbox,
+            sequence=index,
+            request_id=name,
+            prompt=prompt,
+            params=params,
+            options=options,
         )
 
     def _new_texts(self, prompt_ids: Sequence[int]) -> TokenTexts:
@@ -230,13 +292,11 @@ class _Sequence:
     def _start_probe(self, command: StartProbe) -> None:
         question = command.question
         induced = self._served.tokenizer.encode(question.text, add_special_tokens=False)
-        stream = EngineStream(
-            self._served.engine,
-            self.inbox,
-            f"{self._job.request_id}-probe",
+        stream = self._stream(
+            "probe",
             extended_prompt(self._job.prompt, [*self._ids[: command.position], *induced]),
             probe_params(question, self._end_id),
-            **self._job.probe_options(),
+            self._job.probe_options(),
         )
         self._probes[command.probe] = stream
         self._trials[stream] = []
@@ -271,13 +331,13 @@ class _Sequence:
             self._job.answer_options(),
         )
         unsent = "".join(self._kept_texts)[self._sent_characters :]
-        text = unsent + "".join(self._texts_after(kept).texts(closing))
+        first, *rest = self._texts_after(kept).texts(closing)
         self._texts = self._texts_after([*kept, *closing])
         self._kept_texts, self._sent_characters = [], 0
-        output = injected_output(self._first, closing, text, None)
+        outputs = injected_outputs(self._first, closing, [unsent + first, *rest])
         if params.logprobs is None:
-            return [output]
-        self._closing = output
+            return outputs
+        self._closing = outputs
         return []
 
     def _texts_after(self, ids: Sequence[int]) -> TokenTexts:
@@ -285,13 +345,13 @@ class _Sequence:
 
     def _closing_with_logprobs(self, answer: RequestOutput) -> list[RequestOutput]:
         """The injected closing, once the answer's stream has brought its log-probs."""
-        closing, self._closing = self._closing, None
-        if closing is None:
-            return []
-        completion = closing.outputs[0]
-        assert answer.prompt_logprobs is not None
-        completion.logprobs = answer.prompt_logprobs[-len(completion.token_ids) :]
-        return [closing]
+        closing, self._closing = self._closing, []
+        if closing:
+            logprobs = answer.prompt_logprobs
+            assert logprobs is not None
+            for place, output in enumerate(closing, start=len(logprobs) - len(closing)):
+                output.outputs[0].logprobs = logprobs[place : place + 1]
+        return closing
 
     def _addressed(self, output: RequestOutput) -> RequestOutput:
         """The delta as part of the client's request rather than of a stream of ours."""

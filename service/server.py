@@ -37,7 +37,6 @@ UPSTREAM: dict[str, str] = {
     "vllm.platforms.current_platform": "CPUs need another default",
     "vllm.logger.configure_logging_from_args": "log flags",
     "vllm.utils.argparse_utils.FlexibleArgumentParser": "flags from YAML and JSON",
-    "vllm.utils.async_utils.merge_async_iterators": "joins the sequences of n > 1",
     "vllm.engine.protocol.EngineClient.generate": "what the wrapper replaces",
     "vllm.engine.protocol.EngineClient.check_admission": "the wrapper owns admission",
     "vllm.engine.protocol.EngineClient.shutdown": "the wrapper drains first",

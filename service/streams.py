@@ -17,7 +17,7 @@ __all__ = [
     "Inbox",
     "answer_params",
     "extended_prompt",
-    "injected_output",
+    "injected_outputs",
     "logprob_of",
     "main_params",
     "probe_params",
@@ -40,11 +40,15 @@ class EngineStream:
         self,
         engine: EngineClient,
         inbox: Inbox,
+        *,
+        sequence: int,
         request_id: str,
         prompt: Mapping[str, Any],
         params: SamplingParams,
-        **options: Any,
+        options: Mapping[str, Any],
     ) -> None:
+        self.sequence = sequence
+        """Index of the sequence it works for."""
         self.generated: dict[int, int] = {}
         """Tokens so far by sequence index, complete after `stop`."""
         self._delta = params.output_kind is RequestOutputKind.DELTA
@@ -166,15 +170,18 @@ def split_output(
     return head, tail
 
 
-def injected_output(
-    like: RequestOutput, ids: Sequence[int], text: str, logprobs: Any
-) -> RequestOutput:
-    """A delta of tokens that the engine did not generate."""
-    output = copy.copy(like)
-    output.finished = False
-    output.outputs = [
-        CompletionOutput(
-            index=0, text=text, token_ids=list(ids), cumulative_logprob=None, logprobs=logprobs
-        )
-    ]
-    return output
+def injected_outputs(
+    like: RequestOutput, ids: Sequence[int], texts: Sequence[str]
+) -> list[RequestOutput]:
+    """Deltas of tokens that the engine did not generate: one each, as parsers expect them."""
+    outputs = []
+    for token, text in zip(ids, texts, strict=True):
+        output = copy.copy(like)
+        output.finished = False
+        output.outputs = [
+            CompletionOutput(
+                index=0, text=text, token_ids=[token], cumulative_logprob=None, logprobs=None
+            )
+        ]
+        outputs.append(output)
+    return outputs

@@ -28,7 +28,10 @@ class Watched:
         records: Sequence[SequenceRecord],
         controllers: Sequence[ExitController],
     ) -> None:
+        self.closed = False
         self._engine = served.engine
+        self._inbox: Inbox = asyncio.Queue()
+        self._stream: EngineStream | None = None
         self._job = job
         self._records = records
         self._controllers = controllers
@@ -43,27 +46,38 @@ class Watched:
 
     async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
         """The engine's outputs; records are settled before the last one comes out."""
-        inbox: Inbox = asyncio.Queue()
         job = self._job
-        stream = EngineStream(
-            self._engine, inbox, job.request_id, job.prompt, job.params, **job.options
+        self._stream = EngineStream(
+            self._engine,
+            self._inbox,
+            sequence=0,
+            request_id=job.request_id,
+            prompt=job.prompt,
+            params=job.params,
+            options=job.options,
         )
-        try:
-            while output := await self._next(inbox):
-                for completion in output.outputs:
-                    self._observe(completion)
-                output.request_id = job.request_id
-                self._settle(stream)
-                yield output
-        finally:
-            await stream.stop()
-            for controller in self._controllers:
-                if controller.state is not State.DONE:
-                    controller.receive(Finished("abort"))
-            self._settle(stream)
+        while output := await self._next():
+            for completion in output.outputs:
+                self._observe(completion)
+            output.request_id = job.request_id
+            if output.finished:
+                await self.close()
+            yield output
 
-    async def _next(self, inbox: Inbox) -> RequestOutput | None:
-        _, item = await inbox.get()
+    async def close(self) -> None:
+        """Stop what runs, and settle the records."""
+        if self._stream is not None:
+            await self._stream.stop()
+            for record in self._records:
+                record.generated_tokens = self._stream.generated.get(record.index, 0)
+        for record, controller in zip(self._records, self._controllers, strict=False):
+            if controller.state is not State.DONE:
+                controller.receive(Finished("abort"))
+            record.outcome = controller.outcome
+        self.closed = True
+
+    async def _next(self) -> RequestOutput | None:
+        _, item = await self._inbox.get()
         if isinstance(item, Exception):
             raise item
         return item
@@ -81,10 +95,3 @@ class Watched:
         cause = cause_of(completion)
         if cause:
             controller.receive(Finished(cause))
-
-    def _settle(self, stream: EngineStream) -> None:
-        for record in self._records:
-            record.generated_tokens = stream.generated.get(record.index, 0)
-        for record, controller in zip(self._records, self._controllers, strict=False):
-            if controller.state is State.DONE:
-                record.outcome = controller.outcome

@@ -102,7 +102,10 @@ def test_stream_and_non_stream_agree(client: openai.OpenAI, xargs: Any) -> None:
         assert parts["finish_reason"] == whole.choices[0].finish_reason
         assert parts["usage"] == whole.usage
         assert {**parts["block"], "probes": 0, "probe_tokens": 0, "saved": 0} == {
-            **whole.stepgrpo, "probes": 0, "probe_tokens": 0, "saved": 0,
+            **whole.stepgrpo,
+            "probes": 0,
+            "probe_tokens": 0,
+            "saved": 0,
         }  # how many later probes were under way at the exit is a matter of time
 
 
@@ -164,13 +167,19 @@ def test_seeds_repeat_alone_and_in_company(server: Server, client: openai.OpenAI
 
     async def together() -> list[Any]:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="-") as many:
-            return await asyncio.gather(*(
-                many.chat.completions.create(
-                    model="demo-base", messages=messages(i % 4), temperature=1.0, seed=i % 4,
-                    max_tokens=900, extra_body={"vllm_xargs": EXIT},
+            return await asyncio.gather(
+                *(
+                    many.chat.completions.create(
+                        model="demo-base",
+                        messages=messages(i % 4),
+                        temperature=1.0,
+                        seed=i % 4,
+                        max_tokens=900,
+                        extra_body={"vllm_xargs": EXIT},
+                    )
+                    for i in range(12)
                 )
-                for i in range(12)
-            ))
+            )
 
     company = [response.choices[0].message for response in asyncio.run(together())]
     assert company == alone * 3
@@ -213,20 +222,25 @@ def test_injected_log_probs_are_the_models_own(client: openai.OpenAI) -> None:
         messages(index), add_generation_prompt=True, return_dict=True
     )["input_ids"]
     scored = client.completions.create(
-        model="demo-base", prompt=[*prompt, *choice.token_ids], max_tokens=1, temperature=0,
+        model="demo-base",
+        prompt=[*prompt, *choice.token_ids],
+        max_tokens=1,
+        temperature=0,
         extra_body={"prompt_logprobs": 0},
     )
     entries = scored.choices[0].prompt_logprobs[len(prompt) :]
     truth = [
-        entry[str(token)]["logprob"]
-        for entry, token in zip(entries, choice.token_ids, strict=True)
+        entry[str(token)]["logprob"] for entry, token in zip(entries, choice.token_ids, strict=True)
     ]
     assert [e.logprob for e in choice.logprobs.content] == pytest.approx(truth, abs=1e-2)
 
 
 def test_completions_without_thinking_pass_untouched(client: openai.OpenAI) -> None:
     plain = client.completions.create(
-        model="demo-base", prompt="Compute 1+1. Wait, 2. Wait", max_tokens=8, temperature=0,
+        model="demo-base",
+        prompt="Compute 1+1. Wait, 2. Wait",
+        max_tokens=8,
+        temperature=0,
         extra_body={"vllm_xargs": EXIT},
     )
     block = plain.stepgrpo
@@ -235,18 +249,22 @@ def test_completions_without_thinking_pass_untouched(client: openai.OpenAI) -> N
 
 
 def test_completions_whose_prompt_opens_the_thinking(client: openai.OpenAI) -> None:
-    prompt = TOKENIZER.apply_chat_template(
-        messages(), tokenize=False, add_generation_prompt=True
-    )
+    prompt = TOKENIZER.apply_chat_template(messages(), tokenize=False, add_generation_prompt=True)
     opened = client.completions.create(
-        model="demo-base", prompt=prompt + "<think>\n", max_tokens=900, temperature=0,
+        model="demo-base",
+        prompt=prompt + "<think>\n",
+        max_tokens=900,
+        temperature=0,
         extra_body={"vllm_xargs": EXIT},
     )
     assert opened.stepgrpo["exit_reason"] in ("confident", "natural")
     assert opened.stepgrpo["steps"] >= 1
     assert "</think>" in opened.choices[0].text
     inside = client.completions.create(  # a half-finished thought is the caller's, not ours
-        model="demo-base", prompt=prompt + "<think>\n1+1=2", max_tokens=60, temperature=0,
+        model="demo-base",
+        prompt=prompt + "<think>\n1+1=2",
+        max_tokens=60,
+        temperature=0,
         extra_body={"vllm_xargs": EXIT},
     )
     assert inside.stepgrpo["exit_reason"] == "none"
@@ -273,7 +291,9 @@ def test_thinking_switched_off(client: openai.OpenAI) -> None:
 )
 def test_text_of_the_user_is_no_evidence(client: openai.OpenAI, text: str) -> None:
     response = client.chat.completions.create(
-        model="demo-base", temperature=0, max_tokens=900,
+        model="demo-base",
+        temperature=0,
+        max_tokens=900,
         messages=[{"role": "user", "content": f"{text} {PROBLEMS[0].prompt}"}],
         extra_body={"vllm_xargs": {"exit_policy": "none"}, "return_token_ids": True},
     )
@@ -324,7 +344,11 @@ def test_malformed_bodies_are_the_clients_fault(server: Server) -> None:
 def test_64_at_once(server: Server) -> None:
     async def one(many: openai.AsyncOpenAI, i: int) -> Any:
         return await many.chat.completions.create(
-            model="demo-base", messages=messages(i), temperature=0.6, max_tokens=900, seed=i,
+            model="demo-base",
+            messages=messages(i),
+            temperature=0.6,
+            max_tokens=900,
+            seed=i,
             extra_body={"vllm_xargs": EXIT if i % 2 else {"exit_policy": "none"}},
         )
 
@@ -334,9 +358,7 @@ def test_64_at_once(server: Server) -> None:
 
     responses = asyncio.run(together())
     assert all(r.choices[0].message.content for r in responses)
-    mean = [
-        sum(r.usage.completion_tokens for r in responses[odd::2]) / 32 for odd in (0, 1)
-    ]
+    mean = [sum(r.usage.completion_tokens for r in responses[odd::2]) / 32 for odd in (0, 1)]
     assert mean[1] < 0.8 * mean[0]
     server.wait_idle(1)
     check_accounts(server.metrics())
@@ -348,8 +370,12 @@ def test_a_client_that_leaves_frees_everything(server: Server, xargs: Any, after
     """Cut in the first token, in thinking, while a probe is under way, and in the answer."""
     before = server.metrics()
     body = {
-        "model": "demo-base", "messages": messages(after % 8), "max_tokens": 900, "stream": True,
-        "temperature": 0, "vllm_xargs": xargs,
+        "model": "demo-base",
+        "messages": messages(after % 8),
+        "max_tokens": 900,
+        "stream": True,
+        "temperature": 0,
+        "vllm_xargs": xargs,
     }
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
         for number, _ in enumerate(response.iter_lines()):
@@ -367,8 +393,11 @@ def test_clients_that_leave_without_streaming_free_everything(server: Server) ->
 
     async def leave(i: int) -> None:
         body = {
-            "model": "demo-base", "messages": messages(i), "max_tokens": 900,
-            "vllm_xargs": EXIT if i % 2 else {"exit_policy": "none"}, "n": 1 + i % 3,
+            "model": "demo-base",
+            "messages": messages(i),
+            "max_tokens": 900,
+            "vllm_xargs": EXIT if i % 2 else {"exit_policy": "none"},
+            "n": 1 + i % 3,
         }
         async with httpx.AsyncClient() as many:
             with pytest.raises(httpx.TimeoutException):
@@ -393,7 +422,7 @@ def test_metrics_are_ours_and_bounded(server: Server, client: openai.OpenAI) -> 
         *("requests_total", "exits_total", "completion_tokens_total", "reasoning_tokens_total"),
         *("probe_tokens_total", "saved_tokens_total"),
     ):
-        assert f'stepgrpo_{name}{{' in text
+        assert f"stepgrpo_{name}{{" in text
     for name in ("reasoning_steps", "saved_tokens"):
         assert f"# TYPE stepgrpo_{name} histogram" in text
         assert f"stepgrpo_{name}_bucket{{" in text
