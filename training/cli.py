@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 
 def main() -> None:
@@ -13,14 +13,15 @@ def main() -> None:
     # One process, so that runs repeat and progress shows; must be set before vLLM is imported.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    args = _parser().parse_args()
+    args = build_parser().parse_args()
     try:
         args.run(args)
     except (OSError, ValueError) as error:
         sys.exit(f"stepgrpo-train: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
     parser = argparse.ArgumentParser(prog="stepgrpo-train", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)

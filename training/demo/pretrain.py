@@ -43,6 +43,8 @@ class BaseRecipe:
     layers: int = 4
     max_tokens: int = 512
     """Longer conversations (about 2 %) are drawn again."""
+    save_every: int = 100
+    """Optimiser steps between checkpoints."""
 
 
 def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -167,7 +169,7 @@ def _arguments(recipe: BaseRecipe, work: Path) -> TrainingArguments:
         adam_beta2=0.95,
         max_grad_norm=1.0,
         logging_steps=20,
-        save_steps=100,
+        save_steps=recipe.save_every,
         save_total_limit=2,
         seed=recipe.seed,
         bf16=True,

@@ -1,0 +1,1 @@
+"""Chores: set-up, locks, generated documentation."""

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Prints the path of promtool: from PATH, else from Debian's package `prometheus`, unpacked under
+# .cache without root. The package lists are our own, so that none need be on the machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+command -v promtool && exit
+cache=$PWD/.cache/prometheus
+tool=$cache/root/usr/bin/promtool
+if [ ! -x "$tool" ]; then
+    mkdir -p "$cache/lists/partial" "$cache/archives/partial"
+    options=(-o "Dir::State::Lists=$cache/lists" -o "Dir::Cache=$cache"
+        -o "Dir::Cache::archives=$cache/archives" -o APT::Sandbox::User= -q)
+    apt-get "${options[@]}" update >&2
+    (cd "$cache" && apt-get "${options[@]}" download prometheus >&2)
+    dpkg -x "$cache"/prometheus_*.deb "$cache/root"
+fi
+echo "$tool"

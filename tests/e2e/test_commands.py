@@ -1,0 +1,98 @@
+"""The README's commands, as they stand there."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.servers import free_port
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+
+
+def readme_curl(port: int) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^curl .*?[^\\]\n(?=```|#|\n|\{)", text, re.MULTILINE | re.DOTALL)
+    return str(command).replace(":8000", f":{port}")
+
+
+def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows() -> None:
+    port = free_port()
+    environment = os.environ | {"PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        ["make", "serve"],
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        wait_up(process, port)
+        answer = subprocess.run(
+            ["bash", "-c", readme_curl(port)], capture_output=True, text=True, check=True
+        )
+        response = json.loads(answer.stdout)
+        block = response["stepgrpo"]
+        assert response["choices"][0]["message"]["content"].strip()
+        assert block["policy"] == "confidence"
+        assert block["exit_reason"] in ("confident", "natural")
+        assert block["saved"]["method"] == "predicted"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def wait_up(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read().decode() if process.stdout else ""
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
+                return
+        time.sleep(0.5)
+    raise AssertionError("make serve did not come up")
+
+
+def test_make_help_explains_every_target() -> None:
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"serve", "test", "lint", "bench", "demo", "clean"} <= set(targets)
+    assert all(re.search(rf"^{target} +\S", shown, re.MULTILINE) for target in targets)
+
+
+def test_a_second_set_up_installs_nothing() -> None:
+    started = time.monotonic()
+    result = subprocess.run(["make", "setup"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == ""
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [("ACCELERATOR", "tpu", "use cpu or cuda"), ("PYTHON", "/bin/false", "")],
+)
+def test_a_set_up_that_cannot_work_says_so(variable: str, value: str, message: str) -> None:
+    result = subprocess.run(
+        ["make", "setup", f"{variable}={value}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {variable: value},
+        check=False,
+    )
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,79 @@
+"""With policy `none` the server answers as stock vLLM does, byte for byte."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.servers import Server
+from training.demo.world import sample_problems
+
+pytestmark = pytest.mark.integration
+
+PROMPTS = [problem.prompt for problem in sample_problems(11, "test", 44)] + [
+    "Wait, what?",
+    "</think> Wait \\boxed{1}",
+    "等等，不对",
+    "\U0001f914" * 20,
+    "a",
+    "Compute 1+1. " * 30,
+]
+# What differs between any two runs of the same server, and the block that is ours.
+IDS = re.compile(rb'"(id|created)":("[^"]*"|\d+),|"system_fingerprint":("[^"]*"|null),?')
+BLOCK = re.compile(rb',"stepgrpo":\{.*?\}(?=\}\Z|\}\n\n)')
+
+
+def answer(server: Server, body: dict[str, Any], path: str) -> bytes:
+    response = httpx.post(
+        f"{server.url}/v1/{path}", json={"model": "demo-base"} | body, timeout=120
+    )
+    assert response.status_code == 200, response.text
+    return response.content
+
+
+def stripped(raw: bytes) -> bytes:
+    return IDS.sub(b"", BLOCK.sub(b"", raw))
+
+
+def chat(prompt: str, **options: Any) -> dict[str, Any]:
+    message = {"role": "user", "content": prompt}
+    return {"messages": [message], "temperature": 0, "max_tokens": 300} | options
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_chat(server: Server, stock: Server, prompt: str) -> None:
+    body = chat(prompt)
+    ours, theirs = (answer(each, body, "chat/completions") for each in (server, stock))
+    assert b'"stepgrpo"' in ours
+    assert b'"stepgrpo"' not in stripped(ours)
+    assert stripped(ours) == stripped(theirs)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", chat(PROMPTS[0], stream=True)),
+        (
+            "chat/completions",
+            chat(PROMPTS[1], stream=True, stream_options={"include_usage": True}, n=2, seed=3),
+        ),
+        ("chat/completions", chat(PROMPTS[2], logprobs=True, top_logprobs=3)),
+        ("chat/completions", chat(PROMPTS[3], stop=["Wait"], temperature=0.7, seed=1)),
+        ("completions", {"prompt": [PROMPTS[0], "1+1="], "temperature": 0, "logprobs": 1}),
+        ("completions", {"prompt": "1+1=", "temperature": 0, "stream": True, "echo": True}),
+    ],
+)
+def test_other_forms(server: Server, stock: Server, path: str, body: dict[str, Any]) -> None:
+    ours, theirs = (answer(each, body, path) for each in (server, stock))
+    assert b'"stepgrpo"' in ours
+    assert merged(stripped(ours)) == merged(stripped(theirs))
+
+
+def merged(raw: bytes) -> bytes:
+    """Streams may pack tokens into chunks differently from run to run; their text may not."""
+    if not raw.startswith(b"data: "):
+        return raw
+    texts = re.findall(rb'"(?:reasoning|content|text)":"((?:[^"\\]|\\.)*)"', raw)
+    tails = re.findall(rb'"finish_reason":"\w+"|"usage":\{.*?\}', raw)
+    return b"".join(sorted(texts)) + b"|" + b"".join(sorted(tails))

@@ -1,0 +1,148 @@
+"""Starting, refusing to start, draining; and metrics that promtool accepts."""
+
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.integration.servers import CALIBRATED, MODEL, OURS, ROOT, Server, start, stop, wait_up
+from training.demo.world import sample_problems
+
+pytestmark = pytest.mark.integration
+
+
+def promtool() -> str:
+    """From PATH, or Debian's package unpacked under the cache folder, without root."""
+    found = shutil.which("promtool")
+    return (
+        found
+        or subprocess.run(
+            [ROOT / "scripts" / "promtool.sh"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+    )
+
+
+def test_promtool_accepts_our_metrics(server: Server) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="-") as client:
+        problem = sample_problems(0, "test", 1)[0]
+        client.chat.completions.create(
+            model="demo-base",
+            messages=[{"role": "user", "content": problem.prompt}],
+            extra_body={"vllm_xargs": {"exit_policy": "confidence"}},
+        )
+    text = httpx.get(f"{server.url}/metrics").text
+    ours = "\n".join(line for line in text.splitlines() if re.match(r"(# \w+ )?stepgrpo_", line))
+    assert ours.count("# TYPE") >= 12
+    checked = subprocess.run(
+        [promtool(), "check", "metrics"],
+        input=ours + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["./no-such-model"], "no config.json"),
+        ([str(MODEL), "--exit-calibration", "missing.json"], "missing.json"),
+        ([str(MODEL), "--exit-calibration", str(MODEL / "config.json")], "not a calibration"),
+        ([str(MODEL), "--exit-threshold", "2"], "threshold=2.0"),
+        ([str(MODEL), "--exit-policy", "nonne"], "invalid choice: 'nonne'"),
+        ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_line(arguments, message) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "service.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode not in (0, None)
+    last = result.stderr.strip().splitlines()[-1]
+    assert message in last
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = subprocess.run(
+            [*OURS, "--host", "127.0.0.1", "--port", port],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode not in (0, None)
+    assert f"port {port}" in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_drain_ends_what_was_admitted_and_refuses_the_rest(tmp_path: Path) -> None:
+    """SIGTERM amid streams with exits: every one completes, new ones get 503, exit status 0."""
+    server = start(OURS, tmp_path / "server.log", *CALIBRATED)
+    try:
+        wait_up(server)
+        problems = sample_problems(3, "test", 24)
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            running = [pool.submit(streamed, server, p.prompt) for p in problems]
+            wait_running(server, len(problems))
+            os.kill(server.process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+            late = httpx.post(f"{server.url}/v1/chat/completions", json=body("1+1"), timeout=60)
+            assert late.status_code == 503
+            reasons = [future.result() for future in running]
+        assert all(reason in ("confident", "natural", "length") for reason in reasons)
+        assert "confident" in reasons
+        assert server.process.wait(60) == 0
+    finally:
+        stop(server)
+
+
+def wait_running(server: Server, count: int) -> None:
+    for _ in range(100):
+        if server.metrics().get("stepgrpo_requests_started_total", 0) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the requests did not start")
+
+
+def body(prompt: str) -> dict[str, object]:
+    return {
+        "model": "demo-base",
+        "messages": [{"role": "user", "content": prompt}],
+        "stream": True,
+        "max_tokens": 900,
+        "vllm_xargs": {"exit_policy": "confidence"},
+    }
+
+
+def streamed(server: Server, prompt: str) -> str:
+    """The exit reason in the last chunk of a stream that must end properly."""
+    url = f"{server.url}/v1/chat/completions"
+    events: list[str] = []
+    with httpx.stream("POST", url, json=body(prompt), timeout=120) as response:
+        assert response.status_code == 200
+        events += [line for line in response.iter_lines() if line]
+    assert events[-1] == "data: [DONE]"
+    return str(json.loads(events[-2].removeprefix("data: "))["stepgrpo"]["exit_reason"])

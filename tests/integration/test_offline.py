@@ -1,0 +1,101 @@
+"""The batch driver of training and the server deliver the same tokens."""
+
+import json
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.integration.servers import MODEL, ROOT, Server
+from training.demo.world import sample_problems
+
+pytestmark = pytest.mark.integration
+
+COUNT = 12
+
+
+def run(*command: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_the_server_delivers_what_the_offline_driver_does(server: Server) -> None:
+    result = run("-m", "tests.integration.offline_exits", str(COUNT))
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = json.loads(result.stdout.partition("RESULT ")[2].splitlines()[0])
+    assert {row["reason"] for row in rows} >= {"confident"}
+    for row, problem in zip(rows, sample_problems(7, "test", COUNT), strict=True):
+        response = httpx.post(
+            f"{server.url}/v1/chat/completions",
+            json={
+                "model": "demo-base",
+                "temperature": 0,
+                "max_tokens": 900,
+                "messages": [{"role": "user", "content": problem.prompt}],
+                "return_token_ids": True,
+                "vllm_xargs": {"exit_policy": "confidence"},
+            },
+            timeout=60,
+        ).json()
+        assert response["choices"][0]["token_ids"] == row["ids"]
+        block = response["stepgrpo"]
+        assert block["exit_reason"] == row["reason"]
+        assert (block["steps"], block["reasoning_tokens"]) == (
+            row["steps"],
+            row["reasoning_tokens"],
+        )
+        assert block["confidence"] == pytest.approx(row["confidence"], abs=1e-3)
+
+
+def test_calibrate_writes_a_file_that_the_server_reads(tmp_path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        "".join(
+            json.dumps({"prompt": p.prompt}) + "\n" for p in sample_problems(1, "validation", 8)
+        )
+    )
+    output = tmp_path / "calibration.json"
+    result = run(
+        "-m",
+        "training.cli",
+        "calibrate",
+        "--model",
+        str(MODEL),
+        "--prompts",
+        str(prompts),
+        "--samples",
+        "4",
+        "--output",
+        str(output),
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(output.read_text())
+    assert found["model"] == "demo-base"
+    assert sum(len(each["completion_tokens"]) for each in found["bins"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [('{"prompt": 5}', "prompts.jsonl:2:"), ("{", "prompts.jsonl:2:"), ("[]", "prompts.jsonl:2:")],
+)
+def test_a_bad_prompt_file_names_file_line_and_reason(tmp_path, line: str, message: str) -> None:
+    from training.calibrate import BadPrompts, read_prompts  # noqa: PLC0415 - loads vLLM
+
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n' + line + "\n")
+    with pytest.raises(BadPrompts, match=message):
+        read_prompts(path)

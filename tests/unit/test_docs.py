@@ -1,0 +1,34 @@
+"""What is generated in docs/ is what the code says now."""
+
+import re
+from pathlib import Path
+
+from scripts.docs import generated
+from stepgrpo_core.truncation import TRANSITIONS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_generated_parts_are_current() -> None:
+    for path, text in generated().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run make docs"
+
+
+def test_the_diagram_has_every_transition() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for state, moves in TRANSITIONS.items():
+        for signal, after in moves.items():
+            assert f"{state.value} --> {after.value}: {signal.value}" in text
+
+
+def test_links_between_documents_resolve() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readme_runs_within_30_lines() -> None:
+    head = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:30]
+    assert any("make serve" in line for line in head)
+    assert any("curl" in line for line in head)
+    assert any('"saved"' in line for line in head)
