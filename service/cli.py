@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> None:
 
 def _add_exit_flags(parser: Any) -> None:
     default = ExitSettings()
-    group = parser.add_argument_group("early exit", "When reasoning ends from outside.")
+    group = parser.add_argument_group("ExitConfig", "When reasoning ends from outside.")
     group.add_argument(
         "--exit-policy",
         choices=sorted(POLICIES),

@@ -9,6 +9,7 @@ engine is shut down.
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -28,6 +29,8 @@ from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, build_policy
 
 __all__ = ["EarlyExitEngine"]
+
+_log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format and level apply
 
 
 class EarlyExitEngine:
@@ -50,6 +53,10 @@ class EarlyExitEngine:
         self._served = Served(inner, tokenizer, thinking)
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
         self._limit = _take_admission_limit(inner)
+        if thinking is None:
+            _log.warning("The model has no %s tokens: nothing exits.", "<think> and </think>")
+        if not self._prefix_caching:
+            _log.warning("Prefix caching is off, so every probe would cost its prefix: no exits.")
         self._active = 0  # sequences
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()

@@ -89,7 +89,10 @@ class Metrics:
 
 
 class _Joined:
-    """Presents several registries as one collector."""
+    """Presents several registries as one collector, without the creation times.
+
+    Those say little, and the two metrics of the same stem would both bring one.
+    """
 
     def __init__(self, *registries: CollectorRegistry) -> None:
         self._registries = registries
@@ -99,4 +102,6 @@ class _Joined:
 
     def collect(self) -> Iterator[Metric]:
         for registry in self._registries:
-            yield from registry.collect()
+            for family in registry.collect():
+                family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+                yield family
