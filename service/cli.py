@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,27 +29,30 @@ DRAIN_SECONDS = 30
 
 def main() -> None:
     """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
-    os.environ.setdefault("PYTHONHASHSEED", "0")  # stable prefix-cache hashes across processes
+    import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
+
+    from service.server import bind, serve  # noqa: PLC0415 - loads vLLM
+
     try:
-        _run(sys.argv[1:])
-    except (InvalidCalibration, InvalidSetting, FileNotFoundError, OSError) as error:
+        args = _arguments(sys.argv[1:])
+        defaults, baseline = exit_settings(args), _baseline(args)
+        address, bound = bind(args)
+    except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
+    uvloop.run(serve(args, address, bound, defaults, baseline))
 
 
-def _run(arguments: list[str]) -> None:
-    import uvloop  # noqa: PLC0415 - heavy, and --version of a broken set-up should say why
-
-    from service.server import argument_parser, bind, serve  # noqa: PLC0415
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    from service.server import argument_parser  # noqa: PLC0415 - loads vLLM
 
     parser = argument_parser(USAGE, DESCRIPTION)
     _add_exit_flags(parser)
     parser.set_defaults(shutdown_timeout=DRAIN_SECONDS)
-    args = parser.parse_args(arguments)
+    args: argparse.Namespace = parser.parse_args(arguments)
     _check_model(args)
-    defaults, baseline = exit_settings(args), _baseline(args)
+    _check_processes(args)
     args.middleware = [*args.middleware, "service.reporting.Reporting"]
-    address, bound = bind(args)
-    uvloop.run(serve(args, address, bound, defaults, baseline))
+    return args
 
 
 def _add_exit_flags(parser: Any) -> None:
@@ -126,6 +128,16 @@ def _check_model(args: argparse.Namespace) -> None:
         raise FileNotFoundError(
             f"{args.model} holds no config.json; pass a model directory or name"
         )
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    """Refuse what would run without early exit."""
+    if (args.api_server_count or 1) > 1:
+        remedy = "one API server process is supported; run several servers behind a balancer"
+        raise InvalidSetting("--api-server-count", args.api_server_count, remedy)
+    for name in ("headless", "grpc"):
+        if getattr(args, name):
+            raise InvalidSetting(f"--{name}", True, "only the HTTP server is supported")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,12 @@ def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
         # ("CPU Generator does not use offset", GPUModelRunner._bookkeeping_sync).
         args.enable_chunked_prefill = False
     validate_parsed_serve_args(args)
-    address, bound = setup_server(args, reuse_port=False)
+    try:
+        address, bound = setup_server(args, reuse_port=False)
+    except OSError as error:
+        raise OSError(
+            f"port {args.port} cannot be taken ({error.strerror}); pass --port"
+        ) from error
     return address, bound
 
 

@@ -61,6 +61,8 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([str(MODEL), "--exit-calibration", "missing.json"], "missing.json"),
         ([str(MODEL), "--exit-calibration", str(MODEL / "config.json")], "not a calibration"),
         ([str(MODEL), "--exit-threshold", "2"], "threshold=2.0"),
+        ([str(MODEL), "--api-server-count", "2"], "--api-server-count=2"),
+        ([str(MODEL), "--grpc"], "--grpc=True"),
         ([str(MODEL), "--exit-policy", "nonne"], "invalid choice: 'nonne'"),
         ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
     ],

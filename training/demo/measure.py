@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from vllm import SamplingParams
@@ -75,12 +75,18 @@ def _compare(
     after = [each.generation for each in exited]
     before_summary, after_summary = _summary(problems, vanilla), _summary(problems, after)
     probe_tokens = fmean(each.probe_tokens for each in exited)
+    gains = [
+        is_correct(p, b.text) - is_correct(p, a.text)
+        for p, a, b in zip(problems, vanilla, after, strict=True)
+    ]
     return {
         "vanilla": asdict(before_summary),
         "vanilla by level": {
             level: asdict(_summary(*_only(level, problems, vanilla))) for level in LEVELS
         },
         "confidence": asdict(after_summary),
+        "accuracy_difference": fmean(gains),
+        "accuracy_difference_interval": _paired(gains),
         "probes": fmean(each.outcome.probes for each in exited),
         "probe_tokens": probe_tokens,
         "saved": 1 - after_summary.tokens / before_summary.tokens,
@@ -143,6 +149,12 @@ def _table(rows: Sequence[tuple[float, bool]]) -> dict[str, Any]:
         for low, high in BINS
     }
     return {"all": row(rows), "by confidence": bins}
+
+
+def _paired(gains: Sequence[int], z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of the mean difference on the same problems."""
+    mean, half = fmean(gains), z * stdev(gains) / math.sqrt(len(gains))
+    return mean - half, mean + half
 
 
 def _wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
