@@ -157,6 +157,9 @@ def _amended(body: bytes, ledger: RequestLedger) -> bytes:
     usage = response.get("usage")
     if isinstance(usage, dict) and "completion_tokens" in usage:
         details = usage.get("completion_tokens_details") or {}
-        usage["completion_tokens_details"] = details | {"reasoning_tokens": ledger.reasoning_tokens}
+        # vLLM's count stands where it has one: some of its parsers count 0 when the prompt
+        # opened the thinking, and without a parser there is none.
+        counted = details.get("reasoning_tokens") or ledger.reasoning_tokens
+        usage["completion_tokens_details"] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
     return json.dumps(response, ensure_ascii=False, separators=(",", ":")).encode()

@@ -76,6 +76,12 @@ def test_json_gets_the_block_true_reasoning_tokens_and_a_true_length() -> None:
     assert int(headers[b"content-length"]) == len(b"".join(out))
 
 
+def test_a_count_of_vllms_own_stands() -> None:
+    usage = {"completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 7}}
+    out, _, _ = serve([json.dumps({"usage": usage}).encode()], b"application/json")
+    assert json.loads(b"".join(out))["usage"] == usage
+
+
 @pytest.mark.parametrize("body", [b"[1]", b"not json", b'{"error":{"code":400}}'])
 def test_what_is_no_completion_passes_byte_for_byte(body: bytes) -> None:
     assert b"".join(serve([body], b"application/json")[0]) == body
