@@ -155,7 +155,7 @@ def _amended(body: bytes, ledger: RequestLedger) -> bytes:
     if not isinstance(response, dict) or "error" in response:
         return body
     usage = response.get("usage")
-    if isinstance(usage, dict) and "completion_tokens" in usage:
+    if isinstance(usage, dict) and "completion_tokens" in usage and ledger.reasoning_tokens:
         details = usage.get("completion_tokens_details") or {}
         # vLLM's count stands where it has one: some of its parsers count 0 when the prompt
         # opened the thinking, and without a parser there is none.

@@ -396,7 +396,7 @@ def test_clients_that_leave_without_streaming_free_everything(server: Server) ->
             "model": "demo-base",
             "messages": messages(i),
             "max_tokens": 900,
-            "vllm_xargs": EXIT if i % 2 else {"exit_policy": "none"},
+            "vllm_xargs": EXIT | {"exit_threshold": 1.0} if i % 2 else {"exit_policy": "none"},
             "n": 1 + i % 3,
         }
         async with httpx.AsyncClient() as many:
