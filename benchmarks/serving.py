@@ -20,6 +20,7 @@ from tqdm import tqdm
 from vllm.benchmarks.serve import add_cli_args, main_async
 
 from tests.integration.servers import MODEL, OURS, ROOT, STOCK, Server, running
+from training.demo.world import sample_problems
 
 METRICS = {
     "output_throughput": "output tokens per second",
@@ -33,6 +34,7 @@ def main() -> None:
     args = _arguments()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        args.problems = write_problems(folder / "problems.jsonl", args.prompts)
         ours = stack.enter_context(running(OURS, folder / "ours.log"))
         flags = ("--no-enable-chunked-prefill",)  # what ours sets on CPUs
         stock = stack.enter_context(running(STOCK, folder / "stock.log", *flags))
@@ -41,6 +43,13 @@ def main() -> None:
             measure(server, args)  # warm-up
         pairs = [pair(servers, args, index) for index in tqdm(range(args.pairs), unit="pair")]
     report(pairs, args)
+
+
+def write_problems(path: Path, count: int) -> Path:
+    """Problems of the demo world, as vLLM's benchmark reads them."""
+    rows = [json.dumps({"prompt": each.prompt}) for each in sample_problems(0, "test", count)]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
 
 
 def pair(servers: dict[str, Server], args: argparse.Namespace, index: int) -> dict[str, Any]:
@@ -57,22 +66,23 @@ def measure(server: Server, args: argparse.Namespace) -> dict[str, float]:
         [
             *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
             *("--base-url", server.url, "--model", "demo-base", "--tokenizer", str(MODEL)),
-            *("--dataset-name", "random", "--random-input-len", "64"),
-            *("--random-output-len", str(args.tokens), "--num-prompts", str(args.prompts)),
+            *("--dataset-name", "custom", "--dataset-path", str(args.problems)),
+            *("--custom-output-len", str(args.tokens), "--num-prompts", str(args.prompts)),
             *("--max-concurrency", str(args.concurrency), "--ignore-eos", "--disable-tqdm"),
         ]
     )
     with contextlib.redirect_stdout(io.StringIO()):
         result = asyncio.run(main_async(options))
     if result["failed"]:
-        raise RuntimeError(f"{result['failed']} requests failed")
+        errors = {error for error in result.get("errors", []) if error}
+        raise RuntimeError(f"{result['failed']} requests failed at {server.url}: {errors}")
     return {name: float(result[name]) for name in METRICS}
 
 
 def report(pairs: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Print the table and write the figures."""
     print(
-        f"\n{args.pairs} pairs of {args.prompts} requests, 64 tokens in, {args.tokens} out, "
+        f"\n{args.pairs} pairs of {args.prompts} requests, demo problems, {args.tokens} tokens out, "
         f"{args.concurrency} at once; demo-base, float32, {platform.machine()}, commit {commit()}"
     )
     print("| policy `none` against stock vLLM | stock | ours | ratio | range of ratios |")
@@ -97,8 +107,8 @@ def commit() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=7, help="alternating runs of each server")
-    parser.add_argument("--prompts", type=int, default=48, help="requests in a run")
+    parser.add_argument("--pairs", type=int, default=9, help="alternating runs of each server")
+    parser.add_argument("--prompts", type=int, default=96, help="requests in a run")
     parser.add_argument("--tokens", type=int, default=128, help="output tokens of a request")
     parser.add_argument("--concurrency", type=int, default=16, help="requests at once")
     return parser.parse_args()
