@@ -71,11 +71,12 @@ def measure(server: Server, args: argparse.Namespace) -> dict[str, float]:
             *("--max-concurrency", str(args.concurrency), "--ignore-eos", "--disable-tqdm"),
         ]
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         result = asyncio.run(main_async(options))
     if result["failed"]:
-        errors = {error for error in result.get("errors", []) if error}
-        raise RuntimeError(f"{result['failed']} requests failed at {server.url}: {errors}")
+        _, _, errors = printed.getvalue().partition("Failed")
+        raise RuntimeError(f"{result['failed']} requests failed at {server.url}: {errors[:2000]}")
     return {name: float(result[name]) for name in METRICS}
 
 
