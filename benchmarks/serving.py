@@ -83,8 +83,9 @@ def measure(server: Server, args: argparse.Namespace) -> dict[str, float]:
 def report(pairs: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Print the table and write the figures."""
     print(
-        f"\n{args.pairs} pairs of {args.prompts} requests, demo problems, {args.tokens} tokens out, "
-        f"{args.concurrency} at once; demo-base, float32, {platform.machine()}, commit {commit()}"
+        f"\n{args.pairs} pairs of {args.prompts} requests, demo problems, {args.tokens} tokens "
+        f"out, {args.concurrency} at once; demo-base, float32, {platform.machine()}, "
+        f"commit {commit()}"
     )
     print("| policy `none` against stock vLLM | stock | ours | ratio | range of ratios |")
     print("|---|---|---|---|---|")
