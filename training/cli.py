@@ -63,6 +63,7 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     calibrate.add_argument("--temperature", type=float, default=0.6)
     calibrate.add_argument("--top-p", type=float, default=1.0)
     calibrate.add_argument("--max-tokens", type=int, default=900)
+    calibrate.add_argument("--dtype", default="auto", help="as the server's --dtype")
     calibrate.set_defaults(run=_calibrate)
 
 
@@ -89,7 +90,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
-    engine = Engine(args.model, max_model_len=args.max_tokens + 512)
+    engine = Engine(args.model, dtype=args.dtype, max_model_len=args.max_tokens + 512)
     baseline = calibrate(
         engine, Path(args.model).name, messages, samples=args.samples, params=params
     )

@@ -61,10 +61,12 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, model: str, *, max_model_len: int = 1024, seed: int = 0) -> None:
+    def __init__(
+        self, model: str, *, dtype: str = "auto", max_model_len: int = 1024, seed: int = 0
+    ) -> None:
         self.llm = LLM(
             model=model,
-            dtype="auto",
+            dtype=dtype,  # auto makes bfloat16 of float32 weights
             enforce_eager=True,
             max_model_len=max_model_len,
             enable_prefix_caching=True,

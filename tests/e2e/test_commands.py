@@ -25,19 +25,20 @@ def readme_curl(port: int) -> str:
     return str(command).replace(":8000", f":{port}")
 
 
-def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows() -> None:
-    port = free_port()
+def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "serve.log"
     environment = os.environ | {"PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        ["make", "serve"],
-        cwd=ROOT,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["make", "serve"],
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        wait_up(process, port)
+        wait_up(process, port, log)
         answer = subprocess.run(
             ["bash", "-c", readme_curl(port)], capture_output=True, text=True, check=True
         )
@@ -53,10 +54,10 @@ def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows() -> Non
         process.wait(60)
 
 
-def wait_up(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout.read().decode() if process.stdout else ""
+        assert process.poll() is None, log.read_text()[-4000:]
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
                 return
@@ -75,7 +76,13 @@ def test_make_help_explains_every_target() -> None:
 
 def test_a_second_set_up_installs_nothing() -> None:
     started = time.monotonic()
-    result = subprocess.run(["make", "setup"], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["make", "--no-print-directory", "setup"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert result.stdout == ""
     assert time.monotonic() - started < 30
 
