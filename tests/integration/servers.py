@@ -94,6 +94,8 @@ def start(command: Sequence[str], log: Path, *flags: str) -> Server:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
+        # vLLM closes idle connections after 5 s, and a client may just be reusing one.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",
     }
     with log.open("wb") as out:
         process = subprocess.Popen(
