@@ -24,9 +24,9 @@ from service.controls import BadParameter, effective_settings
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.metrics import Metrics
 from service.sequence import Controlled, Job, Served
-from service.tokens import detect_thinking, opens_in_thinking
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, build_policy
+from stepgrpo_core.thinking import detect_thinking, opens_in_thinking
 
 __all__ = ["EarlyExitEngine"]
 

@@ -111,7 +111,12 @@ class Outcome:
     probes: int
     """Probes started."""
     failed_probes: int
-    confidence: float | None
-    """Of the last decision; None before any."""
+    confidences: tuple[float, ...]
+    """Of the decisions, in order."""
     shadow_reason: ExitReason | None
     """What a policy in shadow mode would have done."""
+
+    @property
+    def confidence(self) -> float | None:
+        """Of the last decision; None before any."""
+        return self.confidences[-1] if self.confidences else None

@@ -153,7 +153,7 @@ class ExitController:
         self._failures_in_a_row = 0
         self._last_probe = -math.inf
         self._exit: Boundary | None = None
-        self._confidence: float | None = None
+        self._confidences: list[float] = []
         self._shadow_reason: ExitReason | None = None
 
     def receive(self, event: Event) -> list[Command]:
@@ -182,7 +182,7 @@ class ExitController:
             reasoning_tokens=self._reasoning_tokens(),
             probes=self._probes,
             failed_probes=self._failures,
-            confidence=self._confidence,
+            confidences=tuple(self._confidences),
             shadow_reason=self._shadow_reason,
         )
 
@@ -287,7 +287,7 @@ class ExitController:
             return
         self._failures_in_a_row = 0
         verdict = self._policy.decide(pending.boundary, pending.trial)
-        self._confidence = verdict.confidence
+        self._confidences.append(verdict.confidence)
         if verdict.reason is None:
             return
         if self._settings.shadow:

@@ -12,7 +12,7 @@ BASELINE = fit_baseline("m", {}, [(20, 10 * n) for n in range(1, 101)])
 
 def record(reason: ExitReason = ExitReason.CONFIDENT, **changes: object) -> SequenceRecord:
     made = SequenceRecord(0, "m", "confidence", prompt_tokens=20)
-    made.outcome = Outcome(reason, 2, 100, 2, 0, 0.97, None)
+    made.outcome = Outcome(reason, 2, 100, 2, 0, (0.2, 0.97), None)
     made.status, made.finish_reason = "completed", "stop"
     made.generated_tokens, made.injected_tokens, made.discarded_tokens = 130, 3, 10
     made.delivered_tokens, made.probe_tokens, made.cut_at = 123, 12, 100

@@ -11,7 +11,7 @@ from service.reporting import Reporting
 from stepgrpo_core import ExitReason, Outcome
 
 RECORD = SequenceRecord(0, "m", "confidence", 5, probe_tokens=7)
-RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, 0.98765, None)
+RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, (0.98765,), None)
 BLOCK = {
     "policy": "confidence",
     "exit_reason": "confident",
@@ -122,7 +122,7 @@ def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
 
 def test_several_sequences_are_listed() -> None:
     second = SequenceRecord(1, "m", "confidence", 5)
-    second.outcome = Outcome(ExitReason.NATURAL, 4, 60, 0, 0, None, ExitReason.CONFIDENT)
+    second.outcome = Outcome(ExitReason.NATURAL, 4, 60, 0, 0, (), ExitReason.CONFIDENT)
     out, _, _ = serve(
         [b'{"usage":{"completion_tokens":1}}'], b"application/json", records=(second, RECORD)
     )

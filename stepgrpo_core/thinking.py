@@ -1,0 +1,51 @@
+"""How a tokenizer writes thinking, and whether a prompt has opened it.
+
+Tokenizers are duck-typed: `encode`, `decode` and `backend_tokenizer.token_to_id`, as every fast
+tokenizer of transformers has them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stepgrpo_core.answers import THINK_END, THINK_START
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.events import ThinkingFormat
+
+__all__ = ["detect_thinking", "opens_in_thinking"]
+
+
+def detect_thinking(tokenizer: Any, closing_text: str) -> ThinkingFormat | None:
+    """How this tokenizer writes thinking; None if it has no single tokens for it.
+
+    Raises InvalidSetting when `closing_text` does not close the thinking, or does not survive
+    encoding and decoding: then ids and text would disagree in every completion.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return None
+    start, end = fast.token_to_id(THINK_START), fast.token_to_id(THINK_END)
+    if start is None or end is None:
+        return None
+    closing = tuple(tokenizer.encode(closing_text, add_special_tokens=False))
+    text = tokenizer.decode(closing, skip_special_tokens=False)
+    if end not in closing or text != closing_text:
+        raise InvalidSetting(
+            "closing_text",
+            closing_text,
+            f"it becomes {text!r} in this model's tokens; it must hold {THINK_END} and survive "
+            "encoding",
+        )
+    return ThinkingFormat(start, end, closing)
+
+
+def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int]) -> bool:
+    """Whether the prompt ends in ``<think>``, with nothing but white space after it.
+
+    Only the end counts: the chat template wrote it. ``<think>`` anywhere else is text.
+    """
+    tail: list[int] = []
+    for token in reversed(prompt_ids[-8:]):
+        if token == thinking.start_id:
+            return not tokenizer.decode(tail[::-1]).strip()
+        tail.append(token)
+    return False
