@@ -116,7 +116,11 @@ def answer_params(params: SamplingParams, spent: int) -> SamplingParams:
     if own.max_tokens is not None:
         own.max_tokens -= spent
     own.min_tokens = max(own.min_tokens - spent, 0)
-    own.prompt_logprobs = own.logprobs  # of the injected tokens, which the client sees
+    if own.logprobs is not None:
+        own.prompt_logprobs = own.logprobs  # of the injected tokens, which the client sees
+        # vLLM decides this at construction; prompt log-probs of cached tokens are garbage, and
+        # a garbage token id ends the whole engine.
+        own.skip_reading_prefix_cache = True
     return own
 
 

@@ -1,0 +1,72 @@
+"""Prints, as JSON, rollouts of some problems (run by test_rollout): colocated, as training
+makes them."""
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from vllm import LLM
+
+from stepgrpo_core import ExitSettings
+from tests.integration.servers import MODEL
+from training.demo.world import sample_problems
+from training.engines import VllmEngine, format_of
+from training.rollout import Job, Probing, Rollout, Sampling, run_rollouts
+
+SETTINGS = ExitSettings(policy="confidence")
+
+
+def jobs(tokenizer: Any, count: int, temperature: float) -> list[Job]:
+    """The same jobs for every way to run them."""
+    return [
+        Job(tuple(prompt_ids(tokenizer, each.prompt)), Sampling(900, temperature, seed=100 + index))
+        for index, each in enumerate(sample_problems(9, "test", count))
+    ]
+
+
+def prompt_ids(tokenizer: Any, message: str) -> list[int]:
+    chat = [{"role": "user", "content": message}]
+    ids: list[int] = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=False
+    )
+    return ids
+
+
+def main(count: int) -> None:
+    llm = LLM(
+        model=str(MODEL),
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=1024,
+        enable_chunked_prefill=False,
+        logprobs_mode="processed_logprobs",
+    )
+    tokenizer = llm.get_tokenizer()
+    form = format_of(tokenizer, SETTINGS.closing_text)
+    engine = VllmEngine(llm.llm_engine)
+
+    def run(temperature: float, probing: Probing) -> list[dict[str, Any]]:
+        made = run_rollouts(
+            engine, jobs(tokenizer, count, temperature), SETTINGS, form, probing=probing
+        )
+        for each in made:  # ids are the truth, and text follows from them
+            assert tokenizer.decode(each.ids, skip_special_tokens=True) == "".join(
+                form.texts_after(each.prompt_ids)(each.ids)
+            )
+        return [as_json(each) for each in made]
+
+    results = {
+        "sampled": run(1.0, "parallel"),
+        "greedy": run(0.0, "parallel"),
+        "greedy, sequential": run(0.0, "sequential"),
+    }
+    print("RESULT", json.dumps(results))
+
+
+def as_json(rollout: Rollout) -> dict[str, Any]:
+    return dataclasses.asdict(rollout)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,101 @@
+"""Training rollouts on real vLLM: token for token what the server delivers."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from transformers import AutoTokenizer
+
+from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting
+from tests.integration.rollouts import SETTINGS, as_json, jobs
+from tests.integration.servers import MODEL, Server
+from tests.integration.test_offline import run
+from training.engines import format_of
+from training.remote import RemoteFailure, RemoteRollouts
+
+pytestmark = pytest.mark.integration
+
+COUNT = 24
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def colocated() -> Rows:
+    result = run("-m", "tests.integration.rollouts", str(COUNT))
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows: Rows = json.loads(result.stdout.partition("RESULT ")[2].splitlines()[0])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def remote(server: Server) -> list[dict[str, Any]]:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
+    rollouts = RemoteRollouts(server.url, "demo-base", SETTINGS, thinking)
+    rows: list[dict[str, Any]] = json.loads(
+        json.dumps([as_json(each) for each in rollouts.run(jobs(tokenizer, COUNT, 1.0))])
+    )
+    return rows
+
+
+def test_a_rollout_is_what_the_server_delivers_for_the_same_seed(
+    colocated: Rows, server: Server
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    for row, job in zip(colocated["sampled"], jobs(tokenizer, COUNT, 1.0), strict=True):
+        body = {
+            "model": "demo-base",
+            "prompt": list(job.prompt_ids),
+            "temperature": 1.0,
+            "seed": job.sampling.seed,
+            "max_tokens": job.sampling.max_tokens,
+            "return_token_ids": True,
+            "vllm_xargs": {"exit_policy": "confidence"},
+        }
+        response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).json()
+        assert response["choices"][0]["token_ids"] == row["ids"]
+        assert response["stepgrpo"]["exit_reason"] == row["outcome"]["reason"]
+        assert response["stepgrpo"]["steps"] == row["outcome"]["steps"]
+        assert response["stepgrpo"]["probes"] == row["outcome"]["probes"]
+    reasons = [row["outcome"]["reason"] for row in colocated["sampled"]]
+    assert reasons.count(ExitReason.CONFIDENT) > COUNT // 2
+
+
+def test_server_mode_makes_the_rollouts_of_colocated_mode(
+    colocated: Rows, remote: list[dict[str, Any]]
+) -> None:
+    for here, there in zip(colocated["sampled"], remote, strict=True):
+        for name in ("prompt_ids", "ids", "injected", "ended"):
+            assert there[name] == here[name]
+        assert there["logprobs"] == pytest.approx(here["logprobs"], abs=1e-3)
+        assert there["outcome"]["reason"] == here["outcome"]["reason"]
+
+
+def test_parallel_and_sequential_probing_agree_on_real_vllm(colocated: Rows) -> None:
+    for parallel, sequential in zip(
+        colocated["greedy"], colocated["greedy, sequential"], strict=True
+    ):
+        assert sequential["ids"] == parallel["ids"]
+        assert sequential["injected"] == parallel["injected"]
+
+
+def test_injected_tokens_and_only_they_lack_a_log_prob(colocated: Rows) -> None:
+    for row in colocated["sampled"]:
+        assert [value is None for value in row["logprobs"]] == row["injected"]
+
+
+def test_another_server_is_refused_instead_of_training_untruncated(stock: Server) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
+    rollouts = RemoteRollouts(stock.url, "demo-base", SETTINGS, thinking)
+    with pytest.raises(RemoteFailure, match="start stepgrpo-serve"):
+        rollouts.run(jobs(tokenizer, 1, 1.0))
+
+
+def test_settings_that_requests_cannot_carry_are_refused() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
+    settings = ExitSettings(policy="confidence", mean="minimum")
+    with pytest.raises(InvalidSetting, match=r"rollout\.exit\.mean='minimum'"):
+        RemoteRollouts("http://localhost", "demo-base", settings, thinking)
