@@ -22,7 +22,7 @@ setup: ## Create .venv and install the pinned packages (every target does this f
 serve: setup ## Serve the demo model with early exit on http://localhost:8000
 	.venv/bin/stepgrpo-serve $(MODEL) --served-model-name demo-base --port $(PORT) \
 		--dtype float32 --max-model-len 2048 --enforce-eager --reasoning-parser qwen3 \
-		--exit-policy confidence --exit-calibration $(MODEL)/calibration.json
+		--exit-policy confidence
 
 test: setup ## Run all tests, with branch coverage of the core
 	.venv/bin/pytest --cov

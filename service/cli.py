@@ -90,8 +90,8 @@ def _add_exit_flags(parser: Any) -> None:
         "--exit-calibration",
         type=Path,
         metavar="FILE",
-        help="Lengths of un-exited completions (stepgrpo-train calibrate); without it no "
-        "saved tokens are reported.",
+        help="Lengths of un-exited completions (stepgrpo-train calibrate); default: "
+        "calibration.json in the model's folder. Without it no saved tokens are reported.",
     )
 
 
@@ -109,13 +109,14 @@ def exit_settings(args: argparse.Namespace) -> ExitSettings:
 
 
 def _baseline(args: argparse.Namespace) -> Baseline | None:
-    path: Path | None = args.exit_calibration
+    beside = Path(args.model) / "calibration.json"  # where the trainer puts it
+    path: Path | None = args.exit_calibration or (beside if beside.is_file() else None)
     if path is None:
         return None
     try:
         return parse_baseline(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, InvalidCalibration) as error:
-        raise InvalidCalibration(f"--exit-calibration {path}: {error}") from error
+        raise InvalidCalibration(f"calibration file {path}: {error}") from error
 
 
 def _check_model(args: argparse.Namespace) -> None:

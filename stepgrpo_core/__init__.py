@@ -25,7 +25,7 @@ from stepgrpo_core.events import (
     Tokens,
 )
 from stepgrpo_core.policies import POLICIES, ExitPolicy, ExitReason, ExitSettings, build_policy
-from stepgrpo_core.rewards import REWARDS, step_aware_rewards
+from stepgrpo_core.rewards import REWARDS, Group, Reward, StepAware, build_reward
 from stepgrpo_core.savings import Baseline, Prediction, fit_baseline, parse_baseline
 from stepgrpo_core.segmenter import DEFAULT_MARKERS, LEXICONS, Marker, StepSegmenter, count_steps
 from stepgrpo_core.truncation import ExitController, State
@@ -44,6 +44,7 @@ __all__ = [
     "ExitReason",
     "ExitSettings",
     "Finished",
+    "Group",
     "InvalidCalibration",
     "InvalidGroup",
     "InvalidSetting",
@@ -52,8 +53,10 @@ __all__ = [
     "Prediction",
     "ProbeAnswered",
     "ProtocolViolation",
+    "Reward",
     "StartProbe",
     "State",
+    "StepAware",
     "StepGrpoError",
     "StepSegmenter",
     "ThinkingFormat",
@@ -61,11 +64,11 @@ __all__ = [
     "answer_confidence",
     "answer_text",
     "build_policy",
+    "build_reward",
     "count_steps",
     "ended_or_zero",
     "final_answer",
     "fit_baseline",
     "last_box",
     "parse_baseline",
-    "step_aware_rewards",
 ]

@@ -1,15 +1,68 @@
-"""Rewards of one group of completions.
+"""Rewards: one file each.
 
-How to add one: write a file with a function that takes the group's columns as equally long
-sequences and returns one ``float | None`` per completion (None: could not be scored); state
-source and departures at the top; enter it in `REWARDS`.
+How to add one: write a frozen dataclass whose fields are its constants, with `source`,
+`not_from_paper` and `__call__` (see `Reward`; `per_group` maps a rule over the groups and keeps
+unscored completions out of it), state formula, paper and departures at the top of its file, and
+enter it in `REWARDS`. Configurations take it from there.
 """
 
-from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
-from stepgrpo_core.rewards.step_aware import step_aware_rewards
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.rewards.accuracy import Accuracy
+from stepgrpo_core.rewards.base import Group, Reward, Rewards, per_batch, per_group
+from stepgrpo_core.rewards.grpo_lambda import GrpoLambda
+from stepgrpo_core.rewards.hard_limit import HardLimit
+from stepgrpo_core.rewards.kimi import Kimi
+from stepgrpo_core.rewards.laser import Laser
+from stepgrpo_core.rewards.lp import LengthPenalty
+from stepgrpo_core.rewards.s_grpo import SGrpo
+from stepgrpo_core.rewards.shorterbetter import ShorterBetter
+from stepgrpo_core.rewards.sop import SoftOverlong
+from stepgrpo_core.rewards.step_aware import StepAware
 
-__all__ = ["REWARDS", "step_aware_rewards"]
+__all__ = [
+    "REWARDS",
+    "Accuracy",
+    "Group",
+    "GrpoLambda",
+    "HardLimit",
+    "Kimi",
+    "Laser",
+    "LengthPenalty",
+    "Reward",
+    "Rewards",
+    "SGrpo",
+    "ShorterBetter",
+    "SoftOverlong",
+    "StepAware",
+    "build_reward",
+    "per_batch",
+    "per_group",
+]
 
-REWARDS: dict[str, Callable[..., list[float | None]]] = {"step-aware": step_aware_rewards}
-"""Reward functions by the name that a configuration uses."""
+REWARDS: dict[str, type[Reward]] = {
+    "accuracy": Accuracy,
+    "grpo-lambda": GrpoLambda,
+    "hard-limit": HardLimit,
+    "kimi": Kimi,
+    "laser": Laser,
+    "lp": LengthPenalty,
+    "s-grpo": SGrpo,
+    "shorterbetter": ShorterBetter,
+    "sop": SoftOverlong,
+    "step-aware": StepAware,
+}
+"""Rewards by the name that a configuration uses."""
+
+
+def build_reward(name: str, /, **constants: Any) -> Reward:
+    """The named reward; raises InvalidSetting for a name, constant or value it does not know."""
+    if name not in REWARDS:
+        raise InvalidSetting("reward", name, f"use one of {', '.join(REWARDS)}")
+    known = [field.name for field in fields(REWARDS[name])]
+    for constant in constants.keys() - known:
+        remedy = f"{name} takes {', '.join(known) or 'no constants'}"
+        raise InvalidSetting(constant, constants[constant], remedy)
+    return REWARDS[name](**constants)

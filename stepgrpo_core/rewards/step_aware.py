@@ -1,9 +1,9 @@
-"""The step-aware relative reward of Step-GRPO (arXiv 2604.16890).
+"""`step-aware`: the step-aware relative reward of Step-GRPO (arXiv 2604.16890).
 
-    R_i = alpha * acc_i * (1 - beta * tanh((k_i - mu) / mu)) + (1 - alpha) * fmt_i
+    R = alpha * acc * (1 - beta * tanh((k - mu) / mu)) + (1 - alpha) * fmt
 
 with k the number of steps and mu the mean k of the *correct* completions of the group. With no
-correct completion the efficiency factor is 1 (and every acc_i is 0).
+correct completion the efficiency factor is 1 (and every acc is 0).
 
 Ablations: ``baseline="all"`` takes mu over every scored completion; ``beta=0`` pays no steps.
 
@@ -12,80 +12,48 @@ Departures: alpha is 0.9 as in the authors' code; the paper as noted has 0.1.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from itertools import compress
+from typing import ClassVar, Literal
 
-from stepgrpo_core.errors import InvalidGroup, InvalidSetting
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
 
-__all__ = ["Baseline", "step_aware_rewards"]
-
-Baseline = Literal["correct", "all"]
-
-
-def step_aware_rewards(
-    correct: Sequence[bool | None],
-    formatted: Sequence[bool],
-    steps: Sequence[int],
-    *,
-    alpha: float = 0.9,
-    beta: float = 0.5,
-    baseline: Baseline = "correct",
-) -> list[float | None]:
-    """Rewards of one group of completions of the same prompt, in order.
-
-    All three have shape (G,): `correct` is None for a completion that could not be scored
-    (it gets None and counts nowhere), `formatted` says that a box exists, `steps` are the k
-    of `count_steps`, at least 1. `alpha` and `beta` lie in [0, 1].
-
-    Raises InvalidGroup for an empty group, lengths that differ or steps below 1, and
-    InvalidSetting for alpha, beta or baseline outside their range.
-    """
-    _check_settings(alpha, beta, baseline)
-    _check_group(correct, formatted, steps)
-    mu = _mean_steps(correct, steps, baseline)
-    return [
-        None
-        if acc is None
-        else alpha * acc * _efficiency(k, mu, beta) + (1 - alpha) * bool(has_box)
-        for acc, has_box, k in zip(correct, formatted, steps, strict=True)
-    ]
+__all__ = ["StepAware"]
 
 
-def _efficiency(k: int, mu: float | None, beta: float) -> float:
-    return 1.0 if mu is None else 1 - beta * math.tanh((k - mu) / mu)
+@dataclass(frozen=True, slots=True)
+class StepAware:
+    """Correctness weighed by steps relative to the group's correct ones, plus format."""
 
+    alpha: float = 0.9
+    """Weight of correctness; 1 - alpha is the format's, in [0, 1]."""
+    beta: float = 0.5
+    """Largest share of the correctness that steps give or take, in [0, 1]."""
+    baseline: Literal["correct", "all"] = "correct"
+    """Whose mean number of steps is mu: the correct completions' or everyone's."""
 
-def _mean_steps(
-    correct: Sequence[bool | None], steps: Sequence[int], baseline: Baseline
-) -> float | None:
-    counted = [
-        k
-        for acc, k in zip(correct, steps, strict=True)
-        if acc is not None and (acc or baseline == "all")
-    ]
-    return math.fsum(counted) / len(counted) if counted else None
+    source: ClassVar[str] = "Step-GRPO (arXiv 2604.16890)"
+    not_from_paper: ClassVar[tuple[str, ...]] = ("alpha",)
 
+    def __post_init__(self) -> None:
+        check_range("alpha", self.alpha, 0, 1)
+        check_range("beta", self.beta, 0, 1)
+        if self.baseline not in ("correct", "all"):
+            raise InvalidSetting("baseline", self.baseline, "use 'correct' or 'all'")
 
-def _check_settings(alpha: float, beta: float, baseline: str) -> None:
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not 0 <= value <= 1:  # also refuses NaN
-            raise InvalidSetting(name, value, "use a number from 0 to 1")
-    if baseline not in ("correct", "all"):
-        raise InvalidSetting("baseline", baseline, "use 'correct' or 'all'")
+    def __call__(self, groups: Sequence[Group]) -> Rewards:
+        """Rewards of each group by itself."""
+        return per_group(groups, self._pay)
 
+    def _pay(self, group: Group) -> list[float]:
+        everyone = self.baseline == "all"
+        counted = group.steps if everyone else list(compress(group.steps, group.correct))
+        mu = mean(counted) if counted else None
+        return [
+            self.alpha * bool(acc) * self._efficiency(k, mu) + (1 - self.alpha) * bool(box)
+            for acc, box, k in zip(group.correct, group.formatted, group.steps, strict=True)
+        ]
 
-def _check_group(
-    correct: Sequence[bool | None], formatted: Sequence[bool], steps: Sequence[int]
-) -> None:
-    sizes = (len(correct), len(formatted), len(steps))
-    if len(set(sizes)) > 1:
-        raise InvalidGroup(
-            "correct, formatted and steps must describe the same completions, "
-            f"but have {sizes[0]}, {sizes[1]} and {sizes[2]} entries"
-        )
-    if not correct:
-        raise InvalidGroup("the group is empty; pass at least one completion")
-    for index, (acc, k) in enumerate(zip(correct, steps, strict=True)):
-        if acc is not None and acc not in (0, 1):
-            raise InvalidGroup(f"correct[{index}]={acc!r} is not True, False or None")
-        if not (math.isfinite(k) and k >= 1):
-            raise InvalidGroup(f"steps[{index}]={k!r} is not a count of at least 1")
+    def _efficiency(self, k: int, mu: float | None) -> float:
+        return 1.0 if mu is None else 1 - self.beta * math.tanh((k - mu) / mu)

@@ -1,108 +1,188 @@
-"""The step-aware relative reward against values worked out by hand."""
+"""What holds for every reward, the registry, and the columns they are given."""
 
+import dataclasses
+import inspect
 import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_core import REWARDS, InvalidGroup, InvalidSetting, count_steps, step_aware_rewards
-from tests.cases import STEP_CASES
+from stepgrpo_core import REWARDS, Group, InvalidGroup, InvalidSetting, build_reward
+from stepgrpo_core.rewards import Rewards, per_batch, per_group
+from tests.groups import group, groups
+
+every_reward = pytest.mark.parametrize("name", REWARDS)
+BATCHES = st.lists(groups(), max_size=5)
 
 
-def test_by_hand() -> None:
-    # mu = (2 + 4) / 2 = 3 over the correct ones; the wrong one's k of 9 does not count.
-    rewards = step_aware_rewards([True, True, False], [True, False, True], [2, 4, 9])
-    expected = [
-        0.9 * (1 - 0.5 * math.tanh(-1 / 3)) + 0.1,
-        0.9 * (1 - 0.5 * math.tanh(1 / 3)),
-        0.1,
-    ]
-    assert rewards == pytest.approx(expected)
+def rearranged(source: Group, order: Sequence[int]) -> Group:
+    columns = dataclasses.astuple(source)
+    return Group(*([column[index] for index in order] for column in columns))
 
 
-def test_the_baseline_is_the_mean_of_the_correct_ones_only() -> None:
-    alone = step_aware_rewards([True, True], [True, True], [2, 4])
-    with_wrong = step_aware_rewards([True, True, False], [True] * 3, [2, 4, 100])
-    assert with_wrong[:2] == alone
-    over_all = step_aware_rewards([True, True, False], [True] * 3, [2, 4, 100], baseline="all")
-    assert over_all[0] == pytest.approx(
-        0.9 * (1 - 0.5 * math.tanh((2 - 106 / 3) / (106 / 3))) + 0.1
-    )
+@every_reward
+@given(batch=BATCHES)
+def test_each_completion_gets_one_reward_and_each_unscored_one_none(name, batch) -> None:
+    rewards = build_reward(name)(batch)
+    for each, row in zip(batch, rewards, strict=True):
+        assert [reward is None for reward in row] == [acc is None for acc in each.correct]
+        assert all(reward is None or math.isfinite(reward) for reward in row)
 
 
-def test_no_correct_completion_leaves_the_format_reward() -> None:
-    assert step_aware_rewards([False, False], [True, False], [1, 9]) == pytest.approx([0.1, 0.0])
+def with_unscored(source: Group, place: int, tokens: int) -> Group:
+    extra = ([None], [False], [99], [tokens], [False])
+    pairs = zip(dataclasses.astuple(source), extra, strict=True)
+    return Group(*([*column[:place], *new, *column[place:]] for column, new in pairs))
 
 
-def test_without_step_reward_only_correctness_and_format_pay() -> None:
-    assert step_aware_rewards([True, True], [True, True], [1, 9], beta=0) == pytest.approx([1, 1])
+@every_reward
+@given(batch=BATCHES, data=st.data())
+def test_an_unscored_completion_changes_nobody_elses_reward(name, batch, data) -> None:
+    reward = build_reward(name)
+    places = [data.draw(st.integers(0, len(each.correct))) for each in batch]
+    tokens = data.draw(st.sampled_from([0, 1_000_000]))
+    more = [with_unscored(each, p, tokens) for each, p in zip(batch, places, strict=True)]
+    expected = [[*r[:p], None, *r[p:]] for r, p in zip(reward(batch), places, strict=True)]
+    assert reward([group("??"), *more]) == [[None, None], *expected]
 
 
-def test_an_unscored_completion_gets_none_and_counts_nowhere() -> None:
-    rewards = step_aware_rewards([True, None, True], [True] * 3, [2, 50, 4], baseline="all")
-    assert rewards[1] is None
-    assert rewards[::2] == step_aware_rewards([True, True], [True, True], [2, 4])
-    assert step_aware_rewards([None], [False], [1]) == [None]
+@every_reward
+@given(batch=BATCHES, data=st.data())
+def test_the_order_within_a_group_says_nothing(name, batch, data) -> None:
+    reward = build_reward(name)
+    orders = [data.draw(st.permutations(range(len(each.correct)))) for each in batch]
+    mixed = reward([rearranged(each, o) for each, o in zip(batch, orders, strict=True)])
+    rows = zip(reward(batch), orders, strict=True)
+    assert mixed == [[row[index] for index in order] for row, order in rows]
 
 
-def test_groups_do_not_see_each_other() -> None:
-    first = ([True, False], [True, True], [2, 3])
-    second = ([True, True], [True, True], [7, 9])
-    assert [step_aware_rewards(*g) for g in (first, second)] == [
-        step_aware_rewards(*g) for g in (first, second)
-    ]
-    assert step_aware_rewards(*first) != step_aware_rewards(*second)
+@pytest.mark.parametrize("name", [name for name in REWARDS if name != "grpo-lambda"])
+@given(batch=BATCHES)
+def test_groups_do_not_see_each_other(name, batch) -> None:
+    reward = build_reward(name)
+    assert reward(batch) == [reward([each])[0] for each in batch]
 
 
-@pytest.mark.parametrize("case", STEP_CASES, ids=lambda case: repr(case.text))
-def test_the_segmenters_count_is_the_rewards_k(case) -> None:
-    k = count_steps(case.text, case.markers)
-    assert step_aware_rewards([True], [True], [k]) == pytest.approx([1.0])  # k is mu
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([True, False, None]), st.booleans(), st.integers(1, 500)),
-        min_size=1,
-        max_size=8,
-    ),
-    st.floats(0, 1),
-    st.floats(0, 1),
+# Not hard-limit and sop, where a cut correct one gets 0, and not shorterbetter (its own test).
+@pytest.mark.parametrize(
+    "name", ["accuracy", "grpo-lambda", "kimi", "laser", "lp", "s-grpo", "step-aware"]
 )
-def test_fewer_steps_never_pay_less_and_all_is_bounded(group, alpha, beta) -> None:
-    correct, formatted, steps = (list(column) for column in zip(*group, strict=True))
-    rewards = step_aware_rewards(correct, formatted, steps, alpha=alpha, beta=beta)
-    assert all((r is None) == (acc is None) for r, acc in zip(rewards, correct, strict=True))
-    assert all(r is None or 0 <= r <= alpha * (1 + beta) + 1 for r in rewards)
-    right = [
-        (k, r)
-        for k, r, acc, box in zip(steps, rewards, correct, formatted, strict=True)
-        if acc and box
-    ]
-    assert all(r >= s for k, r in right for m, s in right if k < m)
+@given(batch=st.lists(groups(letters="+-"), max_size=4))
+def test_correct_always_beats_wrong(name, batch) -> None:
+    for each, row in zip(batch, build_reward(name)(batch), strict=True):
+        right = [reward for acc, reward in zip(each.correct, row, strict=True) if acc]
+        wrong = [reward for acc, reward in zip(each.correct, row, strict=True) if not acc]
+        assert not right or not wrong or min(right) > max(wrong)
+
+
+# Not hard-limit, where the cut one of two gets 0, and not step-aware, which counts steps.
+@pytest.mark.parametrize("name", [n for n in REWARDS if n not in {"hard-limit", "step-aware"}])
+@given(batch=st.lists(groups(letters="+"), max_size=4))
+def test_of_two_correct_completions_the_shorter_never_gets_less(name, batch) -> None:
+    for each, row in zip(batch, build_reward(name)(batch), strict=True):
+        by_length = [reward for _, reward in sorted(zip(each.tokens, row, strict=True))]
+        assert by_length == sorted(row, reverse=True)  # so equal lengths get equal rewards
+
+
+@every_reward
+def test_each_names_its_paper_and_describes_its_constants(name) -> None:
+    kind = REWARDS[name]
+    constants = {field.name for field in dataclasses.fields(kind)}
+    assert re.search(r"arXiv \d{4}\.\d{5}", kind.source)
+    assert set(kind.not_from_paper) <= constants
+    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(kind))
+    described = re.findall(r"^    (\w+): .*\n    \"\"\"", inspect.getsource(kind), re.MULTILINE)
+    assert set(described) == constants
+
+
+@dataclass(frozen=True, slots=True)
+class Shortest:
+    """1 for the shortest correct completion of the group."""
+
+    bonus: float = 1.0
+    """What it pays."""
+
+    source: ClassVar[str] = "an example (arXiv 0000.00000)"
+    not_from_paper: ClassVar[tuple[str, ...]] = ("bonus",)
+
+    def __call__(self, batch: Sequence[Group]) -> Rewards:
+        return per_group(batch, self._pay)
+
+    def _pay(self, each: Group) -> list[float]:
+        best = min(length for acc, length in zip(each.correct, each.tokens, strict=True) if acc)
+        return [self.bonus * (length == best) for length in each.tokens]
+
+
+def test_one_is_added_as_the_package_says(monkeypatch) -> None:
+    monkeypatch.setitem(REWARDS, "shortest", Shortest)
+    reward = build_reward("shortest", bonus=2.0)
+    assert reward([group("+?+", tokens=[9, 1, 8])]) == [[0.0, None, 2.0]]
+
+
+def test_unknown_names_and_constants_name_the_known_ones() -> None:
+    with pytest.raises(InvalidSetting, match=r"reward='step_aware'.*lp, .*step-aware"):
+        build_reward("step_aware")
+    with pytest.raises(InvalidSetting, match=r"gamma=1.*step-aware takes alpha, beta, baseline"):
+        build_reward("step-aware", gamma=1)
+    with pytest.raises(InvalidSetting, match=r"alpha=1.*accuracy takes no constants"):
+        build_reward("accuracy", alpha=1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "constant", "value"),
     [
-        (([], [], []), "empty"),
-        (([True], [True], [1, 2]), "have 1, 1 and 2 entries"),
-        (([True], [True], [0]), r"steps\[0\]=0"),
-        (([True], [True], [math.nan]), r"steps\[0\]=nan"),
-        (([True, 0.5], [True] * 2, [1, 1]), r"correct\[1\]=0.5"),
+        ("step-aware", "alpha", 1.1),
+        ("step-aware", "beta", math.nan),
+        ("step-aware", "baseline", "wrong"),
+        ("lp", "alpha", -0.1),
+        ("lp", "alpha", "0.1"),
+        ("sop", "limit", 0),
+        ("sop", "ramp", 0),
+        ("sop", "ramp", 20_481),
+        ("grpo-lambda", "top_fraction", 1.1),
+        ("grpo-lambda", "alpha", 2),
+        ("kimi", "weight", 1.5),
+        ("shorterbetter", "alpha", -1),
+        ("shorterbetter", "beta", math.inf),
+        ("laser", "alpha", -1),
+        ("laser", "target", 0),
+        ("hard-limit", "limit", 0),
+        ("s-grpo", "decay", 1.1),
     ],
 )
-def test_what_is_not_one_group_is_refused(arguments, message) -> None:
+def test_constants_out_of_range_name_key_value_and_remedy(name, constant, value) -> None:
+    with pytest.raises(InvalidSetting, match=f"{constant}=.*use ") as caught:
+        build_reward(name, **{constant: value})
+    assert (caught.value.name, caught.value.value) == (constant, pytest.approx(value, nan_ok=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"correct": [True, 0.5]}, r"correct\[1\]=0.5 is not True, False or None"),
+        ({"formatted": [True, None]}, r"formatted\[1\]=None is not True or False"),
+        ({"finished": ["no", True]}, r"finished\[0\]='no' is not True or False"),
+        ({"steps": [1, 0]}, r"steps\[1\]=0 is not a count of at least 1"),
+        ({"steps": [math.nan, 1]}, r"steps\[0\]=nan"),
+        ({"tokens": [-1, 1]}, r"tokens\[0\]=-1 is not a count of at least 0"),
+        ({"tokens": [1.5, 1]}, r"tokens\[0\]=1.5"),
+        ({"steps": [1, 2, 3]}, "different lengths .*correct 2, formatted 2, steps 3"),
+        ({field.name: [] for field in dataclasses.fields(Group)}, "empty"),
+    ],
+)
+def test_what_is_not_one_group_is_refused(change, message) -> None:
+    columns = dataclasses.asdict(group("+-")) | change
     with pytest.raises(InvalidGroup, match=message):
-        step_aware_rewards(*arguments)
+        Group(**columns)
 
 
-@pytest.mark.parametrize("setting", [{"alpha": 1.1}, {"beta": math.nan}, {"baseline": "wrong"}])
-def test_settings_out_of_range_are_refused(setting) -> None:
-    with pytest.raises(InvalidSetting, match=next(iter(setting))):
-        step_aware_rewards([True], [True], [1], **setting)
-
-
-def test_the_registry_names_it() -> None:
-    assert REWARDS["step-aware"] is step_aware_rewards
+def test_a_rule_that_loses_a_completion_or_a_group_is_caught() -> None:
+    with pytest.raises(AssertionError, match="one reward for each"):
+        per_group([group("+-")], lambda _: [1.0])
+    with pytest.raises(ValueError, match="shorter"):
+        per_batch([group("+-")], lambda _: [])

@@ -1,0 +1,120 @@
+"""What a reward is, what it sees, and what all of them share."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import Field, dataclass, fields
+from numbers import Integral
+from typing import Any, ClassVar, Protocol
+
+from stepgrpo_core.errors import InvalidGroup, InvalidSetting
+
+__all__ = ["Group", "Reward", "Rewards", "check_range", "mean", "per_batch", "per_group"]
+
+Rewards = list[list[float | None]]
+"""One list per group, one reward per completion; None where it could not be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completions of one prompt as columns, each of shape (G,).
+
+    Raises InvalidGroup when the columns differ in length, are empty or hold impossible values.
+    """
+
+    correct: Sequence[bool | None]
+    """The answer is right; None when that could not be found out."""
+    formatted: Sequence[bool]
+    """A box exists."""
+    steps: Sequence[int]
+    """k of `count_steps`, at least 1."""
+    tokens: Sequence[int]
+    """L, completion tokens."""
+    finished: Sequence[bool]
+    """False when the token limit cut it."""
+
+    def __post_init__(self) -> None:
+        sizes = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        if len(set(sizes.values())) > 1:
+            entries = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise InvalidGroup(
+                f"the columns have different lengths ({entries}); "
+                "pass one entry per completion in each"
+            )
+        if not self.correct:
+            raise InvalidGroup("the group is empty; pass at least one completion")
+        _check_column("correct", self.correct, lambda v: v in (0, 1, None), "True, False or None")
+        _check_column("formatted", self.formatted, lambda v: v in (0, 1), "True or False")
+        _check_column("finished", self.finished, lambda v: v in (0, 1), "True or False")
+        _check_column("steps", self.steps, lambda v: _count(v, 1), "a count of at least 1")
+        _check_column("tokens", self.tokens, lambda v: _count(v, 0), "a count of at least 0")
+
+
+class Reward(Protocol):
+    """Scores a batch. Implementations are frozen dataclasses whose fields are their constants."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    source: ClassVar[str]
+    """The paper, in one line."""
+    not_from_paper: ClassVar[tuple[str, ...]]
+    """Constants whose default is not the paper's."""
+
+    def __call__(self, groups: Sequence[Group]) -> Rewards:
+        """Rewards of every group of the whole batch, over all ranks, in order."""
+
+
+def per_group(groups: Sequence[Group], rule: Callable[[Group], list[float]]) -> Rewards:
+    """`per_batch` for a rule that looks at one group at a time."""
+    return per_batch(groups, lambda scored: [rule(group) for group in scored])
+
+
+def per_batch(
+    groups: Sequence[Group], rule: Callable[[Sequence[Group]], list[list[float]]]
+) -> Rewards:
+    """Rewards by `rule`, which never sees an unscored completion, so none can count anywhere.
+
+    The rule gets the groups without them (a group of which nothing is left is missing) and
+    returns one reward per completion that it got.
+    """
+    kept = [index for index, group in enumerate(groups) if set(group.correct) != {None}]
+    rewards = dict(zip(kept, rule([_scored(groups[index]) for index in kept]), strict=True))
+    return [_restored(group, rewards.get(index, [])) for index, group in enumerate(groups)]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean of at least one value."""
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raises InvalidSetting unless `value` is finite and lies in [low, high]."""
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if not (number and low <= value <= high):
+        upto = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
+        raise InvalidSetting(name, value, f"use a number {upto}")
+
+
+def _scored(group: Group) -> Group:
+    """The group without its unscored completions."""
+    places = [index for index, acc in enumerate(group.correct) if acc is not None]
+    columns = (getattr(group, field.name) for field in fields(group))
+    return Group(*([column[index] for index in places] for column in columns))
+
+
+def _restored(group: Group, rewards: Sequence[float]) -> list[float | None]:
+    """The rewards at the places of the scored completions, None at the others."""
+    assert len(rewards) == sum(acc is not None for acc in group.correct), "one reward for each"
+    left = iter(rewards)
+    return [None if acc is None else next(left) for acc in group.correct]
+
+
+def _check_column(
+    name: str, column: Sequence[Any], valid: Callable[[Any], bool], wanted: str
+) -> None:
+    for index, value in enumerate(column):
+        if not valid(value):
+            raise InvalidGroup(f"{name}[{index}]={value!r} is not {wanted}")
+
+
+def _count(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least

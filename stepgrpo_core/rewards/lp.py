@@ -1,0 +1,53 @@
+"""`lp`: the relative length penalty of Arora and Zanette (arXiv 2502.04463).
+
+    R = 1 - alpha * sigmoid((L - mean) / std) when correct, else 0
+
+with mean and std over the tokens of the *correct* completions of the prompt. One correct
+completion, or correct ones of equal length, have no spread: they get z = 0, so 1 - alpha / 2.
+
+The std is the population's (divided by n). The paper uses alpha from 0.05 to 0.4; which one
+Step-GRPO's tables used was not found.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import ClassVar
+
+from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
+
+__all__ = ["LengthPenalty", "length_penalised"]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPenalty:
+    """Correct completions pay for being longer than the group's other correct ones."""
+
+    alpha: float = 0.1
+    """Largest penalty, in [0, 1]; the paper: 0.05 to 0.4."""
+
+    source: ClassVar[str] = "LP, Arora and Zanette (arXiv 2502.04463)"
+    not_from_paper: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        check_range("alpha", self.alpha, 0, 1)
+
+    def __call__(self, groups: Sequence[Group]) -> Rewards:
+        """Rewards of each group by itself."""
+        return per_group(groups, lambda group: length_penalised(group, self.alpha))
+
+
+def length_penalised(group: Group, alpha: float) -> list[float]:
+    """(G,) rewards of one group of scored completions."""
+    lengths = list(compress(group.tokens, group.correct))
+    middle = mean(lengths) if lengths else 0.0
+    std = math.sqrt(mean((length - middle) ** 2 for length in lengths)) if lengths else 0.0
+    return [
+        1 - alpha * _sigmoid((length - middle) / std if std else 0.0) if acc else 0.0
+        for acc, length in zip(group.correct, group.tokens, strict=True)
+    ]
+
+
+def _sigmoid(z: float) -> float:
+    return (1 + math.tanh(z / 2)) / 2  # no overflow, unlike 1 / (1 + exp(-z))

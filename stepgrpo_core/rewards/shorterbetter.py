@@ -1,0 +1,47 @@
+"""`shorterbetter`: nearness to the sample optimal length, ShorterBetter (arXiv 2504.21370).
+
+    R = alpha * acc - beta * |L - L_sol|
+
+with L_sol the tokens of the shortest correct completion of the group, or the mean of all when
+none is correct.
+
+With the defaults 500 tokens weigh as much as being right: a long correct completion can get less
+than a wrong one of the right length. The paper's later versions also report alpha 1 and 2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import ClassVar
+
+from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
+
+__all__ = ["ShorterBetter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShorterBetter:
+    """Correctness less the distance to the shortest correct completion."""
+
+    alpha: float = 0.5
+    """What a correct answer pays, 0 or more."""
+    beta: float = 0.001
+    """What each token of distance takes, 0 or more."""
+
+    source: ClassVar[str] = "ShorterBetter (arXiv 2504.21370)"
+    not_from_paper: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        check_range("alpha", self.alpha, 0)
+        check_range("beta", self.beta, 0)
+
+    def __call__(self, groups: Sequence[Group]) -> Rewards:
+        """Rewards of each group by itself."""
+        return per_group(groups, self._pay)
+
+    def _pay(self, group: Group) -> list[float]:
+        optimum = min(compress(group.tokens, group.correct), default=mean(group.tokens))
+        return [
+            self.alpha * bool(acc) - self.beta * abs(length - optimum)
+            for acc, length in zip(group.correct, group.tokens, strict=True)
+        ]

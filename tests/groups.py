@@ -1,0 +1,45 @@
+"""Groups of completions for tests of rewards, written short or drawn at random."""
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from stepgrpo_core import Group
+
+OUTCOMES = {"+": True, "-": False, "?": None}
+
+
+def group(
+    correct: str,
+    *,
+    tokens: Sequence[int] = (),
+    steps: Sequence[int] = (),
+    formatted: Sequence[bool] = (),
+    finished: Sequence[bool] = (),
+) -> Group:
+    """One letter per completion: + correct, - wrong, ? could not be scored."""
+    size = len(correct)
+    return Group(
+        correct=[OUTCOMES[letter] for letter in correct],
+        formatted=formatted or [True] * size,
+        steps=steps or [1] * size,
+        tokens=tokens or [100] * size,
+        finished=finished or [True] * size,
+    )
+
+
+@st.composite
+def groups(draw: st.DrawFn, *, letters: str = "+-?") -> Group:
+    """One to eight completions; few different lengths, so that ties occur."""
+    correct = draw(st.text(letters, min_size=1, max_size=8))
+
+    def column(values):
+        return draw(st.lists(values, min_size=len(correct), max_size=len(correct)))
+
+    return group(
+        correct,
+        tokens=column(st.sampled_from([0, 1, 50, 500, 4_000, 4_096, 4_097, 18_000, 30_000])),
+        steps=column(st.integers(1, 40)),
+        formatted=column(st.booleans()),
+        finished=column(st.booleans()),
+    )
