@@ -1,9 +1,12 @@
-"""`stepgrpo-train demo|calibrate`."""
+"""`stepgrpo-train grpo|sft|demo|calibrate`."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from training.config import RunConfig, dump_config, load_config, preset_names
 
 __all__ = ["build_parser", "main"]
 
@@ -16,7 +19,9 @@ def main() -> None:
     args = build_parser().parse_args()
     try:
         args.run(args)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if type(error) is RuntimeError:
+            raise  # nobody's message: a bug, or torch's; show where
         sys.exit(f"stepgrpo-train: {error}")
 
 
@@ -24,9 +29,60 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their flags."""
     parser = argparse.ArgumentParser(prog="stepgrpo-train", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(
+        commands,
+        "grpo",
+        _grpo,
+        summary="train by GRPO: Step-GRPO, its ablations and the other rewards",
+        description="Train a model by GRPO with truncated rollouts and the configured reward. "
+        "A signal saves and stops; --resume goes on, with the losses the run would have had.",
+    )
+    _add_run(
+        commands,
+        "sft",
+        _sft,
+        summary="DEER+SFT: sample with exits, keep the short correct ones, fine-tune",
+        description="Sample completions with exits, keep the shortest correct ones, and "
+        "fine-tune on them. --resume goes on where a stopped run was.",
+    )
     _add_demo(commands)
     _add_calibrate(commands)
     return parser
+
+
+def _add_run(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    start: Callable[..., None],
+    summary: str,
+    description: str,
+) -> None:
+    example = f"stepgrpo-train {name} --config qwen3-8b --config methods/lp trl.max_steps=50"
+    command = commands.add_parser(
+        name,
+        epilog=f"Presets: {', '.join(preset_names())}. Several lie over each other, the later "
+        f"above: {example}. All settings: --print-config.",
+        help=summary,
+        description=description,
+    )
+    command.add_argument(
+        "--config",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="preset or YAML file; repeat to lay one over another",
+    )
+    command.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="such as rollout.exit.threshold=0.9"
+    )
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    command.add_argument(
+        "--dry-run", action="store_true", help="check everything, explain the run, train nothing"
+    )
+    command.add_argument(
+        "--print-config", action="store_true", help="print the whole configuration and stop"
+    )
+    command.set_defaults(run=_train, start=start)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,6 +123,34 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     calibrate.set_defaults(run=_calibrate)
 
 
+def _train(args: argparse.Namespace) -> None:
+    config = load_config(args.config, args.overrides)
+    if args.print_config:
+        print(dump_config(config), end="")
+    elif args.dry_run:
+        from training.dryrun import explain  # noqa: PLC0415 - torch and TRL load slowly
+
+        explain(config)
+    else:
+        args.start(config, resume=args.resume)
+
+
+def _grpo(config: RunConfig, *, resume: bool) -> None:
+    from training.trainer import train  # noqa: PLC0415 - torch and TRL load slowly
+
+    if config.sft:
+        raise ValueError("the configuration has an `sft` section: run stepgrpo-train sft")
+    train(config, resume=resume)
+
+
+def _sft(config: RunConfig, *, resume: bool) -> None:
+    from training.sft import run_sft  # noqa: PLC0415 - torch and TRL load slowly
+
+    if not config.sft:
+        raise ValueError("the configuration has no `sft` section: add --config methods/deer-sft")
+    run_sft(config, resume=resume)
+
+
 def _demo(args: argparse.Namespace) -> None:
     from training.demo.pipeline import run_demo  # noqa: PLC0415 - torch and vLLM load slowly
 
@@ -90,7 +174,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
-    engine = Engine(args.model, dtype=args.dtype, max_model_len=args.max_tokens + 512)
+    engine = Engine.load(args.model, dtype=args.dtype, max_model_len=args.max_tokens + 512)
     baseline = calibrate(
         engine, Path(args.model).name, messages, samples=args.samples, params=params
     )

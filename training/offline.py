@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
 from vllm import LLM, SamplingParams
 
 from stepgrpo_core import (
@@ -20,11 +19,10 @@ from stepgrpo_core import (
     Outcome,
     ProbeAnswered,
     StartProbe,
-    ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.answers import THINK_END, THINK_START
 from stepgrpo_core.policies import Question, Trial
+from training.engines import format_of
 
 __all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
 
@@ -61,22 +59,26 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(
-        self, model: str, *, dtype: str = "auto", max_model_len: int = 1024, seed: int = 0
-    ) -> None:
-        self.llm = LLM(
-            model=model,
-            dtype=dtype,  # auto makes bfloat16 of float32 weights
-            enforce_eager=True,
-            max_model_len=max_model_len,
-            enable_prefix_caching=True,
-            seed=seed,
-        )
-        self.tokenizer: Any = self.llm.get_tokenizer()
-        core = self.tokenizer.backend_tokenizer
-        closing = tuple(self._encode(ExitSettings().closing_text))
-        self.thinking = ThinkingFormat(
-            core.token_to_id(THINK_START), core.token_to_id(THINK_END), closing
+    def __init__(self, llm: LLM) -> None:
+        self.llm = llm
+        self.tokenizer: Any = llm.get_tokenizer()
+        self.form = format_of(self.tokenizer, ExitSettings().closing_text)
+        self.thinking = self.form.thinking
+
+    @classmethod
+    def load(
+        cls, model: str, *, dtype: str = "auto", max_model_len: int = 1024, seed: int = 0
+    ) -> "Engine":
+        """Start vLLM for `model`."""
+        return cls(
+            LLM(
+                model=model,
+                dtype=dtype,  # auto makes bfloat16 of float32 weights
+                enforce_eager=True,
+                max_model_len=max_model_len,
+                enable_prefix_caching=True,
+                seed=seed,
+            )
         )
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
@@ -84,7 +86,7 @@ class Engine:
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
         )
-        return tuple(self._encode(text))
+        return tuple(self.form.encode(text))
 
     def generate(
         self, prompts: Sequence[tuple[int, ...]], params: SamplingParams
@@ -113,7 +115,7 @@ class Engine:
         self, generations: Sequence[Generation], positions: Sequence[int], question: Question
     ) -> list[ProbeReading]:
         """A trial answer after `positions[i]` tokens of `generations[i]`, for all i at once."""
-        induced = self._encode(question.text)
+        induced = self.form.encode(question.text)
         outputs = self._run(
             [
                 (*each.prompt_ids, *each.ids[:position], *induced)
@@ -138,10 +140,6 @@ class Engine:
         outputs: list[Any] = self.llm.generate(inputs, params)
         return outputs
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
     def _trial(self, completion: Any) -> Trial:
         ids = tuple(completion.token_ids)
         logprobs = tuple(
@@ -149,16 +147,12 @@ class Engine:
         )
         return Trial(ids, logprobs, ended=ids[-1:] == (self.thinking.end_id,))
 
-    def _texts(self, generation: Generation) -> list[str]:
-        stream = DecodeStream(ids=list(generation.prompt_ids), skip_special_tokens=True)
-        core = self.tokenizer.backend_tokenizer
-        return [stream.step(core, token) or "" for token in generation.ids]
-
     def _start(
         self, generation: Generation, settings: ExitSettings, params: SamplingParams
     ) -> "_Run":
         controller = ExitController(settings, self.thinking, max_tokens=params.max_tokens)
-        tokens = Tokens(generation.ids, self._texts(generation))
+        texts = self.form.texts_after(generation.prompt_ids)(generation.ids)
+        tokens = Tokens(generation.ids, texts)
         commands = [c for c in controller.receive(tokens) if isinstance(c, StartProbe)]
         controller.receive(Finished("eos" if generation.ended else "length"))
         return _Run(generation, controller, commands)

@@ -38,7 +38,7 @@ def run_demo(output: Path, *, seed: int, steps: int | None, problems: int) -> No
     results = output / "measurements.json"
     calibration = model / "calibration.json"
     if not results.exists() or not calibration.exists():
-        engine = Engine(str(model), dtype="float32")
+        engine = Engine.load(str(model), dtype="float32")
         if not results.exists():
             _step(f"Measuring on {problems} unseen problems")
             _write(results, measure(engine, problems=problems, seed=seed))

@@ -1,0 +1,1 @@
+"""Shipped presets, and how YAML files become one mapping (`training.configs.layers`)."""

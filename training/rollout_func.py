@@ -1,0 +1,140 @@
+"""The rollout function of `trl.GRPOTrainer` (TRL 1.16): truncated, plain or serial.
+
+TRL hands over the prompts of this rank, each repeated for every completion of its group, and
+wants one completion per entry back, in order. It calls this in evaluation too, where nothing is
+ever truncated. Every completion has a seed of its own, drawn from the run's seed, the step and
+its place, so a resumed run makes the rollouts that the killed one would have made.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.thinking import opens_in_thinking
+from training.config import RunConfig
+from training.engines import VllmEngine
+from training.remote import RemoteRollouts
+from training.rollout import Format, Job, Rollout, Sampling, run_rollouts
+from training.serial import serial_rollouts
+
+__all__ = ["Counters", "RolloutFailed", "RolloutFunction", "row_seed"]
+
+Run = Callable[[Sequence[Job], ExitSettings], list[Rollout]]
+
+
+class RolloutFailed(RuntimeError):
+    """vLLM failed while it generated."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals over the run; they are kept in checkpoints."""
+
+    rollouts: int = 0
+    completion_tokens: int = 0
+    probe_tokens: int = 0
+    discarded_tokens: int = 0
+
+    def add(self, rollouts: Sequence[Rollout]) -> None:
+        """Count a batch."""
+        self.rollouts += len(rollouts)
+        self.completion_tokens += sum(len(each.ids) for each in rollouts)
+        self.probe_tokens += sum(each.probe_tokens for each in rollouts)
+        self.discarded_tokens += sum(each.discarded_tokens for each in rollouts)
+
+
+class RolloutFunction:
+    """Makes the completions of a batch."""
+
+    def __init__(self, config: RunConfig, tokenizer: Any, form: Format) -> None:
+        self.counters = Counters()
+        self._config, self._tokenizer, self._form = config, tokenizer, form
+
+    def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
+        """TRL's columns, and `rollout` and `group_size` for the reward."""
+        training = trainer.model.training
+        size = trainer.num_generations if training else trainer.num_generations_eval
+        jobs = self._jobs(prompts, trainer, training=training)
+        try:
+            rollouts = self._complete(jobs, trainer, size, training=training)
+        except Exception as error:
+            raise RolloutFailed(f"vLLM failed while generating: {error!r}") from error
+        if training:
+            self.counters.add(rollouts)
+        columns = {
+            "prompt_ids": [list(each.prompt_ids) for each in rollouts],
+            "completion_ids": [list(each.ids) for each in rollouts],
+            "logprobs": [list(each.logprobs) for each in rollouts],
+            "rollout": rollouts,
+            "group_size": size,
+        }
+        if not self._config.rollout.train_injected:
+            columns["env_mask"] = [[int(not put) for put in each.injected] for each in rollouts]
+        return columns
+
+    def _complete(
+        self, jobs: Sequence[Job], trainer: Any, size: int, *, training: bool
+    ) -> list[Rollout]:
+        rollout = self._config.rollout
+        untruncated = ExitSettings(markers=rollout.exit.markers)
+        bar = tqdm(total=len(jobs), desc="rollouts", leave=False, disable=None)
+        with bar:
+            run = self._runner(trainer, lambda _: bar.update())
+            if training and rollout.kind == "serial":
+                return serial_rollouts(run, jobs, size, self._form.thinking)
+            truncated = training and rollout.kind == "truncated"
+            return run(jobs, rollout.exit if truncated else untruncated)
+
+    def _runner(self, trainer: Any, finished: Callable[[Rollout], Any]) -> Run:
+        vllm = trainer.vllm_generation
+        if vllm.mode == "colocate":
+            engine = VllmEngine(vllm.llm.llm_engine)
+            probing = self._config.rollout.probing
+            return lambda jobs, settings: run_rollouts(
+                engine, jobs, settings, self._form, probing=probing, finished=finished
+            )
+        args, thinking = trainer.args, self._form.thinking
+        url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+        model = self._config.model.served_name or self._config.model.name
+        return lambda jobs, settings: RemoteRollouts(url, model, settings, thinking).run(
+            jobs, finished
+        )
+
+    def _jobs(self, prompts: Sequence[Any], trainer: Any, *, training: bool) -> list[Job]:
+        args, thinking = trainer.args, self._form.thinking
+        jobs = []
+        for row, prompt in enumerate(prompts):
+            ids = tuple(self._prompt_ids(prompt, trainer.chat_template_kwargs))
+            place = (
+                "train" if training else "eval",
+                trainer.state.global_step,
+                trainer.accelerator.process_index,
+                row,
+            )
+            sampling = Sampling(
+                max_tokens=args.max_completion_length,
+                temperature=args.temperature,
+                top_p=args.top_p,
+                top_k=args.top_k or 0,
+                min_p=args.min_p or 0.0,
+                repetition_penalty=args.repetition_penalty,
+                seed=row_seed(self._config.seed, *place),
+            )
+            jobs.append(Job(ids, sampling, opens_in_thinking(self._tokenizer, thinking, ids)))
+        return jobs
+
+    def _prompt_ids(self, prompt: Any, options: dict[str, Any]) -> list[int]:
+        ids: list[int] = self._tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, return_dict=False, **options
+        )
+        return ids
+
+
+def row_seed(seed: int, *place: object) -> int:
+    """A seed in [0, 2**31) for one place of one run; equal places give equal seeds."""
+    digest = hashlib.blake2b(repr((seed, *place)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,243 @@
+"""A DEER+SFT run: rejection sampling on vLLM, then fine-tuning on exactly the sampled tokens."""
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+from vllm import SamplingParams
+
+from training.calibrate import calibrate, write_baseline
+from training.config import InvalidConfig, RunConfig, describe, dump_config
+from training.curves import Curves
+from training.data import DataReport, Row
+from training.offline import Engine
+from training.own_engine import longest_row, own_engine, sampling_of
+from training.rejection import sample_prompts
+from training.samples import Report, Sampled, counters_of, labelled, report_of
+from training.survival import Seals, StopOnSignal
+from training.trainer import (
+    NotFinite,
+    RunStopped,
+    _lora,
+    _prepare_output,
+    _saved,
+    load_data,
+    load_tokenizer,
+)
+
+__all__ = ["build_trainer", "run_sft", "sft_arguments"]
+
+DAY = 86_400  # seconds
+SHOWN = ("loss", "mean_token_accuracy", "entropy")
+
+
+def run_sft(config: RunConfig, *, resume: bool) -> None:
+    """Sample, fine-tune to the last step, write the model, its card and its calibration.
+
+    Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
+    what cannot be run, FileExistsError for an output that holds another run.
+    """
+    output = Path(config.output)
+    if not resume and any(output.glob("samples*.jsonl")):
+        raise FileExistsError(
+            f"{output} holds samples of another run; pass --resume to go on with it, or another "
+            "output"
+        )
+    checkpoint = _prepare_output(output, config, resume=resume)
+    print(describe(config), flush=True)
+    args = sft_arguments(config)
+    tokenizer = load_tokenizer(config)
+    rows, data = load_data(config, tokenizer)
+    stop = StopOnSignal(1)
+    with stop.listening():
+        samples = sample_prompts(config, tokenizer, rows, stop)
+        trainer = build_trainer(config, args, tokenizer, samples, stop)
+        _fine_tune(trainer, checkpoint, stop)
+        history = trainer.state.log_history
+        del trainer  # and the memory that it holds
+    if PartialState().is_main_process:
+        card = _card(config, report_of(samples), data, history)
+        (output / "README.md").write_text(card, encoding="utf-8")
+        _calibrate(config, rows)
+
+
+def sft_arguments(config: RunConfig) -> SFTConfig:
+    """TRL's configuration of the fine-tuning, checked; raises InvalidConfig."""
+    assert config.sft is not None
+    given = dict(config.sft.trl)
+    given.setdefault("report_to", "none")
+    given.setdefault("ddp_timeout", DAY)  # processes wait for the one that samples longest
+    args = SFTConfig(
+        output_dir=config.output,
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        logging_nan_inf_filter=False,  # would hide what it should show
+        model_init_kwargs={"dtype": config.model.dtype, "revision": config.model.revision},
+        trust_remote_code=config.model.trust_remote_code,
+        **given,
+    )
+    _check(config, args)
+    return args
+
+
+def _check(config: RunConfig, args: SFTConfig) -> None:
+    longest = longest_row(config)
+    if args.max_length is not None and args.max_length < longest:
+        remedy = f"long rows would lose their end; use at least {longest}, or null"
+        raise _refused("max_length", args.max_length, remedy)
+    if args.completion_only_loss is False:
+        raise _refused("completion_only_loss", False, "prompts never carry loss; leave it out")
+    if args.save_total_limit is not None and args.save_total_limit < 2:
+        remedy = "the last good checkpoint must outlive the writing of the next; use 2 or more"
+        raise _refused("save_total_limit", args.save_total_limit, remedy)
+
+
+def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
+    return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", ("sft", "trl", name))
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's, but a loss that is not finite stops the run before it reaches the weights."""
+
+    def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
+        """TRL's loss."""
+        loss: torch.Tensor = super().compute_loss(*args, **options)
+        if not torch.isfinite(loss):
+            raise NotFinite(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
+        return loss
+
+
+def build_trainer(
+    config: RunConfig,
+    args: SFTConfig,
+    tokenizer: Any,
+    samples: Sequence[Sampled],
+    stop: StopOnSignal,
+) -> SFTTrainer:
+    """TRL's trainer on the kept completions.
+
+    Rows carry their `labels`, which TRL takes as they are: from a mask it would build labels, too,
+    but only where `completion_only_loss` is set, and otherwise train on the prompts.
+    """
+    assert config.sft is not None
+    rows = labelled(
+        samples,
+        train_injected=config.rollout.train_injected,
+        max_rows=config.sft.max_rows,
+        seed=config.seed,
+    )
+    print(f"fine-tuning on {len(rows)} completions", flush=True)
+    return _Trainer(
+        model=config.model.name,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=_lora(config.lora),
+        callbacks=[stop, Seals(counters_of(samples)), Curves()],
+    )
+
+
+def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal) -> None:
+    """Train to the last step, then save the model and what was logged."""
+    output = Path(trainer.args.output_dir)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except NotFinite as error:
+        raise RunStopped(
+            f"{error}: lower sft.trl.learning_rate, or look at curves.png; {_saved(output)}"
+        ) from error
+    except OSError as error:
+        raise RunStopped(f"{error}; {_saved(output)}") from error
+    if stop.signal is not None:
+        raise RunStopped(f"{stop.signal.name}: {_saved(output)}")
+    trainer.save_model(str(output))
+    if trainer.accelerator.is_main_process:
+        lines = "".join(json.dumps(row) + "\n" for row in trainer.state.log_history)
+        (output / "metrics.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _calibrate(config: RunConfig, rows: Sequence[Row]) -> None:
+    """Record un-exited lengths of the fine-tuned model."""
+    if not config.calibration_prompts:
+        return
+    if config.lora:
+        print("No calibration of an adapter: run stepgrpo-train calibrate on the merged model.")
+        return
+    gc.collect()
+    torch.cuda.empty_cache()  # the trainer's
+    sampling = sampling_of(config)
+    params = SamplingParams(
+        temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
+    )
+    prompts = [row.prompt for row in rows[: config.calibration_prompts]]
+    with own_engine(config, config.output) as llm:
+        try:
+            baseline = calibrate(Engine(llm), _name(config), prompts, samples=1, params=params)
+        except ValueError as error:
+            print(f"No calibration file: {error}", flush=True)
+        else:
+            write_baseline(baseline, Path(config.output) / "calibration.json")
+
+
+def _name(config: RunConfig) -> str:
+    return config.model.served_name or Path(config.output).name
+
+
+def _card(
+    config: RunConfig, report: Report, data: DataReport, history: Sequence[Mapping[str, Any]]
+) -> str:
+    logged = [row for row in history if "loss" in row]
+    table = "\n".join(
+        f"| {name} | {logged[0][name]:.4g} | {logged[-1][name]:.4g} |"
+        for name in SHOWN
+        if logged and name in logged[-1]
+    )
+    serve = (
+        f"stepgrpo-serve {config.model.name} --enable-lora --lora-modules {_name(config)}=."
+        if config.lora
+        else "stepgrpo-serve ."
+    )
+    sampled, found = "\n".join(report.lines()), "\n".join(data.lines())
+    return f"""---
+base_model: {config.model.name}
+library_name: {"peft" if config.lora else "transformers"}
+tags: [deer, sft, reasoning]
+---
+# {_name(config)}
+
+Fine-tuned from `{config.model.name}` by stepgrpo on its own short correct completions. In this
+folder: `{serve}`.
+
+```text
+{describe(config)}
+```
+
+## Sampled, at temperature {sampling_of(config).temperature}
+```text
+{sampled}
+```
+
+## Fine-tuned
+![Learning curves](curves.png)
+
+| training metric | first | last |
+|---|---|---|
+{table}
+
+These are of training, and no evaluation.
+
+## Data
+```text
+{found}
+```
+
+## Configuration
+```yaml
+{dump_config(config)}```
+"""
