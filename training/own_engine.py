@@ -55,6 +55,7 @@ def own_engine(config: RunConfig, model: str, revision: str | None = None) -> It
             max_model_len=grpo_setting(config, "vllm_max_model_length") or longest_row(config),
             seed=config.seed,
             logprobs_mode="processed_logprobs",
+            distributed_executor_backend="uni",
             worker_extension_cls=f"{EndsWithParent.__module__}.{EndsWithParent.__qualname__}",
             **options_for(dtype, revision),
         )
@@ -62,7 +63,7 @@ def own_engine(config: RunConfig, model: str, revision: str | None = None) -> It
         llm.collective_rpc("end_with_parent")
         yield llm
     finally:
-        llm.llm_engine.engine_core.shutdown()
+        llm.llm_engine.engine_core.shutdown(timeout=20)  # killed early, it leaves shared memory
 
 
 class EndsWithParent:

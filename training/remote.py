@@ -128,6 +128,7 @@ class RemoteRollouts:
             ),
             injected=injected,
             outcome=_outcome(block),
+            thinking_open=job.thinking_open,
             ended=choice["finish_reason"] == "stop",
             probe_tokens=block["probe_tokens"],
             discarded_tokens=0,  # the server counts them, and does not tell

@@ -37,7 +37,8 @@ class RewardFunction:
         """One reward per completion, in order; None where grading failed."""
         del columns  # whatever else the dataset holds
         texts = [completion[0]["content"] for completion in completions]
-        verdicts = self._grader.grade(texts, answer)
+        # One chat template wrote all prompts, so all of them or none opened the thinking.
+        verdicts = self._grader.grade(texts, answer, thinking_open=rollout[0].thinking_open)
         groups = groups_of(rollout, texts, verdicts, group_size[0], self._markers)
         for name, value in (rollout_statistics(rollout) | group_statistics(groups)).items():
             log_metric(name, value)

@@ -133,6 +133,8 @@ class Rollout:
     """None for injected tokens: they were not drawn from the model."""
     injected: tuple[bool, ...]
     outcome: Outcome
+    thinking_open: bool
+    """The prompt ended in ``<think>``."""
     ended: bool
     """By the model itself, not by the token limit."""
     probe_tokens: int
@@ -273,6 +275,7 @@ class _Sequence:
             logprobs=(*self._kept_logprobs, *self._logprobs),
             injected=tuple(place in self._injected for place in range(len(ids))),
             outcome=self._controller.outcome,
+            thinking_open=self._job.thinking_open,
             ended=self._ended,
             probe_tokens=self._probe_tokens,
             discarded_tokens=self._discarded_tokens,

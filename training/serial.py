@@ -75,6 +75,7 @@ def _joined(chain: Rollout, position: int, answer: Rollout, thinking: ThinkingFo
         outcome=dataclasses.replace(
             chain.outcome, reason=ExitReason.BUDGET, reasoning_tokens=position
         ),
+        thinking_open=chain.thinking_open,
         ended=answer.ended,
         probe_tokens=0,
         discarded_tokens=0,  # the chain is itself a completion of the group

@@ -156,6 +156,7 @@ def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal)
         raise RunStopped(f"{error}; {_saved(output)}") from error
     if stop.signal is not None:
         raise RunStopped(f"{stop.signal.name}: {_saved(output)}")
+    trainer.model.config.use_cache = True  # training switched it off
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
         lines = "".join(json.dumps(row) + "\n" for row in trainer.state.log_history)

@@ -1,5 +1,6 @@
 """A GRPO run from its configuration: TRL's trainer around our rollouts and rewards."""
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, *args: Any, **options: Any) -> None:
         try:
             super()._save_checkpoint(*args, **options)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        except Exception as error:  # torch and safetensors each have their own
             step = self.state.global_step
             raise SaveFailed(
                 f"checkpoint-{step} could not be written ({error}): free some space"
@@ -142,10 +143,20 @@ def _prepare_output(output: Path, config: RunConfig, *, resume: bool) -> Path | 
     if int(os.environ.get("RANK", "0")) == 0:
         for broken in remove_unsealed(output):
             print(f"removed {broken}: its saving was interrupted", flush=True)
-        (output / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        _keep_config(output / "config.yaml", dump_config(config), resumed=saved is not None)
     if resume and not saved:
         print(f"{output} holds no checkpoint yet: starting from the beginning", flush=True)
     return saved
+
+
+def _keep_config(path: Path, text: str, *, resumed: bool) -> None:
+    """Write the configuration; a resumed run says what is no longer as it was."""
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if resumed:
+        for line in difflib.unified_diff(before, text.splitlines(), n=0, lineterm=""):
+            if line.startswith(("- ", "+ ")) or (line[:1] in "+-" and line[1:2].isalpha()):
+                print(f"changed since the run began: {line}", flush=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _build(

@@ -12,7 +12,7 @@ from training.offline import Engine
 
 
 def main(count: int) -> None:
-    engine = Engine(str(MODEL), dtype="float32")
+    engine = Engine.load(str(MODEL), dtype="float32")
     prompts = [engine.chat_prompt(p.prompt) for p in sample_problems(7, "test", count)]
     params = SamplingParams(temperature=0.0, max_tokens=900)
     settings = ExitSettings(policy="confidence")

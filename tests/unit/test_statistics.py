@@ -16,6 +16,7 @@ def rollout(
         logprobs=(0.0,) * length,
         injected=(False,) * length,
         outcome=Outcome(reason, 2, length // 2, len(confidences), 0, confidences, None),
+        thinking_open=False,
         ended=reason is not ExitReason.LENGTH,
         probe_tokens=changes.get("probe_tokens", 0),
         discarded_tokens=changes.get("discarded_tokens", 0),

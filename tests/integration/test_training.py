@@ -1,0 +1,192 @@
+"""GRPO with real TRL and real vLLM on this CPU: it learns, survives, and its output serves."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import httpx
+import pytest
+
+from tests.integration.servers import OURS, ROOT, running
+from training.demo.world import sample_problems
+from training.survival import last_sealed
+
+pytestmark = pytest.mark.integration
+
+STEPS = 10
+SMALL = (
+    *("data.train=[{demo: 400, split: train}]", "calibration_prompts=40", f"trl.max_steps={STEPS}"),
+    *("trl.per_device_train_batch_size=32", "trl.max_completion_length=256", "trl.save_steps=4"),
+    *("trl.learning_rate=4e-4",),
+)
+Metrics = list[dict[str, float]]
+
+
+def command(output: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "training.cli", "grpo", "--config", "demo"),
+        *(f"output={output}", *SMALL, *more),
+    ]
+
+
+def start(output: Path, *more: str, before: tuple[str, ...] = ()) -> "subprocess.Popen[bytes]":
+    with (output.parent / f"{output.name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [*before, *command(output, *more)], stdout=log, stderr=log, cwd=ROOT
+        )
+
+
+def finish(output: Path, *more: str, before: tuple[str, ...] = ()) -> str:
+    """Run to the end; what it printed since."""
+    log = output.parent / f"{output.name}.log"
+    size = log.stat().st_size if log.exists() else 0
+    process = start(output, *more, before=before)
+    try:
+        process.wait(600)
+    finally:
+        process.kill()
+    return log.read_bytes()[size:].decode(errors="replace")
+
+
+def metrics(output: Path) -> Metrics:
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if "reward" in row]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("grpo") / "trained"
+    printed = finish(output)
+    assert (output / "metrics.jsonl").exists(), printed[-3000:]
+    return output
+
+
+def test_ten_steps_raise_the_reward_and_shorten_the_thinking(trained: Path) -> None:
+    rows = metrics(trained)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    first, last = rows[:3], rows[-3:]
+    assert fmean(row["reward"] for row in last) > fmean(row["reward"] for row in first)
+    assert fmean(row["steps/k_mean"] for row in last) < fmean(row["steps/k_mean"] for row in first)
+
+
+def test_trainer_and_engine_agree_about_log_probs_after_every_update(trained: Path) -> None:
+    for row in metrics(trained):
+        # The mean absolute difference bounds the estimate of the KL divergence.
+        assert row["sampling/sampling_logp_difference/mean"] < 0.01
+        assert row["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=0.01)
+
+
+def test_the_statistics_of_rollouts_are_logged(trained: Path) -> None:
+    first = metrics(trained)[0]
+    assert 0 < first["exits/truncated_share"] <= 1
+    assert 0 < first["probes/confidence_p10"] <= first["probes/confidence_p90"] <= 1
+    assert first["steps/mu_mean"] >= 1
+    assert first["steps/tokens_per_step"] > 1
+    assert first["groups/all_correct_share"] + first["groups/all_wrong_share"] <= 1
+    assert first["grading/unscored_share"] == 0
+    assert 0 <= first["length/unfinished_share"] < 0.5
+
+
+def test_the_output_holds_curves_card_configuration_and_calibration(trained: Path) -> None:
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+    card = (trained / "README.md").read_text()
+    assert "grading/accuracy" in card
+    assert "arXiv 2604.16890" in card
+    assert "rollout:" in (trained / "config.yaml").read_text()
+    runs = json.loads((trained / "calibration.json").read_text())["bins"]
+    assert sum(len(each["completion_tokens"]) for each in runs) >= 38
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 400
+    while not condition():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_killed_run_resumes_with_the_losses_it_would_have_had(
+    trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "killed"
+    log = tmp_path / "killed.log"
+
+    process = start(output)
+    wait_for(lambda: log.read_text(errors="replace").count("'reward':") >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    process.wait(120)
+    assert process.returncode == 1
+    assert "SIGTERM: the last good checkpoint is" in log.read_text(errors="replace")
+    stopped = last_sealed(output)
+    assert stopped is not None
+    assert int(stopped.name.rpartition("-")[2]) in (2, 3)
+
+    again = finish(output)  # without --resume nothing is touched
+    assert "pass --resume to go on with it" in again
+
+    process = start(output, "--resume")
+    wait_for(lambda: (last_sealed(output) or stopped).name == "checkpoint-4", process)
+    process.kill()
+    process.wait(60)
+    (output / "checkpoint-5").mkdir()  # as if killed in the middle of a save
+    assert "removed" in finish(output, "--resume")
+
+    keys = ("loss", "grad_norm", "reward", "length/mean", "steps/k_mean")
+    expected, found = metrics(trained), metrics(output)
+    assert [[row[key] for key in keys] for row in found] == [
+        [row[key] for key in keys] for row in expected
+    ]
+    counters = [
+        json.loads((each / f"checkpoint-{STEPS}" / "stepgrpo.json").read_text())
+        for each in (trained, output)
+    ]
+    assert counters[0] == counters[1]
+
+
+@pytest.fixture
+def half_way(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run with its checkpoint of step 8 alone."""
+    output = tmp_path / "half"
+    output.mkdir()
+    shutil.copytree(trained / "checkpoint-8", output / "checkpoint-8")
+    return output
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(half_way: Path) -> None:
+    # So small a temperature overflows in the trainer, and means greedy to the engine.
+    printed = finish(half_way, "trl.temperature=1e-39", "--resume")
+    assert "the loss of step 9 is nan" in printed
+    assert f"the last good checkpoint is {half_way / 'checkpoint-8'}" in printed
+    assert last_sealed(half_way) == half_way / "checkpoint-8"
+
+
+def test_a_disk_that_fills_in_a_save_leaves_the_last_good_checkpoint(half_way: Path) -> None:
+    limited = ("prlimit", f"--fsize={4 * 2**20}")  # a write beyond it fails as on a full disk
+    printed = finish(half_way, "trl.save_steps=1", "--resume", before=limited)
+    assert "checkpoint-9 could not be written" in printed
+    assert "free some space" in printed
+    assert last_sealed(half_way) == half_way / "checkpoint-8"
+
+
+def test_the_output_is_served_as_it_is_with_its_calibration(trained: Path, tmp_path: Path) -> None:
+    ours = (*OURS[:-1], str(trained))
+    with running(ours, tmp_path / "server.log", "--exit-policy", "confidence") as server:
+        problem = sample_problems(3, "test", 1)[0]
+        response = httpx.post(
+            f"{server.url}/v1/chat/completions",
+            json={
+                "model": "demo-base",  # the tests' servers all go by this name
+                "messages": [{"role": "user", "content": problem.prompt}],
+                "max_tokens": 200,
+                "seed": 1,
+            },
+            timeout=60,
+        ).json()
+    assert response["choices"][0]["finish_reason"] == "stop"
+    assert response["stepgrpo"]["saved"] is not None
