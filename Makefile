@@ -32,8 +32,10 @@ lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup ## Measure our server against stock vLLM, and the segmenter
+bench: setup ## Measure server and rollouts against their peers on vLLM, segmenter and reward
 	.venv/bin/python -m benchmarks.segmenter
+	.venv/bin/python -m benchmarks.rewards
+	.venv/bin/python -m benchmarks.rollouts
 	.venv/bin/python -m benchmarks.serving
 
 demo: setup ## Train the demo model from scratch and measure it (resumes where it stopped)

@@ -6,11 +6,23 @@ import inspect
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from service.controls import PARAMETERS
-from stepgrpo_core import POLICIES, ExitSettings
+from stepgrpo_core import POLICIES, REWARDS, ExitSettings
 from stepgrpo_core.truncation import REASONS, TRANSITIONS, State
 from training.cli import build_parser
+from training.config import (
+    GradingConfig,
+    LoraSettings,
+    ModelConfig,
+    RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    SftSettings,
+    preset_names,
+)
+from training.data import DataConfig, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: {} -->", "<!-- end of generated -->"
@@ -34,6 +46,8 @@ def generated() -> dict[Path, str]:
                 "# Reference\n\nWritten by `make docs` from the code.",
                 parameters(),
                 settings(),
+                configuration(),
+                rewards(),
                 cli(),
             ]
         )
@@ -62,7 +76,7 @@ def diagram() -> str:
 def parameters() -> str:
     """The request parameters of ours."""
     rows = [
-        f"| `{name}` | {field_docs()[field]} | `{getattr(ExitSettings(), field)}` |"
+        f"| `{name}` | {field_docs(ExitSettings)[field]} | `{getattr(ExitSettings(), field)}` |"
         for name, (field, _) in PARAMETERS.items()
     ]
     return "\n".join(
@@ -83,13 +97,62 @@ def parameters() -> str:
 
 def settings() -> str:
     """Every field of ExitSettings."""
-    rows = [
-        f"| `{field.name}` | {field_docs()[field.name]} | `{field.default!r}` |"
-        for field in dataclasses.fields(ExitSettings)
+    return "\n".join(["## ExitSettings", "", *field_table(ExitSettings)])
+
+
+def configuration() -> str:
+    """Every section of a training run's configuration."""
+    sections = {
+        "the top level": RunConfig,
+        "model": ModelConfig,
+        "data": DataConfig,
+        "data.train[], data.exclude[]": Source,
+        "rollout": RolloutConfig,
+        "reward": RewardConfig,
+        "grading": GradingConfig,
+        "lora": LoraSettings,
+        "sft": SftSettings,
+    }
+    presets = ", ".join(f"`{name}`" for name in preset_names())
+    parts = [
+        "## Configuration of a run",
+        "",
+        f"Presets: {presets}. `rollout.exit` holds ExitSettings, `trl` fields of TRL's GRPOConfig.",
     ]
-    return "\n".join(
-        ["## ExitSettings", "", "| field | meaning | default |", "|---|---|---|", *rows]
-    )
+    for name, section in sections.items():
+        parts += ["", f"### {name}", "", *field_table(section)]
+    return "\n".join(parts)
+
+
+def rewards() -> str:
+    """Every method with its constants."""
+    parts = ["## Rewards", "", "`reward.name`, and `reward.settings`."]
+    for name, reward in REWARDS.items():
+        parts += ["", f"### {name}", "", f"{reward.source}."]
+        if dataclasses.fields(reward):
+            parts += ["", *field_table(reward)]
+    return "\n".join(parts)
+
+
+def field_table(cls: type[Any]) -> list[str]:
+    """The fields of a dataclass, one row each."""
+    docs = field_docs(cls)
+    rows = [
+        f"| `{field.name}` | {docs[field.name]} | {default_of(field)} |"
+        for field in dataclasses.fields(cls)
+    ]
+    return ["| field | meaning | default |", "|---|---|---|", *rows]
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """Its default as Python writes it; a section of its own is only named."""
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "required"
+    return "see there" if dataclasses.is_dataclass(value) else f"`{value!r}`"
 
 
 def cli() -> str:
@@ -102,9 +165,9 @@ def cli() -> str:
     return "\n\n".join(["## stepgrpo-train", *texts])
 
 
-def field_docs() -> dict[str, str]:
-    """The docstring under each field of ExitSettings, on one line."""
-    (definition,) = ast.parse(inspect.getsource(ExitSettings)).body
+def field_docs(cls: type[Any]) -> dict[str, str]:
+    """The docstring under each field of a dataclass, on one line."""
+    (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
     name = ""
@@ -112,7 +175,8 @@ def field_docs() -> dict[str, str]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
-            found[name] = inspect.cleandoc(str(node.value.value)).replace("\n", " ")
+            text = inspect.cleandoc(str(node.value.value)).replace("\n", " ")
+            found.setdefault(name, text.replace("|", "\\|"))
     return found
 
 

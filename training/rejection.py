@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from stepgrpo_core import ExitReason
 from stepgrpo_core.thinking import opens_in_thinking
-from training.checks import check_tokenizer
 from training.config import RunConfig
 from training.data import Row
 from training.engines import VllmEngine, format_of
 from training.grading import Grader, GraderBroken, Verdict
-from training.own_engine import grpo_setting, own_engine, sampling_of
+from training.own_process import in_own_process
 from training.rollout import Format, Job, Rollout, RolloutEngine, run_rollouts
 from training.rollout_func import RolloutFailed, row_seed
 from training.samples import (
@@ -34,8 +33,9 @@ from training.samples import (
     report_of,
     samples_file,
 )
+from training.sampling import grpo_setting, load_llm, sampling_of
 from training.survival import StopOnSignal
-from training.trainer import RunStopped
+from training.trainer import RunStopped, load_tokenizer
 
 __all__ = ["Sampler", "made_by", "sample_in_chunks", "sample_prompts", "select"]
 
@@ -50,9 +50,7 @@ NOT_TAUGHT = {
 """Endings that the model must not learn, even where the answer is right."""
 
 
-def sample_prompts(
-    config: RunConfig, tokenizer: Any, rows: Sequence[Row], stop: StopOnSignal
-) -> list[Sampled]:
+def sample_prompts(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> list[Sampled]:
     """The results for all rows, from the files where those hold them; prints the report.
 
     With several processes each samples every n-th row on its own device. Raises RunStopped.
@@ -66,7 +64,7 @@ def sample_prompts(
     left = {place: rows[place] for place in mine if place not in done}
     print(f"{len(mine) - len(left)} of {len(mine)} prompts are sampled already", flush=True)
     if left:
-        _sample_on_engine(config, tokenizer, left, path, stop)
+        in_own_process(_sample, config, left, path, stop=stop)
     if stop.signal is not None:
         raise RunStopped(f"{stop.signal.name}: go on with --resume, {output} keeps the samples")
     state.wait_for_everyone()
@@ -88,21 +86,19 @@ def sample_prompts(
     return samples
 
 
-def _sample_on_engine(
-    config: RunConfig, tokenizer: Any, rows: Mapping[int, Row], path: Path, stop: StopOnSignal
+def _sample(
+    config: RunConfig, rows: Mapping[int, Row], path: Path, stopping: Callable[[], bool]
 ) -> None:
+    """Sample `rows` on an engine in this process."""
     assert config.sft is not None
+    tokenizer, grading = load_tokenizer(config), config.grading
     form = format_of(tokenizer, config.rollout.exit.closing_text)
-    check_tokenizer(tokenizer, form, config.rollout.exit.markers)
-    grading = config.grading
+    size = max(CHUNK // config.sft.samples, 1)
     try:
-        with (
-            Grader(seconds=grading.seconds, workers=grading.workers) as grader,
-            own_engine(config, config.model.name, config.model.revision) as llm,
-        ):
-            sampler = Sampler(config, tokenizer, form, VllmEngine(llm.llm_engine), grader)
-            size = max(CHUNK // config.sft.samples, 1)
-            sample_in_chunks(rows, size, sampler, path, lambda: stop.signal is not None)
+        engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)
+        with Grader(seconds=grading.seconds, workers=grading.workers) as grader:
+            sampler = Sampler(config, tokenizer, form, engine, grader)
+            sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:
         raise RunStopped(f"{error}; go on with --resume, {path} keeps the samples") from error
 

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.calibrate import calibrate, write_baseline
+from training.checks import check_tokenizer
 from training.config import InvalidConfig, RunConfig, describe, dump_config
 from training.curves import Curves
 from training.data import DataReport, Row
+from training.engines import format_of
 from training.offline import Engine
-from training.own_engine import longest_row, own_engine, sampling_of
+from training.own_process import in_own_process
 from training.rejection import sample_prompts
 from training.samples import Report, Sampled, counters_of, labelled, report_of
+from training.sampling import load_llm, longest_row, sampling_of
 from training.survival import Seals, StopOnSignal
 from training.trainer import (
     NotFinite,
@@ -53,18 +56,20 @@ def run_sft(config: RunConfig, *, resume: bool) -> None:
     print(describe(config), flush=True)
     args = sft_arguments(config)
     tokenizer = load_tokenizer(config)
+    markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
+    check_tokenizer(tokenizer, format_of(tokenizer, closing), markers)
     rows, data = load_data(config, tokenizer)
     stop = StopOnSignal(1)
     with stop.listening():
-        samples = sample_prompts(config, tokenizer, rows, stop)
+        samples = sample_prompts(config, rows, stop)
         trainer = build_trainer(config, args, tokenizer, samples, stop)
         _fine_tune(trainer, checkpoint, stop)
         history = trainer.state.log_history
         del trainer  # and the memory that it holds
-    if PartialState().is_main_process:
-        card = _card(config, report_of(samples), data, history)
-        (output / "README.md").write_text(card, encoding="utf-8")
-        _calibrate(config, rows)
+        if PartialState().is_main_process:
+            card = _card(config, report_of(samples), data, history)
+            (output / "README.md").write_text(card, encoding="utf-8")
+            _calibrate(config, rows, stop)
 
 
 def sft_arguments(config: RunConfig) -> SFTConfig:
@@ -163,8 +168,7 @@ def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal)
         (output / "metrics.jsonl").write_text(lines, encoding="utf-8")
 
 
-def _calibrate(config: RunConfig, rows: Sequence[Row]) -> None:
-    """Record un-exited lengths of the fine-tuned model."""
+def _calibrate(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> None:
     if not config.calibration_prompts:
         return
     if config.lora:
@@ -172,18 +176,23 @@ def _calibrate(config: RunConfig, rows: Sequence[Row]) -> None:
         return
     gc.collect()
     torch.cuda.empty_cache()  # the trainer's
+    prompts = [row.prompt for row in rows[: config.calibration_prompts]]
+    in_own_process(_record_lengths, config, prompts, stop=stop)
+
+
+def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], bool]) -> None:
+    """Record un-exited lengths of the fine-tuned model, on an engine in this process."""
     sampling = sampling_of(config)
     params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
     )
-    prompts = [row.prompt for row in rows[: config.calibration_prompts]]
-    with own_engine(config, config.output) as llm:
-        try:
-            baseline = calibrate(Engine(llm), _name(config), prompts, samples=1, params=params)
-        except ValueError as error:
-            print(f"No calibration file: {error}", flush=True)
-        else:
-            write_baseline(baseline, Path(config.output) / "calibration.json")
+    engine = Engine(load_llm(config, config.output))
+    try:
+        baseline = calibrate(engine, _name(config), prompts, samples=1, params=params)
+    except ValueError as error:
+        print(f"No calibration file: {error}", flush=True)
+    else:
+        write_baseline(baseline, Path(config.output) / "calibration.json")
 
 
 def _name(config: RunConfig) -> str:

@@ -1,0 +1,62 @@
+"""Rollouts in lock-step rounds, as scripts over ``LLM.generate`` make them: a peer to measure by.
+
+Theory. Such a script calls ``generate`` once per round with whatever each live sequence needs
+next: thinking up to its marker, a trial answer, or the answer after an exit. The call returns
+when the slowest is done; trials that decline are followed by thinking in the next round, with
+the marker restored. `Lockstep` is that barrier and nothing else: what is added waits until
+nothing runs. Under `run_rollouts` with sequential probing, where a sequence stops at its marker,
+it gives these rounds with our controller, our requests and our seeds, so that a comparison with
+the bare engine compares the scheduling alone.
+
+Source: the published code of Step-GRPO (`verl/workers/rollout/vllm_rollout_spmd.py`), where
+answers share a call with the others' next thinking. Departures, all in favour of lock-step: a
+sequence that closes its thinking itself goes on to its answer in the same round (there it waits
+for the next one), nothing is tokenized again between rounds, and a marker that may not be probed
+(`min_interval`) ends no round.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from training.rollout import Delta, Request, RolloutEngine
+
+__all__ = ["Lockstep"]
+
+
+@dataclass(slots=True)
+class Lockstep:
+    """A `RolloutEngine` whose requests start together and wait for the slowest."""
+
+    engine: RolloutEngine
+    rounds: int = 0
+    """Started so far."""
+    _running: set[str] = field(default_factory=set)
+    _waiting: dict[str, Request] = field(default_factory=dict)
+
+    def add(self, request: Request) -> None:
+        """Queue a request for the next round."""
+        self._waiting[request.id] = request
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Forget requests, whether they run or wait."""
+        running = [each for each in request_ids if each in self._running]
+        for each in request_ids:
+            self._waiting.pop(each, None)
+        self._running.difference_update(running)
+        if running:
+            self.engine.abort(running)
+
+    def step(self) -> Sequence[Delta]:
+        """Advance the round; start the next one when all of it has ended."""
+        if not self._running:
+            self._start_round()
+        deltas = self.engine.step()
+        self._running.difference_update(delta.id for delta in deltas if delta.cause)
+        return deltas
+
+    def _start_round(self) -> None:
+        self.rounds += 1
+        self._running.update(self._waiting)
+        for request in self._waiting.values():
+            self.engine.add(request)
+        self._waiting.clear()
