@@ -40,6 +40,7 @@ METRICS = {
     "generated": "generated tokens per second",
     "group": "seconds per group",
     "tokens": "tokens per completion",
+    "prompt": "prompt tokens per completion, cached or not",
     "steps": "engine steps",
     "batch": "requests per step",
     "step": "milliseconds per step",
@@ -81,12 +82,15 @@ class Meter:
     """Passes everything on, and counts what an engine's time is spent on."""
 
     engine: RolloutEngine
+    prompt_tokens: int = 0
+    """Of all requests, those of trials and answers included."""
     steps: int = 0
     served: int = 0
     """Sum over the steps of the requests that got a token."""
 
     def add(self, request: Request) -> None:
-        """Pass a request on."""
+        """Pass a request on, counted."""
+        self.prompt_tokens += len(request.prompt_ids)
         self.engine.add(request)
 
     def abort(self, request_ids: Sequence[str]) -> None:
@@ -189,6 +193,7 @@ def measure(
         "generated": sum(map(generated_tokens, rollouts)) / seconds,
         "group": seconds * group / len(jobs),
         "tokens": kept / len(jobs),
+        "prompt": meter.prompt_tokens / len(jobs),
         "steps": meter.steps,
         "batch": meter.served / meter.steps,
         "step": 1000 * seconds / meter.steps,

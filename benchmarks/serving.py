@@ -9,9 +9,6 @@ import asyncio
 import contextlib
 import io
 import json
-import platform
-import statistics
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ from typing import Any
 from tqdm import tqdm
 from vllm.benchmarks.serve import add_cli_args, main_async
 
-from tests.integration.servers import MODEL, OURS, ROOT, STOCK, Server, running
+from benchmarks.reports import commit, compare, keep, machine
+from tests.integration.servers import MODEL, OURS, STOCK, Server, running
 from training.demo.world import sample_problems
 
 METRICS = {
@@ -84,27 +82,10 @@ def report(pairs: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Print the table and write the figures."""
     print(
         f"\n{args.pairs} pairs of {args.prompts} requests, demo problems, {args.tokens} tokens "
-        f"out, {args.concurrency} at once; demo-base, float32, {platform.machine()}, "
-        f"commit {commit()}"
+        f"out, {args.concurrency} at once; demo-base, float32, {machine()}, commit {commit()}"
     )
-    print("| policy `none` against stock vLLM | stock | ours | ratio | range of ratios |")
-    print("|---|---|---|---|---|")
-    for name, title in METRICS.items():
-        stock, ours = ([each[side][name] for each in pairs] for side in ("stock", "ours"))
-        ratios = sorted(a / b for a, b in zip(ours, stock, strict=True))
-        print(
-            f"| {title} | {statistics.median(stock):.1f} | {statistics.median(ours):.1f} "
-            f"| {statistics.median(ratios):.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} |"
-        )
-    target = ROOT / "outputs" / "bench" / "serving.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(pairs, indent=1) + "\n", encoding="utf-8")
-
-
-def commit() -> str:
-    """The commit that is measured."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    print(compare(pairs, METRICS, title="policy `none`", ours="ours", peer="stock"))
+    keep("serving", pairs)
 
 
 def _arguments() -> argparse.Namespace:

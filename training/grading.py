@@ -2,7 +2,8 @@ r"""Grades answers: cheap comparisons here, mathematics in workers with a hard t
 
 Strict, as in training: only the last box after ``</think>`` counts. Thinking that never closed
 and a missing box are wrong without a look at the answer. A gold of one letter is multiple choice
-and compared as a letter; equal spelling is equal; the rest is decided by math-verify.
+and compared as a letter; equal spelling is equal, and two integers are compared as such; the rest
+is decided by math-verify.
 
 math-verify reads hostile LaTeX with sympy, which can compute for ever, and its own limit is an
 alarm signal, which works in main threads only. So it runs without a limit in worker processes
@@ -49,6 +50,7 @@ CHOICES = tuple("ABCDEFGHIJ")  # what a lenient reader looks for; MMLU-Pro has t
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
 _BRACKETED = re.compile(r"\\[A-Za-z]+|[^\w\s.,:]")  # what hides the letter of **(B)** or \text{B}
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"(?<!\\)(?:\$|\\\(|\\\[)")
 
@@ -214,7 +216,11 @@ def _spelling(gold: str, box: str) -> str | None:
     if choice:
         bare = "".join(filter(str.isalnum, _COMMAND.sub("", box)))  # \text{(b)} -> b
         return "exact" if bare.upper() == choice[1] else "different"
-    return "exact" if _plain(gold) and _plain(gold) == _plain(box) else None
+    if _plain(gold) == _plain(box):
+        return "exact"
+    if _INTEGER.fullmatch(_plain(gold)) and _INTEGER.fullmatch(_plain(box)):
+        return "equal" if int(_plain(gold)) == int(_plain(box)) else "different"
+    return None
 
 
 def _plain(text: str) -> str:

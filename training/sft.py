@@ -27,6 +27,7 @@ from training.survival import Seals, StopOnSignal
 from training.trainer import (
     NotFinite,
     RunStopped,
+    SaveFailed,
     _lora,
     _prepare_output,
     _saved,
@@ -64,11 +65,9 @@ def run_sft(config: RunConfig, *, resume: bool) -> None:
         samples = sample_prompts(config, rows, stop)
         trainer = build_trainer(config, args, tokenizer, samples, stop)
         _fine_tune(trainer, checkpoint, stop)
-        history = trainer.state.log_history
+        _finish(config, trainer, report_of(samples), data)
         del trainer  # and the memory that it holds
         if PartialState().is_main_process:
-            card = _card(config, report_of(samples), data, history)
-            (output / "README.md").write_text(card, encoding="utf-8")
             _calibrate(config, rows, stop)
 
 
@@ -108,7 +107,8 @@ def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's, but a loss that is not finite stops the run before it reaches the weights."""
+    """TRL's, but a loss that is not finite stops the run before it reaches the weights, and a
+    save that fails says so."""
 
     def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
         """TRL's loss."""
@@ -116,6 +116,15 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         if not torch.isfinite(loss):
             raise NotFinite(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
         return loss
+
+    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        try:
+            super()._save_checkpoint(*args, **options)
+        except Exception as error:  # torch and safetensors each have their own
+            step = self.state.global_step
+            raise SaveFailed(
+                f"checkpoint-{step} could not be written ({error}): free some space"
+            ) from error
 
 
 def build_trainer(
@@ -149,7 +158,7 @@ def build_trainer(
 
 
 def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal) -> None:
-    """Train to the last step, then save the model and what was logged."""
+    """Train to the last step; raises RunStopped."""
     output = Path(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -157,15 +166,24 @@ def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal)
         raise RunStopped(
             f"{error}: lower sft.trl.learning_rate, or look at curves.png; {_saved(output)}"
         ) from error
-    except OSError as error:
+    except (SaveFailed, OSError) as error:
         raise RunStopped(f"{error}; {_saved(output)}") from error
     if stop.signal is not None:
         raise RunStopped(f"{stop.signal.name}: {_saved(output)}")
+
+
+def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> None:
+    """Write weights (or the adapter), tokenizer, metrics and card."""
+    output, history = Path(config.output), trainer.state.log_history
     trainer.model.config.use_cache = True  # training switched it off
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
-        lines = "".join(json.dumps(row) + "\n" for row in trainer.state.log_history)
+        lines = "".join(json.dumps(row) + "\n" for row in history)
         (output / "metrics.jsonl").write_text(lines, encoding="utf-8")
+        card = _card(config, sampled, data, history)
+        (output / "README.md").write_text(card, encoding="utf-8")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
 
 
 def _calibrate(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> None:

@@ -54,6 +54,7 @@ def options_for(dtype: str, revision: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "enable_prefix_caching": True}
     if not torch.cuda.is_available():
         # Compiling needs a C++ compiler, and vLLM 0.31 on CPUs dies of a seed together with
-        # chunked prefill ("CPU Generator does not use offset").
-        options |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        # chunked prefill ("CPU Generator does not use offset"). Its blocks have 128 tokens there,
+        # more than the demo's prompts: nothing would be shared.
+        options |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
     return options

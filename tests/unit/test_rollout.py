@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_core import ExitReason, ExitSettings, ThinkingFormat
+from stepgrpo_core.events import Cause
 from training.rollout import Delta, Format, Job, Probing, Request, Rollout, Sampling, run_rollouts
 from training.scripted import ScriptedEngine, Stream
 
@@ -42,7 +43,7 @@ class Model:
             sure = self.confident_from is not None and len(generated) - 1 >= self.confident_from
             logprobs = (0.0, math.log(0.99 if sure else 0.5), 0.0)
             ids = (50, 51, END if self.probe_ends else 52)
-            cause = "eos" if self.probe_ends else "length"
+            cause: Cause = "eos" if self.probe_ends else "length"
             return Stream(ids, logprobs, cause, wait=self.probe_wait)
         if generated[-3:] == FORM.thinking.closing_ids:
             return Stream(ANSWER, (-0.3, -0.2, -0.1))

@@ -1,0 +1,67 @@
+"""From completions to rewards, with the real grader."""
+
+import pytest
+
+from stepgrpo_core import ExitReason, StepAware
+from stepgrpo_core.rewards import Accuracy, GrpoLambda
+from tests.unit.test_statistics import rollout
+from training.grading import Grader
+from training.rewarding import RewardFunction
+from training.rollout import Rollout
+
+MARKERS = ("Wait", "Alternatively")
+
+
+def completion(steps: int, box: str | None) -> list[dict[str, str]]:
+    thinking = "one" + " Wait, two" * (steps - 1)
+    answer = "no answer" if box is None else f"\\boxed{{{box}}}"
+    return [{"role": "assistant", "content": f"<think>{thinking}</think>{answer}"}]
+
+
+def score(
+    reward: object, completions: list[list[dict[str, str]]], golds: list[str], size: int
+) -> tuple[list[float | None], dict[str, float]]:
+    logged: dict[str, float] = {}
+    rollouts: list[Rollout] = [rollout(ExitReason.NATURAL, 10 + row) for row in range(len(golds))]
+    with Grader(seconds=60, workers=1) as grader:
+        function = RewardFunction("named", reward, grader, MARKERS)  # type: ignore[arg-type]
+        rewards = function(
+            completions=completions,
+            answer=golds,
+            rollout=rollouts,
+            group_size=[size] * len(golds),
+            log_metric=logged.__setitem__,
+            prompts=["ignored"] * len(golds),
+        )
+    return rewards, logged
+
+
+def test_a_group_is_scored_against_the_mean_of_its_own_correct_completions() -> None:
+    completions = [completion(1, "7"), completion(3, "7"), completion(9, "8"), completion(2, None)]
+    rewards, logged = score(StepAware(), completions, ["7"] * 4, 4)
+    mu = 2.0
+    assert logged["steps/mu_mean"] == mu
+    assert rewards[0] == pytest.approx(0.9 * (1 - 0.5 * -0.46211715726) + 0.1)  # tanh(-1/2)
+    assert rewards[1] == pytest.approx(0.9 * (1 - 0.5 * 0.46211715726) + 0.1)
+    assert rewards[2:] == pytest.approx([0.1, 0.0])  # a box; none
+    assert logged["grading/accuracy"] == 0.5
+    assert logged["steps/k_mean"] == 15 / 4
+
+
+def test_what_cannot_be_graded_is_none_and_counted_never_0() -> None:
+    completions = [completion(1, "7"), completion(1, "6"), completion(1, "1"), completion(1, "2")]
+    rewards, logged = score(Accuracy(), completions, ["7", "7", "\\frac{1}{0}", "2"], 2)
+    assert rewards == [1.0, 0.0, None, 1.0]
+    assert logged["grading/unscored_share"] == 0.25
+
+
+def test_a_method_over_the_batch_sees_all_groups() -> None:
+    completions = [completion(1, "7")] * 2 + [completion(1, "7"), completion(1, "0")]
+    rewards, _ = score(GrpoLambda(top_fraction=0.5, alpha=0.6), completions, ["7"] * 4, 2)
+    assert rewards[:2] != [1.0, 1.0]  # the better half of the groups pays for length
+    assert rewards[2:] == [1.0, 0.0]
+
+
+def test_its_name_is_what_the_trainer_logs() -> None:
+    with Grader() as grader:
+        assert RewardFunction("step-aware", StepAware(), grader, MARKERS).__name__ == "step-aware"
