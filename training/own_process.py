@@ -3,10 +3,10 @@ device, and fine-tuning has all of the memory. In the trainer's process some wou
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +16,6 @@ from training.trainer import RunStopped
 __all__ = ["in_own_process"]
 
 Stopping = Callable[[], bool]
-PR_SET_PDEATHSIG = 1
 
 
 def in_own_process(function: Callable[..., None], *args: Any, stop: StopOnSignal) -> None:
@@ -50,14 +49,21 @@ def in_own_process(function: Callable[..., None], *args: Any, stop: StopOnSignal
 
 
 def _run(function: Callable[..., None], args: tuple[Any, ...], asked: Any, to_parent: Any) -> None:
-    # A run that is killed must not leave an engine on the device.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)  # the parent asks
     try:
         function(*args, asked.is_set)
     except RunStopped as error:
         to_parent.send(str(error))
+
+
+def _end_with_parent() -> None:
+    """A run that is killed must not leave an engine on the device."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _surroundings(environment: Mapping[str, str]) -> dict[str, str | None]:

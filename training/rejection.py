@@ -69,21 +69,24 @@ def sample_prompts(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -
         raise RunStopped(f"{stop.signal.name}: go on with --resume, {output} keeps the samples")
     state.wait_for_everyone()
     samples = read_samples(output, settings)
-    if len(samples) != len(rows):
+    _check(samples, len(rows), output)
+    if state.is_main_process:
+        print(*report_of(samples).lines(), sep="\n", flush=True)
+    return samples
+
+
+def _check(samples: Sequence[Sampled], rows: int, output: Path) -> None:
+    if len(samples) != rows:
         raise RunStopped(
-            f"{output} holds samples of {len(samples)} prompts instead of {len(rows)}: all "
-            "processes must write to one disk, and the data must not change between runs"
+            f"{output} holds samples of {len(samples)} prompts instead of {rows}: all processes "
+            "must write to one disk, and the data must not change between runs"
         )
-    report = report_of(samples)
-    if not report.kept:
+    if not any(each.kept for each in samples):
         raise RunStopped(
             "no completion was kept, so there is nothing to learn from: "
-            f"{report.lines()[0]}; raise trl.max_completion_length, or see whether what the model "
-            "boxes can equal the answers of the data"
+            f"{report_of(samples).lines()[0]}; raise trl.max_completion_length, or see whether "
+            "what the model boxes can equal the answers of the data"
         )
-    if state.is_main_process:
-        print(*report.lines(), sep="\n", flush=True)
-    return samples
 
 
 def _sample(

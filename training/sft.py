@@ -146,7 +146,8 @@ def build_trainer(
         max_rows=config.sft.max_rows,
         seed=config.seed,
     )
-    print(f"fine-tuning on {len(rows)} completions", flush=True)
+    if args.process_index == 0:
+        print(f"fine-tuning on {len(rows)} completions", flush=True)
     return _Trainer(
         model=config.model.name,
         args=args,

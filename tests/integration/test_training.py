@@ -1,6 +1,7 @@
 """GRPO with real TRL and real vLLM on this CPU: it learns, survives, and its output serves."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,10 +22,12 @@ pytestmark = pytest.mark.integration
 
 STEPS = 10
 SMALL = (
-    *("data.train=[{demo: 400, split: train}]", "calibration_prompts=40", f"trl.max_steps={STEPS}"),
-    *("trl.per_device_train_batch_size=32", "trl.max_completion_length=256", "trl.save_steps=4"),
-    *("trl.learning_rate=4e-4",),
+    # The same eight problems in every step, so that rewards of different steps compare.
+    *("data.train=[{demo: 8}]", "data.exclude=[]", f"trl.max_steps={STEPS}", "trl.save_steps=4"),
+    *("trl.learning_rate=2e-4", "trl.max_completion_length=384", "calibration_prompts=8"),
 )
+# Threads that wait for each other burn the cores of whatever else runs here.
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 Metrics = list[dict[str, float]]
 
 
@@ -38,7 +41,7 @@ def command(output: Path, *more: str) -> list[str]:
 def start(output: Path, *more: str, before: tuple[str, ...] = ()) -> "subprocess.Popen[bytes]":
     with (output.parent / f"{output.name}.log").open("ab") as log:
         return subprocess.Popen(
-            [*before, *command(output, *more)], stdout=log, stderr=log, cwd=ROOT
+            [*before, *command(output, *more)], stdout=log, stderr=log, cwd=ROOT, env=ONE_THREAD
         )
 
 
@@ -100,7 +103,7 @@ def test_the_output_holds_curves_card_configuration_and_calibration(trained: Pat
     assert "arXiv 2604.16890" in card
     assert "rollout:" in (trained / "config.yaml").read_text()
     runs = json.loads((trained / "calibration.json").read_text())["bins"]
-    assert sum(len(each["completion_tokens"]) for each in runs) >= 38
+    assert sum(len(each["completion_tokens"]) for each in runs) >= 7
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
