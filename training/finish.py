@@ -32,6 +32,7 @@ def finish(
 ) -> None:
     """Write weights (or the adapter), tokenizer, calibration, metrics and card."""
     output = Path(config.output)
+    trainer.model.config.use_cache = True  # training switched it off
     trainer.save_model(str(output))
     if trainer.accelerator.is_main_process:
         history = trainer.state.log_history
@@ -57,9 +58,8 @@ def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row
         return
     engine = Engine(trainer.vllm_generation.llm)
     args = trainer.args
-    params = SamplingParams(
-        temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_completion_length
-    )
+    longest = args.vllm_max_model_length - config.data.max_prompt_tokens  # more than in training
+    params = SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest)
     prompts = [row.prompt for row in rows[: config.calibration_prompts]]
     try:
         baseline = calibrate(engine, _name(config), prompts, samples=1, params=params)
