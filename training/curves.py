@@ -21,6 +21,8 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("share of groups", ("groups/all_correct_share", "groups/all_wrong_share")),
     ("trainer and engine: |difference of log-probs|", ("sampling/sampling_logp_difference/mean",)),
     ("loss and KL", ("loss", "kl")),
+    ("accuracy of the next token", ("mean_token_accuracy",)),
+    ("entropy", ("entropy",)),
 )
 
 

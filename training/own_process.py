@@ -10,8 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from training.survival import STOPPING, StopOnSignal
-from training.trainer import RunStopped
+from training.survival import STOPPING, RunStopped, StopOnSignal
 
 __all__ = ["in_own_process"]
 

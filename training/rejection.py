@@ -34,8 +34,8 @@ from training.samples import (
     samples_file,
 )
 from training.sampling import grpo_setting, load_llm, sampling_of
-from training.survival import StopOnSignal
-from training.trainer import RunStopped, load_tokenizer
+from training.survival import RunStopped, StopOnSignal
+from training.trainer import load_tokenizer
 
 __all__ = ["Sampler", "made_by", "sample_in_chunks", "sample_prompts", "select"]
 

@@ -23,17 +23,16 @@ from training.own_process import in_own_process
 from training.rejection import sample_prompts
 from training.samples import Report, Sampled, counters_of, labelled, report_of
 from training.sampling import load_llm, longest_row, sampling_of
-from training.survival import Seals, StopOnSignal
-from training.trainer import (
+from training.survival import (
     NotFinite,
     RunStopped,
     SaveFailed,
-    _lora,
-    _prepare_output,
-    _saved,
-    load_data,
-    load_tokenizer,
+    Seals,
+    StopOnSignal,
+    guarded,
+    saved_message,
 )
+from training.trainer import load_data, load_tokenizer, lora_of, prepare_output
 
 __all__ = ["build_trainer", "run_sft", "sft_arguments"]
 
@@ -53,7 +52,7 @@ def run_sft(config: RunConfig, *, resume: bool) -> None:
             f"{output} holds samples of another run; pass --resume to go on with it, or another "
             "output"
         )
-    checkpoint = _prepare_output(output, config, resume=resume)
+    checkpoint = prepare_output(output, config, resume=resume)
     print(describe(config), flush=True)
     args = sft_arguments(config)
     tokenizer = load_tokenizer(config)
@@ -106,27 +105,6 @@ def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
     return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", ("sft", "trl", name))
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's, but a loss that is not finite stops the run before it reaches the weights, and a
-    save that fails says so."""
-
-    def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
-        """TRL's loss."""
-        loss: torch.Tensor = super().compute_loss(*args, **options)
-        if not torch.isfinite(loss):
-            raise NotFinite(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
-        return loss
-
-    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
-        try:
-            super()._save_checkpoint(*args, **options)
-        except Exception as error:  # torch and safetensors each have their own
-            step = self.state.global_step
-            raise SaveFailed(
-                f"checkpoint-{step} could not be written ({error}): free some space"
-            ) from error
-
-
 def build_trainer(
     config: RunConfig,
     args: SFTConfig,
@@ -148,14 +126,15 @@ def build_trainer(
     )
     if args.process_index == 0:
         print(f"fine-tuning on {len(rows)} completions", flush=True)
-    return _Trainer(
+    trainer: SFTTrainer = guarded(SFTTrainer)(
         model=config.model.name,
         args=args,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=_lora(config.lora),
+        peft_config=lora_of(config.lora),
         callbacks=[stop, Seals(counters_of(samples)), Curves()],
     )
+    return trainer
 
 
 def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal) -> None:
@@ -165,12 +144,12 @@ def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except NotFinite as error:
         raise RunStopped(
-            f"{error}: lower sft.trl.learning_rate, or look at curves.png; {_saved(output)}"
+            f"{error}: lower sft.trl.learning_rate, or look at curves.png; {saved_message(output)}"
         ) from error
     except (SaveFailed, OSError) as error:
-        raise RunStopped(f"{error}; {_saved(output)}") from error
+        raise RunStopped(f"{error}; {saved_message(output)}") from error
     if stop.signal is not None:
-        raise RunStopped(f"{stop.signal.name}: {_saved(output)}")
+        raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
 
 
 def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> None:

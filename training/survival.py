@@ -16,15 +16,70 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.rollout_func import Counters
 
-__all__ = ["Seals", "StopOnSignal", "last_sealed", "remove_unsealed", "restore"]
+__all__ = [
+    "NotFinite",
+    "RunStopped",
+    "SaveFailed",
+    "Seals",
+    "StopOnSignal",
+    "guarded",
+    "last_sealed",
+    "remove_unsealed",
+    "restore",
+    "saved_message",
+]
 
 SEAL = "stepgrpo.json"
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class RunStopped(RuntimeError):
+    """A run ended before its last step; the message says why and how to go on."""
+
+
+class NotFinite(ArithmeticError):
+    """The loss is NaN or infinite; no update was made with it."""
+
+
+class SaveFailed(RuntimeError):
+    """A checkpoint could not be written; it carries no seal."""
+
+
+def guarded(base: type[Any]) -> type[Any]:
+    """TRL's trainer `base`, but a loss that is not finite stops the run before it reaches the
+    weights (NotFinite), and a save that fails says so (SaveFailed)."""
+
+    class Guarded(base):  # type: ignore[misc]
+        def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
+            loss: torch.Tensor = super().compute_loss(*args, **options)
+            if not torch.isfinite(loss):
+                raise NotFinite(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
+            return loss
+
+        def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+            try:
+                super()._save_checkpoint(*args, **options)
+            except Exception as error:  # torch and safetensors each have their own
+                step = self.state.global_step
+                raise SaveFailed(
+                    f"checkpoint-{step} could not be written ({error}): free some space"
+                ) from error
+
+    return Guarded
+
+
+def saved_message(output: Path) -> str:
+    """What a stopped run left, and how to go on."""
+    last = last_sealed(output)
+    if last is None:
+        return "no checkpoint had been saved"
+    return f"the last good checkpoint is {last}; go on with --resume"
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]

@@ -21,43 +21,21 @@ from training.finish import finish
 from training.grading import Grader
 from training.rewarding import RewardFunction
 from training.rollout_func import RolloutFailed, RolloutFunction
-from training.survival import Seals, StopOnSignal, last_sealed, remove_unsealed, restore
+from training.survival import (
+    NotFinite,
+    RunStopped,
+    SaveFailed,
+    Seals,
+    StopOnSignal,
+    guarded,
+    last_sealed,
+    remove_unsealed,
+    restore,
+    saved_message,
+)
 from training.upstream import engine_options, options_for
 
-__all__ = ["NotFinite", "RunStopped", "arguments", "load_data", "load_tokenizer", "train"]
-
-
-class RunStopped(RuntimeError):
-    """A run ended before its last step; the message says why and how to go on."""
-
-
-class NotFinite(ArithmeticError):
-    """The loss is NaN or infinite; no update was made with it."""
-
-
-class SaveFailed(RuntimeError):
-    """A checkpoint could not be written; it carries no seal."""
-
-
-class _Trainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's, but a loss that is not finite stops the run before it reaches the weights, and a
-    save that fails says so."""
-
-    def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
-        """TRL's loss."""
-        loss: torch.Tensor = super().compute_loss(*args, **options)
-        if not torch.isfinite(loss):
-            raise NotFinite(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
-        return loss
-
-    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
-        try:
-            super()._save_checkpoint(*args, **options)
-        except Exception as error:  # torch and safetensors each have their own
-            step = self.state.global_step
-            raise SaveFailed(
-                f"checkpoint-{step} could not be written ({error}): free some space"
-            ) from error
+__all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "prepare_output", "train"]
 
 
 def train(config: RunConfig, *, resume: bool = False) -> None:
@@ -67,7 +45,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     what cannot be run, FileExistsError for an output that holds another run.
     """
     output = Path(config.output)
-    checkpoint = _prepare_output(output, config, resume=resume)
+    checkpoint = prepare_output(output, config, resume=resume)
     print(describe(config), flush=True)
     args = arguments(config)
     tokenizer = load_tokenizer(config)
@@ -79,7 +57,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         with stop.listening():
             _run(trainer, checkpoint, output)
         if stop.signal is not None:
-            raise RunStopped(f"{stop.signal.name}: {_saved(output)}")
+            raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
     finish(config, trainer, rollouts.counters, report, rows)
 
 
@@ -131,7 +109,7 @@ def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]
     return rows, report
 
 
-def _prepare_output(output: Path, config: RunConfig, *, resume: bool) -> Path | None:
+def prepare_output(output: Path, config: RunConfig, *, resume: bool) -> Path | None:
     """The checkpoint to go on from, if any; never writes over another run."""
     saved = last_sealed(output)
     if saved and not resume:
@@ -145,7 +123,7 @@ def _prepare_output(output: Path, config: RunConfig, *, resume: bool) -> Path | 
             print(f"removed {broken}: its saving was interrupted", flush=True)
         _keep_config(output / "config.yaml", dump_config(config), resumed=saved is not None)
     if resume and not saved:
-        print(f"{output} holds no checkpoint yet: starting from the beginning", flush=True)
+        print(f"{output} holds no checkpoint yet: training starts at its first step", flush=True)
     return saved
 
 
@@ -161,7 +139,7 @@ def _keep_config(path: Path, text: str, *, resumed: bool) -> None:
 
 def _build(
     config: RunConfig, args: GRPOConfig, tokenizer: Any, rows: Sequence[Row], grader: Grader
-) -> tuple[_Trainer, RolloutFunction, StopOnSignal]:
+) -> tuple[GRPOTrainer, RolloutFunction, StopOnSignal]:
     form = format_of(tokenizer, config.rollout.exit.closing_text)
     markers = config.rollout.exit.markers
     check_tokenizer(tokenizer, form, markers)
@@ -172,35 +150,28 @@ def _build(
     engine_dtype = "bfloat16" if args.bf16 else config.model.dtype
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is what we build on
     with engine_options(**options_for(engine_dtype, config.model.revision)):
-        trainer = _Trainer(
+        trainer = guarded(GRPOTrainer)(
             model=config.model.name,
             reward_funcs=reward,
             args=args,
             train_dataset=_dataset(rows),
             processing_class=tokenizer,
             rollout_func=rollouts,
-            peft_config=_lora(config.lora),
+            peft_config=lora_of(config.lora),
             callbacks=[stop, Seals(rollouts.counters), Curves()],
         )
     return trainer, rollouts, stop
 
 
-def _run(trainer: _Trainer, checkpoint: Path | None, output: Path) -> None:
+def _run(trainer: GRPOTrainer, checkpoint: Path | None, output: Path) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except NotFinite as error:
         raise RunStopped(
-            f"{error}: lower trl.learning_rate, or look at curves.png; {_saved(output)}"
+            f"{error}: lower trl.learning_rate, or look at curves.png; {saved_message(output)}"
         ) from error
     except (RolloutFailed, SaveFailed, OSError) as error:
-        raise RunStopped(f"{error}; {_saved(output)}") from error
-
-
-def _saved(output: Path) -> str:
-    last = last_sealed(output)
-    if last is None:
-        return "no checkpoint had been saved"
-    return f"the last good checkpoint is {last}; go on with --resume"
+        raise RunStopped(f"{error}; {saved_message(output)}") from error
 
 
 def _dataset(rows: Sequence[Row]) -> Dataset:
@@ -212,7 +183,8 @@ def _dataset(rows: Sequence[Row]) -> Dataset:
     )
 
 
-def _lora(settings: LoraSettings | None) -> LoraConfig | None:
+def lora_of(settings: LoraSettings | None) -> LoraConfig | None:
+    """PEFT's form of the settings; None trains every weight."""
     if settings is None:
         return None
     modules = settings.target_modules

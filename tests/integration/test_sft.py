@@ -20,8 +20,8 @@ from training.config import RunConfig, load_config
 from training.own_process import in_own_process
 from training.samples import Kept, Sampled
 from training.sft import build_trainer, run_sft, sft_arguments
-from training.survival import StopOnSignal
-from training.trainer import RunStopped, load_tokenizer
+from training.survival import RunStopped, StopOnSignal
+from training.trainer import load_tokenizer
 
 pytestmark = pytest.mark.integration
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoTokenizer
+from trl import GRPOTrainer, SFTTrainer
 from trl.generation import vllm_generation
 from vllm.model_executor.layers import utils as vllm_layers
 
@@ -82,6 +83,12 @@ def test_a_dry_run_explains_batches_markers_memory_and_data(
 def test_the_batch_arithmetic_of_the_paper_is_told_for_its_preset() -> None:
     args = arguments(load_config(["qwen3-8b"], ["trl.bf16=false"]))
     assert batch_lines(args)[1].startswith("4 optimiser step(s) a generation, of 1 x 80")
+
+
+@pytest.mark.parametrize("trainer", [GRPOTrainer, SFTTrainer])
+@pytest.mark.parametrize("name", ["compute_loss", "_save_checkpoint"])
+def test_what_is_overridden_in_a_trainer_is_still_there(trainer: type, name: str) -> None:
+    assert callable(getattr(trainer, name))
 
 
 def test_patched_names_are_still_there_and_come_back() -> None:
