@@ -65,7 +65,9 @@ def arguments(config: RunConfig) -> GRPOConfig:
     """TRL's configuration of the run, checked."""
     given = dict(config.trl)
     length = given.get("max_completion_length", GRPOConfig.max_completion_length)
-    given.setdefault("vllm_max_model_length", config.data.max_prompt_tokens + length)
+    trial = config.rollout.exit
+    room = trial.probe_max_tokens + len(trial.inducing_prompt)  # characters bound its tokens
+    given.setdefault("vllm_max_model_length", config.data.max_prompt_tokens + length + room)
     given.setdefault("vllm_importance_sampling_mode", "token_truncate")
     given.setdefault("report_to", "none")
     args = GRPOConfig(
