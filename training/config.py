@@ -196,7 +196,7 @@ class RunConfig:
     sft: SftSettings | None = None
     """Given: the run is rejection sampling and fine-tuning instead of GRPO."""
     calibration_prompts: int = 200
-    """Prompts completed at the end, un-exited, for the server's savings; 0: no calibration."""
+    """Completions sampled at the end, un-exited, for the server's savings; 0: no calibration."""
     seed: int = 0
     """Of data order, sampling and adapters."""
     trl: Mapping[str, Any] = field(default_factory=dict)

@@ -61,8 +61,9 @@ def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row
     longest = args.vllm_max_model_length - config.data.max_prompt_tokens  # more than in training
     params = SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest)
     prompts = [row.prompt for row in rows[: config.calibration_prompts]]
+    samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
     try:
-        baseline = calibrate(engine, _name(config), prompts, samples=1, params=params)
+        baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
     except ValueError as error:
         print(f"No calibration file: {error}", flush=True)
     else:

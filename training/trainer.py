@@ -33,7 +33,7 @@ from training.survival import (
     restore,
     saved_message,
 )
-from training.upstream import engine_options, options_for
+from training.upstream import engine_options, options_for, order_by_epoch
 
 __all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "prepare_output", "train"]
 
@@ -131,10 +131,10 @@ def prepare_output(output: Path, config: RunConfig, *, resume: bool) -> Path | N
 
 def _keep_config(path: Path, text: str, *, resumed: bool) -> None:
     """Write the configuration; a resumed run says what is no longer as it was."""
-    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if resumed:
-        for line in difflib.unified_diff(before, text.splitlines(), n=0, lineterm=""):
-            if line.startswith(("- ", "+ ")) or (line[:1] in "+-" and line[1:2].isalpha()):
+    if resumed and path.exists():
+        before = path.read_text(encoding="utf-8").splitlines()
+        for line in difflib.ndiff(before, text.splitlines()):
+            if line.startswith(("- ", "+ ")):
                 print(f"changed since the run began: {line}", flush=True)
     path.write_text(text, encoding="utf-8")
 
@@ -162,6 +162,7 @@ def _build(
             peft_config=lora_of(config.lora),
             callbacks=[stop, Seals(rollouts.counters), Curves()],
         )
+    order_by_epoch(trainer)
     return trainer, rollouts, stop
 
 

@@ -9,7 +9,7 @@ import torch
 from trl.generation import vllm_generation
 from vllm.model_executor.layers import utils as vllm_layers
 
-__all__ = ["engine_options", "options_for"]
+__all__ = ["engine_options", "options_for", "order_by_epoch"]
 
 
 @contextlib.contextmanager
@@ -47,6 +47,24 @@ def _unpacked_weights() -> Iterator[None]:
 def _plain_linear(layer: Any, remove_weight: bool) -> None:
     del remove_weight
     layer.cpu_linear = torch.nn.functional.linear
+
+
+def order_by_epoch(trainer: Any) -> None:
+    """Make the order of prompts a function of seed and epoch.
+
+    TRL 1.16's `RepeatSampler` (`trl/trainer/utils.py`) draws every epoch from one generator that
+    no checkpoint keeps, so a run resumed after its first epoch would see another order.
+    """
+    original = trainer._get_train_sampler
+
+    def sampler_with_epochs(*args: Any) -> Any:
+        sampler = original(*args)
+        if sampler.shuffle:
+            # The trainer calls this before each epoch, resumed or not.
+            sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(sampler.seed + epoch)
+        return sampler
+
+    trainer._get_train_sampler = sampler_with_epochs
 
 
 def options_for(dtype: str, revision: str | None) -> dict[str, Any]:
