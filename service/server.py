@@ -5,6 +5,8 @@ this package relies on, and why; a test imports each, so that an upgrade fails t
 """
 
 import argparse
+import os
+import shutil
 import socket
 from typing import Any
 
@@ -62,10 +64,8 @@ def argument_parser(usage: str, description: str) -> Any:
 def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
     """Check the arguments and take the port, before anything slow; raises OSError."""
     configure_logging_from_args(args)
-    if current_platform.is_cpu() and args.enable_chunked_prefill is None:
-        # With a seed, a prompt that is prefilled in chunks ends the engine of vLLM 0.31 on CPUs
-        # ("CPU Generator does not use offset", GPUModelRunner._bookkeeping_sync).
-        args.enable_chunked_prefill = False
+    if current_platform.is_cpu():
+        _settle_cpu(args)
     validate_parsed_serve_args(args)
     try:
         address, bound = setup_server(args, reuse_port=False)
@@ -74,6 +74,21 @@ def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
             f"port {args.port} cannot be taken ({error.strerror}); pass --port"
         ) from error
     return address, bound
+
+
+def _settle_cpu(args: argparse.Namespace) -> None:
+    """What vLLM 0.31 needs on CPUs."""
+    if args.enable_chunked_prefill is None:
+        # With a seed, a prompt that is prefilled in chunks ends the engine ("CPU Generator does
+        # not use offset", GPUModelRunner._bookkeeping_sync).
+        args.enable_chunked_prefill = False
+    if shutil.which("g++") is None:
+        args.enforce_eager = True
+    if args.enforce_eager:
+        # The engine compiles some functions all the same (`batched_count_greater_than`, for
+        # log-probs): without a C++ compiler the first request that wants one ends it. The engine
+        # reads this when it starts.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 async def serve(

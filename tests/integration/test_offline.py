@@ -21,6 +21,7 @@ def run(*command: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "HF_HUB_OFFLINE": "1",
+        "TORCHDYNAMO_DISABLE": "1",
     }
     return subprocess.run(
         [sys.executable, *command],
