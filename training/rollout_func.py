@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from stepgrpo_core import ExitSettings
@@ -32,7 +33,7 @@ class RolloutFailed(RuntimeError):
 
 @dataclass(slots=True)
 class Counters:
-    """Totals over the run; they are kept in checkpoints."""
+    """Totals over the run and all ranks; they are kept in checkpoints."""
 
     rollouts: int = 0
     completion_tokens: int = 0
@@ -40,11 +41,18 @@ class Counters:
     discarded_tokens: int = 0
 
     def add(self, rollouts: Sequence[Rollout]) -> None:
-        """Count a batch."""
-        self.rollouts += len(rollouts)
-        self.completion_tokens += sum(len(each.ids) for each in rollouts)
-        self.probe_tokens += sum(each.probe_tokens for each in rollouts)
-        self.discarded_tokens += sum(each.discarded_tokens for each in rollouts)
+        """Count a batch of every rank; all ranks call this together."""
+        local = (
+            len(rollouts),
+            sum(len(each.ids) for each in rollouts),
+            sum(each.probe_tokens for each in rollouts),
+            sum(each.discarded_tokens for each in rollouts),
+        )
+        for rank in gather_object([local]):
+            self.rollouts += rank[0]
+            self.completion_tokens += rank[1]
+            self.probe_tokens += rank[2]
+            self.discarded_tokens += rank[3]
 
 
 class RolloutFunction:

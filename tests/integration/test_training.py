@@ -193,3 +193,50 @@ def test_the_output_is_served_as_it_is_with_its_calibration(trained: Path, tmp_p
         ).json()
     assert response["choices"][0]["finish_reason"] == "stop"
     assert response["stepgrpo"]["saved"] is not None
+
+
+QUICK = (
+    *("trl.max_steps=2", "trl.save_steps=2", "trl.max_completion_length=200"),
+    *("trl.per_device_train_batch_size=16", "calibration_prompts=0"),
+)
+
+
+def test_two_ranks_train_as_one_with_statistics_over_both(tmp_path: Path) -> None:
+    output = tmp_path / "ranks"
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    method = ("--config", "methods/grpo-lambda")  # it ranks the groups of the whole batch
+    run = command(output, *QUICK, "rollout.kind=truncated", *method)
+    with (tmp_path / "ranks.log").open("wb") as log:
+        streams = {"stdout": log, "stderr": log}
+        subprocess.run(
+            [*launch, *run[1:]], **streams, cwd=ROOT, env=ONE_THREAD, timeout=300, check=True
+        )
+    seal = json.loads((output / "checkpoint-2" / "stepgrpo.json").read_text())
+    assert seal["counters"]["rollouts"] == 2 * 2 * 16
+    assert len(metrics(output)) == 2
+
+
+def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
+    output = tmp_path / "adapter"
+    printed = finish(output, *QUICK, "lora={r: 8, alpha: 16}")
+    assert (output / "adapter_config.json").exists(), printed[-3000:]
+    for row in metrics(output):
+        assert row["sampling/sampling_logp_difference/mean"] < 0.01
+    flags = ("--enable-lora", "--lora-modules", f"tuned={output}", "--exit-policy", "confidence")
+    with running(OURS, tmp_path / "server.log", *flags) as server:
+        answers = [
+            httpx.post(
+                f"{server.url}/v1/chat/completions",
+                json={
+                    "model": model,
+                    "messages": [
+                        {"role": "user", "content": sample_problems(3, "test", 1)[0].prompt}
+                    ],
+                    "seed": 1,
+                },
+                timeout=60,
+            ).json()
+            for model in ("demo-base", "tuned")
+        ]
+    assert [each["model"] for each in answers] == ["demo-base", "tuned"]
+    assert all(each["stepgrpo"]["probes"] > 0 for each in answers)
