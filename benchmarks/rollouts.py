@@ -132,6 +132,7 @@ def load(seats: int, limit: int) -> Colocated:
         max_model_len=limit + 128,  # the problems are shorter
         max_num_seqs=seats,
         enable_chunked_prefill=False,
+        block_size=32,
         logprobs_mode="processed_logprobs",
     )
     tokenizer = llm.get_tokenizer()
