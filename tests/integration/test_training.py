@@ -20,9 +20,9 @@ from training.survival import last_sealed
 
 pytestmark = pytest.mark.integration
 
-STEPS = 9
+STEPS = 12
 SMALL = (
-    # Three epochs of the same three steps, so that rewards of the first and the last compare.
+    # Four epochs of the same three steps, so that rewards of the first and the last compare.
     *("data.train=[{demo: 24}]", "data.exclude=[]", f"trl.max_steps={STEPS}", "trl.save_steps=4"),
     *("trl.learning_rate=2e-4", "trl.max_completion_length=384", "calibration_prompts=48"),
 )
@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_three_epochs_raise_the_reward_and_shorten_the_thinking(trained: Path) -> None:
+def test_four_epochs_raise_the_reward_and_shorten_the_thinking(trained: Path) -> None:
     rows = metrics(trained)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     first, last = rows[:3], rows[-3:]
