@@ -171,8 +171,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(half_way: Path) -> No
 
 def test_a_disk_that_fills_in_a_save_leaves_the_last_good_checkpoint(half_way: Path) -> None:
     limited = ("prlimit", f"--fsize={4 * 2**20}")  # a write beyond it fails as on a full disk
-    printed = finish(half_way, "trl.save_steps=1", "--resume", before=limited)
-    assert "checkpoint-9 could not be written" in printed
+    printed = finish(half_way, "--resume", before=limited)
+    assert "checkpoint-12 could not be written" in printed
     assert "free some space" in printed
     assert last_sealed(half_way) == half_way / "checkpoint-8"
 

@@ -1,0 +1,48 @@
+"""How a tokenizer writes thinking, asked of the demo model's and of one that cannot think."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.thinking import detect_thinking, opens_in_thinking
+
+CLOSING = "\n</think>\n\n"
+TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
+THINKING = detect_thinking(TOKENIZER, CLOSING)
+assert THINKING is not None
+
+
+def test_the_closing_text_becomes_ids_that_close() -> None:
+    assert TOKENIZER.decode(THINKING.closing_ids) == CLOSING
+    assert THINKING.end_id in THINKING.closing_ids
+
+
+def test_a_tokenizer_without_thinking_tokens_has_no_format() -> None:
+    plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
+    assert detect_thinking(plain, CLOSING) is None
+    assert detect_thinking(SimpleNamespace(), CLOSING) is None  # a slow one
+
+
+def test_a_closing_text_that_does_not_close_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="must hold </think>"):
+        detect_thinking(TOKENIZER, "the end")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened"),
+    [
+        ("assistant\n<think>", True),
+        ("assistant\n<think>\n", True),
+        ("assistant\n", False),
+        ("", False),
+        ("<think>\nso far", False),
+        ("<think></think>\n\n", False),
+    ],
+)
+def test_only_the_end_of_a_prompt_opens_the_thinking(prompt: str, opened: bool) -> None:
+    ids = TOKENIZER.encode(prompt, add_special_tokens=False)
+    assert opens_in_thinking(TOKENIZER, THINKING, ids) is opened
