@@ -88,6 +88,11 @@ class RolloutConfig:
     kind: Literal["truncated", "plain", "serial"] = "truncated"
     """`truncated`: Step-GRPO's Dynamic Truncated Rollout; `plain`: none of it; `serial`: S-GRPO's
     cuts of one chain."""
+    truncated_share: float = 1.0
+    """Of the completions in each group, for kind `truncated`; the others run to their own end.
+    Where every completion is truncated at the same step, all have the same k and the model is
+    never paid for closing its thinking itself; a few that run on show it the difference. Ours;
+    the paper truncates all."""
     probing: Literal["parallel", "sequential"] = "parallel"
     """`parallel` thinks on during a probe; `sequential` waits. They decide alike."""
     train_injected: bool = True
@@ -97,6 +102,10 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         build_policy(self.exit)
+        if not 0 < self.truncated_share <= 1:
+            raise InvalidSetting(
+                "truncated_share", self.truncated_share, "use a number above 0, at most 1"
+            )
         if self.kind == "truncated" and self.exit.policy == "none":
             raise InvalidSetting(
                 "exit.policy", "none", "nothing would be truncated: use kind plain"

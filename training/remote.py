@@ -101,6 +101,8 @@ class RemoteRollouts:
             if value is not None and name != "stop_token_ids"
         }
         exits = {f"exit_{name}": getattr(self._settings, name) for name in SENT}
+        if not job.truncated:
+            exits["exit_policy"] = "none"
         return {
             "model": self._model,
             "prompt": list(job.prompt_ids),

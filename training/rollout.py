@@ -121,6 +121,8 @@ class Job:
     sampling: Sampling
     thinking_open: bool = False
     """The prompt ends in ``<think>``."""
+    truncated: bool = True
+    """The exit policy may end its thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ def run_rollouts(
     probing: Probing = "parallel",
     finished: Callable[[Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Complete every job under the exit policy of `settings`; results in the order of `jobs`.
+    """Complete every job under the exit policy of `settings`, or under none if it is not to be
+    truncated; results in the order of `jobs`.
 
     `finished` is called for each rollout as it ends. An engine that fails raises through, and
     whatever still ran is aborted.
@@ -228,7 +231,7 @@ class _Sequence:
         self._name, self._job, self._form = name, job, form
         self._sequential = sequential
         self._controller = ExitController(
-            settings,
+            settings if job.truncated else dataclasses.replace(settings, policy="none"),
             form.thinking,
             max_tokens=job.sampling.max_tokens,
             thinking_open=job.thinking_open,

@@ -6,6 +6,7 @@ ever truncated. Every completion has a seed of its own, drawn from the run's see
 its place, so a resumed run makes the rollouts that the killed one would have made.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,8 +95,9 @@ class RolloutFunction:
             run = self._runner(trainer, lambda _: bar.update())
             if training and rollout.kind == "serial":
                 return serial_rollouts(run, jobs, size, self._form.thinking)
-            truncated = training and rollout.kind == "truncated"
-            return run(jobs, rollout.exit if truncated else untruncated)
+            if training and rollout.kind == "truncated":
+                return run(_shared_out(jobs, size, rollout.truncated_share), rollout.exit)
+            return run(jobs, untruncated)
 
     def _runner(self, trainer: Any, finished: Callable[[Rollout], Any]) -> Run:
         vllm = trainer.vllm_generation
@@ -140,6 +142,14 @@ class RolloutFunction:
             prompt, add_generation_prompt=True, return_dict=False, **options
         )
         return ids
+
+
+def _shared_out(jobs: Sequence[Job], size: int, share: float) -> list[Job]:
+    """The first of each group are truncated, at least one; the others are not."""
+    count = max(round(share * size), 1)
+    return [
+        dataclasses.replace(job, truncated=index % size < count) for index, job in enumerate(jobs)
+    ]
 
 
 def row_seed(seed: int, *place: object) -> int:

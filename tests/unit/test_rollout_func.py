@@ -83,6 +83,12 @@ def test_plain_rollouts_are_not_truncated(monkeypatch: pytest.MonkeyPatch) -> No
     assert {each.outcome.reason for each in columns["rollout"]} == {ExitReason.NATURAL}
 
 
+def test_a_share_of_each_group_runs_to_its_own_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, _, _ = call(monkeypatch, "rollout.truncated_share=0.5")
+    reasons = [each.outcome.reason for each in columns["rollout"]]
+    assert reasons == [ExitReason.CONFIDENT, ExitReason.NATURAL] * 2
+
+
 def test_injected_tokens_carry_loss_unless_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     columns, _, _ = call(monkeypatch)
     assert "env_mask" not in columns
