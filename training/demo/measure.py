@@ -17,7 +17,7 @@ __all__ = ["Summary", "measure", "sampling"]
 
 MAX_TOKENS = 900
 BINS = ((0.0, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.0))
-_LINE = re.compile(r"\d+[+-]\d=(\d+)")
+_LINE = re.compile(r"\d+((?:[+-]\d)+)=\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _reliability(
 
 def _worked_out(text: str) -> int:
     """Operations worked out so far; a pass that was broken off by a marker goes on."""
-    return len(_LINE.findall(text))
+    return sum(len(operations) // 2 for operations in _LINE.findall(text))  # "+3-5": two
 
 
 def _hit(problem: Problem, reading: ProbeReading) -> bool:

@@ -1,4 +1,8 @@
-"""Trains `demo-base` from scratch: next-token prediction on the demo world's traces."""
+"""Trains `demo-base` from scratch: next-token prediction on the demo world's traces.
+
+In two stages: arithmetic is learned from careful traces; hasty passes, which a model of this size
+does not get right, are added at the end, since learning them from the start costs far more.
+"""
 
 import functools
 import random
@@ -28,15 +32,31 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training: linear warm-up to `learning_rate`, then cosine to a tenth."""
+
+    name: str
+    steps: int
+    """Optimiser steps."""
+    learning_rate: float
+    """Peak rate."""
+    warmup_steps: int
+    hasty: bool
+    """Whether the traces have hasty passes."""
+
+
+@dataclass(frozen=True, slots=True)
 class BaseRecipe:
     """How `demo-base` is trained."""
 
     steps: int = 1_400
-    """Optimiser steps."""
+    """Optimiser steps on careful traces, with a peak rate of `learning_rate`."""
+    hasty_steps: int = 300
+    """Then on traces with hasty passes, with a peak rate of `hasty_learning_rate`."""
     batch_size: int = 64
     """Traces per step."""
     learning_rate: float = 3e-3
-    """Peak rate; linear warm-up, then cosine to a tenth."""
+    hasty_learning_rate: float = 1e-3
     seed: int = 0
     """Seeds weights and traces."""
     hidden_size: int = 192
@@ -45,6 +65,14 @@ class BaseRecipe:
     """Longer conversations (about 2 %) are drawn again."""
     save_every: int = 100
     """Optimiser steps between checkpoints."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In their order."""
+        return (
+            Stage("careful", self.steps, self.learning_rate, 100, hasty=False),
+            Stage("hasty", self.hasty_steps, self.hasty_learning_rate, 20, hasty=True),
+        )
 
 
 def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -68,29 +96,34 @@ def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3
 
 @dataclass(frozen=True, slots=True)
 class TraceBatches:
-    """Batch `i` of the run, a pure function of (recipe, i): a resumed run sees the same data."""
+    """Batch `i` of a stage, a pure function of (recipe, stage, i): a resumed run sees the same."""
 
     recipe: BaseRecipe
+    stage: Stage
     tokenizer: PreTrainedTokenizerFast
 
     def __len__(self) -> int:
-        return self.recipe.steps
+        return self.stage.steps
 
     def __getitem__(self, index: int) -> Batch:
         return self._pool(index // POOL)[index % POOL]
 
     def _pool(self, pool: int) -> list[Batch]:
-        return _pool_of_batches(self.recipe, self.tokenizer, pool)
+        return _pool_of_batches(self.recipe, self.stage, self.tokenizer, pool)
 
 
 @functools.lru_cache(maxsize=2)
 def _pool_of_batches(
-    recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast, pool: int
+    recipe: BaseRecipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, pool: int
 ) -> list[Batch]:
-    rng = random.Random(f"{recipe.seed}:{pool}")
+    rng = random.Random(f"{recipe.seed}:{'hasty:' * stage.hasty}{pool}")
     size = recipe.batch_size
     examples = sorted(
-        (_example(recipe, tokenizer, rng) for _ in range(size * POOL)), key=lambda e: len(e[0])
+        (
+            _example(recipe.max_tokens, tokenizer, rng, hasty=stage.hasty)
+            for _ in range(size * POOL)
+        ),
+        key=lambda e: len(e[0]),
     )
     batches = [examples[start : start + size] for start in range(0, len(examples), size)]
     rng.shuffle(batches)
@@ -99,21 +132,22 @@ def _pool_of_batches(
 
 
 def _example(
-    recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast, rng: random.Random
+    max_tokens: int, tokenizer: PreTrainedTokenizerFast, rng: random.Random, *, hasty: bool
 ) -> tuple[list[int], list[int]]:
     while True:
-        ids, labels = _conversation(tokenizer, rng)
-        if len(ids) <= recipe.max_tokens:
+        ids, labels = _conversation(tokenizer, rng, hasty=hasty)
+        if len(ids) <= max_tokens:
             return ids, labels
 
 
 def _conversation(
-    tokenizer: PreTrainedTokenizerFast, rng: random.Random
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, *, hasty: bool
 ) -> tuple[list[int], list[int]]:
     """Token ids and labels of one conversation; every piece is tokenised on its own."""
     problem = sample_problem(rng, "train")
     head = f"<|im_start|>user\n{problem.prompt}<|im_end|>\n<|im_start|>assistant\n"
-    pieces = [Piece(head, trained=False), *sample_trace(problem, rng), Piece("<|im_end|>")]
+    trace = sample_trace(problem, rng, hasty=hasty)
+    pieces = [Piece(head, trained=False), *trace, Piece("<|im_end|>")]
     ids: list[int] = []
     labels: list[int] = []
     for piece in pieces:
@@ -137,17 +171,30 @@ def train_base(recipe: BaseRecipe, output: Path, work: Path) -> None:
     set_seed(recipe.seed)
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer)
-    trainer = Trainer(
-        model=model,
-        args=_arguments(recipe, work),
-        train_dataset=TraceBatches(recipe, tokenizer),
-        data_collator=_first,
-    )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+    for stage in recipe.stages:
+        trainer = _train(model, recipe, stage, tokenizer, work / stage.name)
     model.config.use_cache = True  # training switched it off
     model.generation_config.do_sample, model.generation_config.temperature = True, 0.6
     trainer.save_model(str(output))
     tokenizer.save_pretrained(str(output))
+
+
+def _train(
+    model: Qwen3ForCausalLM,
+    recipe: BaseRecipe,
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerFast,
+    work: Path,
+) -> Trainer:
+    """Train in place; a stage that was finished before only loads its weights."""
+    trainer = Trainer(
+        model=model,
+        args=_arguments(recipe, stage, work),
+        train_dataset=TraceBatches(recipe, stage, tokenizer),
+        data_collator=_first,
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+    return trainer
 
 
 def _first(items: list[Any]) -> Any:
@@ -155,16 +202,16 @@ def _first(items: list[Any]) -> Any:
     return items[0]
 
 
-def _arguments(recipe: BaseRecipe, work: Path) -> TrainingArguments:
+def _arguments(recipe: BaseRecipe, stage: Stage, work: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(work),
-        max_steps=recipe.steps,
+        max_steps=stage.steps,
         per_device_train_batch_size=1,
         train_sampling_strategy="sequential",
-        learning_rate=recipe.learning_rate,
+        learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
-        warmup_steps=100,
+        warmup_steps=stage.warmup_steps,
         weight_decay=0.1,
         adam_beta2=0.95,
         max_grad_norm=1.0,

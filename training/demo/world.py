@@ -5,9 +5,12 @@ within 10..99. A *trace* solves it the way an overthinking model does: a pass wo
 operation, may hesitate half-way, and may forget a carry; passes repeat until two in a row agree
 and then go on for no reason. Re-checks are more careless than the first pass, and the answer is
 what the last pass says: a first slip is often found, and a right answer sometimes talked away.
-Some traces are closed early at a step boundary, in exactly the two
-forms that an exit uses, and always with the true answer: that is what gives the confidence of a
-trial answer a meaning (low while the derivation is incomplete, high after it).
+Some passes are *hasty*: several operations in one line, which is shorter, and more than a small
+model can reliably do in its head. So there are two ways to save tokens, one that costs nothing
+(no needless passes) and one that costs accuracy (hasty ones). Some traces are closed early at a
+step boundary, in exactly the two forms that an exit uses, and always with the true answer: that
+is what gives the confidence of a trial answer a meaning (low while the derivation is incomplete,
+high after it).
 """
 
 import hashlib
@@ -26,6 +29,9 @@ FORGOTTEN_CARRY = 0.04  # of the operations that carry or borrow, in the first p
 FORGOTTEN_IN_RECHECK = 0.09  # in every later pass
 MISCOUNT = 0.005  # of all operations: off by one
 HESITATION = 0.45  # of the passes: a marker half-way, before the derivation is complete
+HASTY = 0.5  # of the first passes
+HASTY_RECHECK = 0.25  # of the later ones
+JUMP = 2  # operations in a line of a hasty pass
 EARLY_CLOSE = 0.2  # of the traces: closed at a random step boundary with the true answer
 DIRECT = 0.03  # of the traces: no thinking at all (enable_thinking=False)
 NEEDLESS_PASSES = (1, 1, 1, 2, 2, 2)  # after two passes agreed, drawn uniformly
@@ -107,11 +113,14 @@ def sample_problems(
     return list(problems)
 
 
-def sample_trace(problem: Problem, rng: random.Random) -> list[Piece]:
-    """One overthinking completion of `problem`, from after ``assistant\\n`` to before the end."""
+def sample_trace(problem: Problem, rng: random.Random, *, hasty: bool = False) -> list[Piece]:
+    """One overthinking completion of `problem`, from after ``assistant\\n`` to before the end.
+
+    Only with `hasty` are there hasty passes.
+    """
     if rng.random() < DIRECT:
         return [Piece(NO_THINKING, trained=False), _answer(problem.answer)]
-    steps = _steps(problem, rng)
+    steps = _steps(problem, rng, hasty=hasty)
     if rng.random() < EARLY_CLOSE and len(steps) > 1:
         cut = rng.randrange(1, len(steps))
         opened = "<think>\n" + "\n\n".join(step.text for step in steps[:cut]) + "\n\n"
@@ -150,22 +159,24 @@ class _Step:
     result: int | None  # None while the pass is not finished
 
 
-def _steps(problem: Problem, rng: random.Random) -> list[_Step]:
+def _steps(problem: Problem, rng: random.Random, *, hasty: bool) -> list[_Step]:
     """The steps of a whole trace."""
     steps: list[_Step] = []
     results: list[int] = []
     while len(results) < 2 or results[-1] != results[-2]:
-        results.append(_add_pass(steps, problem, rng))
+        results.append(_add_pass(steps, problem, rng, hasty=hasty))
     for _ in range(rng.choice(NEEDLESS_PASSES)):
-        _add_pass(steps, problem, rng)
+        _add_pass(steps, problem, rng, hasty=hasty)
     return steps
 
 
-def _add_pass(steps: list[_Step], problem: Problem, rng: random.Random) -> int:
+def _add_pass(steps: list[_Step], problem: Problem, rng: random.Random, *, hasty: bool) -> int:
     """Work the problem out once, in one step or two; return the result."""
     opening = rng.choice(CHECK_AGAIN) if steps else ""
-    lines, result = _pass(problem, rng, FORGOTTEN_IN_RECHECK if steps else FORGOTTEN_CARRY)
-    if rng.random() < HESITATION:
+    jump = JUMP if hasty and rng.random() < (HASTY_RECHECK if steps else HASTY) else 1
+    forgotten = FORGOTTEN_IN_RECHECK if steps else FORGOTTEN_CARRY
+    lines, result = _pass(problem, rng, forgotten, jump)
+    if len(lines) > 1 and rng.random() < HESITATION:
         cut = rng.randrange(1, len(lines))
         steps.append(_Step(opening + "\n".join(lines[:cut]), None))
         opening, lines = rng.choice(GO_ON), lines[cut:]
@@ -173,12 +184,17 @@ def _add_pass(steps: list[_Step], problem: Problem, rng: random.Random) -> int:
     return result
 
 
-def _pass(problem: Problem, rng: random.Random, forgotten: float) -> tuple[list[str], int]:
+def _pass(
+    problem: Problem, rng: random.Random, forgotten: float, jump: int
+) -> tuple[list[str], int]:
+    """Lines of `jump` operations each, and the result."""
     value, lines = problem.start, []
-    for op in problem.operations:
-        result = _slip(value, op, rng, forgotten)
-        lines.append(f"{value}{op:+d}={result}")
-        value = result
+    for first in range(0, len(problem.operations), jump):
+        line = f"{value}"
+        for op in problem.operations[first : first + jump]:
+            line += f"{op:+d}"
+            value = _slip(value, op, rng, forgotten)
+        lines.append(f"{line}={value}")
     return lines, value
 
 
