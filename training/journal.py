@@ -60,9 +60,20 @@ def check_settings(
     path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], made: str
 ) -> None:
     """Raises ValueError that names the first setting which differs, and both of its values."""
+    for name, before, now in _differences(found, wanted):
+        raise ValueError(
+            f"{path} was {made} with {name}={before!r}, not {now!r}; set it back, delete the "
+            "file, or use another output"
+        )
+
+
+def _differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], above: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted names in `wanted` that `found` has another value for, with both values."""
     for name, value in wanted.items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"{path} was {made} with {name}={found.get(name)!r}, not {value!r}; set it "
-                "back, delete the file, or use another output"
-            )
+        before = found.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            yield from _differences(before, value, f"{above}{name}.")
+        elif before != value:
+            yield f"{above}{name}", before, value

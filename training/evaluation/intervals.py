@@ -10,9 +10,11 @@ which the question means show (Korn and Graubard 1998; Dean and Pagano 2015), an
 instead of z. With one sample per question it is Wilson's own. A bootstrap would give [1, 1] when
 everything is correct; this does not.
 
-*Tokens, differences, ratios*: percentile bootstrap over questions, all of a question's samples and
-both contenders' together, with Hesterberg's correction for few questions (2015, "expanded
-percentile": t and the small-sample factor say which percentiles, instead of 2.5 and 97.5).
+*Mean tokens*: bootstrap-t over questions (Efron and Tibshirani 1993), since lengths are skewed.
+
+*Differences and ratios of tokens*: percentile bootstrap over questions, all of a question's
+samples and both contenders' together, with Hesterberg's correction for few questions (2015,
+"expanded percentile": not 2.5 and 97.5, but what t and the small-sample factor say).
 
 *Difference in accuracy* when fewer than `FEW` questions differ at all: the bootstrap has too few
 values to draw from, so the interval is that of Agresti and Min (2005) for matched pairs, with half
@@ -38,6 +40,7 @@ __all__ = [
     "accuracy_interval",
     "bootstrap",
     "difference_interval",
+    "mean_interval",
     "mean_of",
     "percentiles",
     "resamples_of",
@@ -47,7 +50,8 @@ __all__ = [
 LEVEL = 0.95
 RESAMPLES = 10_000
 FEW = 10
-"""Questions that differ, below which the bootstrap of a difference in accuracy is not trusted."""
+"""Questions (for a difference in accuracy: that differ) below which there is too little to draw
+from; other intervals take over."""
 
 Array = npt.NDArray[np.float64]
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -70,11 +74,13 @@ def accuracy_interval(scores: Sequence[Sequence[bool]]) -> Estimate | None:
         return None
     means = np.array([sum(each) / len(each) for each in scores])
     count, mean = len(means), float(means.mean())
-    spread = mean * (1 - mean)
-    variance = float(means.var(ddof=1)) / count if count > 1 else 0.0
+    samples = sum(map(len, scores))
+    variance = float(means.var(ddof=1)) / count if count > 1 else math.inf
+    effective = mean * (1 - mean) / variance if variance else samples
+    if mean in (0, 1):
+        effective = count  # nothing shows how alike the samples of a question are
     # Never fewer than the questions nor more than the samples, as chance could have it.
-    effective = spread / variance if variance and spread else count
-    effective = min(max(effective, count), sum(map(len, scores)))
+    effective = min(max(effective, count), samples)
     return Estimate(mean, *wilson(mean, effective, _t(count - 1)))
 
 
@@ -95,6 +101,23 @@ def bootstrap(values: Array, weights: Array, below: Array | None = None) -> Esti
         return percentiles(float(values.mean()), weights @ values / len(values), len(values))
     value = float(values.mean() / below.mean())
     return percentiles(value, (weights @ values) / (weights @ below), len(values))
+
+
+def mean_interval(values: Array, weights: Array) -> Estimate:
+    """Mean of the questions' skewed `values` (Q,), for example tokens, by the bootstrap-t; as
+    `bootstrap` for fewer than `FEW` questions."""
+    count = len(values)
+    if count < FEW:
+        return bootstrap(values, weights)
+    value, error = float(values.mean()), float(values.std()) / math.sqrt(count)
+    means = weights @ values / count
+    squares = weights @ values**2 / count - means**2
+    drawn = squares > 1e-9 * value**2  # all of a resample may be equal, but for rounding
+    if not drawn.any():
+        return Estimate(value, value, value)
+    errors = np.sqrt(squares[drawn] / count)
+    low, high = np.quantile((means[drawn] - value) / errors, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, value - float(high) * error, value - float(low) * error)
 
 
 def difference_interval(differences: Sequence[Sequence[int]], weights: Array) -> Estimate | None:

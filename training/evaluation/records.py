@@ -81,14 +81,14 @@ class Settings:
     """What names the model's files; "" for a name on the hub."""
     exit: ExitSettings
     task: str
-    questions: str
-    """Digest of the questions."""
     limit: int | None
     draws: Draws
     dtype: str
     seed: int
     engine: str
     """Version of vLLM and kind of device."""
+    questions: str
+    """Digest of the questions."""
 
     def as_json(self) -> dict[str, Any]:
         """As JSON gives it back."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.intervals import RESAMPLES
+from training.evaluation.intervals import FEW, RESAMPLES
 from training.evaluation.records import Record
 from training.evaluation.statistics import Comparison, Estimate, Summary, summarise_tasks
 from training.evaluation.tradeoff import draw_tradeoff
@@ -29,13 +29,14 @@ METHOD = f"""\
 All intervals are of 95 %, clustered by question. Accuracy is avg@k, the mean over questions of the
 share of correct samples, strictly graded: the last box after the thinking; thinking that never
 closed is wrong; what the grader could not decide is `unscored` and left out. Its interval is
-Wilson's with the effective number of samples. `difference` is to the baseline on the same questions
-and sample numbers. Tokens, differences and compression have bootstrap intervals over questions
-({RESAMPLES} resamples, expanded percentiles); a difference in which fewer than 10 questions differ
-has Agresti and Min's. Compression is tokens in % of the baseline's, as ratio of means and as mean
-over questions of the ratio. `net` adds the tokens of trial answers. Dropped tokens were generated
-behind an exit while its trial answer was in flight; they are part of no other figure. Truncated
-completions hit the token limit. The macro mean counts every task alike.
+Wilson's with the effective number of samples. `difference` is to the baseline on the same
+questions and sample numbers. Other intervals are bootstraps over questions, {RESAMPLES} resamples:
+bootstrap-t for mean tokens, expanded percentiles for differences and compression; a difference in
+accuracy in which fewer than {FEW} questions differ has Agresti and Min's. Compression is tokens in
+% of the baseline's, as ratio of means and as mean over questions of the ratio. `net` adds the
+tokens of trial answers. Dropped tokens were generated behind an exit while its trial answer was in
+flight; they are part of no other figure. Truncated completions hit the token limit. The macro mean
+counts every task alike.
 """
 
 

@@ -75,7 +75,8 @@ def plan(
     limit: int | None = None,
 ) -> list[Work]:
     """Every contender on every task. `dtype` None: float32 if all tasks ask for it, as the demo
-    does, else auto. Raises InvalidSetting for names that would share a file."""
+    does, else auto. Raises InvalidSetting for names that would share a file, and for directories
+    without a model."""
     if dtype is None:
         wanted = {TASKS[task].dtype for task in tasks}
         dtype = wanted.pop() if len(wanted) == 1 else "auto"
@@ -84,6 +85,10 @@ def plan(
         if files.index(files[place]) != place:
             remedy = "another contender has this name or its file; use --model NAME=PATH"
             raise InvalidSetting("name", each.name, remedy)
+    for each in contenders:
+        if Path(each.model).is_dir() and not (Path(each.model) / "config.json").exists():
+            remedy = "the directory has no config.json; merge an adapter into its base first"
+            raise InvalidSetting("model", each.model, remedy)
     weights = {model: weights_of(model) for model in {each.model for each in contenders}}
     digests = {task: digest_of(questions) for task, questions in tasks.items()}
     return [
