@@ -1,4 +1,4 @@
-"""`stepgrpo-train grpo|sft|demo|calibrate`."""
+"""`stepgrpo-train grpo|sft|eval|demo|calibrate`."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.config import RunConfig, dump_config, load_config, preset_names
+from training.evaluation import command as evaluation
 
 __all__ = ["build_parser", "main"]
 
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Sample completions with exits, keep the shortest correct ones, and "
         "fine-tune on them. --resume goes on where a stopped run was.",
     )
+    _add_eval(commands)
     _add_demo(commands)
     _add_calibrate(commands)
     return parser
@@ -86,6 +88,19 @@ def _add_run(
         "--print-config", action="store_true", help="print the whole configuration and stop"
     )
     command.set_defaults(run=_train, start=start)
+
+
+def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "eval",
+        help="compare models and exit policies on benchmarks, with intervals",
+        description="Complete and grade benchmarks with every model under every exit policy, and "
+        "compare each with the baseline on the same questions and seeds. Writes results.md, "
+        "results.json and tradeoff.png. Defaults are in parentheses. An evaluation that was "
+        "stopped or killed goes on with the same command.",
+    )
+    evaluation.add_arguments(parser)
+    parser.set_defaults(run=evaluation.run)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

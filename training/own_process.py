@@ -17,7 +17,12 @@ __all__ = ["in_own_process"]
 Stopping = Callable[[], bool]
 
 
-def in_own_process(function: Callable[..., None], *args: Any, stop: StopOnSignal) -> None:
+def in_own_process(
+    function: Callable[..., None],
+    *args: Any,
+    stop: StopOnSignal,
+    remedy: str = "go on with --resume",
+) -> None:
     """Call ``function(*args, stopping)`` in a new process and wait for its end.
 
     `stopping` is true once `stop` got a signal: the function should end soon; a second signal
@@ -43,7 +48,7 @@ def in_own_process(function: Callable[..., None], *args: Any, stop: StopOnSignal
     if process.exitcode:
         raise RunStopped(
             f"the process of the engine ended with status {process.exitcode}; see above, or look "
-            "for a lack of memory; go on with --resume"
+            f"for a lack of memory; {remedy}"
         )
 
 

@@ -65,14 +65,15 @@ class RemoteRollouts:
             base_url=self._url, timeout=httpx.Timeout(self._timeout), limits=limits
         ) as client:
 
-            async def one(job: Job) -> Rollout:
-                rollout = self._rollout(job, await self._complete(client, self._body(job)))
+            async def one(place: int, job: Job) -> Rollout:
+                response = await self._complete(client, self._body(job))
+                rollout = dataclasses.replace(self._rollout(job, response), place=place)
                 if finished:
                     finished(rollout)
                 return rollout
 
             async with asyncio.TaskGroup() as group:  # one failure ends all, and all requests
-                tasks = [group.create_task(one(job)) for job in jobs]
+                tasks = [group.create_task(one(place, job)) for place, job in enumerate(jobs)]
         return [task.result() for task in tasks]
 
     async def _complete(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> Any:

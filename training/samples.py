@@ -1,21 +1,19 @@
 """What rejection sampling found: its file, its totals, and the rows to fine-tune on.
 
-Sampling takes hours, so its results live in files that a kill cannot spoil, `samples*.jsonl`. The
-first line says what made the file, then there is one line per prompt, appended and synced chunk by
-chunk. A last line without its end is dropped, and its prompt is sampled again. With several
-processes each has a file of its own, and every prompt belongs to one of them; the output is on a
-disk that they share.
+Sampling takes hours, so its results live in files that a kill cannot spoil (`training.journal`),
+`samples*.jsonl`, one line per prompt. A prompt whose line was cut off is sampled again. With
+several processes each has a file of its own, and every prompt belongs to one of them; the output
+is on a disk that they share.
 """
 
 import dataclasses
-import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.journal import append, check_settings, damaged, open_journal, read_journal
 from training.rollout_func import Counters
 
 __all__ = [
@@ -96,15 +94,8 @@ def samples_file(output: Path, rank: int, processes: int) -> Path:
 
 
 def open_samples(path: Path, settings: Mapping[str, Any]) -> None:
-    """Make `path` ready for appending: a last line that was cut off goes, a new file gets its
-    first line, the `settings` as JSON values."""
-    found = path.read_bytes() if path.exists() else b""
-    whole = found[: found.rfind(b"\n") + 1]
-    if whole != found:
-        os.truncate(path, len(whole))
-        print(f"{path}: dropped a last line that was cut off", flush=True)
-    if not whole:
-        _append(path, [settings])
+    """Make `path` ready for appending; a new file starts with the `settings` as JSON values."""
+    open_journal(path, settings)
 
 
 def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
@@ -114,40 +105,21 @@ def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
     """
     found = {}
     for path in sorted(output.glob("samples*.jsonl")):
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        for number, entry in read_journal(path):
+            if number == 1:
+                check_settings(path, entry, settings, "sampled")
+                continue
             try:
-                entry = json.loads(line)
-                sampled = _parse(entry) if number > 1 else None
+                sampled = _parse(entry)
             except (ValueError, KeyError, TypeError) as error:
-                remedy = "delete the line" if number > 1 else "delete the file"
-                raise ValueError(f"{path}:{number}: {error!r}; {remedy}") from error
-            if sampled:
-                found[sampled.row] = sampled
-            else:
-                _check_settings(path, entry, settings)
+                raise damaged(path, number, error) from error
+            found[sampled.row] = sampled
     return [found[row] for row in sorted(found)]
-
-
-def _check_settings(path: Path, made_by: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    for name, value in settings.items():
-        if made_by.get(name) != value:
-            raise ValueError(
-                f"{path} was sampled with {name}={made_by.get(name)!r}, not {value!r}; set it "
-                "back, delete the file, or use another output"
-            )
 
 
 def append_samples(path: Path, samples: Sequence[Sampled]) -> None:
     """Add results; they are on the disk when this returns."""
-    _append(path, [dataclasses.asdict(each) for each in samples])
-
-
-def _append(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    lines = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in entries)
-    with path.open("ab") as file:
-        file.write(lines.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append(path, [dataclasses.asdict(each) for each in samples])
 
 
 def _parse(entry: Mapping[str, Any]) -> Sampled:

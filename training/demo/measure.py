@@ -1,16 +1,16 @@
 """What the demo model does on unseen problems: overthinking, exits, and what confidence means."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings, answer_confidence, count_steps, final_answer
 from training.demo.world import LEVELS, Problem, sample_problems
+from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of, wilson
 from training.offline import Engine, Exited, Generation, ProbeReading
 
 __all__ = ["Summary", "measure", "sampling"]
@@ -62,7 +62,7 @@ def _summary(problems: Sequence[Problem], generations: Sequence[Generation]) -> 
     return Summary(
         problems=len(hits),
         accuracy=fmean(hits),
-        accuracy_interval=_wilson(sum(hits), len(hits)),
+        accuracy_interval=wilson(fmean(hits), len(hits)),
         tokens=fmean(len(each.ids) for each in generations),
         steps=fmean(count_steps(each.text) for each in generations),
         unfinished=fmean(not each.ended for each in generations),
@@ -79,14 +79,17 @@ def _compare(
         is_correct(p, b.text) - is_correct(p, a.text)
         for p, a, b in zip(problems, vanilla, after, strict=True)
     ]
+    resamples = resamples_of(len(gains), RESAMPLES, seed=0)
+    difference = difference_interval([[gain] for gain in gains], resamples)
+    assert difference is not None  # there are problems
     return {
         "vanilla": asdict(before_summary),
         "vanilla by level": {
             level: asdict(_summary(*_only(level, problems, vanilla))) for level in LEVELS
         },
         "confidence": asdict(after_summary),
-        "accuracy_difference": fmean(gains),
-        "accuracy_difference_interval": _paired(gains),
+        "accuracy_difference": difference.value,
+        "accuracy_difference_interval": (difference.low, difference.high),
         "probes": fmean(each.outcome.probes for each in exited),
         "probe_tokens": probe_tokens,
         "saved": 1 - after_summary.tokens / before_summary.tokens,
@@ -149,16 +152,3 @@ def _table(rows: Sequence[tuple[float, bool]]) -> dict[str, Any]:
         for low, high in BINS
     }
     return {"all": row(rows), "by confidence": bins}
-
-
-def _paired(gains: Sequence[int], z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of the mean difference on the same problems."""
-    mean, half = fmean(gains), z * stdev(gains) / math.sqrt(len(gains))
-    return mean - half, mean + half
-
-
-def _wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    share = hits / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
-    return centre - half, centre + half

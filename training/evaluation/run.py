@@ -1,0 +1,359 @@
+"""Completes and grades the questions of tasks with one model, under each of its exit policies.
+
+The rollouts are training's (`training.rollout`), so exits happen as on the server. Every
+completion has a seed of its own, drawn from the run's seed, the task, the question and the sample,
+and equal for all contenders. The prefix cache is emptied between contenders, so that none depends
+on who ran before.
+
+Grading and writing happen in a thread beside the engine's, some questions at a time. What a
+killed evaluation had not written is completed anew with the same seeds; its batches are others,
+and where a sum rounds differently (rarely in float32, often in bfloat16) a completion can take
+another course than it would have: another draw from the same distribution.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from stepgrpo_core import InvalidSetting
+from stepgrpo_core.thinking import opens_in_thinking
+from training.evaluation.origin import device_kind, engine_version, origin, weights_of
+from training.evaluation.records import (
+    Contender,
+    Record,
+    Settings,
+    append_questions,
+    open_records,
+    read_records,
+    records_file,
+    safe_name,
+)
+from training.evaluation.tasks import TASKS, Draws, Question, digest_of
+from training.grading import Grader, GraderBroken
+from training.own_process import in_own_process
+from training.rollout import Delta, Format, Job, Request, Rollout, RolloutEngine, run_rollouts
+from training.survival import RunStopped, StopOnSignal
+
+__all__ = ["Contender", "Work", "complete", "complete_all", "evaluate", "plan", "seed_of"]
+
+CHUNK = 16  # questions between two writes
+SECONDS = 10.0  # or this long, for slow ones
+KEPT = "what was finished is kept: run the same command again"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One contender on one task: what is to be done, and where its records stand."""
+
+    contender: Contender
+    task: str
+    questions: Sequence[Question]
+    draws: Draws
+    settings: Settings
+    path: Path
+
+    def left(self) -> list[Question]:
+        """The questions that are not done; raises ValueError when other settings made the file."""
+        done = {each.question for each in read_records(self.path, self.settings)}
+        return [each for each in self.questions if each.id not in done]
+
+
+def plan(
+    contenders: Sequence[Contender],
+    tasks: Mapping[str, Sequence[Question]],
+    draws: Mapping[str, Draws],
+    output: Path,
+    *,
+    dtype: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> list[Work]:
+    """Every contender on every task. `dtype` None: float32 if all tasks ask for it, as the demo
+    does, else auto. Raises InvalidSetting for names that would share a file, and for directories
+    without a model."""
+    if dtype is None:
+        wanted = {TASKS[task].dtype for task in tasks}
+        dtype = wanted.pop() if len(wanted) == 1 else "auto"
+    files = [safe_name(each.name) for each in contenders]
+    for place, each in enumerate(contenders):
+        if files.index(files[place]) != place:
+            remedy = "another contender has this name or its file; use --model NAME=PATH"
+            raise InvalidSetting("name", each.name, remedy)
+    for each in contenders:
+        if Path(each.model).is_dir() and not (Path(each.model) / "config.json").exists():
+            remedy = "the directory has no config.json; merge an adapter into its base first"
+            raise InvalidSetting("model", each.model, remedy)
+    weights = {model: weights_of(model) for model in {each.model for each in contenders}}
+    digests = {task: digest_of(questions) for task, questions in tasks.items()}
+    return [
+        Work(
+            contender,
+            task,
+            questions,
+            draws[task],
+            Settings(
+                contender=contender.name,
+                model=contender.model,
+                weights=weights[contender.model],
+                exit=contender.exit,
+                task=task,
+                limit=limit,
+                questions=digests[task],
+                draws=draws[task],
+                dtype=dtype,
+                seed=seed,
+                engine=f"vllm {engine_version()} {device_kind()}",
+            ),
+            records_file(output, contender.name, task),
+        )
+        for contender in contenders
+        for task, questions in tasks.items()
+    ]
+
+
+def evaluate(
+    contenders: Sequence[Contender],
+    tasks: Mapping[str, Sequence[Question]],
+    draws: Mapping[str, Draws],
+    output: Path,
+    *,
+    dtype: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    keep_completions: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Evaluate contenders that share one model on one engine in this process; what their files
+    in `output` hold already is not done again. Raises as `plan` and `complete` do."""
+    works = plan(contenders, tasks, draws, output, dtype=dtype, seed=seed, limit=limit)
+    complete(works, keep_completions, stopping)
+
+
+def complete(works: Sequence[Work], keep_completions: bool, stopping: Callable[[], bool]) -> None:
+    """Do what is left of `works`, which share a model.
+
+    Raises RunStopped once `stopping`, and for what the engine, the grader or the disk refuse.
+    """
+    left = [work.left() for work in works]
+    if not any(left):
+        return
+    try:
+        session = _Session.load(works, keep_completions, stopping)
+        total = sum(len(work.questions) for work in works)
+        initial = total - sum(map(len, left))
+        with session.grader, tqdm(total=total, initial=initial, unit="question") as bar:
+            for work, questions in zip(works, left, strict=True):
+                session.run(work, questions, bar)
+    except (ValueError, OSError, GraderBroken) as error:
+        raise RunStopped(f"{error}; {KEPT}") from error
+
+
+def complete_all(works: Sequence[Work], *, keep_completions: bool, stop: StopOnSignal) -> None:
+    """Do what is left of `works`, one model after the other, each in a process of its own, whose
+    end frees the device. Raises ValueError for files of other settings, and RunStopped."""
+    unfinished = [work.contender.model for work in works if work.left()]
+    for model in dict.fromkeys(unfinished):
+        mine = [work for work in works if work.contender.model == model]
+        in_own_process(complete, mine, keep_completions, stop=stop, remedy=KEPT)
+        if stop.signal is not None:
+            raise RunStopped(f"{stop.signal.name}; {KEPT}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """An engine with all that belongs to it."""
+
+    llm: Any
+    tokenizer: Any
+    grader: Grader
+    made_with: Mapping[str, Any]
+    keep: bool
+    stopping: Callable[[], bool]
+
+    @classmethod
+    def load(cls, works: Sequence[Work], keep: bool, stopping: Callable[[], bool]) -> "_Session":
+        from transformers import AutoTokenizer  # noqa: PLC0415 - slow to load
+        from vllm import LLM  # noqa: PLC0415
+
+        from training.upstream import options_for  # noqa: PLC0415
+
+        (model,) = {work.contender.model for work in works}
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        longest = max(
+            len(prompt_ids(tokenizer, each.prompt)) + work.draws.sampling.max_tokens
+            for work in works
+            for each in work.questions
+        )
+        llm = LLM(
+            model=model,
+            max_model_len=longest,
+            seed=works[0].settings.seed,
+            logprobs_mode="processed_logprobs",
+            **options_for(works[0].settings.dtype, None),
+        )
+        dtype = str(llm.llm_engine.model_config.dtype).removeprefix("torch.")
+        return cls(llm, tokenizer, Grader(), {**origin(), "dtype": dtype}, keep, stopping)
+
+    def run(self, work: Work, questions: Sequence[Question], bar: "tqdm[Any]") -> None:
+        """Complete, grade and write `questions`."""
+        from training.engines import VllmEngine, format_of  # noqa: PLC0415 - loads vLLM
+
+        if not questions:
+            return
+        bar.set_description(f"{work.contender.name}, {work.task}")
+        open_records(work.path, work.settings, self.made_with)
+        form = format_of(self.tokenizer, work.contender.exit.closing_text)
+        jobs = _jobs(work, questions, self.tokenizer, form)
+        self.llm.reset_prefix_cache()
+        engine = _Stoppable(VllmEngine(self.llm.llm_engine), self.stopping)
+        writer = _Writer(work, questions, jobs, self, bar)
+        try:
+            run_rollouts(engine, jobs, work.contender.exit, form, finished=writer.take)
+        finally:
+            writer.close()
+
+
+def prompt_ids(tokenizer: Any, message: str) -> list[int]:
+    """Token ids of a user message in the model's chat template, ready to be answered."""
+    ids: list[int] = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
+    )
+    return ids
+
+
+def _jobs(work: Work, questions: Sequence[Question], tokenizer: Any, form: Format) -> list[Job]:
+    """`samples` jobs for each question, one question after the other."""
+    jobs = []
+    for each in questions:
+        ids = tuple(prompt_ids(tokenizer, each.prompt))
+        is_open = opens_in_thinking(tokenizer, form.thinking, ids)
+        for sample in range(work.draws.samples):
+            seed = seed_of(work.settings.seed, work.task, each.id, sample)
+            sampling = dataclasses.replace(work.draws.sampling, seed=seed)
+            jobs.append(Job(ids, sampling, is_open))
+    return jobs
+
+
+def seed_of(seed: int, task: str, question: str, sample: int) -> int:
+    """The seed of one completion: equal for all contenders."""
+    from training.rollout_func import row_seed  # noqa: PLC0415 - loads TRL and vLLM
+
+    return row_seed(seed, task, question, sample)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stoppable:
+    """An engine that stops between two steps when asked to."""
+
+    engine: RolloutEngine
+    stopping: Callable[[], bool]
+
+    def add(self, request: Request) -> None:
+        self.engine.add(request)
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        self.engine.abort(request_ids)
+
+    def step(self) -> Sequence[Delta]:
+        if self.stopping():
+            raise RunStopped(f"stopped; {KEPT}")
+        return self.engine.step()
+
+
+class _Writer:
+    """Collects the samples of each question; grades and writes whole questions in a thread."""
+
+    def __init__(
+        self,
+        work: Work,
+        questions: Sequence[Question],
+        jobs: Sequence[Job],
+        session: _Session,
+        bar: "tqdm[Any]",
+    ) -> None:
+        self._work, self._questions, self._jobs = work, questions, jobs
+        self._session, self._bar = session, bar
+        self._open: dict[int, list[Rollout]] = {}  # by place of the question
+        self._ready: list[int] = []
+        self._done: dict[int, list[Rollout]] = {}
+        self._written = time.monotonic()
+        self._thread = ThreadPoolExecutor(1)
+        self._sent: list[Future[None]] = []
+
+    def take(self, rollout: Rollout) -> None:
+        """A completion has ended; raises what grading or writing earlier ones raised."""
+        samples = self._work.draws.samples
+        place = rollout.place // samples
+        found = self._open.setdefault(place, [])
+        found.append(rollout)
+        if len(found) < samples:
+            return
+        self._done[place] = sorted(self._open.pop(place), key=lambda each: each.place)
+        waited = time.monotonic() - self._written
+        if len(self._done) >= CHUNK or waited > SECONDS:
+            self._send()
+
+    def close(self) -> None:
+        """Write what is whole, and wait for it."""
+        self._send()
+        self._thread.shutdown()
+        for each in self._sent:
+            each.result()
+
+    def _send(self) -> None:
+        for each in self._sent:
+            if each.done():
+                each.result()
+        done, self._done = self._done, {}
+        self._written = time.monotonic()
+        if done:
+            self._sent.append(self._thread.submit(self._write, done))
+
+    def _write(self, done: Mapping[int, Sequence[Rollout]]) -> None:
+        rollouts = [rollout for found in done.values() for rollout in found]
+        golds = [self._questions[place].gold for place, found in done.items() for _ in found]
+        texts = self._session.tokenizer.batch_decode(
+            [each.ids for each in rollouts], skip_special_tokens=True
+        )
+        records = self._graded(rollouts, texts, golds)
+        size = self._work.draws.samples
+        groups = [records[start : start + size] for start in range(0, len(records), size)]
+        append_questions(self._work.path, groups)
+        self._bar.update(len(groups))
+
+    def _graded(
+        self, rollouts: Sequence[Rollout], texts: Sequence[str], golds: Sequence[str]
+    ) -> list[Record]:
+        # One chat template: all of its prompts open the thinking, or none.
+        is_open = rollouts[0].thinking_open
+        grade = self._session.grader.grade
+        strict = grade(texts, golds, thinking_open=is_open)
+        lenient = grade(texts, golds, thinking_open=is_open, lenient=True)
+        size, keep = self._work.draws.samples, self._session.keep
+        return [
+            Record(
+                question=self._questions[each.place // size].id,
+                sample=each.place % size,
+                seed=self._jobs[each.place].sampling.seed or 0,
+                tokens=len(each.ids),
+                reasoning_tokens=each.outcome.reasoning_tokens,
+                steps=each.outcome.steps,
+                correct=verdict.correct,
+                lenient=loose.correct,
+                formatted=verdict.formatted,
+                verdict=verdict.reason,
+                ended=each.ended,
+                exit=each.outcome.reason.value,
+                probes=each.outcome.probes,
+                probe_tokens=each.probe_tokens,
+                discarded_tokens=each.discarded_tokens,
+                text=text if keep else None,
+            )
+            for each, text, verdict, loose in zip(rollouts, texts, strict, lenient, strict=True)
+        ]

@@ -1,0 +1,280 @@
+"""What evaluated completions say: figures of a contender, and against the baseline.
+
+How intervals are made: `training.evaluation.intervals`. *Compression* is tokens over the
+baseline's tokens, below 1 is shorter: as ratio of means (what a bill shows) and as mean over
+questions of the ratio (every question counts alike). *Macro* figures are means over tasks, tasks
+counting equally; their ratio of means is that of the macro means.
+"""
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.evaluation.intervals import (
+    RESAMPLES,
+    Array,
+    Estimate,
+    accuracy_interval,
+    bootstrap,
+    difference_interval,
+    mean_interval,
+    mean_of,
+    percentiles,
+    resamples_of,
+)
+from training.evaluation.records import Record
+
+__all__ = ["Comparison", "Estimate", "Summary", "Unpaired", "summarise", "summarise_tasks"]
+
+
+class Unpaired(ValueError):
+    """Two contenders were not asked the same questions equally often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Against the baseline on the same questions and sample numbers."""
+
+    accuracy: Estimate | None
+    """Difference over completions that both could be graded; None if there are none."""
+    tokens: Estimate
+    """Difference."""
+    ratio_of_means: Estimate
+    mean_of_ratios: Estimate
+    net_ratio_of_means: Estimate
+    """With the probe tokens of both."""
+    net_mean_of_ratios: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One contender on one task, or over all tasks. Token counts are means over completions."""
+
+    questions: int
+    completions: int
+    unscored: int
+    """Left out of `accuracy`."""
+    lenient_unscored: int
+    accuracy: Estimate | None
+    """None: nothing could be graded."""
+    lenient: Estimate | None
+    formatted: float
+    """Share with a box after the thinking."""
+    truncated: float
+    """Share that hit the token limit."""
+    tokens: Estimate
+    net_tokens: Estimate
+    """With probe tokens."""
+    probe_tokens: float
+    discarded_tokens: float
+    """Generated behind exits; part of neither of the above."""
+    reasoning_tokens: float
+    probes: float
+    steps: float
+    tokens_per_step: float | None
+    """All tokens over all steps; None without steps."""
+    exits: dict[str, int]
+    """Completions by the reason that ended their thinking."""
+    versus: Comparison | None
+    """None: this is the baseline, or there is none."""
+
+
+def summarise(
+    records: Iterable[Record],
+    baseline: Iterable[Record] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Summary:
+    """All figures of one contender on one task; `baseline` holds the other's on the same task.
+
+    Raises ValueError without records and Unpaired when the two were not asked the same.
+    """
+    mine = _Columns.of(records)
+    weights = resamples_of(len(mine.names), resamples, seed)
+    tokens, net = mine.means("tokens"), mine.means("tokens", "probe_tokens")
+    steps = sum(each.steps for each in mine.records)
+    return Summary(
+        questions=len(mine.names),
+        completions=len(mine.records),
+        unscored=sum(each.correct is None for each in mine.records),
+        lenient_unscored=sum(each.lenient is None for each in mine.records),
+        accuracy=accuracy_interval(mine.scores("correct")),
+        lenient=accuracy_interval(mine.scores("lenient")),
+        formatted=mine.mean("formatted"),
+        truncated=1 - mine.mean("ended"),
+        tokens=mean_interval(tokens, weights),
+        net_tokens=mean_interval(net, weights),
+        probe_tokens=mine.mean("probe_tokens"),
+        discarded_tokens=mine.mean("discarded_tokens"),
+        reasoning_tokens=mine.mean("reasoning_tokens"),
+        probes=mine.mean("probes"),
+        steps=mine.mean("steps"),
+        tokens_per_step=sum(each.tokens for each in mine.records) / steps if steps else None,
+        exits=dict(sorted(Counter(each.exit for each in mine.records).items())),
+        versus=None if baseline is None else _compare(mine, _Columns.of(baseline), weights),
+    )
+
+
+def _compare(mine: "_Columns", other: "_Columns", weights: Array) -> Comparison:
+    if mine.places != other.places:
+        missing = sorted(mine.places ^ other.places)[:3]
+        raise Unpaired(
+            f"the baseline has other questions or samples, {missing} for example are in one of "
+            "the two only; evaluate both with the same --limit and --samples"
+        )
+    tokens, net = (mine.means("tokens"), mine.means("tokens", "probe_tokens"))
+    base, base_net = (other.means("tokens"), other.means("tokens", "probe_tokens"))
+    return Comparison(
+        accuracy=difference_interval(mine.differences(other), weights),
+        tokens=bootstrap(tokens - base, weights),
+        ratio_of_means=bootstrap(tokens, weights, base),
+        mean_of_ratios=bootstrap(tokens / base, weights),
+        net_ratio_of_means=bootstrap(net, weights, base_net),
+        net_mean_of_ratios=bootstrap(net / base_net, weights),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Records of one contender on one task, by question."""
+
+    records: list[Record]
+    names: list[str]
+    places: frozenset[tuple[str, int]]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "_Columns":
+        ordered = sorted(records, key=lambda each: (each.question, each.sample))
+        if not ordered:
+            raise ValueError("there are no completions to summarise; evaluate first")
+        places = frozenset((each.question, each.sample) for each in ordered)
+        if len(places) < len(ordered):
+            raise ValueError("a question has the same sample twice; summarise one task at a time")
+        return cls(ordered, sorted({each.question for each in ordered}), places)
+
+    def mean(self, name: str) -> float:
+        return math.fsum(getattr(each, name) for each in self.records) / len(self.records)
+
+    def means(self, *names: str) -> Array:
+        """(Q,) sum of the columns, mean over each question's samples."""
+        found: dict[str, list[float]] = {name: [] for name in self.names}
+        for each in self.records:
+            found[each.question].append(sum(getattr(each, name) for name in names))
+        return np.array([math.fsum(found[name]) / len(found[name]) for name in self.names])
+
+    def scores(self, name: str) -> list[list[bool]]:
+        """The graded samples of every question that has any."""
+        found: dict[str, list[bool]] = {name: [] for name in self.names}
+        for each in self.records:
+            if (score := getattr(each, name)) is not None:
+                found[each.question].append(score)
+        return [scores for scores in found.values() if scores]
+
+    def differences(self, other: "_Columns") -> list[list[int]]:
+        """For every question: correct here less correct there, of the samples graded in both."""
+        found: dict[str, list[int]] = {name: [] for name in self.names}
+        for here, there in zip(self.records, other.records, strict=True):
+            if here.correct is not None and there.correct is not None:
+                found[here.question].append(int(here.correct) - int(there.correct))
+        return list(found.values())
+
+
+def summarise_tasks(
+    records: Mapping[str, Sequence[Record]],
+    baseline: Mapping[str, Sequence[Record]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[dict[str, Summary], Summary | None]:
+    """One contender on each task, and its macro mean over two or more. The resamples of tasks are
+    independent of each other, and the same for all contenders."""
+    seeds = {task: seed ^ zlib.crc32(task.encode()) for task in records}
+    base = baseline or {}
+    if baseline is not None and set(base) != set(records):
+        raise Unpaired(f"the baseline has other tasks: {sorted(set(base) ^ set(records))}")
+    summaries = {
+        task: summarise(found, base.get(task), resamples=resamples, seed=seeds[task])
+        for task, found in records.items()
+    }
+    if len(records) < 2:
+        return summaries, None
+    versus = None
+    if baseline is not None:
+        versus = _macro_comparison(records, base, summaries, resamples, seeds)
+    return summaries, _macro(list(summaries.values()), versus)
+
+
+def _macro(parts: Sequence[Summary], versus: Comparison | None) -> Summary:
+    def mean(value: Callable[[Summary], float]) -> float:
+        return math.fsum(map(value, parts)) / len(parts)
+
+    exits: Counter[str] = Counter()
+    for each in parts:
+        exits.update(each.exits)
+    per_step = [each.tokens_per_step for each in parts if each.tokens_per_step is not None]
+    return Summary(
+        questions=sum(each.questions for each in parts),
+        completions=sum(each.completions for each in parts),
+        unscored=sum(each.unscored for each in parts),
+        lenient_unscored=sum(each.lenient_unscored for each in parts),
+        accuracy=_mean_of([each.accuracy for each in parts]),
+        lenient=_mean_of([each.lenient for each in parts]),
+        formatted=mean(lambda each: each.formatted),
+        truncated=mean(lambda each: each.truncated),
+        tokens=mean_of([each.tokens for each in parts]),
+        net_tokens=mean_of([each.net_tokens for each in parts]),
+        probe_tokens=mean(lambda each: each.probe_tokens),
+        discarded_tokens=mean(lambda each: each.discarded_tokens),
+        reasoning_tokens=mean(lambda each: each.reasoning_tokens),
+        probes=mean(lambda each: each.probes),
+        steps=mean(lambda each: each.steps),
+        tokens_per_step=math.fsum(per_step) / len(parts) if len(per_step) == len(parts) else None,
+        exits=dict(sorted(exits.items())),
+        versus=versus,
+    )
+
+
+def _mean_of(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """None when one of them is: a mean over other tasks would not compare."""
+    known = [each for each in estimates if each is not None]
+    return mean_of(known) if len(known) == len(estimates) else None
+
+
+def _macro_comparison(
+    records: Mapping[str, Sequence[Record]],
+    baseline: Mapping[str, Sequence[Record]],
+    summaries: Mapping[str, Summary],
+    resamples: int,
+    seeds: Mapping[str, int],
+) -> Comparison:
+    parts = [each.versus for each in summaries.values() if each.versus is not None]
+
+    def ratio(*names: str) -> Estimate:
+        """Of the macro means, every task resampled by itself."""
+        above, below = np.zeros(resamples + 1), np.zeros(resamples + 1)  # the figure comes first
+        for task, seed in seeds.items():
+            mine, other = _Columns.of(records[task]), _Columns.of(baseline[task])
+            weights = resamples_of(len(mine.names), resamples, seed)
+            above += _with_replicates(mine.means(*names), weights)
+            below += _with_replicates(other.means(*names), weights)
+        ratios = above / below
+        fewest = min(each.questions for each in summaries.values())
+        return percentiles(float(ratios[0]), ratios[1:], fewest)
+
+    return Comparison(
+        accuracy=_mean_of([each.accuracy for each in parts]),
+        tokens=mean_of([each.tokens for each in parts]),
+        ratio_of_means=ratio("tokens"),
+        mean_of_ratios=mean_of([each.mean_of_ratios for each in parts]),
+        net_ratio_of_means=ratio("tokens", "probe_tokens"),
+        net_mean_of_ratios=mean_of([each.net_mean_of_ratios for each in parts]),
+    )
+
+
+def _with_replicates(values: Array, weights: Array) -> Array:
+    return np.append(values.mean(), weights @ values / len(values))
