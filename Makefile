@@ -38,8 +38,8 @@ bench: setup ## Measure server and rollouts against their peers on vLLM, segment
 	.venv/bin/python -m benchmarks.rollouts
 	.venv/bin/python -m benchmarks.serving
 
-demo: setup ## Train the demo model from scratch and measure it (resumes where it stopped)
-	.venv/bin/stepgrpo-train demo --output outputs/demo
+demo: setup ## Train and compare Step-GRPO and GRPO+LP on the demo world (resumes where it stopped)
+	.venv/bin/stepgrpo-train demo results --reduced --output outputs/demo
 
 docs: setup ## Regenerate what is generated in docs/
 	.venv/bin/python -m scripts.docs

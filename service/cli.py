@@ -35,11 +35,11 @@ def main() -> None:
 
     try:
         args = _arguments(sys.argv[1:])
-        defaults, baseline = exit_settings(args), _baseline(args)
+        defaults, calibrations = exit_settings(args), _calibrations(args)
         address, bound = bind(args)
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
-    uvloop.run(serve(args, address, bound, defaults, baseline))
+    uvloop.run(serve(args, address, bound, defaults, calibrations))
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
@@ -108,11 +108,18 @@ def exit_settings(args: argparse.Namespace) -> ExitSettings:
     )
 
 
-def _baseline(args: argparse.Namespace) -> Baseline | None:
-    beside = Path(args.model) / "calibration.json"  # where the trainer puts it
-    path: Path | None = args.exit_calibration or (beside if beside.is_file() else None)
-    if path is None:
-        return None
+def _calibrations(args: argparse.Namespace) -> dict[str | None, Baseline]:
+    """By adapter, None for the model itself: each has lengths of its own."""
+    folders = {None: args.model} | {each.name: each.path for each in args.lora_modules or ()}
+    # The trainer puts them beside the weights.
+    found = {name: Path(folder) / "calibration.json" for name, folder in folders.items()}
+    paths = {name: path for name, path in found.items() if path.is_file()}
+    if args.exit_calibration:
+        paths[None] = args.exit_calibration
+    return {name: _calibration(path) for name, path in paths.items()}
+
+
+def _calibration(path: Path) -> Baseline:
     try:
         return parse_baseline(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, InvalidCalibration) as error:

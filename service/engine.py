@@ -41,12 +41,12 @@ class EarlyExitEngine:
         inner: EngineClient,
         defaults: ExitSettings,
         *,
-        baseline: Baseline | None = None,
+        calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self._inner = inner
         self._defaults = defaults
-        self._baseline = baseline
+        self._calibrations = calibrations or {}  # by adapter; None is the model itself
         self._metrics = metrics or Metrics()
         tokenizer = inner.renderer.tokenizer
         thinking = detect_thinking(tokenizer, defaults.closing_text)
@@ -174,8 +174,11 @@ class EarlyExitEngine:
 
     def _records(self, job: Job, settings: ExitSettings) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if _has_ids(job.prompt) else 0
+        lora = job.options.get("lora_request")
+        adapter = lora.lora_name if lora else None
+        name = adapter or self._model_name()
         return [
-            SequenceRecord(index, self._model_name(job), settings.policy, prompt_tokens)
+            SequenceRecord(index, name, settings.policy, prompt_tokens, adapter=adapter)
             for index in range(job.params.n)
         ]
 
@@ -203,11 +206,10 @@ class EarlyExitEngine:
             if completion.finish_reason is not None:
                 record.finish_reason = completion.finish_reason
                 record.status = _STATUS.get(completion.finish_reason, "completed")
-                record.settle(self._baseline)
+                record.settle(self._calibrations.get(record.adapter))
 
-    def _model_name(self, job: Job) -> str:
-        lora = job.options.get("lora_request")
-        name = lora.lora_name if lora else self._inner.model_config.served_model_name
+    def _model_name(self) -> str:
+        name = self._inner.model_config.served_model_name
         return str(name if isinstance(name, str) else name[0])
 
 

@@ -38,6 +38,8 @@ class SequenceRecord:
     model_name: str
     policy: str
     prompt_tokens: int
+    adapter: str | None = None
+    """Name of the LoRA adapter that served it; None for the model itself."""
     outcome: Outcome | None = None
     status: Status | None = None
     finish_reason: str | None = None

@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from vllm.entrypoints.launchers.api_server.entry import (
@@ -96,11 +97,11 @@ async def serve(
     address: str,
     bound: socket.socket,
     defaults: ExitSettings,
-    baseline: Baseline | None,
+    calibrations: Mapping[str | None, Baseline],
 ) -> None:
     """Load the model and serve until a signal ends it."""
     async with build_async_engine_client(args) as inner:
-        engine = EarlyExitEngine(inner, defaults, baseline=baseline)
+        engine = EarlyExitEngine(inner, defaults, calibrations=calibrations)
         shutdown_task = await build_and_serve(engine, address, bound, args)
     try:
         await shutdown_task

@@ -106,16 +106,47 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser(
         "demo",
-        help="train the demo model from scratch and measure it",
+        help="the demo world: train its base model, or every method on it",
+        description="The demo world runs everything on two CPU cores.",
+    ).add_subparsers(required=True, metavar="WHAT")
+    _add_base(demo)
+    _add_results(demo)
+
+
+def _add_base(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    base = commands.add_parser(
+        "base",
+        help="train demo-base from scratch and measure it",
         description="Train demo-base from scratch, measure it on unseen problems, calibrate it "
         "and write its model card. A run that was stopped goes on where it was.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder")
-    demo.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
-    demo.add_argument("--seed", type=int, default=0, help="of weights and traces")
-    demo.add_argument("--problems", type=int, default=1000, help="unseen problems to measure on")
-    demo.set_defaults(run=_demo)
+    base.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder")
+    base.add_argument("--steps", type=int, help="of the first stage, instead of the recipe's")
+    base.add_argument("--seed", type=int, default=0, help="of weights and traces")
+    base.add_argument("--problems", type=int, default=1000, help="unseen problems to measure on")
+    base.set_defaults(run=_demo_base)
+
+
+def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    results = commands.add_parser(
+        "results",
+        help="train every method from demo-base and compare them",
+        description="Train Step-GRPO, its ablations and the other methods from demo-base, evaluate "
+        "all on the same unseen problems, and write a table and a plot. What is finished is kept: "
+        "a table that was stopped goes on with the same command.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    results.add_argument("--output", type=Path, default=Path("outputs/results"), help="folder")
+    results.add_argument(
+        "--base", type=Path, default=Path("models/demo-base"), help="model that all start from"
+    )
+    results.add_argument(
+        "--reduced", action="store_true", help="Step-GRPO and GRPO+LP only, one seed of each"
+    )
+    results.add_argument("--problems", type=int, default=1000, help="unseen problems to answer")
+    results.add_argument("--slots", type=int, default=2, help="jobs at once, one thread each")
+    results.set_defaults(run=_demo_results)
 
 
 def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -169,10 +200,25 @@ def _sft(config: RunConfig, *, resume: bool) -> None:
     run_sft(config, resume=resume)
 
 
-def _demo(args: argparse.Namespace) -> None:
+def _demo_base(args: argparse.Namespace) -> None:
     from training.demo.pipeline import run_demo  # noqa: PLC0415 - torch and vLLM load slowly
 
     run_demo(args.output, seed=args.seed, steps=args.steps, problems=args.problems)
+
+
+def _demo_results(args: argparse.Namespace) -> None:
+    from training.demo.table import Table, run_table  # noqa: PLC0415 - torch loads slowly
+
+    run_table(
+        Table(
+            args.output,
+            args.base,
+            reduced=args.reduced,
+            problems=args.problems,
+            way_problems=min(args.problems, 500),
+            slots=args.slots,
+        )
+    )
 
 
 def _calibrate(args: argparse.Namespace) -> None:

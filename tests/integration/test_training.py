@@ -240,3 +240,6 @@ def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
         ]
     assert [each["model"] for each in answers] == ["demo-base", "tuned"]
     assert all(each["stepgrpo"]["probes"] > 0 for each in answers)
+    # The adapter was not calibrated, and its base's lengths say nothing of it.
+    assert not (output / "calibration.json").exists()
+    assert answers[1]["stepgrpo"]["saved"] is None

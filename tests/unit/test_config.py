@@ -64,6 +64,11 @@ def test_the_reward_is_built_with_its_constants() -> None:
         RewardConfig("lp", {"gamma": 1}).build()
 
 
+@pytest.mark.parametrize("share", [0, -0.5, 1.5])
+def test_a_share_of_truncated_rollouts_is_one(share) -> None:
+    assert "use a number above 0, at most 1" in refusal(f"rollout.truncated_share={share}")
+
+
 @pytest.mark.parametrize("text", ["1e-6", "1E-6", "+1e-6", "1.e-6", "0.000001", "1.0e-06"])
 def test_numbers_are_numbers_however_they_are_written(text) -> None:
     assert load_config(["demo"], [f"trl.learning_rate={text}"]).trl["learning_rate"] == 1e-6

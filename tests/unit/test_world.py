@@ -9,15 +9,26 @@ import pytest
 from stepgrpo_core import LEXICONS, count_steps, final_answer
 from training.demo.pretrain import BaseRecipe, TraceBatches
 from training.demo.tokenizer import build_tokenizer
-from training.demo.world import LEVELS, Problem, sample_problem, sample_problems, sample_trace
+from training.demo.world import (
+    JUMP,
+    LEVELS,
+    Problem,
+    sample_problem,
+    sample_problems,
+    sample_trace,
+)
 
 TOKENIZER = build_tokenizer()
 
 
-def traces(count: int, seed: int = 0) -> list[tuple[Problem, str]]:
+def traces(count: int, seed: int = 0, *, hasty: bool = False) -> list[tuple[Problem, str]]:
     rng = random.Random(seed)
     problems = [sample_problem(rng, "train") for _ in range(count)]
-    return [(p, "".join(piece.text for piece in sample_trace(p, rng))) for p in problems]
+    return [(p, text_of(p, rng, hasty)) for p in problems]
+
+
+def text_of(problem: Problem, rng: random.Random, hasty: bool) -> str:
+    return "".join(piece.text for piece in sample_trace(problem, rng, hasty=hasty))
 
 
 def test_the_answer_is_the_value_of_the_expression() -> None:
@@ -48,6 +59,16 @@ def test_traces_overthink_slip_and_mostly_end_right() -> None:
     right = statistics.fmean(final_answer(text) == str(p.answer) for p, text in made)
     assert steps > 3.5
     assert 0.7 < right < 0.97  # careless re-checks talk right answers away
+
+
+def test_hasty_passes_take_several_operations_a_line_and_only_where_they_are_wanted() -> None:
+    def longest(text: str) -> int:
+        return max((len(ops) // 2 for ops in re.findall(r"\d+((?:[+-]\d)+)=", text)), default=1)
+
+    assert max(longest(text) for _, text in traces(300)) == 1
+    hasty = [longest(text) for _, text in traces(300, hasty=True)]
+    assert max(hasty) == JUMP
+    assert 0.5 < statistics.fmean(each > 1 for each in hasty) < 0.9
 
 
 def test_traces_close_in_the_two_forms_of_an_exit_and_early_ones_are_true() -> None:
@@ -96,7 +117,12 @@ def test_the_chat_template_has_qwens_form() -> None:
 
 def test_batches_are_a_function_of_recipe_and_index() -> None:
     recipe = BaseRecipe(steps=4, batch_size=4)
-    first, again = TraceBatches(recipe, TOKENIZER)[3], TraceBatches(recipe, TOKENIZER)[3]
+    careful, hasty = recipe.stages
+    first, again = (TraceBatches(recipe, careful, TOKENIZER)[3] for _ in range(2))
+    assert (
+        first["input_ids"].tolist()
+        != TraceBatches(recipe, hasty, TOKENIZER)[3]["input_ids"].tolist()
+    )
     assert (first["input_ids"] == again["input_ids"]).all()
     assert first["input_ids"].shape == first["labels"].shape
     kept = first["labels"] != -100

@@ -1,0 +1,140 @@
+"""Commands that run side by side, each with a log of its own; stopped with us, they go on later."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from training.survival import RunStopped, StopOnSignal
+
+__all__ = ["Job", "run_jobs"]
+
+POLL_SECONDS = 0.5
+TAIL = 1_500  # characters of a failed command's log that are shown
+
+# One thread each: two threads that wait for each other on busy cores are slower than one.
+SURROUNDINGS = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command, and what says that it is done."""
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    """Holds its log, and the seconds it took once it is done."""
+    after: str | None = None
+    """Name of a job that must be done before."""
+    prepare: Callable[[], None] | None = None
+    """Called before the command."""
+
+    @property
+    def done(self) -> Path:
+        """Exists when the job is done; holds its seconds, those before an interruption too."""
+        return self.folder / f"{self.name}.seconds"
+
+    @property
+    def spent(self) -> Path:
+        """Seconds of tries that were interrupted."""
+        return self.folder / f"{self.name}.interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    job: Job
+    process: "subprocess.Popen[bytes]"
+    started: float
+
+    def seconds(self) -> float:
+        spent = self.job.spent
+        before = float(spent.read_text(encoding="utf-8")) if spent.exists() else 0
+        return time.monotonic() - self.started + before
+
+
+def run_jobs(jobs: Sequence[Job], *, slots: int, stop: StopOnSignal) -> None:
+    """Run what is not done yet, `slots` at once, in order.
+
+    Once `stop` got a signal, or a command failed, the others are told to stop and waited for.
+    Raises RunStopped.
+    """
+    waiting = [job for job in jobs if not job.done.exists()]
+    running: list[_Running] = []
+    with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), unit="job", smoothing=0) as bar:
+        try:
+            while waiting or running:
+                _start(waiting, running, slots)
+                bar.set_postfix_str(", ".join(each.job.name for each in running))
+                time.sleep(POLL_SECONDS)
+                bar.update(_collect(running))
+                if stop.signal is not None:
+                    raise RunStopped(f"{stop.signal.name}; the same command goes on from here")
+        finally:
+            _end(running)
+
+
+def _start(waiting: list[Job], running: list[_Running], slots: int) -> None:
+    """Fill the free slots with jobs whose predecessors are done."""
+    unfinished = {job.name for job in waiting} | {each.job.name for each in running}
+    for job in list(waiting):
+        if len(running) < slots and job.after not in unfinished:
+            waiting.remove(job)
+            running.append(_launch(job))
+
+
+def _launch(job: Job) -> _Running:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    if job.prepare:
+        job.prepare()
+    with (job.folder / f"{job.name}.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - a command of ours
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **SURROUNDINGS, "MASTER_PORT": str(_free_port())},
+            start_new_session=True,  # ^C reaches us alone, and we pass it on
+        )
+    return _Running(job, process, time.monotonic())
+
+
+def _collect(running: list[_Running]) -> int:
+    """Take the finished ones out; how many. Raises RunStopped for one that failed."""
+    ended = [each for each in running if each.process.poll() is not None]
+    for each in ended:
+        running.remove(each)
+        if each.process.returncode:
+            log = each.job.folder / f"{each.job.name}.log"
+            tail = log.read_bytes()[-TAIL:].decode(errors="replace")
+            raise RunStopped(f"{' '.join(each.job.command)} failed, see {log}\n...{tail}")
+        _write(each.job.done, each.seconds())
+    return len(ended)
+
+
+def _end(running: Iterable[_Running]) -> None:
+    """Tell what still runs to stop, and wait: training saves first."""
+    for each in running:
+        each.process.send_signal(signal.SIGTERM)
+    for each in running:
+        each.process.wait()
+        _write(each.job.spent, each.seconds())
+
+
+def _write(path: Path, seconds: float) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(f"{seconds:.0f}\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _free_port() -> int:
+    """Two trainings on one machine would both take accelerate's default."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

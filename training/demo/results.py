@@ -1,0 +1,190 @@
+"""The page of the demo's results: a table, what seeds differ by, ways through training, a plot.
+
+A method's seeds are pooled: every problem was answered once by each of its models, and vanilla's
+one answer is compared with each. Intervals are clustered by problem; they say what other problems
+would change, and the column of seeds says what other seeds do.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.demo.figure import draw
+from training.evaluation.records import Record
+from training.evaluation.statistics import Summary, summarise
+
+__all__ = ["Row", "write_results"]
+
+Ways = Mapping[str, Sequence[tuple[int, Sequence[Record]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table."""
+
+    title: str
+    seeds: Sequence[Sequence[Record]]
+    """The records of each seed's model, on the same problems."""
+
+
+def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> None:
+    """Write results.json, results.md and results.png; the first row is vanilla."""
+    vanilla = rows[0].seeds[0]
+    summaries = {row.title: pooled(row.seeds, vanilla) for row in rows}
+    points = {
+        title: [(step, summarise(records, _same(vanilla, records))) for step, records in way]
+        for title, way in ways.items()
+    }
+    draw(summaries, points, output / "results.png")
+    data = {
+        "made": made,
+        "rows": {
+            title: {
+                **dataclasses.asdict(summary),
+                "seeds": [dataclasses.asdict(summarise(each)) for each in row.seeds],
+            }
+            for (title, summary), row in zip(summaries.items(), rows, strict=True)
+        },
+        "ways": {
+            title: {str(step): dataclasses.asdict(each) for step, each in way}
+            for title, way in points.items()
+        },
+    }
+    _write(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    page = [_head(made), _table(rows, summaries), _equal_tokens(rows, ways), _ways(points, made)]
+    _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
+
+
+def pooled(seeds: Sequence[Sequence[Record]], vanilla: Sequence[Record]) -> Summary:
+    """One summary of all seeds' answers; the same answer of vanilla stands against each."""
+    mine = [_sample(each, seed) for seed, records in enumerate(seeds) for each in records]
+    base = [_sample(each, seed) for seed in range(len(seeds)) for each in vanilla]
+    return summarise(mine, base)
+
+
+def _sample(record: Record, sample: int) -> Record:
+    return dataclasses.replace(record, sample=sample)
+
+
+def _same(vanilla: Sequence[Record], records: Sequence[Record]) -> list[Record]:
+    """Vanilla on the problems of `records`."""
+    asked = {each.question for each in records}
+    return [each for each in vanilla if each.question in asked]
+
+
+def _head(made: Mapping[str, Any]) -> str:
+    hours = sum(made["seconds"].values()) / 3600
+    versions = ", ".join(f"{name} {value}" for name, value in made["versions"].items())
+    return f"""# What Step-GRPO saves on the demo world
+
+Every method trains [demo-base](../models/demo-base/README.md) for {made["steps"]} steps of 64 \
+completions (DEER+SFT: two
+epochs), with the settings of `training/configs/demo.yaml` and its own overlay in
+`training/configs/methods/`. All models answer the same {made["problems"]} problems of the test \
+split, which no training
+held: T = 0.6, top_p 1, at most 900 tokens, float32, and no exit from outside but where a row says
+so. Differences are paired with vanilla; intervals are of 95 %, clustered by problem
+([how](algorithm.md#evaluation)). *Net* adds the tokens of trial answers.
+
+Made by `{_command(made)}` at commit {made["commit"]}: {made["hardware"]}, {versions}; \
+{hours:.1f} hours of jobs
+with one thread each, two at once. A table that was stopped goes on with the same command."""
+
+
+def _command(made: Mapping[str, Any]) -> str:
+    return "make demo" if made["reduced"] else "stepgrpo-train demo results"
+
+
+def _table(rows: Sequence[Row], summaries: Mapping[str, Summary]) -> str:
+    head = (
+        *("method", "accuracy, %", "against vanilla, points", "tokens", "% of vanilla's tokens"),
+        *("net, %", "steps", "seeds: accuracy, % / tokens"),
+    )
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        each = summaries[row.title]
+        is_vanilla = row is rows[0]
+        versus = each.versus
+        assert versus
+        cells = (
+            row.title,
+            _shown(each.accuracy, 100),
+            "" if is_vanilla else _shown(versus.accuracy, 100, sign=True),
+            f"{each.tokens.value:.1f}",
+            "100" if is_vanilla else _shown(versus.ratio_of_means, 100),
+            f"{100 * versus.net_ratio_of_means.value:.1f}",
+            f"{each.steps:.2f}",
+            _seeds(row) if len(row.seeds) > 1 else "",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n![Accuracy against tokens](results.png)"
+
+
+def _seeds(row: Row) -> str:
+    found = [summarise(each) for each in row.seeds]
+    return ", ".join(
+        f"{100 * each.accuracy.value:.1f} / {each.tokens.value:.0f}"
+        for each in found
+        if each.accuracy
+    )
+
+
+def _equal_tokens(rows: Sequence[Row], ways: Ways) -> str:
+    """Step-GRPO's first seed against GRPO+LP's where that spends about as much."""
+    found = {row.title.strip("*"): row.seeds[0] for row in rows}
+    way = ways.get("GRPO+LP")
+    if not way or "Step-GRPO" not in found:
+        return ""
+    lp = {f"after {step} steps": records for step, records in way}
+    lp["at its end"] = _same(found["GRPO+LP"], way[0][1])
+    mine = _same(found["Step-GRPO"], way[0][1])
+    spent = summarise(mine).tokens.value
+    place = min(lp, key=lambda name: abs(summarise(lp[name]).tokens.value - spent))
+    here, there = summarise(mine, lp[place]), summarise(lp[place])
+    assert here.versus
+    return (
+        f"## At equal tokens\nGRPO+LP comes nearest to Step-GRPO's {here.tokens.value:.1f} tokens "
+        f"{place}: {there.tokens.value:.1f}\ntokens and {_shown(there.accuracy, 100)} % correct, "
+        f"against {_shown(here.accuracy, 100)} %; paired difference\n"
+        f"{_shown(here.versus.accuracy, 100, sign=True)} points on {here.questions} problems "
+        "(the first seed of each)."
+    )
+
+
+def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str, Any]) -> str:
+    if not points:
+        return ""
+    steps = dict.fromkeys(step for way in points.values() for step, _ in way)
+    lines = [
+        "## On the way",
+        f"First seeds on the first {made['way_problems']} problems: accuracy in %, and tokens.",
+        "",
+        f"| method | {' | '.join(f'{step} steps' for step in steps)} |",
+        f"|---|{'---|' * len(steps)}",
+    ]
+    for title, way in points.items():
+        cells = (
+            f"{100 * each.accuracy.value:.1f}, {each.tokens.value:.0f}" if each.accuracy else ""
+            for _, each in way
+        )
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _shown(estimate: Any, scale: float, *, sign: bool = False) -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (
+        f"{scale * each:{'+' if sign else ''}.1f}"
+        for each in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} ({low} to {high})"
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
