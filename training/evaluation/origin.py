@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 
+from training.adapters import base_of
+
 __all__ = ["device_kind", "engine_version", "origin", "weights_of"]
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = {".safetensors", ".bin", ".pt", ".gguf"}
 BESIDE = (
+    "adapter_config.json",
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -58,6 +61,8 @@ def weights_of(model: str) -> str:
         if path.name in BESIDE or path.suffix in WEIGHTS:
             digest.update(f"{path.name}:{path.stat().st_size}:".encode())
             digest.update(_ends(path))
+    if base := base_of(model):  # an adapter is nothing without it
+        digest.update(weights_of(base).encode())
     return digest.hexdigest()[:16]
 
 

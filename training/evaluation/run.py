@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.thinking import opens_in_thinking
+from training.adapters import as_model, base_of
 from training.evaluation.origin import device_kind, engine_version, origin, weights_of
 from training.evaluation.records import (
     Contender,
@@ -86,8 +87,9 @@ def plan(
             remedy = "another contender has this name or its file; use --model NAME=PATH"
             raise InvalidSetting("name", each.name, remedy)
     for each in contenders:
-        if Path(each.model).is_dir() and not (Path(each.model) / "config.json").exists():
-            remedy = "the directory has no config.json; merge an adapter into its base first"
+        whole = (Path(each.model) / "config.json").exists() or base_of(each.model)
+        if Path(each.model).is_dir() and not whole:
+            remedy = "the directory has neither config.json nor adapter_config.json"
             raise InvalidSetting("model", each.model, remedy)
     weights = {model: weights_of(model) for model in {each.model for each in contenders}}
     digests = {task: digest_of(questions) for task, questions in tasks.items()}
@@ -190,13 +192,14 @@ class _Session:
             for work in works
             for each in work.questions
         )
-        llm = LLM(
-            model=model,
-            max_model_len=longest,
-            seed=works[0].settings.seed,
-            logprobs_mode="processed_logprobs",
-            **options_for(works[0].settings.dtype, None),
-        )
+        with as_model(model) as path:
+            llm = LLM(
+                model=path,
+                max_model_len=longest,
+                seed=works[0].settings.seed,
+                logprobs_mode="processed_logprobs",
+                **options_for(works[0].settings.dtype, None),
+            )
         dtype = str(llm.llm_engine.model_config.dtype).removeprefix("torch.")
         return cls(llm, tokenizer, Grader(), {**origin(), "dtype": dtype}, keep, stopping)
 

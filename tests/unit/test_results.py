@@ -1,0 +1,139 @@
+"""The demo's table: which jobs make it, and what its page says of known records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.config import load_config
+from training.demo.methods import METHODS, STEPS, runs_of
+from training.demo.results import Row, pooled, write_results
+from training.demo.table import Table, jobs_of, run_table
+from training.evaluation.records import Record
+
+MADE: dict[str, Any] = {
+    "steps": STEPS,
+    "problems": 40,
+    "way_problems": 20,
+    "reduced": False,
+    "seconds": {"train-lp-s0": 3600.0, "eval-lp-s0": 1800.0},
+    "versions": {"vllm": "0.31.0"},
+    "hardware": "a CPU",
+    "commit": "abc1234",
+}
+
+
+def records(wrong: int, tokens: int, steps: int, *, probe_tokens: int = 0, count: int = 40):
+    return [
+        Record(
+            question=f"{number:05}",
+            sample=0,
+            seed=number,
+            tokens=tokens + number % 2,
+            reasoning_tokens=tokens - 10,
+            steps=steps,
+            correct=number >= wrong,
+            lenient=number >= wrong,
+            formatted=True,
+            verdict="exact",
+            ended=True,
+            exit="natural",
+            probes=1,
+            probe_tokens=probe_tokens,
+            discarded_tokens=0,
+        )
+        for number in range(count)
+    ]
+
+
+VANILLA = records(10, 199, 5)
+ROWS = [
+    Row("vanilla", [VANILLA]),
+    Row("vanilla, exit policy `confidence`", [records(9, 79, 2, probe_tokens=20)]),
+    Row("**Step-GRPO**", [records(0, 79, 1), records(2, 81, 1)]),
+    Row("GRPO+LP", [records(6, 59, 1)]),
+]
+WAYS = {
+    "**Step-GRPO**": [(25, records(8, 139, 3, count=20))],
+    "GRPO+LP": [(25, records(5, 78, 2, count=20)), (50, records(5, 69, 1, count=20))],
+}
+
+
+def test_the_page_compares_every_row_with_vanilla(tmp_path: Path) -> None:
+    write_results(tmp_path, ROWS, WAYS, MADE)
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    (vanilla,) = (line for line in page.splitlines() if line.startswith("| vanilla |"))
+    assert vanilla.startswith("| vanilla | 75.0 (")
+    assert "| 199.5 | 100 | 100.0 | 5.00 |" in vanilla
+    (exited,) = (line for line in page.splitlines() if line.startswith("| vanilla, exit"))
+    assert "| +2.5 (" in exited
+    assert "| 49.9 | 2.00 |" in exited  # (79.5 + 20) / 199.5: trial answers are a cost
+    ours = next(line for line in page.splitlines() if line.startswith("| **Step-GRPO** |"))
+    assert "| +22.5 (" in ours  # two seeds: 30 of 40 become 40 and 38
+    assert ours.endswith("| 100.0 / 80, 95.0 / 82 |")
+    assert "1.5 hours of jobs" in page
+    assert (tmp_path / "results.png").stat().st_size > 10_000
+    data = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert list(data["rows"]) == [row.title for row in ROWS]
+    assert data["ways"]["GRPO+LP"]["50"]["tokens"]["value"] == 69.5
+
+
+def test_equal_tokens_are_taken_where_the_other_method_comes_nearest(tmp_path: Path) -> None:
+    write_results(tmp_path, ROWS, WAYS, MADE)
+    page = " ".join((tmp_path / "results.md").read_text(encoding="utf-8").split())
+    # Of 78.5 after 25 steps, 69.5 after 50 and 59.5 at the end, the first is next to 79.5.
+    assert "79.5 tokens after 25 steps: 78.5 tokens and 75.0 (" in page
+    assert "paired difference +25.0 (" in page
+
+
+def test_seeds_are_samples_of_a_problem_and_vanilla_stands_against_each() -> None:
+    one, two = records(0, 79, 1), records(20, 79, 1)
+    summary = pooled([one, two], VANILLA)
+    assert summary.questions == 40
+    assert summary.completions == 80
+    assert summary.accuracy is not None
+    assert summary.versus is not None
+    assert summary.versus.accuracy is not None
+    assert summary.accuracy.value == 0.75
+    assert summary.versus.accuracy.value == 0
+
+
+def test_every_method_is_a_configuration_that_loads() -> None:
+    for method in METHODS:
+        config = load_config(["demo", method.overlay], method.overrides)
+        assert (config.sft is not None) == (method.command == "sft")
+
+
+def test_seeds_and_the_reduced_table() -> None:
+    names = [run.name for run in runs_of(reduced=False)]
+    assert len(names) == len(set(names))
+    for name in ("step-grpo", "grpo", "lp"):
+        assert {f"{name}-s{seed}" for seed in range(3)} <= set(names)
+    assert [run.name for run in runs_of(reduced=True)] == ["step-grpo-s0", "lp-s0"]
+
+
+def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
+    jobs = {job.name: job for job in jobs_of(Table(tmp_path, Path("models/demo-base")))}
+    assert jobs["train-step-grpo-s0"].after is None
+    assert jobs["train-step-grpo-long-s0"].after == "train-step-grpo-s0"
+    assert jobs["eval-lp-s2"].after == "train-lp-s2"
+    assert jobs["eval-way-lp-s0"].after == "train-lp-s0"
+    assert jobs["eval-demo-base"].after is None
+
+
+def test_a_longer_run_goes_on_in_a_copy(tmp_path: Path) -> None:
+    table = Table(tmp_path, Path("models/demo-base"))
+    (tmp_path / "step-grpo-s0").mkdir()
+    (tmp_path / "step-grpo-s0" / "config.yaml").write_text("seed: 0\n")
+    job = next(each for each in jobs_of(table) if each.name == "train-step-grpo-long-s0")
+    assert job.prepare is not None
+    job.prepare()
+    job.prepare()  # a second try goes on with the copy
+    assert (tmp_path / "step-grpo-long-s0" / "config.yaml").read_text() == "seed: 0\n"
+
+
+def test_a_table_of_other_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_text('{"problems": 7}')
+    with pytest.raises(ValueError, match="use another --output"):
+        run_table(Table(tmp_path, Path("models/demo-base")))
