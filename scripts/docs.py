@@ -1,10 +1,12 @@
 """Generates what can drift in docs/; `make docs` writes it, a test compares it."""
 
+import argparse
 import ast
 import dataclasses
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +160,17 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 def cli() -> str:
     """The help texts of `stepgrpo-train`."""
     os.environ["COLUMNS"] = "100"  # argparse wraps to the terminal
-    parser = build_parser()
-    commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    assert isinstance(commands, dict)
-    texts = [f"```text\n{each.format_help().strip()}\n```" for each in commands.values()]
+    texts = [f"```text\n{each.format_help().strip()}\n```" for each in commands_of(build_parser())]
     return "\n\n".join(["## stepgrpo-train", *texts])
+
+
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Every command that runs something, those below others in their place."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                below = list(commands_of(each))
+                yield from below or [each]
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
