@@ -101,7 +101,7 @@ def test_seeds_are_samples_of_a_problem_and_vanilla_stands_against_each() -> Non
 
 def test_every_method_is_a_configuration_that_loads() -> None:
     for method in METHODS:
-        config = load_config(["demo", method.overlay], method.overrides)
+        config = load_config(["demo-lora", method.overlay], method.overrides)
         assert (config.sft is not None) == (method.command == "sft")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 __all__ = ["METHODS", "STEPS", "Method", "Run", "runs_of"]
 
-STEPS = 150
+STEPS = 80
 """Optimiser steps of every GRPO run."""
 
 
@@ -40,7 +40,7 @@ METHODS: tuple[Method, ...] = (
         overrides=(
             "sft.trl.bf16=false",
             "sft.trl.gradient_checkpointing=false",
-            "sft.trl.learning_rate=1e-4",
+            "sft.trl.learning_rate=1e-3",
             "sft.trl.max_length=1024",
         ),
     ),

@@ -51,12 +51,12 @@ class BaseRecipe:
 
     steps: int = 1_400
     """Optimiser steps on careful traces, with a peak rate of `learning_rate`."""
-    hasty_steps: int = 300
+    hasty_steps: int = 600
     """Then on traces with hasty passes, with a peak rate of `hasty_learning_rate`."""
     batch_size: int = 64
     """Traces per step."""
     learning_rate: float = 3e-3
-    hasty_learning_rate: float = 1e-3
+    hasty_learning_rate: float = 2e-3
     seed: int = 0
     """Seeds weights and traces."""
     hidden_size: int = 192

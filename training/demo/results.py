@@ -82,7 +82,7 @@ def _head(made: Mapping[str, Any]) -> str:
 
 Every method trains [demo-base](../models/demo-base/README.md) for {made["steps"]} steps of 64 \
 completions (DEER+SFT: two
-epochs), with the settings of `training/configs/demo.yaml` and its own overlay in
+epochs), with the settings of `training/configs/demo-lora.yaml` and its own overlay in
 `training/configs/methods/`. All models answer the same {made["problems"]} problems of the test \
 split, which no training
 held: T = 0.6, top_p 1, at most 900 tokens, float32, and no exit from outside but where a row says

@@ -22,7 +22,7 @@ from training.survival import StopOnSignal
 __all__ = ["Table", "jobs_of", "run_table"]
 
 BASE, EXITED = "demo-base", "demo-base+confidence"
-EVERY = 25  # optimiser steps between the checkpoints on a run's way
+EVERY = 20  # optimiser steps between the checkpoints on a run's way
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _training(table: Table, run: Run) -> Job:
     return Job(
         f"train-{run.name}",
         _command(
-            *(method.command, "--config", "demo", "--config", method.overlay, "--resume"),
+            *(method.command, "--config", "demo-lora", "--config", method.overlay, "--resume"),
             *(f"model.name={table.base}", f"output={folder}", f"seed={run.seed}"),
             *(f"trl.max_steps={STEPS}", f"trl.save_steps={EVERY}", "trl.save_total_limit=null"),
             *method.overrides,
