@@ -19,7 +19,7 @@ ACCELERATE = sorted((PRESETS / "accelerate").glob("*.yaml"))
 
 def test_every_shipped_file_is_a_base_a_method_or_for_accelerate() -> None:
     assert len(list(PRESETS.rglob("*.yaml"))) == len(BASES) + len(METHODS) + len(ACCELERATE)
-    assert {"demo", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"} == set(BASES)
+    assert {"demo", "demo-lora", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"} == set(BASES)
 
 
 @pytest.mark.parametrize("names", RUNS, ids="+".join)
