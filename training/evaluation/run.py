@@ -197,8 +197,13 @@ class _Session:
             logprobs_mode="processed_logprobs",
             **options_for(works[0].settings.dtype, None),
         )
-        dtype = str(llm.llm_engine.model_config.dtype).removeprefix("torch.")
-        return cls(llm, tokenizer, Grader(), {**origin(), "dtype": dtype}, keep, stopping)
+        config = llm.llm_engine.model_config
+        made_with = {
+            **origin(),
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "revision": getattr(config.hf_config, "_commit_hash", None),
+        }
+        return cls(llm, tokenizer, Grader(), made_with, keep, stopping)
 
     def run(self, work: Work, questions: Sequence[Question], bar: "tqdm[Any]") -> None:
         """Complete, grade and write `questions`."""
