@@ -42,7 +42,7 @@ from training.survival import RunStopped, StopOnSignal
 
 __all__ = ["Contender", "Work", "complete", "complete_all", "evaluate", "plan", "seed_of"]
 
-CHUNK = 16  # questions between two writes
+CHUNK = 8  # questions between two writes
 SECONDS = 10.0  # or this long, for slow ones
 KEPT = "what was finished is kept: run the same command again"
 
