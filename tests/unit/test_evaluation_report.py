@@ -91,6 +91,13 @@ def test_the_contenders_and_where_they_were_measured_stand_above_the_tables() ->
     assert "Made with: a CPU; float32; vllm 0.31.0; commit ef56." in above
 
 
+def test_settings_that_are_not_the_defaults_are_told_with_the_policy() -> None:
+    exits = {**EXITS, "markers": ["Hmm"], "mean": "geometric"}
+    heads = {**HEADS, "base": {"demo": head(exit=exits, weights="")}}
+    text = markdown(results_of(RECORDS, "base"), baseline="base", heads=heads)
+    assert "min\\_interval 16, markers \\['Hmm'\\] | revision None |" in text
+
+
 def test_two_settings_of_one_task_are_both_told() -> None:
     heads = {**HEADS, "base+exits": {"demo": head(exit=EXITS, seed=1), "aime24": head(exit=EXITS)}}
     text = markdown(results_of(RECORDS, "base"), baseline="base", heads=heads)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_core import ExitSettings
 from training.evaluation.intervals import FEW, RESAMPLES
 from training.evaluation.records import Record
 from training.evaluation.statistics import Comparison, Estimate, Summary, summarise_tasks
@@ -20,6 +21,7 @@ from training.evaluation.tradeoff import draw_tradeoff
 __all__ = ["MACRO", "Heads", "Results", "markdown", "results_of", "write_report"]
 
 MACRO = "macro mean"
+ALWAYS_SHOWN = ("threshold", "max_probes", "min_tokens", "min_interval")
 Results = Mapping[str, Mapping[str, Summary]]
 """Summaries by task (and `MACRO`) and contender, the baseline first."""
 Heads = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -179,16 +181,28 @@ def _exits(rows: Rows) -> str:
 
 def _contenders(heads: Heads) -> Iterable[tuple[str, ...]]:
     for name, tasks in heads.items():
-        made = next(iter(tasks.values()))["settings"]
-        weights = made["weights"] or "as on the hub"
-        yield _cell(name), _cell(made["model"]), _cell(_policy(made["exit"])), weights
+        head = next(iter(tasks.values()))
+        settings = head["settings"]
+        weights = settings["weights"] or f"revision {head['made_with'].get('revision')}"
+        yield _cell(name), _cell(settings["model"]), _cell(_policy(settings["exit"])), weights
 
 
 def _policy(settings: Mapping[str, Any]) -> str:
-    if settings["policy"] == "none":
-        return "none"
-    shown = ("threshold", "max_probes", "min_tokens", "min_interval")
-    return str(settings["policy"]) + "".join(f", {name} {settings[name]}" for name in shown)
+    """The policy with the settings that matter most and those that are not the defaults; without
+    exits only the latter, which count steps."""
+    default = dataclasses.asdict(ExitSettings())
+    always = () if settings["policy"] == "none" else ALWAYS_SHOWN
+    shown = [
+        f"{name} {value}"
+        for name, value in settings.items()
+        if name != "policy" and (name in always or value != _plain(default.get(name)))
+    ]
+    return ", ".join([str(settings["policy"]), *shown])
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _made(heads: Heads) -> str:

@@ -43,7 +43,7 @@ from training.survival import RunStopped, StopOnSignal
 
 __all__ = ["Contender", "Work", "complete", "complete_all", "evaluate", "plan", "seed_of"]
 
-CHUNK = 16  # questions between two writes
+CHUNK = 8  # questions between two writes
 SECONDS = 10.0  # or this long, for slow ones
 KEPT = "what was finished is kept: run the same command again"
 
@@ -200,8 +200,13 @@ class _Session:
                 logprobs_mode="processed_logprobs",
                 **options_for(works[0].settings.dtype, None),
             )
-        dtype = str(llm.llm_engine.model_config.dtype).removeprefix("torch.")
-        return cls(llm, tokenizer, Grader(), {**origin(), "dtype": dtype}, keep, stopping)
+        config = llm.llm_engine.model_config
+        made_with = {
+            **origin(),
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "revision": getattr(config.hf_config, "_commit_hash", None),
+        }
+        return cls(llm, tokenizer, Grader(), made_with, keep, stopping)
 
     def run(self, work: Work, questions: Sequence[Question], bar: "tqdm[Any]") -> None:
         """Complete, grade and write `questions`."""
