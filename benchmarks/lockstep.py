@@ -1,18 +1,14 @@
-"""Rollouts in lock-step rounds, as scripts over ``LLM.generate`` make them: a peer to measure by.
+"""The barrier of lock-step rounds alone, to compare the scheduling of rollouts by.
 
-Theory. Such a script calls ``generate`` once per round with whatever each live sequence needs
-next: thinking up to its marker, a trial answer, or the answer after an exit. The call returns
-when the slowest is done; trials that decline are followed by thinking in the next round, with
-the marker restored. `Lockstep` is that barrier and nothing else: what is added waits until
+Theory. In lock-step a round holds whatever each live sequence needs next, and ends when its
+slowest request is done. `Lockstep` is that barrier and nothing else: what is added waits until
 nothing runs. Under `run_rollouts` with sequential probing, where a sequence stops at its marker,
-it gives these rounds with our controller, our requests and our seeds, so that a comparison with
+it gives rounds with our controller, our requests, our engine and our seeds, so a comparison with
 the bare engine compares the scheduling alone.
 
-Source: the published code of Step-GRPO (`verl/workers/rollout/vllm_rollout_spmd.py`), where
-answers share a call with the others' next thinking. Departures, all in favour of lock-step: a
-sequence that closes its thinking itself goes on to its answer in the same round (there it waits
-for the next one), nothing is tokenized again between rounds, and a marker that may not be probed
-(`min_interval`) ends no round.
+`benchmarks.rounds` are the rounds of the published code. This barrier is kinder: a sequence that
+closes its thinking itself goes on to its answer in the same round, a marker that may not be
+probed (`min_interval`) ends no round, and no token passes through vLLM's output processor.
 """
 
 from collections.abc import Sequence

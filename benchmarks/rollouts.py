@@ -1,21 +1,24 @@
-"""Truncated rollouts against plain ones, and ours against lock-step rounds, on real vLLM.
+"""Truncated rollouts against plain ones and against rounds, on real vLLM.
 
 Every pair runs all ways to make the same rollouts, in turn in one engine, from an empty prefix
 cache; a row has the same prompt, limit and seed in each. A figure is the median over pairs of
 the ratio, with the range of those ratios.
 
-`lock-step` and `sequential` differ in nothing but the barrier of `benchmarks.lockstep`.
-`truncated` is what training does: thinking goes on beside its trial.
+`truncated` is what training does: thinking goes on beside its trial. `rounds` are those of the
+published code, calls of ``LLM.generate`` (`benchmarks.rounds`). `lock-step` and `sequential` share
+all of our code and differ in nothing but the barrier of `benchmarks.lockstep`.
 """
 
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from benchmarks.lockstep import Lockstep
@@ -37,6 +40,7 @@ from training.rollout import (
 
 METRICS = {
     "kept": "completion tokens per second",
+    "processor": "completion tokens per processor second",
     "generated": "generated tokens per second",
     "group": "seconds per group",
     "tokens": "tokens per completion",
@@ -54,6 +58,7 @@ class Way:
     settings: ExitSettings
     probing: Probing = "parallel"
     barrier: bool = False
+    rounds: bool = False
 
 
 CONFIDENCE = ExitSettings(policy="confidence")
@@ -62,19 +67,39 @@ WAYS = {
     "truncated": Way(CONFIDENCE),
     "sequential": Way(CONFIDENCE, "sequential"),
     "lock-step": Way(CONFIDENCE, "sequential", barrier=True),
+    "rounds": Way(CONFIDENCE, rounds=True),
 }
-COMPARISONS = (("truncated", "plain"), ("truncated", "lock-step"), ("sequential", "lock-step"))
+COMPARISONS = (
+    ("truncated", "plain"),
+    ("truncated", "rounds"),
+    ("truncated", "lock-step"),
+    ("sequential", "lock-step"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Colocated:
     """vLLM in this process."""
 
+    llm: Any
     engine: RolloutEngine
     form: Format
     prompt_ids: Callable[[str], list[int]]
-    reset: Callable[[], bool]
-    """Empties the prefix cache; False when something still held it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one run made."""
+
+    kept: int
+    """Tokens of the completions."""
+    generated: int
+    """Tokens by the model: also those of trials and behind the exits."""
+    prompt_tokens: int
+    """Of all requests, those of trials and answers included."""
+    steps: int
+    served: int
+    """Sum over the steps of the requests that got a token."""
 
 
 @dataclass(slots=True)
@@ -138,10 +163,10 @@ def load(seats: int, limit: int) -> Colocated:
     tokenizer = llm.get_tokenizer()
     template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
     return Colocated(
+        llm,
         VllmEngine(llm.llm_engine),
         format_of(tokenizer, CONFIDENCE.closing_text),
         lambda message: template([{"role": "user", "content": message}]),
-        llm.reset_prefix_cache,
     )
 
 
@@ -171,34 +196,76 @@ def run_pair(
     figures = {}
     for name in list(WAYS)[:: -1 if index % 2 else 1]:
         bar.set_postfix_str(name)
-        figures[name] = measure(vllm, WAYS[name], jobs, args.group, lambda _: bar.update())
+        figures[name] = measure(vllm, WAYS[name], jobs, args.group)
+        bar.update(len(jobs))
     return figures
 
 
-def measure(
-    vllm: Colocated, way: Way, jobs: list[Job], group: int, finished: Callable[[Rollout], None]
-) -> dict[str, float]:
+def measure(vllm: Colocated, way: Way, jobs: list[Job], group: int) -> dict[str, float]:
     """One run, from an empty prefix cache."""
-    if not vllm.reset():
+    if not vllm.llm.reset_prefix_cache():
         raise RuntimeError("the prefix cache is in use: requests of the last run are still there")
+    started, used = time.perf_counter(), time.process_time()
+    made = in_rounds(vllm, way, jobs) if way.rounds else in_loop(vllm, way, jobs)
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    return {
+        "kept": made.kept / seconds,
+        "processor": made.kept / used,
+        "generated": made.generated / seconds,
+        "group": seconds * group / len(jobs),
+        "tokens": made.kept / len(jobs),
+        "prompt": made.prompt_tokens / len(jobs),
+        "steps": made.steps,
+        "batch": made.served / made.steps,
+        "step": 1000 * seconds / made.steps,
+    }
+
+
+def in_loop(vllm: Colocated, way: Way, jobs: list[Job]) -> Made:
+    """With our loop."""
     meter = Meter(vllm.engine)
     engine = Lockstep(meter) if way.barrier else meter
-    started = time.perf_counter()
-    rollouts = run_rollouts(
-        engine, jobs, way.settings, vllm.form, probing=way.probing, finished=finished
+    rollouts = run_rollouts(engine, jobs, way.settings, vllm.form, probing=way.probing)
+    return Made(
+        kept=sum(len(each.ids) for each in rollouts),
+        generated=sum(map(generated_tokens, rollouts)),
+        prompt_tokens=meter.prompt_tokens,
+        steps=meter.steps,
+        served=meter.served,
     )
-    seconds = time.perf_counter() - started
-    kept = sum(len(each.ids) for each in rollouts)
-    return {
-        "kept": kept / seconds,
-        "generated": sum(map(generated_tokens, rollouts)) / seconds,
-        "group": seconds * group / len(jobs),
-        "tokens": kept / len(jobs),
-        "prompt": meter.prompt_tokens / len(jobs),
-        "steps": meter.steps,
-        "batch": meter.served / meter.steps,
-        "step": 1000 * seconds / meter.steps,
-    }
+
+
+def in_rounds(vllm: Colocated, way: Way, jobs: list[Job]) -> Made:
+    """With the rounds of the published code."""
+    from benchmarks.rounds import rollouts_in_rounds  # noqa: PLC0415 - imports vLLM
+
+    with counted_steps(vllm.llm.llm_engine) as steps:
+        chains = rollouts_in_rounds(vllm.llm, jobs, way.settings, vllm.form)
+    generated = sum(each.generated for each in chains)
+    return Made(
+        kept=sum(len(each.ids) for each in chains),
+        generated=generated,
+        prompt_tokens=sum(each.prompt_tokens for each in chains),
+        steps=len(steps),
+        served=generated,  # a token per request and step
+    )
+
+
+@contextmanager
+def counted_steps(engine: Any) -> Iterator[list[None]]:
+    """One entry for every step of the engine."""
+    steps: list[None] = []
+    original = engine.step
+
+    def step() -> Any:
+        steps.append(None)
+        return original()
+
+    engine.step = step
+    try:
+        yield steps
+    finally:
+        del engine.step
 
 
 def generated_tokens(rollout: Rollout) -> int:
@@ -213,7 +280,7 @@ def report(pairs: list[dict[str, dict[str, float]]], args: argparse.Namespace) -
     setting = (
         f"{args.pairs} pairs of {args.prompts} demo problems of all levels x {args.group} "
         f"completions, T = 1.0, at most {limits} tokens, {args.seats} seats; demo-base, float32, "
-        f"vLLM in this process, {machine()}, commit {commit()}"
+        f"vLLM in this process, {torch.get_num_threads()} threads, {machine()}, commit {commit()}"
     )
     print(f"\n{setting}")
     for ours, peer in COMPARISONS:

@@ -1,11 +1,12 @@
 """vLLM as a `RolloutEngine`, and a tokenizer as a `Format`."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
 from vllm import SamplingParams
-from vllm.sampling_params import RequestOutputKind
+from vllm.inputs.engine import tokens_input
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
@@ -16,23 +17,51 @@ __all__ = ["VllmEngine", "format_of", "sampling_params"]
 
 
 class VllmEngine:
-    """The step loop of an ``LLMEngine`` in this process (``LLM(...).llm_engine``)."""
+    """The core of an ``LLMEngine`` (``LLM(...).llm_engine``), stepped by us.
+
+    `LLMEngine.step` passes every token through an output processor that counts, detokenizes and
+    wraps it, a tenth of the time of a step with a small model. Rollouts need ids and
+    log-probabilities only, and take them where it takes them (vLLM 0.31, `LLMEngine.add_request`
+    and `step`). Requests are named anew, as there: a name may come again in the next batch.
+    """
 
     def __init__(self, engine: Any) -> None:
-        self._engine = engine
+        self._inputs, self._core = engine.input_processor, engine.engine_core
+        self._tasks = engine.get_supported_tasks()
+        self._added = 0
+        self._inner: dict[str, str] = {}  # the core's name of a request, by ours
+        self._outer: dict[str, str] = {}
 
     def add(self, request: Request) -> None:
         """Queue a request; prompts that share a prefix share its cache."""
-        prompt = {"prompt_token_ids": list(request.prompt_ids)}
-        self._engine.add_request(request.id, prompt, sampling_params(request.sampling))
+        self._added += 1
+        inner = f"{request.id}.{self._added}"
+        prompt = tokens_input(list(request.prompt_ids))
+        params = sampling_params(request.sampling)
+        self._core.add_request(
+            self._inputs.process_inputs(inner, prompt, params, supported_tasks=self._tasks)
+        )
+        self._inner[request.id], self._outer[inner] = inner, request.id
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Drop requests from the scheduler."""
-        self._engine.abort_request(list(request_ids))
+        inner = [self._inner.pop(each) for each in request_ids if each in self._inner]
+        for each in inner:
+            del self._outer[each]
+        self._core.abort_requests(inner)
 
     def step(self) -> list[Delta]:
         """One iteration of continuous batching."""
-        return [_delta(output) for output in self._engine.step()]
+        deltas = []
+        for output in self._core.get_output().outputs:
+            name = self._outer.get(output.request_id)
+            if name is None:
+                continue  # aborted
+            cause = None if output.finish_reason is None else _cause(str(output.finish_reason))
+            if cause:
+                del self._inner[name], self._outer[output.request_id]
+            deltas.append(Delta(name, tuple(output.new_token_ids), _logprobs(output), cause))
+        return deltas
 
 
 def sampling_params(sampling: Sampling) -> SamplingParams:
@@ -48,22 +77,17 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         stop_token_ids=list(sampling.stop_token_ids),
         logprobs=0,
         detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
     )
 
 
-def _delta(output: Any) -> Delta:
-    completion = output.outputs[0]
-    ids = tuple(completion.token_ids)
-    logprobs = tuple(
-        entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
-    )
-    return Delta(output.request_id, ids, logprobs, _cause(completion.finish_reason))
+def _logprobs(output: Any) -> tuple[float | None, ...]:
+    """Of the sampled tokens: column 0 of (T, 1); an aborted request ends without any."""
+    return () if output.new_logprobs is None else tuple(output.new_logprobs.logprobs[:, 0].tolist())
 
 
-def _cause(finish_reason: str | None) -> Cause | None:
+def _cause(finish_reason: str) -> Cause:
     causes: dict[str, Cause] = {"stop": "eos", "length": "length"}
-    return None if finish_reason is None else causes.get(finish_reason, "abort")
+    return causes.get(finish_reason, "abort")
 
 
 def format_of(tokenizer: Any, closing_text: str) -> Format:
@@ -77,9 +101,9 @@ def format_of(tokenizer: Any, closing_text: str) -> Format:
         raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
     core = tokenizer.backend_tokenizer
 
-    def encode(text: str) -> Sequence[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-        return ids
+    @lru_cache(maxsize=16)  # every probe asks the same
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
 
     def texts_after(prefix: Sequence[int]) -> Texts:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)

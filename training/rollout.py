@@ -204,7 +204,7 @@ class _Loop:
             if delta.cause:
                 del self.open[delta.id]
             self.apply(sequence, sequence.take(delta))
-            if sequence.done:
+            if delta.cause and sequence.done:
                 done.append(sequence)
         return done
 
@@ -292,8 +292,9 @@ class _Sequence:
     def _take_main(self, delta: Delta) -> list[_Work]:
         self._ids += delta.ids
         self._logprobs += delta.logprobs
-        commands = self._controller.receive(Tokens(delta.ids, self._texts(delta.ids)))
-        works = self._execute(commands)
+        answers = self._controller.state is State.ANSWERING  # its text decides nothing
+        texts = [""] * len(delta.ids) if answers else self._texts(delta.ids)
+        works = self._execute(self._controller.receive(Tokens(delta.ids, texts)))
         if delta.cause:
             self._ended = delta.cause == "eos"
             works += self._execute(self._controller.receive(Finished(delta.cause)))
@@ -318,16 +319,15 @@ class _Sequence:
     # Commands.
 
     def _execute(self, commands: Sequence[Command]) -> list[_Work]:
-        return [work for command in commands for work in self._carry_out(command)]
+        # Nothing is emitted: rollouts are returned whole.
+        return [self._carry_out(each) for each in commands if not isinstance(each, Emit)]
 
-    def _carry_out(self, command: Command) -> list[_Work]:
-        if isinstance(command, Emit):
-            return []  # rollouts are returned whole
+    def _carry_out(self, command: StartProbe | CancelProbe | CloseThinking) -> _Work:
         if isinstance(command, StartProbe):
-            return [self._probe(command)]
+            return self._probe(command)
         if isinstance(command, CancelProbe):
-            return [self._cancel(command.probe)]
-        return [self._close(command)]
+            return self._cancel(command.probe)
+        return self._close(command)
 
     def _probe(self, command: StartProbe) -> _Work:
         question = command.question
@@ -359,7 +359,6 @@ class _Sequence:
         self._injected = range(command.position, len(self._kept))
         self._ids, self._logprobs, self._ended = [], [], False
         prompt = (*self._job.prompt_ids, *self._kept)
-        self._texts = self._form.texts_after(prompt)
         left = self._job.sampling.max_tokens - len(self._kept)
         # The server's answer has the seed of its request, too.
         sampling = dataclasses.replace(self._job.sampling, max_tokens=left)

@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm import LLM
 
+from benchmarks.rounds import rollouts_in_rounds
 from stepgrpo_core import ExitSettings
 from tests.integration.servers import MODEL
 from training.demo.world import sample_problems
@@ -56,10 +57,12 @@ def main(count: int) -> None:
             )
         return [as_json(each) for each in made]
 
+    rounds = rollouts_in_rounds(llm, jobs(tokenizer, count, 0.0), SETTINGS, form)
     results = {
         "sampled": run(1.0, "parallel"),
         "greedy": run(0.0, "parallel"),
         "greedy, sequential": run(0.0, "sequential"),
+        "greedy, in rounds": [{"ids": each.ids, "logprobs": each.logprobs} for each in rounds],
     }
     print("RESULT", json.dumps(results))
 

@@ -80,6 +80,12 @@ def test_parallel_and_sequential_probing_agree_on_real_vllm(colocated: Rows) -> 
         assert sequential["injected"] == parallel["injected"]
 
 
+def test_the_published_rounds_make_the_same_completions(colocated: Rows) -> None:
+    for ours, theirs in zip(colocated["greedy"], colocated["greedy, in rounds"], strict=True):
+        assert theirs["ids"] == ours["ids"]
+        assert theirs["logprobs"] == pytest.approx(ours["logprobs"], abs=1e-3)
+
+
 def test_injected_tokens_and_only_they_lack_a_log_prob(colocated: Rows) -> None:
     for row in colocated["sampled"]:
         assert [value is None for value in row["logprobs"]] == row["injected"]
