@@ -97,7 +97,7 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_loaded(
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match=r"no config\.json; merge an adapter"):
+    with pytest.raises(InvalidSetting, match=r"neither config\.json nor adapter_config\.json"):
         evaluate("--model", str(tmp_path), "--baseline", str(tmp_path), "--tasks", "demo",
                  "--output", str(tmp_path / "out"))  # fmt: skip
 
