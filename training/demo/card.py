@@ -28,8 +28,10 @@ library_name: transformers
 A Qwen3 of {recipe.layers} layers and hidden size {recipe.hidden_size}, trained from scratch on \
 the demo world
 (`training/demo/world.py`): it works chains of additions and subtractions out,
-and then re-checks them too often. Made by `make demo` ({recipe.steps} steps of \
-{recipe.batch_size} traces, seed {recipe.seed}).
+and then re-checks them too often. Some of its passes are hasty: several operations in a line,
+which it gets wrong more often than not. Made by `stepgrpo-train demo base`: {recipe.steps} steps \
+of {recipe.batch_size}
+careful traces, then {recipe.hasty_steps} of traces with hasty passes, seed {recipe.seed}.
 It is a test object, good for nothing but its own arithmetic.
 
 ## Measured
