@@ -10,7 +10,7 @@ from vllm.sampling_params import RequestOutputKind
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
 from stepgrpo_core.thinking import detect_thinking
-from training.rollout import Delta, Format, Request, Sampling, Texts
+from training.requests import Delta, Format, Request, Sampling, Texts
 
 __all__ = ["VllmEngine", "format_of", "sampling_params"]
 
@@ -46,7 +46,7 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
         stop_token_ids=list(sampling.stop_token_ids),
-        logprobs=0,
+        logprobs=sampling.logprobs,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
     )
@@ -58,7 +58,12 @@ def _delta(output: Any) -> Delta:
     logprobs = tuple(
         entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
     )
-    return Delta(output.request_id, ids, logprobs, _cause(completion.finish_reason))
+    top = tuple(
+        {token: each.logprob for token, each in entry.items()}
+        for entry in completion.logprobs
+        if len(entry) > 1  # more was asked for than the drawn token's
+    )
+    return Delta(output.request_id, ids, logprobs, _cause(completion.finish_reason), top)
 
 
 def _cause(finish_reason: str | None) -> Cause | None:
@@ -85,4 +90,18 @@ def format_of(tokenizer: Any, closing_text: str) -> Format:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
         return lambda ids: [stream.step(core, token) or "" for token in ids]
 
-    return Format(thinking, encode, texts_after)
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def chat(message: str) -> Sequence[int]:
+        ids: list[int] = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}],
+            add_generation_prompt=True,
+            return_dict=False,
+            enable_thinking=False,  # Qwen3's template closes the thinking; others ignore it
+        )
+        return ids
+
+    chats = getattr(tokenizer, "chat_template", None) is not None
+    return Format(thinking, encode, texts_after, decode, chat if chats else None)

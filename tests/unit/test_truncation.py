@@ -23,7 +23,7 @@ from stepgrpo_core import (
     Tokens,
     count_steps,
 )
-from stepgrpo_core.truncation import REASONS, TRANSITIONS, Signal
+from stepgrpo_core.states import REASONS, TRANSITIONS, Signal
 from tests.cases import STEP_CASES, StepCase
 from tests.scripted import END, EOS, START, THINKING, Played, Script, play, trial
 
@@ -90,7 +90,6 @@ def test_it_counts_steps_as_the_segmenter_does(case: StepCase) -> None:
         (["a", "<think>", "b", ""], "eos", ("none", 0, 0)),  # <think> in an answer is text
         (["<think>", "a", "</think>", "b", "</think>", "c"], "eos", ("natural", 1, 1)),
         (["<think>", "a", " Wait", ","], "length", ("length", 2, 3)),
-        (["<think>", "a", ""], "eos", ("eos_in_thinking", 1, 2)),
         (["<think>", "a", " Wait"], "stop", ("none", 2, 2)),  # cut by a stop string
         (["<think>", "a"], "abort", ("client", 1, 1)),
         ([""], "eos", ("none", 0, 0)),
@@ -107,6 +106,14 @@ def test_reasons_without_an_exit(words, cause, expected) -> None:
             played.outcome.reasoning_tokens,
         ) == expected
         assert played.emitted == Script(words).ids
+
+
+def test_policy_none_leaves_a_completion_alone_that_ends_in_its_thinking() -> None:
+    script = Script(["<think>", "a", ""])
+    for settings in (ExitSettings(), replace(CONFIDENT, close_on_eos=False)):
+        played = play(script, settings)
+        assert (played.emitted, played.close) == (script.ids, None)
+        assert (played.outcome.reason, played.outcome.reasoning_tokens) == ("eos_in_thinking", 2)
 
 
 def test_thinking_opened_by_the_prompt() -> None:
