@@ -42,8 +42,8 @@ class Seat:
     def may_ask(self, question: Question, boundary: Boundary) -> bool:
         """Whether the limits allow `question` at `boundary`."""
         settings = self._settings
-        # Beyond 64 questions any factor above 1 has made the interval endless.
-        interval = self.needs.min_interval * settings.probe_backoff ** min(self._probes, 64)
+        growth = min(max(self._probes - 1, 0), 64)  # more would overflow, and change nothing
+        interval = self.needs.min_interval * settings.probe_backoff**growth
         cost = self._probe_tokens + question.max_tokens
         share = settings.probe_share
         return (

@@ -54,7 +54,7 @@ class ExitSettings:
     """[all that ask] Tokens of one policy's probes, each taken at its longest, per reasoning token
     so far; None: no cap."""
     probe_backoff: float = 1.0
-    """[all that ask] Factor by which the interval grows with each question, 1 to 10."""
+    """[all that ask] Factor by which the interval grows from one question to the next, 1 to 10."""
     shadow: bool = False
     """Decide and record, but change nothing."""
     markers: tuple[str, ...] = DEFAULT_MARKERS

@@ -204,7 +204,7 @@ def check_caps(asked: ExitSettings, played: Played) -> None:
         if [p.needs.question for p in asking].count(policy.needs.question) > 1:
             continue  # whose question it was cannot be told
         at = [p.position for p in played.probes if p.question == policy.needs.question]
-        for number, (before, after) in enumerate(itertools.pairwise(at), start=1):
+        for number, (before, after) in enumerate(itertools.pairwise(at)):
             interval = policy.needs.min_interval * asked.probe_backoff**number
             assert after - before >= max(interval, 1)
         if asked.probe_share is not None and at:
