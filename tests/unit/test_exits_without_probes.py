@@ -174,6 +174,18 @@ def test_a_budget_is_taken_even_where_the_thinking_closes_within_an_undecided_ma
     assert play(script, settings).outcome.reason is ExitReason.BUDGET
 
 
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [("length", "budget"), ("stop", "budget"), ("eos", "budget"), ("abort", "client")],
+)
+def test_a_budget_spent_within_an_undecided_marker_counts_unless_the_client_left(
+    cause, reason
+) -> None:
+    settings = replace(CONFIDENT, policy="confidence+budget", budget_tokens=2)
+    script = Script(["<think>", "a", " Wa"], cause=cause)
+    assert play(script, settings).outcome.reason == reason
+
+
 # What is held back.
 
 
