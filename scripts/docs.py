@@ -12,7 +12,7 @@ from typing import Any
 
 from service.controls import PARAMETERS
 from stepgrpo_core import POLICIES, REWARDS, ExitSettings
-from stepgrpo_core.truncation import REASONS, TRANSITIONS, State
+from stepgrpo_core.states import REASONS, TRANSITIONS, State
 from training.cli import build_parser
 from training.config import (
     GradingConfig,

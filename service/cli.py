@@ -13,6 +13,7 @@ from stepgrpo_core import (
     ExitSettings,
     InvalidCalibration,
     InvalidSetting,
+    build_policy,
     parse_baseline,
 )
 
@@ -60,9 +61,9 @@ def _add_exit_flags(parser: Any) -> None:
     group = parser.add_argument_group("ExitConfig", "When reasoning ends from outside.")
     group.add_argument(
         "--exit-policy",
-        choices=sorted(POLICIES),
+        metavar="POLICY",
         default=default.policy,
-        help="Policy of requests that name none.",
+        help="Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
     )
     group.add_argument(
         "--exit-threshold",
@@ -97,7 +98,7 @@ def _add_exit_flags(parser: Any) -> None:
 
 def exit_settings(args: argparse.Namespace) -> ExitSettings:
     """The server's default exit settings from its flags; raises InvalidSetting."""
-    return ExitSettings(
+    settings = ExitSettings(
         policy=args.exit_policy,
         threshold=args.exit_threshold,
         max_probes=args.exit_max_probes,
@@ -106,6 +107,8 @@ def exit_settings(args: argparse.Namespace) -> ExitSettings:
         shadow=args.exit_shadow,
         markers=LEXICONS[args.exit_markers],
     )
+    build_policy(settings)
+    return settings
 
 
 def _calibrations(args: argparse.Namespace) -> dict[str | None, Baseline]:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting
+from stepgrpo_core import ExitSettings, InvalidSetting, build_policy
 
 __all__ = ["PARAMETERS", "BadParameter", "effective_settings", "misplaced_parameter"]
 
@@ -26,9 +26,9 @@ class BadParameter(ValueError):
 
 
 def _policy(value: Any) -> str:
-    if value not in POLICIES:
-        raise ValueError(f"use one of {', '.join(map(repr, POLICIES))}")
-    return str(value)
+    if not isinstance(value, str):
+        raise ValueError("use the name of a policy, or several joined by +")
+    return value  # names are checked when the policies are built
 
 
 def _fraction(value: Any) -> float:
@@ -74,7 +74,10 @@ def effective_settings(xargs: Mapping[str, Any] | None, defaults: ExitSettings) 
         elif near := _near(name):
             raise BadParameter(f"{CONTAINER}.{name}", value, f"did you mean {near!r}?")
     try:
-        return dataclasses.replace(defaults, **changes)
+        settings = dataclasses.replace(defaults, **changes)
+        if changes:
+            build_policy(settings)
+        return settings
     except InvalidSetting as error:
         raise BadParameter(f"{CONTAINER}.exit_{error.name}", error.value, error.remedy) from error
 

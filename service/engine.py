@@ -25,7 +25,7 @@ from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.metrics import Metrics
 from service.sequence import Controlled, Job, Served
 from service.watching import Watched
-from stepgrpo_core import Baseline, ExitController, ExitSettings, build_policy
+from stepgrpo_core import Baseline, ExitController, ExitSettings
 from stepgrpo_core.thinking import detect_thinking, opens_in_thinking
 
 __all__ = ["EarlyExitEngine"]
@@ -136,8 +136,9 @@ class EarlyExitEngine:
     ) -> Controlled | Watched:
         known = self._served.thinking is not None and _has_ids(job.prompt)
         controllers = [self._controller(job, settings) for _ in records] if known else []
-        active = build_policy(settings).question is not None
-        return (Controlled if active else Watched)(self._served, job, records, controllers)
+        return (Watched if settings.policy == "none" else Controlled)(
+            self._served, job, records, controllers
+        )
 
     def _end(self, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
         """Free what a request holds and close its records.

@@ -70,6 +70,8 @@ class SequenceRecord:
             return
         if self.status != "completed" or self.finish_reason != "stop":
             return
+        if self.outcome.reason in (ExitReason.EOS_IN_THINKING, ExitReason.CLIENT):
+            return  # closed, but by no policy
         if self.cut_at is None:
             # Ended by itself under a policy that may exit: nothing was cut, probes were spent.
             if self.outcome.reason is ExitReason.NATURAL:

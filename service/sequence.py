@@ -40,7 +40,8 @@ from stepgrpo_core import (
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.events import Cause, Command
+from stepgrpo_core.events import Cause, Command, Event
+from stepgrpo_core.policies import Induce
 
 __all__ = ["Controlled", "Job", "Served", "cause_of"]
 
@@ -252,11 +253,10 @@ class _Sequence:
             self._ids += ids
         self._held.append((output, texts))
         ready = self._closing_with_logprobs(output)
-        ready += await self._execute(self._controller.receive(Tokens(ids, texts)))
-        cause = cause_of(output.outputs[0])
-        if cause:
-            ready += await self._execute(self._controller.receive(Finished(cause)))
-        return ready
+        events: list[Event] = [Tokens(ids, texts)]
+        if cause := cause_of(output.outputs[0]):
+            events.append(Finished(cause))
+        return ready + await self._execute(self._controller.receive(*events))
 
     async def _take_trial(
         self, stream: EngineStream, item: RequestOutput | Exception | None
@@ -278,19 +278,25 @@ class _Sequence:
 
     async def _execute(self, commands: Sequence[Command]) -> list[RequestOutput]:
         ready: list[RequestOutput] = []
+        unasked: list[int] = []
         for command in commands:
             if isinstance(command, Emit):
                 ready += self._emit(command.count)
             elif isinstance(command, StartProbe):
-                self._start_probe(command)
+                if isinstance(command.question, Induce):
+                    self._start_probe(command, command.question)
+                else:
+                    unasked.append(command.probe)  # fails, once all commands are carried out
             elif isinstance(command, CancelProbe):
-                await self._probes[command.probe].stop()
+                if command.probe in self._probes:
+                    await self._probes[command.probe].stop()
             else:
                 ready += await self._close_thinking(command)
+        for probe in unasked:
+            ready += await self._execute(self._controller.receive(ProbeAnswered(probe, None)))
         return ready
 
-    def _start_probe(self, command: StartProbe) -> None:
-        question = command.question
+    def _start_probe(self, command: StartProbe, question: Induce) -> None:
         induced = self._served.tokenizer.encode(question.text, add_special_tokens=False)
         stream = self._stream(
             "probe",

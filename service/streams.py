@@ -10,7 +10,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from stepgrpo_core.policies import Question, Trial
+from stepgrpo_core.policies import Induce, Trial
 
 __all__ = [
     "EngineStream",
@@ -124,7 +124,7 @@ def answer_params(params: SamplingParams, spent: int) -> SamplingParams:
     return own
 
 
-def probe_params(question: Question, end_id: int) -> SamplingParams:
+def probe_params(question: Induce, end_id: int) -> SamplingParams:
     """A greedy trial answer that stops at ``</think>``."""
     return SamplingParams(
         temperature=0.0,

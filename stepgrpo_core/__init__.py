@@ -18,17 +18,26 @@ from stepgrpo_core.events import (
     CloseThinking,
     Emit,
     Finished,
+    FinishThinking,
     Outcome,
     ProbeAnswered,
     StartProbe,
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.policies import POLICIES, ExitPolicy, ExitReason, ExitSettings, build_policy
+from stepgrpo_core.policies import (
+    POLICIES,
+    ExitPolicy,
+    ExitReason,
+    ExitSettings,
+    Matcher,
+    build_policy,
+)
 from stepgrpo_core.rewards import REWARDS, Group, Reward, StepAware, build_reward
 from stepgrpo_core.savings import Baseline, Prediction, fit_baseline, parse_baseline
 from stepgrpo_core.segmenter import DEFAULT_MARKERS, LEXICONS, Marker, StepSegmenter, count_steps
-from stepgrpo_core.truncation import ExitController, State
+from stepgrpo_core.states import State
+from stepgrpo_core.truncation import ExitController
 
 __all__ = [
     "DEFAULT_MARKERS",
@@ -43,12 +52,14 @@ __all__ = [
     "ExitPolicy",
     "ExitReason",
     "ExitSettings",
+    "FinishThinking",
     "Finished",
     "Group",
     "InvalidCalibration",
     "InvalidGroup",
     "InvalidSetting",
     "Marker",
+    "Matcher",
     "Outcome",
     "Prediction",
     "ProbeAnswered",

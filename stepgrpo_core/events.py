@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stepgrpo_core.policies import ExitReason, Question, Trial
+from stepgrpo_core.policies import Answer, ExitReason, Question
 
 __all__ = [
     "CancelProbe",
@@ -13,6 +13,7 @@ __all__ = [
     "Command",
     "Emit",
     "Event",
+    "FinishThinking",
     "Finished",
     "Outcome",
     "ProbeAnswered",
@@ -47,25 +48,32 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
-    """A probe returned; `trial` is None when it failed."""
+    """A probe returned; `answer` is None when it failed or the driver cannot put its question."""
 
     probe: int
-    trial: Trial | None
+    answer: Answer | None
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The stream ended: the main one, or after `CloseThinking` the answer's."""
+    """The stream ended: the main one, or after `CloseThinking` the answer's. "eos" means that the
+    last of its `Tokens` is the token that ended it; pass both in one `receive`."""
 
     cause: Cause
 
 
-Event = Tokens | ProbeAnswered | Finished
+@dataclass(frozen=True, slots=True)
+class FinishThinking:
+    """The client wants the answer now. Thinking is closed after its last complete token, in shadow
+    mode too; where none is going on, nothing happens."""
+
+
+Event = Tokens | ProbeAnswered | Finished | FinishThinking
 
 
 @dataclass(frozen=True, slots=True)
 class StartProbe:
-    """Generate a trial answer after the first `position` generated tokens and the question."""
+    """Put the question after the first `position` generated tokens."""
 
     probe: int
     position: int
@@ -109,10 +117,10 @@ class Outcome:
     reasoning_tokens: int
     """Emitted tokens between ``<think>`` and ``</think>``."""
     probes: int
-    """Probes started."""
+    """Questions put."""
     failed_probes: int
     confidences: tuple[float, ...]
-    """Of the decisions, in order."""
+    """Of the answers that were decided on, in order, where the policy has one."""
     shadow_reason: ExitReason | None
     """What a policy in shadow mode would have done."""
 

@@ -1,31 +1,30 @@
-"""The exit controller: when to put a trial answer, when to end the thinking, what to emit.
+"""The exit controller: when to put a question, when to end the thinking, what to emit.
 
 One controller serves one sequence. It is sans-IO: a driver tells it what happened (`Tokens`,
-`ProbeAnswered`, `Finished`) and carries out the commands that come back (`StartProbe`,
-`CancelProbe`, `Emit`, `CloseThinking`). It knows no engine, clock or socket, so a training
-rollout and a server that feed it the same tokens see the same completion.
+`ProbeAnswered`, `Finished`, `FinishThinking`) and carries out the commands that come back
+(`StartProbe`, `CancelProbe`, `Emit`, `CloseThinking`). It knows no engine, clock or socket, so a
+training rollout and a server that feed it the same tokens see the same completion.
 
-Theory. The main stream keeps generating while probes are in flight. A probe belongs to a
-*position*, the number of generated tokens before the marker that announced the next step.
-Decisions are taken in the order of positions, whatever the order in which answers arrive: the
-first confident position wins, even if the stream has ended its thinking, or itself, by then.
-So the emitted tokens are a function of the generated tokens alone, never of time or load.
-Tokens that an undecided position could still cut away are held back, and so is text that could
-still grow into a marker. The cut falls before the token in which the marker starts; what is
-emitted is always a prefix of the generated tokens, then the closing tokens, then the answer.
+Theory. The main stream keeps generating while probes are in flight. A decision belongs to a
+*position*, the number of generated tokens that an exit would keep (see `boundaries`). A policy
+that asks nothing decides there at once; one that asks decides when its probe has answered. All
+decisions of all policies are taken in the order of positions, whatever the order in which answers
+arrive: the first to fire wins, even if the stream has ended its thinking, or itself, by then.
+Limits on questions count questions and their greatest cost, never what the answers were. So the
+emitted tokens are a function of the generated tokens and the answers, never of time or load.
 
-Text is derived, ids are the truth: the text of each token is its increment in a streaming
-decoder ("" while a character is incomplete), and a character offset maps back to the first
-token that carries a part of that character.
+Tokens that an undecided position could still cut away are held back, and no others. What is
+emitted is always a prefix of the generated tokens, then the closing tokens, then the answer. Only
+a client's wish falls where it falls.
+
+A policy exits where the answer's reserve is left of the limit. A client's wish and an
+end-of-sequence token in the thinking need room for one token: any answer is better than none.
 """
 
-import enum
 import math
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 
+from stepgrpo_core.boundaries import BoundaryFinder, Found
 from stepgrpo_core.errors import ProtocolViolation
 from stepgrpo_core.events import (
     CancelProbe,
@@ -41,87 +40,29 @@ from stepgrpo_core.events import (
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.policies import Boundary, ExitReason, ExitSettings, Trial, build_policy
-from stepgrpo_core.segmenter import Marker, StepSegmenter
-
-__all__ = ["REASONS", "TRANSITIONS", "ExitController", "Signal", "State"]
-
-
-class State(enum.Enum):
-    """Where a sequence is."""
-
-    PRELUDE = "PRELUDE"
-    THINKING = "THINKING"
-    ANSWERING = "ANSWERING"
-    DONE = "DONE"
-
-
-class Signal(enum.Enum):
-    """What moves it on."""
-
-    THINK_START = "<think>"
-    OTHER_TEXT = "other text"
-    THINK_END = "</think>"
-    EXIT = "policy exits"
-    FINISHED = "stream ends"
-
-
-TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
-    State.PRELUDE: {
-        Signal.THINK_START: State.THINKING,
-        Signal.OTHER_TEXT: State.ANSWERING,
-        Signal.FINISHED: State.DONE,
-    },
-    State.THINKING: {
-        Signal.THINK_END: State.ANSWERING,
-        Signal.EXIT: State.ANSWERING,
-        Signal.FINISHED: State.DONE,
-    },
-    State.ANSWERING: {Signal.FINISHED: State.DONE},
-    State.DONE: {},
-}
-
-_CUT_SHORT = frozenset({ExitReason.LENGTH, ExitReason.CLIENT, ExitReason.NONE})
-_BY_POLICY = frozenset(
-    {
-        ExitReason.CONFIDENT,
-        ExitReason.SUFFICIENT,
-        ExitReason.VERIFIED,
-        ExitReason.CONSISTENT,
-        ExitReason.MARGIN,
-        ExitReason.ENTROPY,
-        ExitReason.BUDGET,
-        ExitReason.PATTERN,
-        ExitReason.REPETITION,
-    }
+from stepgrpo_core.policies import (
+    Boundary,
+    ExitReason,
+    ExitSettings,
+    Matcher,
+    Place,
+    Question,
+    Verdict,
+    build_policy,
 )
+from stepgrpo_core.policies.questions import ANSWERS
+from stepgrpo_core.seats import MAX_FAILURES, Pending, Seat
+from stepgrpo_core.states import REASONS, TRANSITIONS, Signal, State
 
-REASONS: Mapping[tuple[State, Signal], frozenset[ExitReason]] = {
-    (State.PRELUDE, Signal.OTHER_TEXT): frozenset({ExitReason.NONE}),
-    (State.PRELUDE, Signal.FINISHED): _CUT_SHORT,
-    (State.THINKING, Signal.THINK_END): frozenset({ExitReason.NATURAL}),
-    (State.THINKING, Signal.EXIT): _BY_POLICY,
-    (State.THINKING, Signal.FINISHED): _CUT_SHORT | {ExitReason.EOS_IN_THINKING},
-}
-"""The transitions that settle the exit reason, and what it may then be. Every path from the
-start to DONE takes exactly one of them."""
-
-MAX_FAILURES = 3  # failed probes in a row after which a sequence puts no more
-
-
-@dataclass(slots=True)
-class _Pending:
-    probe: int
-    boundary: Boundary
-    answered: bool = False
-    trial: Trial | None = None
+__all__ = ["ExitController"]
 
 
 class ExitController:
     """Drives one sequence; see the module's theory.
 
     `max_tokens` is the limit on emitted tokens (None: no limit). `thinking_open` says that the
-    prompt already ended in ``<think>``.
+    prompt already ended in ``<think>``. `matcher` is what the policy ``pattern`` looks for.
+    Raises InvalidSetting for policies that cannot be built.
     """
 
     def __init__(
@@ -131,43 +72,45 @@ class ExitController:
         *,
         max_tokens: int | None = None,
         thinking_open: bool = False,
+        matcher: Matcher | None = None,
     ) -> None:
         self.state = State.THINKING if thinking_open else State.PRELUDE
         self.reason: ExitReason | None = None
         self._settings = settings
         self._thinking = thinking
         self._limit = math.inf if max_tokens is None else max_tokens
-        self._policy = build_policy(settings)
-        self._segmenter = StepSegmenter(settings.markers)
+        self._seats = [Seat(policy, settings) for policy in build_policy(settings, matcher)]
+        places = frozenset[Place]().union(*(seat.needs.places for seat in self._seats))
+        self._finder = BoundaryFinder(settings.markers, places)
         self._begin = 0  # first thinking token
-        self._starts: list[int] = []  # character offset at which each thinking token starts
-        self._characters = 0
-        self._steps_done = 1  # before the next marker
         self._received = 0  # generated tokens of the current stream
         self._emitted = 0  # of those
         self._thinking_end: int | None = None  # index of </think>, once seen
         self._finished: Cause | None = None
-        self._pending: deque[_Pending] = deque()
-        self._probes = 0
+        self._wished = False
+        self._pending: deque[Pending] = deque()
+        self._questions: list[Question] = []  # of all probes, by number
         self._failures = 0
-        self._failures_in_a_row = 0
-        self._last_probe = -math.inf
-        self._exit: Boundary | None = None
+        self._fired = False  # a policy that asks nothing has, and its decision is pending
+        self._exit: int | None = None  # position
         self._confidences: list[float] = []
         self._shadow_reason: ExitReason | None = None
 
-    def receive(self, event: Event) -> list[Command]:
-        """Take one event; return the commands to carry out, in order.
+    def receive(self, *events: Event) -> list[Command]:
+        """Take events that came together; return the commands to carry out, in order.
 
         Raises ProtocolViolation for an event that the state does not allow.
         """
         commands: list[Command] = []
-        if isinstance(event, Tokens):
-            self._take_tokens(event, commands)
-        elif isinstance(event, ProbeAnswered):
-            self._take_answer(event)
-        else:
-            self._take_end(event, commands)
+        for event in events:
+            if isinstance(event, Tokens):
+                self._take_tokens(event, commands)
+            elif isinstance(event, ProbeAnswered):
+                self._take_answer(event)
+            elif isinstance(event, Finished):
+                self._take_end(event, commands)
+            else:
+                self._wished = True
         self._settle(commands)
         return commands
 
@@ -180,7 +123,7 @@ class ExitController:
             reason=self.reason,
             steps=self._steps(),
             reasoning_tokens=self._reasoning_tokens(),
-            probes=self._probes,
+            probes=len(self._questions),
             failed_probes=self._failures,
             confidences=tuple(self._confidences),
             shadow_reason=self._shadow_reason,
@@ -194,7 +137,7 @@ class ExitController:
         for token, text in zip(event.ids, event.texts, strict=True):
             if self.state is State.PRELUDE:
                 self._take_prelude(token, text)
-            elif self.state is State.THINKING and self._thinking_end is None:
+            elif self._thinks():
                 self._take_thinking(token, text, commands)
             self._received += 1
 
@@ -208,107 +151,166 @@ class ExitController:
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
         if token == self._thinking.end_id:
             self._thinking_end = self._received
-            self._segmenter.finish()  # counts; a boundary at the end is no place to exit
-            return
-        self._starts.append(self._characters)
-        self._characters += len(text)
-        for marker in self._segmenter.feed(text):
-            self._consider(marker, commands)
+            found = self._finder.finish()
+        else:
+            found = self._finder.feed(text)
+        for each in found:
+            self._consider(each, commands)
 
     def _take_answer(self, event: ProbeAnswered) -> None:
-        if not 0 <= event.probe < self._probes:
+        if not 0 <= event.probe < len(self._questions):
             raise ProtocolViolation(f"answer of probe {event.probe}, which was never started")
+        expected = ANSWERS[type(self._questions[event.probe])]
+        if event.answer is not None and not isinstance(event.answer, expected):
+            given = type(event.answer).__name__
+            raise ProtocolViolation(f"probe {event.probe} wants a {expected.__name__}, not {given}")
         for pending in self._pending:  # a cancelled probe is not there, and may answer late
             if pending.probe == event.probe:
-                pending.answered, pending.trial = True, event.trial
+                pending.answered, pending.answer = True, event.answer
 
     def _take_end(self, event: Finished, commands: list[Command]) -> None:
         aborted = event.cause == "abort"  # may come at any time
         if self.state is State.DONE or (self._finished and not aborted):
             raise ProtocolViolation("the stream ended twice")
+        if self._thinks():
+            for found in self._finder.finish():
+                if not aborted:
+                    self._consider(found, commands)
         self._finished = event.cause
-        if self.state is State.THINKING and self._thinking_end is None:
-            self._segmenter.finish()
         if aborted:
             self._cancel_probes(commands)
 
     # Decisions.
 
-    def _consider(self, marker: Marker, commands: list[Command]) -> None:
-        """Put a probe at the end of the step before `marker`, if the limits allow it."""
-        question = self._policy.question
-        position = self._begin + self._token_at(marker.start)
-        boundary = Boundary(position, self._steps_done, position - self._begin)
-        self._steps_done += 1
-        if question is None or not self._allowed(boundary):
+    def _consider(self, found: Found, commands: list[Command]) -> None:
+        """Put every policy that acts there to a boundary, as far as the limits allow."""
+        kept = found.tokens
+        position = self._begin + kept
+        if kept < 1 or not self._fits(position, self._settings.answer_reserve):
             return
-        commands.append(StartProbe(self._probes, position, question))
-        self._pending.append(_Pending(self._probes, boundary))
-        self._probes += 1
-        self._last_probe = position
+        for seat in self._seats:
+            needs = seat.needs
+            if found.place not in needs.places or kept < needs.min_tokens or self._settled_by():
+                continue
+            if needs.question is None:
+                self._decide_at_once(seat, self._boundary(found, seat))
+            else:
+                self._ask(seat, needs.question, self._boundary(found, seat), commands)
 
-    def _allowed(self, boundary: Boundary) -> bool:
-        settings = self._settings
-        return (
-            self._may_probe()
-            and boundary.reasoning_tokens >= max(settings.min_tokens, 1)
-            and boundary.position - self._last_probe >= settings.min_interval
-            and self._answer_fits(boundary.position)
+    def _boundary(self, found: Found, seat: Seat) -> Boundary:
+        text = ""
+        if seat.needs.question is None:
+            text, seat.read = self._finder.text(seat.read, found.tokens), found.tokens
+        return Boundary(
+            position=self._begin + found.tokens,
+            steps=self._finder.steps_before(found.tokens),
+            reasoning_tokens=found.tokens,
+            place=found.place,
+            generated=found.generated,
+            room=self._room(self._begin + found.generated) - self._settings.answer_reserve,
+            text=text,
         )
 
-    def _may_probe(self) -> bool:
-        return (
-            self._policy.question is not None
-            and self._probes < self._settings.max_probes
-            and self._failures_in_a_row < MAX_FAILURES
-            and self._shadow_reason is None
-        )
+    def _decide_at_once(self, seat: Seat, boundary: Boundary) -> None:
+        verdict = seat.policy.decide(boundary, None)
+        if verdict.reason is not None:
+            self._fired = True
+            self._pending.append(Pending(boundary, seat, answered=True, verdict=verdict))
 
-    def _answer_fits(self, position: int) -> bool:
-        used = position + len(self._thinking.closing_ids)
-        return self._limit - used >= self._settings.answer_reserve
+    def _ask(
+        self, seat: Seat, question: Question, boundary: Boundary, commands: list[Command]
+    ) -> None:
+        if not seat.may_ask(question, boundary):
+            return
+        number = len(self._questions)
+        commands.append(StartProbe(number, boundary.position, question))
+        self._pending.append(Pending(boundary, seat, number))
+        self._questions.append(question)
+        seat.asked(question, boundary)
+
+    def _settled_by(self) -> bool:
+        """Whether a decision is certain already, so that later boundaries do not matter."""
+        return self._fired or self._shadow_reason is not None
 
     def _settle(self, commands: list[Command]) -> None:
         """Take every decision that is due, then emit what no decision can cut away."""
         while self._pending and self._pending[0].answered:
             self._decide(self._pending.popleft(), commands)
+        self._grant(commands)
         self._emit(commands)
-        if self._pending:
+        if self._pending or self.state is State.DONE:
             return
         if self._thinking_end is not None and self.state is State.THINKING:
             self._move(Signal.THINK_END, ExitReason.NATURAL)
-        if self._finished:
+        if self._finished == "eos" and self._closes_eos():
+            self._close(self._received - 1, Signal.EOS, ExitReason.EOS_IN_THINKING, commands)
+        elif self._finished:
             self._move(Signal.FINISHED, self._reason_at_end(self._finished))
 
-    def _decide(self, pending: _Pending, commands: list[Command]) -> None:
-        if pending.trial is None:
-            self._failures += 1
-            self._failures_in_a_row += 1
+    def _decide(self, pending: Pending, commands: list[Command]) -> None:
+        verdict = pending.verdict or self._judged(pending, commands)
+        if verdict is None:
             return
-        self._failures_in_a_row = 0
-        verdict = self._policy.decide(pending.boundary, pending.trial)
-        self._confidences.append(verdict.confidence)
+        if verdict.confidence is not None:
+            self._confidences.append(verdict.confidence)
         if verdict.reason is None:
             return
         if self._settings.shadow:
             self._shadow_reason = verdict.reason
             self._cancel_probes(commands)
         else:
-            self._close(pending.boundary, verdict.reason, commands)
+            self._close(pending.boundary.position, Signal.EXIT, verdict.reason, commands)
 
-    def _close(self, boundary: Boundary, reason: ExitReason, commands: list[Command]) -> None:
+    def _judged(self, pending: Pending, commands: list[Command]) -> Verdict | None:
+        """The verdict on a probe's answer; None when it failed."""
+        seat = pending.seat
+        if pending.answer is not None:
+            seat.failures_in_a_row = 0
+            return seat.policy.decide(pending.boundary, pending.answer)
+        self._failures += 1
+        seat.failures_in_a_row += 1
+        if seat.failures_in_a_row == MAX_FAILURES:
+            # Had the failures come sooner, these would not have been put.
+            self._cancel_probes(commands, seat)
+        return None
+
+    def _grant(self, commands: list[Command]) -> None:
+        """Close for a client that wants the answer, after the last complete token, if it can."""
+        position = self._begin + self._finder.complete
+        possible = self._wished and self._thinks() and not self._finished
+        if possible and position >= max(self._emitted, 1) and self._fits(position, 1):
+            self._cancel_probes(commands)
+            self._close(position, Signal.WISH, ExitReason.CLIENT, commands)
+
+    def _closes_eos(self) -> bool:
+        settings = self._settings
+        position = self._received - 1
+        return (
+            self._thinks()
+            and settings.close_on_eos
+            and settings.policy != "none"
+            and not settings.shadow
+            and position >= max(self._emitted, self._begin)
+            and self._fits(position, 1)
+        )
+
+    def _close(
+        self, position: int, signal: Signal, reason: ExitReason, commands: list[Command]
+    ) -> None:
         self._cancel_probes(commands)
-        if boundary.position > self._emitted:
-            commands.append(Emit(boundary.position - self._emitted))
-        commands.append(CloseThinking(boundary.position, self._thinking.closing_ids, reason))
-        self._move(Signal.EXIT, reason)
-        self._exit = boundary
+        if position > self._emitted:
+            commands.append(Emit(position - self._emitted))
+        commands.append(CloseThinking(position, self._thinking.closing_ids, reason))
+        self._move(signal, reason)
+        self._exit = position
         self._received = self._emitted = 0  # the answer is a new stream
         self._finished = None
 
-    def _cancel_probes(self, commands: list[Command]) -> None:
-        commands += [CancelProbe(pending.probe) for pending in self._pending]
-        self._pending.clear()
+    def _cancel_probes(self, commands: list[Command], seat: Seat | None = None) -> None:
+        """Forget what is pending, of one policy or of all."""
+        gone = [each for each in self._pending if seat in (None, each.seat)]
+        commands += [CancelProbe(each.probe) for each in gone if each.probe is not None]
+        self._pending = deque(each for each in self._pending if each not in gone)
 
     def _emit(self, commands: list[Command]) -> None:
         count = self._frontier() - self._emitted
@@ -322,12 +324,27 @@ class ExitController:
             return self._received
         if self._pending:
             return self._pending[0].boundary.position
-        in_thinking = self.state is State.THINKING and self._thinking_end is None
-        if in_thinking and self._may_probe() and not self._finished:
-            return self._begin + self._token_at(self._segmenter.undecided)
+        if self._finished == "eos" and self._closes_eos():
+            return self._received - 1
+        if self._thinks() and not self._finished:
+            return self._begin + self._finder.decided(self._open_places())
         return self._received
 
     # Bookkeeping.
+
+    def _open_places(self) -> frozenset[Place]:
+        open_seats = (seat for seat in self._seats if seat.active)
+        return frozenset[Place]().union(*(seat.needs.places for seat in open_seats))
+
+    def _thinks(self) -> bool:
+        return self.state is State.THINKING and self._thinking_end is None
+
+    def _room(self, position: int) -> float:
+        """Tokens that an answer could have after a close at `position`."""
+        return self._limit - position - len(self._thinking.closing_ids)
+
+    def _fits(self, position: int, answer: int) -> bool:
+        return self._room(position) >= answer
 
     def _move(self, signal: Signal, reason: ExitReason | None = None) -> None:
         allowed = REASONS.get((self.state, signal))
@@ -343,23 +360,13 @@ class ExitController:
         by_cause = {"length": ExitReason.LENGTH, "abort": ExitReason.CLIENT}
         return by_cause.get(cause, ExitReason.NONE)
 
-    def _token_at(self, offset: int) -> int:
-        """The first thinking token that carries a part of the character at `offset`."""
-        index = bisect_left(self._starts, offset)
-        starts_there = index < len(self._starts) and self._starts[index] == offset
-        if not starts_there and offset < self._characters:
-            index -= 1  # the character is inside a token
-        while 0 < index < len(self._starts) and self._starts[index - 1] == self._starts[index]:
-            index -= 1  # a token with no text yet carries the first bytes
-        return index
-
     def _steps(self) -> int:
-        if self._exit:
-            return self._exit.steps
-        return self._segmenter.steps if self._starts or self._thinking_end is not None else 0
+        if self._exit is not None:
+            return self._finder.steps_of(self._exit - self._begin)
+        return self._finder.steps if self._finder.tokens or self._thinking_end is not None else 0
 
     def _reasoning_tokens(self) -> int:
-        if self._exit:
+        if self._exit is not None:
             closing = self._thinking.closing_ids
-            return self._exit.reasoning_tokens + closing.index(self._thinking.end_id)
-        return len(self._starts)
+            return self._exit - self._begin + closing.index(self._thinking.end_id)
+        return self._finder.tokens

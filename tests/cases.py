@@ -1,8 +1,11 @@
 """One table for several tests: the same texts drive counting, streaming and the controller."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from stepgrpo_core import DEFAULT_MARKERS, LEXICONS
+from stepgrpo_core import DEFAULT_MARKERS, LEXICONS, ExitReason, ExitSettings, Matcher
+from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
 
 CHINESE = LEXICONS["chinese"]
 REFLECTIVE = LEXICONS["reflective"]
@@ -43,3 +46,126 @@ STEP_CASES = [
     StepCase("ab abc abcd b", 4, ("ab", "abc", "b")),
     StepCase("\U0001f914 Wait \U0001f914", 2),
 ]
+
+
+@dataclass(frozen=True)
+class ExitCase:
+    """Thinking, one word a token, and where a policy ends it."""
+
+    settings: ExitSettings
+    words: Sequence[str]
+    """After ``<think>``."""
+    kept: int | None
+    """Of `words`; None without an exit."""
+    reason: ExitReason
+    answers: Sequence[Answer | None] = ()
+    """Of the probes, by number; the last goes on."""
+    max_tokens: int = 400
+    matcher: Matcher = field(default_factory=lambda: re.compile(r"^Done\.$"))
+
+
+def _settings(policy: str, **fields: object) -> ExitSettings:
+    plain = {"min_interval": 0, "answer_reserve": 0, "max_probes": 20, "entropy_alpha": 1.0}
+    return ExitSettings(policy=policy, **(plain | fields))  # type: ignore[arg-type]
+
+
+def _trial(probability: float, text: str = "{5}</think>") -> Trial:
+    """Two tokens; 2 is ``</think>`` and 8 the text before it."""
+    return Trial((8, 2), (0.0, -(1 - probability)), ended=True, text=text)
+
+
+_NEAR, _FAR = Distribution((-0.1, -0.5), -0.5), Distribution((-0.1, -5.0), -5.0)
+_STEPS = ["a", " b", " Wait", " c", "\n", " Wait", ",", " d", "\n", "e"]
+_PARAGRAPHS = ["a", "\n\n", "b", "\n\n", "c", "\n\n", "d", "\n\n", "e"]
+_LOOP = [" So", " the", " sum", " is", " 55", "."]
+_LINES = ["x", "\n"] * 30
+
+EXIT_CASES = {
+    "none": ExitCase(_settings("none"), _STEPS, None, ExitReason.NATURAL),
+    "confidence": ExitCase(
+        _settings("confidence"), _STEPS, 5, ExitReason.CONFIDENT, [_trial(0.5), _trial(0.99)]
+    ),
+    "sufficiency": ExitCase(
+        _settings("sufficiency"), _STEPS, 2, ExitReason.SUFFICIENT, [Reply("100")]
+    ),
+    "sufficiency, 64 tokens apart": ExitCase(
+        _settings("sufficiency"), _STEPS, None, ExitReason.NATURAL, [Reply("9"), Reply("100")]
+    ),
+    "verifier": ExitCase(
+        _settings("verifier"),
+        _PARAGRAPHS,
+        4,
+        ExitReason.VERIFIED,
+        [Reply("no", (("no", -0.1),)), Reply("yes", (("yes", -0.1), ("no", -2.5)))],
+    ),
+    "consistency": ExitCase(
+        _settings("consistency", consistency="max"),
+        ["x"] * 80,
+        64,
+        ExitReason.CONSISTENT,
+        [_trial(0.9)],
+    ),
+    "margin": ExitCase(
+        _settings("margin"), [*_LOOP, *_LOOP, " So"], 12, ExitReason.MARGIN, [_FAR, _NEAR]
+    ),
+    "entropy": ExitCase(_settings("entropy"), _PARAGRAPHS, 8, ExitReason.ENTROPY, [_NEAR]),
+    "budget, at a line end": ExitCase(
+        _settings("budget", budget_tokens=21), _LINES, 22, ExitReason.BUDGET
+    ),
+    "budget, 10 % later": ExitCase(
+        _settings("budget", budget_tokens=21), ["x"] * 60, 23, ExitReason.BUDGET
+    ),
+    "budget, never into a character": ExitCase(
+        _settings("budget", budget_tokens=21), ["x"] * 22 + ["", "é", "x"], 22, ExitReason.BUDGET
+    ),
+    "budget of steps": ExitCase(_settings("budget", max_steps=2), _STEPS, 5, ExitReason.BUDGET),
+    "budget, from the limit": ExitCase(
+        _settings("budget", answer_reserve=5), ["x"] * 90, 50, ExitReason.BUDGET, max_tokens=60
+    ),
+    "budget, below the limit": ExitCase(_settings("budget"), ["x"] * 9, None, ExitReason.NATURAL),
+    "pattern": ExitCase(
+        _settings("pattern"), ["Not", " Done.", "\n", "Done", ".", " x"], 5, ExitReason.PATTERN
+    ),
+    "pattern, after min_tokens": ExitCase(
+        _settings("pattern", min_tokens=7),
+        ["Done.", "\n", "a", "b", "c", "d", "e", "f", "\n", "g"],
+        9,
+        ExitReason.PATTERN,
+    ),
+    "repetition": ExitCase(
+        _settings("repetition"), [*_LOOP, *_LOOP, *_LOOP, " So"], 18, ExitReason.REPETITION
+    ),
+    "first to fire: the budget": ExitCase(
+        _settings("confidence+budget+repetition", budget_tokens=4),
+        _STEPS,
+        4,
+        ExitReason.BUDGET,
+        [_trial(0.5)],
+    ),
+    "first to fire: the trial": ExitCase(
+        _settings("confidence+budget+repetition", budget_tokens=4),
+        _STEPS,
+        2,
+        ExitReason.CONFIDENT,
+        [_trial(0.99)],
+    ),
+    "first to fire: the loop": ExitCase(
+        _settings("confidence+budget+repetition", budget_tokens=40),
+        [*_LOOP, *_LOOP, *_LOOP, " Wait", ",", "x"],
+        18,
+        ExitReason.REPETITION,
+        [_trial(0.99)],
+    ),
+    "failed probes": ExitCase(_settings("confidence"), _STEPS, None, ExitReason.NATURAL, [None]),
+    "no answer fits": ExitCase(
+        _settings("confidence+repetition", answer_reserve=395),
+        _STEPS,
+        None,
+        ExitReason.NATURAL,
+        [_trial(0.99)],
+    ),
+    "the end in the thinking": ExitCase(
+        _settings("confidence"), ["a", " b", ""], 2, ExitReason.EOS_IN_THINKING
+    ),
+}
+"""By what they show; one table for the controller and for rollouts."""

@@ -11,6 +11,7 @@ from stepgrpo_core import (
     ExitController,
     ExitSettings,
     Finished,
+    FinishThinking,
     Outcome,
     ProbeAnswered,
     StartProbe,
@@ -18,8 +19,8 @@ from stepgrpo_core import (
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.events import Cause, Command
-from stepgrpo_core.policies import Trial
+from stepgrpo_core.events import Cause, Command, Event
+from stepgrpo_core.policies import Answer, Matcher, Trial
 
 START, END, EOS = 1, 2, 3
 THINKING = ThinkingFormat(START, END, closing_ids=(100, END, 101))
@@ -35,6 +36,8 @@ class Script:
     cause: Cause = "eos"
     confidences: Callable[[int], float | None] = lambda position: 0.0
     """Confidence of the trial after so many tokens; None makes the probe fail."""
+    answers: Callable[[StartProbe], Answer | None] | None = None
+    """What comes back of a probe; None: a trial of that confidence."""
     vocabulary: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -73,29 +76,35 @@ def play(
     chunk: Callable[[int], int] = lambda tick: 1,
     max_tokens: int | None = None,
     thinking_open: bool = False,
+    matcher: Matcher | None = None,
+    wish_at: int | None = None,
+    abort_at: int | None = None,
 ) -> Played:
-    """Run one sequence; `answer_now(tick)` says whether the latest open probe answers then."""
+    """Run one sequence; `answer_now(tick)` says whether the latest open probe answers then.
+
+    The streams are cut at `max_tokens`, as an engine would. At tick `wish_at` the client wants
+    the answer, at `abort_at` it leaves.
+    """
     controller = ExitController(
-        settings, THINKING, max_tokens=max_tokens, thinking_open=thinking_open
+        settings, THINKING, max_tokens=max_tokens, thinking_open=thinking_open, matcher=matcher
     )
     player = _Player(controller, script)
-    stream, texts, tick, ended = script.ids, list(script.words), 0, False
+    stream = _Stream(script.ids, script.words, script.cause, max_tokens)
+    tick = 0
     while controller.state is not State.DONE:
         tick += 1
-        if player.open and (not stream or answer_now(tick)):
+        if tick == abort_at:
+            player.feed(Finished("abort"))
+        elif tick == wish_at:
+            player.feed(FinishThinking())
+        elif player.open and (stream.ended or answer_now(tick)):
             player.answer(tick)
-        elif stream:
-            size = max(chunk(tick), 1)
-            player.feed(Tokens(stream[:size], texts[:size]))
-            del stream[:size], texts[:size]
-        if not stream and not ended and not player.close:
-            ended = True
-            player.feed(Finished(script.cause))
+        else:
+            player.feed(*stream.take(chunk(tick)))
         if player.close and not player.answered:
-            stream, texts = [], []
             player.answered = True
-            player.feed(Tokens(script.answer, ["x"] * len(script.answer)))
-            player.feed(Finished("eos"))
+            left = None if max_tokens is None else max_tokens - len(player.emitted)
+            stream = _Stream(script.answer, ["x"] * len(script.answer), "eos", left)
     return Played(
         player.emitted,
         controller.outcome,
@@ -104,6 +113,28 @@ def play(
         player.cancelled,
         player.most_in_flight,
     )
+
+
+class _Stream:
+    """What one request to the engine generates, taken in chunks."""
+
+    def __init__(
+        self, ids: Sequence[int], texts: Sequence[str], cause: Cause, limit: int | None
+    ) -> None:
+        self.ended = False
+        self._ids, self._texts = list(ids)[:limit], list(texts)[:limit]
+        self._cause: Cause = cause if len(self._ids) == len(ids) else "length"
+
+    def take(self, size: int) -> list[Event]:
+        """The next tokens, and the end with the last of them."""
+        assert not self.ended
+        size = max(size, 1)
+        events: list[Event] = [Tokens(self._ids[:size], self._texts[:size])]
+        del self._ids[:size], self._texts[:size]
+        if not self._ids:
+            self.ended = True
+            events.append(Finished(self._cause))
+        return events
 
 
 class _Player:
@@ -120,15 +151,19 @@ class _Player:
         self.most_in_flight = 0
         self._taken = 0
 
-    def feed(self, event: Tokens | Finished) -> None:
-        if isinstance(event, Tokens):
-            self.generated += event.ids
-        self._execute(self.controller.receive(event))
+    def feed(self, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, Tokens):
+                self.generated += event.ids
+        self._execute(self.controller.receive(*events))
 
     def answer(self, tick: int) -> None:
         command = self.open.pop(tick % len(self.open))
-        confidence = self.script.confidences(command.position)
-        self._execute(self.controller.receive(ProbeAnswered(command.probe, trial(confidence))))
+        if self.script.answers:
+            answer = self.script.answers(command)
+        else:
+            answer = trial(self.script.confidences(command.position))
+        self._execute(self.controller.receive(ProbeAnswered(command.probe, answer)))
 
     def _execute(self, commands: Sequence[Command]) -> None:
         for command in commands:
@@ -144,6 +179,7 @@ class _Player:
                 self.open = [each for each in self.open if each.probe != command.probe]
             else:
                 assert self._taken == command.position
+                assert self.close is None
                 self.close = command
                 self.emitted += command.closing_ids
                 self.generated, self._taken, self.open = [], 0, []

@@ -11,7 +11,7 @@ from vllm.inputs.engine import tokens_input
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
 from stepgrpo_core.thinking import detect_thinking
-from training.rollout import Delta, Format, Request, Sampling, Texts
+from training.requests import Delta, Format, Request, Sampling, Texts
 
 __all__ = ["VllmEngine", "format_of", "sampling_params"]
 
@@ -60,7 +60,8 @@ class VllmEngine:
             cause = None if output.finish_reason is None else _cause(str(output.finish_reason))
             if cause:
                 del self._inner[name], self._outer[output.request_id]
-            deltas.append(Delta(name, tuple(output.new_token_ids), _logprobs(output), cause))
+            ids = tuple(output.new_token_ids)
+            deltas.append(Delta(name, ids, _logprobs(output), cause, _top(output)))
         return deltas
 
 
@@ -75,14 +76,23 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed,
         stop_token_ids=list(sampling.stop_token_ids),
-        logprobs=0,
+        logprobs=sampling.logprobs,
         detokenize=False,
     )
 
 
 def _logprobs(output: Any) -> tuple[float | None, ...]:
-    """Of the sampled tokens: column 0 of (T, 1); an aborted request ends without any."""
+    """Of the sampled tokens: column 0 of (T, 1 + top); an aborted request ends without any."""
     return () if output.new_logprobs is None else tuple(output.new_logprobs.logprobs[:, 0].tolist())
+
+
+def _top(output: Any) -> tuple[dict[int, float], ...]:
+    """For each sampled token the likeliest ones with their log-probs, if they were asked for."""
+    found = output.new_logprobs
+    if found is None or found.logprobs.shape[1] == 1:
+        return ()
+    rows = zip(found.logprob_token_ids.tolist(), found.logprobs.tolist(), strict=True)
+    return tuple(dict(zip(ids, values, strict=True)) for ids, values in rows)
 
 
 def _cause(finish_reason: str) -> Cause:
@@ -109,4 +119,18 @@ def format_of(tokenizer: Any, closing_text: str) -> Format:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
         return lambda ids: [stream.step(core, token) or "" for token in ids]
 
-    return Format(thinking, encode, texts_after)
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def chat(message: str) -> Sequence[int]:
+        ids: list[int] = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}],
+            add_generation_prompt=True,
+            return_dict=False,
+            enable_thinking=False,  # Qwen3's template closes the thinking; others ignore it
+        )
+        return ids
+
+    chats = getattr(tokenizer, "chat_template", None) is not None
+    return Format(thinking, encode, texts_after, decode, chat if chats else None)

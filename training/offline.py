@@ -16,12 +16,14 @@ from stepgrpo_core import (
     ExitController,
     ExitSettings,
     Finished,
+    Matcher,
     Outcome,
     ProbeAnswered,
     StartProbe,
     Tokens,
 )
-from stepgrpo_core.policies import Question, Trial
+from stepgrpo_core.events import Command
+from stepgrpo_core.policies import Induce, Trial
 from training.engines import format_of
 
 __all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
@@ -103,16 +105,23 @@ class Engine:
         ]
 
     def exits(
-        self, generations: Sequence[Generation], settings: ExitSettings, params: SamplingParams
+        self,
+        generations: Sequence[Generation],
+        settings: ExitSettings,
+        params: SamplingParams,
+        matcher: Matcher | None = None,
     ) -> list[Exited]:
-        """What `settings` make of each generation; `params` samples the answers."""
-        pending = [self._start(each, settings, params) for each in generations]
+        """What `settings` make of each generation; `params` samples the answers.
+
+        Questions other than trial answers count as failed probes.
+        """
+        pending = [self._start(each, settings, params, matcher) for each in generations]
         self._probe([each for each in pending if each.commands])
         self._answer([each for each in pending if each.close], params)
         return [each.result() for each in pending]
 
     def probe(
-        self, generations: Sequence[Generation], positions: Sequence[int], question: Question
+        self, generations: Sequence[Generation], positions: Sequence[int], question: Induce
     ) -> list[ProbeReading]:
         """A trial answer after `positions[i]` tokens of `generations[i]`, for all i at once."""
         induced = self.form.encode(question.text)
@@ -145,29 +154,44 @@ class Engine:
         logprobs = tuple(
             entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
         )
-        return Trial(ids, logprobs, ended=ids[-1:] == (self.thinking.end_id,))
+        ended = ids[-1:] == (self.thinking.end_id,)
+        return Trial(ids, logprobs, ended, text=completion.text)
 
     def _start(
-        self, generation: Generation, settings: ExitSettings, params: SamplingParams
+        self,
+        generation: Generation,
+        settings: ExitSettings,
+        params: SamplingParams,
+        matcher: Matcher | None,
     ) -> "_Run":
-        controller = ExitController(settings, self.thinking, max_tokens=params.max_tokens)
+        controller = ExitController(
+            settings, self.thinking, max_tokens=params.max_tokens, matcher=matcher
+        )
         texts = self.form.texts_after(generation.prompt_ids)(generation.ids)
-        tokens = Tokens(generation.ids, texts)
-        commands = [c for c in controller.receive(tokens) if isinstance(c, StartProbe)]
-        controller.receive(Finished("eos" if generation.ended else "length"))
-        return _Run(generation, controller, commands)
+        run = _Run(generation, controller)
+        run.execute(
+            controller.receive(
+                Tokens(generation.ids, texts), Finished("eos" if generation.ended else "length")
+            )
+        )
+        return run
 
     def _probe(self, runs: "Sequence[_Run]") -> None:
+        """Every trial answer in one batch; all questions of one batch induce alike."""
         asked = [(run, command) for run in runs for command in run.commands]
-        if not asked:
-            return
-        readings = self.probe(
-            [run.generation for run, _ in asked],
-            [command.position for _, command in asked],
-            asked[0][1].question,
+        trials = [(run, c, c.question) for run, c in asked if isinstance(c.question, Induce)]
+        readings = iter(
+            self.probe(
+                [run.generation for run, _, _ in trials],
+                [command.position for _, command, _ in trials],
+                trials[0][2],
+            )
+            if trials
+            else ()
         )
-        for (run, command), reading in zip(asked, readings, strict=True):
-            run.take(command, reading)
+        for run, command in asked:
+            induced = isinstance(command.question, Induce)
+            run.take(command, next(readings) if induced else None)
 
     def _answer(self, runs: "Sequence[_Run]", params: SamplingParams) -> None:
         answers = self.generate([run.answer_prompt() for run in runs], params)
@@ -178,22 +202,26 @@ class Engine:
 class _Run:
     """One generation under a controller."""
 
-    def __init__(
-        self, generation: Generation, controller: ExitController, commands: list[StartProbe]
-    ) -> None:
+    def __init__(self, generation: Generation, controller: ExitController) -> None:
         self.generation = generation
         self.controller = controller
-        self.commands = commands
+        self.commands: list[StartProbe] = []
         self.close: CloseThinking | None = None
         self._readings: list[ProbeReading] = []
 
-    def take(self, command: StartProbe, reading: ProbeReading) -> None:
-        self._readings.append(reading)
+    def execute(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            if isinstance(command, StartProbe):
+                self.commands.append(command)
+            elif isinstance(command, CloseThinking):
+                self.close = command
+
+    def take(self, command: StartProbe, reading: ProbeReading | None) -> None:
+        if reading is not None:
+            self._readings.append(reading)
         if self.close is None:
-            answered = ProbeAnswered(command.probe, reading.trial)
-            for each in self.controller.receive(answered):
-                if isinstance(each, CloseThinking):
-                    self.close = each
+            trial = None if reading is None else reading.trial
+            self.execute(self.controller.receive(ProbeAnswered(command.probe, trial)))
 
     def _kept(self) -> tuple[int, ...]:
         assert self.close is not None

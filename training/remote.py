@@ -19,7 +19,7 @@ __all__ = ["RemoteFailure", "RemoteRollouts"]
 
 SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval")
 ATTEMPTS = 4  # connecting, and on 429 and 503
-BY_MODEL = {ExitReason.NATURAL, ExitReason.LENGTH, ExitReason.NONE, ExitReason.EOS_IN_THINKING}
+BY_MODEL = {ExitReason.NATURAL, ExitReason.LENGTH, ExitReason.NONE}
 
 
 class RemoteFailure(RuntimeError):
@@ -139,7 +139,8 @@ class RemoteRollouts:
 
     def _injected(self, ids: Sequence[int], reason: ExitReason) -> tuple[bool, ...]:
         """Where the closing text stands: it holds the first ``</think>`` of an exit."""
-        if reason in BY_MODEL:
+        open_end = self._thinking.end_id not in ids  # thinking that ended, and was not closed
+        if reason in BY_MODEL or open_end:
             return (False,) * len(ids)
         closing = self._thinking.closing_ids
         start = ids.index(self._thinking.end_id) - closing.index(self._thinking.end_id)

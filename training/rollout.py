@@ -11,14 +11,14 @@ behind an exit is dropped. *Sequential* probing stops the stream at the marker a
 anew when the probe declines. Both decide by the same controller, so for the same sampled tokens
 they give the same trajectories; parallel spends some dropped tokens to keep the batch full.
 
-This module knows no engine: see `RolloutEngine`. `training.engines` adapts vLLM's, and
+This module knows no engine: see `requests.RolloutEngine`. `training.engines` adapts vLLM's, and
 `training.scripted` plays one for tests.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from stepgrpo_core import (
     CancelProbe,
@@ -27,15 +27,17 @@ from stepgrpo_core import (
     ExitController,
     ExitSettings,
     Finished,
+    Matcher,
     Outcome,
     ProbeAnswered,
     StartProbe,
     State,
-    ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.events import Cause, Command
-from stepgrpo_core.policies import Trial
+from stepgrpo_core.events import Command, Event
+from stepgrpo_core.policies import Question
+from training.probes import answer_of, probe_request
+from training.requests import Delta, Format, Request, RolloutEngine, Sampling
 
 __all__ = [
     "Delta",
@@ -50,67 +52,6 @@ __all__ = [
 ]
 
 Probing = Literal["parallel", "sequential"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn; the names are vLLM's."""
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop_token_ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One generation; the end-of-sequence token always stops it."""
-
-    id: str
-    prompt_ids: tuple[int, ...]
-    sampling: Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What a request generated since the last one; (T,) ids with their log-probabilities."""
-
-    id: str
-    ids: tuple[int, ...]
-    logprobs: tuple[float | None, ...]
-    cause: Cause | None = None
-    """Why it ended; None while it runs. A stop token is the last of `ids` and means "eos"."""
-
-
-class RolloutEngine(Protocol):
-    """Continuous batching, as far as rollouts need it."""
-
-    def add(self, request: Request) -> None:
-        """Queue a request; it runs from the next step on."""
-
-    def abort(self, request_ids: Sequence[str]) -> None:
-        """Forget requests. Deltas of theirs that are on the way are ignored."""
-
-    def step(self) -> Sequence[Delta]:
-        """Advance every running request; block until something was generated."""
-
-
-Texts = Callable[[Sequence[int]], list[str]]
-"""The text that each of some further tokens adds: one increment per id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How the model's tokenizer writes."""
-
-    thinking: ThinkingFormat
-    encode: Callable[[str], Sequence[int]]
-    texts_after: Callable[[Sequence[int]], Texts]
-    """A fresh incremental decoder that continues after these ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +96,22 @@ def run_rollouts(
     *,
     probing: Probing = "parallel",
     finished: Callable[[Rollout], None] | None = None,
+    matcher: Matcher | None = None,
 ) -> list[Rollout]:
     """Complete every job under the exit policy of `settings`, or under none if it is not to be
     truncated; results in the order of `jobs`.
 
-    `finished` is called for each rollout as it ends. An engine that fails raises through, and
-    whatever still ran is aborted.
+    `matcher` is what the policy ``pattern`` looks for. `finished` is called for each rollout as it
+    ends. An engine that fails raises through, and whatever still ran is aborted.
     """
     sequences = [
-        _Sequence(index, job, settings, form, sequential=probing == "sequential")
+        _Sequence(
+            index,
+            job,
+            _controller(settings, form, job, matcher),
+            form,
+            sequential=probing == "sequential",
+        )
         for index, job in enumerate(jobs)
     ]
     loop = _Loop(engine)
@@ -179,12 +127,26 @@ def run_rollouts(
     return [sequence.rollout() for sequence in sequences]
 
 
+def _controller(
+    settings: ExitSettings, form: Format, job: Job, matcher: Matcher | None
+) -> ExitController:
+    return ExitController(
+        settings if job.truncated else dataclasses.replace(settings, policy="none"),
+        form.thinking,
+        max_tokens=job.sampling.max_tokens,
+        thinking_open=job.thinking_open,
+        matcher=matcher,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What a sequence wants of the engine."""
 
     add: tuple[Request, ...] = ()
     abort: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    """Probes that cannot be put here."""
 
 
 class _Loop:
@@ -209,13 +171,29 @@ class _Loop:
         return done
 
     def apply(self, sequence: "_Sequence", works: Iterable[_Work]) -> None:
+        refused: list[str] = []
         for work in works:
+            refused += work.refused
             gone = [name for name in work.abort if self.open.pop(name, None)]
             if gone:
                 self._engine.abort(gone)
             for request in work.add:
-                self.open[request.id] = sequence
-                self._engine.add(request)
+                if self._add(sequence, request):
+                    self.open[request.id] = sequence
+                else:
+                    refused.append(request.id)
+        for name in refused:
+            self.apply(sequence, sequence.refuse(name))
+
+    def _add(self, sequence: "_Sequence", request: Request) -> bool:
+        """Whether the engine takes it; one that refuses anything but a probe raises through."""
+        try:
+            self._engine.add(request)
+        except ValueError:  # longer than the model's context
+            if not sequence.asks(request.id):
+                raise
+            return False
+        return True
 
     def abort_all(self) -> None:
         if self.open:
@@ -228,16 +206,11 @@ class _Sequence:
     after an exit the answer's."""
 
     def __init__(
-        self, place: int, job: Job, settings: ExitSettings, form: Format, *, sequential: bool
+        self, place: int, job: Job, controller: ExitController, form: Format, *, sequential: bool
     ) -> None:
         self._place, self._job, self._form = place, job, form
         self._sequential = sequential
-        self._controller = ExitController(
-            settings if job.truncated else dataclasses.replace(settings, policy="none"),
-            form.thinking,
-            max_tokens=job.sampling.max_tokens,
-            thinking_open=job.thinking_open,
-        )
+        self._controller = controller
         self._texts = form.texts_after(job.prompt_ids)
         self._kept: list[int] = []  # before the current stream: empty, or the closed thinking
         self._kept_logprobs: list[float | None] = []
@@ -248,7 +221,7 @@ class _Sequence:
         self._streams = 0
         self._main = ""
         self._paused: Request | None = None  # what goes on when the probes decline
-        self._probes: dict[str, tuple[int, list[Delta]]] = {}
+        self._probes: dict[str, tuple[int, Question, list[Delta]]] = {}
         self._probe_tokens = 0
         self._discarded_tokens = 0
 
@@ -264,12 +237,23 @@ class _Sequence:
         if delta.id == self._main:
             return self._take_main(delta)
         self._probe_tokens += len(delta.ids)
-        number, deltas = self._probes[delta.id]
+        number, question, deltas = self._probes[delta.id]
         deltas.append(delta)
         if not delta.cause:
             return []
         del self._probes[delta.id]
-        return self._decide(ProbeAnswered(number, self._trial(deltas)))
+        return self._decide(ProbeAnswered(number, answer_of(question, deltas, self._form)))
+
+    def asks(self, name: str) -> bool:
+        """Whether a request is a probe of this sequence."""
+        return name in self._probes
+
+    def refuse(self, name: str) -> list[_Work]:
+        """A probe could not be put: it failed, unless it was cancelled since."""
+        if name not in self._probes:
+            return []
+        number, _, _ = self._probes.pop(name)
+        return self._decide(ProbeAnswered(number, None))
 
     def rollout(self) -> Rollout:
         """The completion of a sequence that is done."""
@@ -294,11 +278,12 @@ class _Sequence:
         self._logprobs += delta.logprobs
         answers = self._controller.state is State.ANSWERING  # its text decides nothing
         texts = [""] * len(delta.ids) if answers else self._texts(delta.ids)
-        works = self._execute(self._controller.receive(Tokens(delta.ids, texts)))
+        events: list[Event] = [Tokens(delta.ids, texts)]
         if delta.cause:
             self._ended = delta.cause == "eos"
-            works += self._execute(self._controller.receive(Finished(delta.cause)))
-        elif self._sequential and self._probes:
+            events.append(Finished(delta.cause))
+        works = self._execute(self._controller.receive(*events))
+        if not delta.cause and self._sequential and self._probes:
             works.append(self._pause())
         return works
 
@@ -308,13 +293,6 @@ class _Sequence:
             resumed, self._paused = self._paused, None
             works.append(_Work(add=(resumed,)))
         return works
-
-    def _trial(self, deltas: Sequence[Delta]) -> Trial | None:
-        if deltas[-1].cause not in ("eos", "length"):
-            return None
-        ids = tuple(token for delta in deltas for token in delta.ids)
-        logprobs = tuple(value for delta in deltas for value in delta.logprobs)
-        return Trial(ids, logprobs, ended=ids[-1:] == (self._form.thinking.end_id,))
 
     # Commands.
 
@@ -330,20 +308,14 @@ class _Sequence:
         return self._close(command)
 
     def _probe(self, command: StartProbe) -> _Work:
-        question = command.question
         name = f"{self._place}-probe{command.probe}"
-        self._probes[name] = command.probe, []
-        prefix = self._job.prompt_ids + tuple(self._ids[: command.position])
-        sampling = Sampling(
-            max_tokens=question.max_tokens,
-            temperature=0.0,
-            stop_token_ids=(self._form.thinking.end_id,),
-        )
-        prompt = (*prefix, *self._form.encode(question.text))
-        return _Work(add=(Request(name, prompt, sampling),))
+        self._probes[name] = command.probe, command.question, []
+        kept = tuple(self._ids[: command.position])
+        request = probe_request(name, command.question, self._job.prompt_ids, kept, self._form)
+        return _Work(refused=(name,)) if request is None else _Work(add=(request,))
 
     def _cancel(self, probe: int) -> _Work:
-        names = tuple(name for name, (number, _) in self._probes.items() if number == probe)
+        names = tuple(name for name, (number, *_) in self._probes.items() if number == probe)
         for name in names:
             del self._probes[name]
         return _Work(abort=names)

@@ -6,11 +6,11 @@
     run_rollouts(engine, [Job((1, 2), Sampling(max_tokens=8))], ExitSettings(), form)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stepgrpo_core.events import Cause
-from training.rollout import Delta, Request
+from training.requests import Delta, Request
 
 __all__ = ["ScriptedEngine", "Stream"]
 
@@ -25,6 +25,8 @@ class Stream:
     cause: Cause = "eos"
     wait: int = 0
     """Steps before the first token."""
+    top: tuple[Mapping[int, float], ...] = ()
+    """Log-probabilities of the most likely tokens, by place; empty: none are told."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,13 @@ class _Running:
             cause = self.stream.cause
         elif self.given == limit:
             cause = "length"
-        return Delta(self.request.id, self.stream.ids[place : place + 1], (logprobs[place],), cause)
+        return Delta(
+            self.request.id,
+            self.stream.ids[place : place + 1],
+            (logprobs[place],),
+            cause,
+            self.stream.top[place : place + 1],
+        )
 
 
 @dataclass(slots=True)

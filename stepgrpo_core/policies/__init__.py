@@ -1,10 +1,13 @@
 """Exit policies: one file each.
 
-How to add one: write a class built from `ExitSettings` with `question` and `decide` (see
-`ExitPolicy`), state its source, defaults and departures at the top of its file, and enter it in
-`POLICIES`. The server, the trainer and the documentation take it from there.
+How to add one: write a class built from `ExitSettings` with `needs` (where it acts, and what it
+asks there) and `decide` (see `ExitPolicy`), state its source, defaults and departures at the top
+of its file, and enter it in `POLICIES`; its exit reason is one of `ExitReason`. The server, the
+trainer and the documentation take it from there, alone or joined to others by +. A field that
+only it reads goes into `ExitSettings`, with its range.
 """
 
+import difflib
 from collections.abc import Callable
 
 from stepgrpo_core.errors import InvalidSetting
@@ -12,35 +15,91 @@ from stepgrpo_core.policies.base import (
     Boundary,
     ExitPolicy,
     ExitReason,
-    ExitSettings,
-    Question,
-    Trial,
+    Matcher,
+    Needs,
+    Place,
     Verdict,
 )
+from stepgrpo_core.policies.budget import BudgetPolicy
 from stepgrpo_core.policies.confidence import ConfidencePolicy
+from stepgrpo_core.policies.consistency import ConsistencyPolicy
+from stepgrpo_core.policies.entropy import EntropyPolicy
+from stepgrpo_core.policies.margin import MarginPolicy
 from stepgrpo_core.policies.none import NonePolicy
+from stepgrpo_core.policies.pattern import PatternPolicy
+from stepgrpo_core.policies.questions import (
+    Answer,
+    Distribution,
+    Induce,
+    Judge,
+    NextToken,
+    Question,
+    Reply,
+    Trial,
+)
+from stepgrpo_core.policies.repetition import RepetitionPolicy
+from stepgrpo_core.policies.settings import ExitSettings
+from stepgrpo_core.policies.sufficiency import SufficiencyPolicy
+from stepgrpo_core.policies.verifier import VerifierPolicy
 
 __all__ = [
     "POLICIES",
+    "Answer",
     "Boundary",
+    "Distribution",
     "ExitPolicy",
     "ExitReason",
     "ExitSettings",
+    "Induce",
+    "Judge",
+    "Matcher",
+    "Needs",
+    "NextToken",
+    "Place",
     "Question",
+    "Reply",
     "Trial",
     "Verdict",
     "build_policy",
 ]
 
 POLICIES: dict[str, Callable[[ExitSettings], ExitPolicy]] = {
+    "budget": BudgetPolicy,
     "confidence": ConfidencePolicy,
+    "consistency": ConsistencyPolicy,
+    "entropy": EntropyPolicy,
+    "margin": MarginPolicy,
     "none": NonePolicy,
+    "pattern": PatternPolicy,
+    "repetition": RepetitionPolicy,
+    "sufficiency": SufficiencyPolicy,
+    "verifier": VerifierPolicy,
 }
 """Exit policies by the name that requests and flags use."""
 
 
-def build_policy(settings: ExitSettings) -> ExitPolicy:
-    """A fresh policy for one sequence; raises InvalidSetting for an unknown name."""
-    if settings.policy not in POLICIES:
-        raise InvalidSetting("policy", settings.policy, f"use one of {', '.join(POLICIES)}")
-    return POLICIES[settings.policy](settings)
+def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tuple[ExitPolicy, ...]:
+    """Fresh policies for one sequence, in the order in which `settings.policy` joins them by +.
+
+    Raises InvalidSetting for a name that is unknown, repeated, or joined to ``none``, and for
+    settings with which a policy could never act. `matcher` is what ``pattern`` looks for.
+    """
+    names = settings.policy.split("+")
+    for place, name in enumerate(names):
+        if name not in POLICIES:
+            raise InvalidSetting("policy", settings.policy, _advice(name))
+        if name in names[:place]:
+            raise InvalidSetting("policy", settings.policy, f"name {name!r} once")
+    if "none" in names and len(names) > 1:
+        raise InvalidSetting("policy", settings.policy, "'none' stands alone; leave it out")
+    return tuple(
+        # The one policy that is made from more than settings.
+        PatternPolicy(settings, matcher) if name == "pattern" else POLICIES[name](settings)
+        for name in names
+    )
+
+
+def _advice(name: str) -> str:
+    near = difflib.get_close_matches(name, POLICIES, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return f"{guess}use one of {', '.join(POLICIES)}, or several joined by +"

@@ -1,15 +1,12 @@
 """What an exit policy is, and what all of them share."""
 
 import enum
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from stepgrpo_core.confidence import Mean
-from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.segmenter import DEFAULT_MARKERS
+from stepgrpo_core.policies.questions import Answer, Question
 
-__all__ = ["Boundary", "ExitPolicy", "ExitReason", "ExitSettings", "Question", "Trial", "Verdict"]
+__all__ = ["Boundary", "ExitPolicy", "ExitReason", "Matcher", "Needs", "Place", "Verdict"]
 
 
 class ExitReason(enum.StrEnum):
@@ -29,7 +26,7 @@ class ExitReason(enum.StrEnum):
     EOS_IN_THINKING = "eos_in_thinking"
     """The model ended the completion without closing its thinking."""
     CLIENT = "client"
-    """The client left or asked to finish."""
+    """The client left or asked for the answer."""
     LENGTH = "length"
     """The token limit was reached inside the thinking."""
     PROBE_ERROR = "probe_error"
@@ -37,76 +34,38 @@ class ExitReason(enum.StrEnum):
     """There was no thinking, or something else ended it (a stop string)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExitSettings:
-    """How thinking may be ended from outside. Token counts unless said otherwise."""
+class Place(enum.Enum):
+    """Where a policy may act, and with it where the cut falls."""
 
-    policy: str = "none"
-    """Name in `POLICIES`."""
-    threshold: float = 0.95
-    """Exit when the confidence is strictly greater (delta in DEER and Step-GRPO), in [0, 1]."""
-    max_probes: int = 10
-    """Trial answers per sequence; then the thinking runs free (authors' code: 10)."""
-    min_tokens: int = 0
-    """Reasoning tokens before the first trial."""
-    min_interval: int = 16
-    """Reasoning tokens between two trials."""
-    shadow: bool = False
-    """Decide and record, but change nothing."""
-    markers: tuple[str, ...] = DEFAULT_MARKERS
-    """Step markers, for stopping and for counting."""
-    inducing_prompt: str = "\n**Final Answer**\n\\boxed"
-    """Appended inside the thinking to induce a trial answer (authors' code)."""
-    probe_max_tokens: int = 20
-    """Length of a trial answer (authors' code)."""
-    mean: Mean = "geometric"
-    """How token probabilities become one confidence."""
-    skip_first: bool = True
-    """Leave the first token out of the confidence (authors' code)."""
-    require_end: bool = True
-    """A trial that does not close the thinking has confidence 0 (authors' code, Qwen3)."""
-    closing_text: str = "\n</think>\n\n"
-    """Injected on exit; the answer is generated after it."""
-    answer_reserve: int = 64
-    """Tokens of the limit that must be left for the answer, or there is no exit."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:  # also refuses NaN
-            raise InvalidSetting("threshold", self.threshold, "use a number from 0 to 1")
-        for name in ("max_probes", "min_tokens", "min_interval", "answer_reserve"):
-            if getattr(self, name) < 0:
-                raise InvalidSetting(name, getattr(self, name), "use 0 or more")
-        if self.probe_max_tokens < 1:
-            raise InvalidSetting("probe_max_tokens", self.probe_max_tokens, "use 1 or more")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A trial answer to induce: greedy, at most `max_tokens`, stopping at ``</think>``."""
-
-    text: str
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What a probe generated: (T,) token ids with their (T,) log-probabilities."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float | None, ...]
-    ended: bool
-    """The trial closed the thinking."""
+    MARKER = "step marker"
+    """Before the token in which the marker starts."""
+    LINE = "line end"
+    """After the newline's token."""
+    PARAGRAPH = "paragraph end"
+    """After the token of the newline that leaves a line empty."""
+    SENTENCE = "sentence end"
+    """After the token of the full stop, or of the newline of a line without one."""
+    ANY = "any token"
+    """After any token that completes its characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """The end of a step: where a policy may act."""
+    """One place where a policy may act."""
 
     position: int
-    """Generated tokens before the marker."""
+    """Generated tokens that an exit here keeps."""
     steps: int
-    """Steps completed."""
+    """Steps completed there."""
     reasoning_tokens: int
+    """Of `position`, those after ``<think>``."""
+    place: Place = Place.MARKER
+    generated: int = 0
+    """Reasoning tokens generated when the boundary became known: at least `reasoning_tokens`."""
+    room: float = 0
+    """Tokens that may still be generated with the answer's reserve untouched."""
+    text: str = ""
+    """Reasoning since the policy's last boundary, for policies that ask nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +73,37 @@ class Verdict:
     """A policy's decision at one boundary; `reason` None goes on thinking."""
 
     reason: ExitReason | None = None
-    confidence: float = math.nan
+    confidence: float | None = None
+    """In [0, 1], where the policy has something of the kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Where a policy acts, and what it needs there."""
+
+    places: frozenset[Place]
+    min_tokens: int = 0
+    """Reasoning tokens before the first boundary."""
+    question: Question | None = None
+    """Put at each boundary; None decides at once, from the generated tokens alone."""
+    min_interval: int = 0
+    """Reasoning tokens between two questions."""
 
 
 class ExitPolicy(Protocol):
-    """Decides at step boundaries. One instance serves one sequence and may keep state;
-    boundaries are put to it in the order of their positions."""
+    """Decides at boundaries. One instance serves one sequence and may keep state; boundaries are
+    put to it in the order of their positions, and a failed probe's is left out."""
 
     @property
-    def question(self) -> Question | None:
-        """The trial answer it needs at a boundary; None if it never exits."""
+    def needs(self) -> Needs:
+        """The same for the whole sequence."""
 
-    def decide(self, boundary: Boundary, trial: Trial) -> Verdict:
-        """Whether to end the thinking at `boundary`."""
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """Whether to end the thinking at `boundary`; `answer` is the question's, by `ANSWERS`."""
+
+
+class Matcher(Protocol):
+    """A compiled regular expression of a linear-time engine, such as google-re2's."""
+
+    def search(self, text: str, /) -> object:
+        """Something true when the expression matches anywhere in `text`."""

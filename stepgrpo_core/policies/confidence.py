@@ -1,18 +1,15 @@
 """`confidence`: exit when an induced answer is confident (DEER 2504.15895, Step-GRPO 2604.16890).
 
+At step markers. Defaults: threshold 0.95, strict; 20 greedy tokens; at most 10 trials.
+
 Departures: the trial is greedy (DEER samples it at temperature 1); a one-token trial has
 confidence 0 (DEER divides by zero); on exit the answer is generated anew and the trial dropped.
 """
 
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
-from stepgrpo_core.policies.base import (
-    Boundary,
-    ExitReason,
-    ExitSettings,
-    Question,
-    Trial,
-    Verdict,
-)
+from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.questions import Answer, Induce, Trial
+from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["ConfidencePolicy"]
 
@@ -24,18 +21,22 @@ class ConfidencePolicy:
         self._settings = settings
 
     @property
-    def question(self) -> Question | None:
-        """The inducing prompt."""
-        return Question(self._settings.inducing_prompt, self._settings.probe_max_tokens)
+    def needs(self) -> Needs:
+        """A trial answer at step markers."""
+        settings = self._settings
+        question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
+        places = frozenset({Place.MARKER})
+        return Needs(places, settings.min_tokens, question, settings.min_interval)
 
-    def decide(self, boundary: Boundary, trial: Trial) -> Verdict:
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if confidence > threshold, strictly."""
         del boundary
+        assert isinstance(answer, Trial)
         settings = self._settings
         confidence = answer_confidence(
-            trial.logprobs, mean=settings.mean, skip_first=settings.skip_first
+            answer.logprobs, mean=settings.mean, skip_first=settings.skip_first
         )
         if settings.require_end:
-            confidence = ended_or_zero(confidence, ended=trial.ended)
+            confidence = ended_or_zero(confidence, ended=answer.ended)
         confident = confidence > settings.threshold
         return Verdict(ExitReason.CONFIDENT if confident else None, confidence)

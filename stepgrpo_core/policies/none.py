@@ -1,22 +1,27 @@
-"""`none`: count and report only. A model trained by Step-GRPO needs nothing else."""
+"""`none`: count and report only. A model trained by Step-GRPO needs nothing else.
 
-from stepgrpo_core.policies.base import Boundary, ExitSettings, Question, Trial, Verdict
+It also leaves a completion alone that ends inside its thinking (`close_on_eos`).
+"""
+
+from stepgrpo_core.policies.base import Boundary, Needs, Verdict
+from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["NonePolicy"]
 
 
 class NonePolicy:
-    """Never asks and never exits."""
+    """Acts nowhere."""
 
     def __init__(self, settings: ExitSettings) -> None:
         del settings  # every policy is built from the settings; this one has no use for them
 
     @property
-    def question(self) -> Question | None:
-        """No trial answers."""
-        return None
+    def needs(self) -> Needs:
+        """No place."""
+        return Needs(frozenset())
 
-    def decide(self, boundary: Boundary, trial: Trial) -> Verdict:
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Go on, always."""
-        del boundary, trial
+        del boundary, answer
         return Verdict()

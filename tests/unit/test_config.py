@@ -202,7 +202,7 @@ def test_a_missing_key_of_a_section_names_the_section_and_its_file(tmp_path) -> 
 
 
 def test_a_run_needs_a_name() -> None:
-    assert "no configuration is named: use one of demo, methods/" in refusal(names=[])
+    assert "no configuration is named: use one of demo, demo-lora, methods/" in refusal(names=[])
 
 
 def test_extends_is_relative_to_its_file_and_may_not_go_in_a_circle(tmp_path) -> None:

@@ -8,6 +8,11 @@ from stepgrpo_core import ExitSettings
 DEFAULTS = ExitSettings(policy="confidence", threshold=0.8)
 
 
+def test_policies_can_be_joined() -> None:
+    settings = effective_settings({"exit_policy": "confidence+budget+repetition"}, DEFAULTS)
+    assert settings.policy == "confidence+budget+repetition"
+
+
 def test_nothing_asked_nothing_changed() -> None:
     assert effective_settings(None, DEFAULTS) == DEFAULTS
     assert effective_settings({"kv_transfer_params": {}}, DEFAULTS) == DEFAULTS
@@ -31,8 +36,11 @@ def test_each_parameter_sets_its_field() -> None:
 @pytest.mark.parametrize(
     ("xargs", "message"),
     [
-        ({"exit_policy": "nonne"}, r"vllm_xargs.exit_policy='nonne'.*'confidence', 'none'"),
+        ({"exit_policy": "nonne"}, r"vllm_xargs.exit_policy='nonne'.*did you mean 'none'"),
         ({"exit_policy": None}, "exit_policy=None"),
+        ({"exit_policy": "budget+budgt"}, "exit_policy='budget.budgt'.*did you mean 'budget'"),
+        ({"exit_policy": "pattern"}, "exit_policy='pattern'.*none was passed"),
+        ({"exit_policy": "entropy"}, "exit_max_probes=10.*20 checks"),
         ({"exit_policy": ["none"]}, "exit_policy"),
         ({"exit_threshold": 1.5}, "exit_threshold=1.5.*0 to 1"),
         ({"exit_threshold": "0.9"}, "exit_threshold='0.9'"),

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from scripts.docs import generated
-from stepgrpo_core.truncation import TRANSITIONS
+from stepgrpo_core.states import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 

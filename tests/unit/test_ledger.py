@@ -62,6 +62,8 @@ def test_without_an_exit_nothing_is_saved_and_probes_are_a_cost() -> None:
         {"prompt_tokens": 999},
         {"cut_at": 990},
         {"reason": ExitReason.LENGTH, "cut_at": None},
+        {"reason": ExitReason.EOS_IN_THINKING},
+        {"reason": ExitReason.CLIENT},
         {"reason": ExitReason.NONE, "cut_at": None},
     ],
 )

@@ -1,0 +1,191 @@
+"""Where a policy may act, in thinking that arrives token by token.
+
+Ids are the truth and text is derived: the text of each token is its increment in a streaming
+decoder ("" while a character is incomplete). A boundary is found in the text and mapped to a
+number of tokens to keep. A cut before a character falls before the first token that carries a
+part of it; a cut after a character falls after the token that completes it.
+
+Boundaries come out in the order of their cuts, so a later one waits until the text before it is
+*decided*: until it can hold no earlier cut any more. That is known token by token, whatever the
+chunks; what is undecided is never longer than the longest marker, or one sentence's closing
+quotes.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepgrpo_core.policies import Place
+from stepgrpo_core.segmenter import StepSegmenter, count_steps
+
+__all__ = ["BoundaryFinder", "Found"]
+
+_STOPS, _WIDE_STOPS, _CLOSERS = ".!?", "。！？", "\"'”’)]}*»」』）"
+
+_LAYOUT = frozenset({Place.LINE, Place.PARAGRAPH, Place.SENTENCE})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Found:
+    """A boundary that keeps the first `tokens` thinking tokens."""
+
+    tokens: int
+    order: int
+    """In which it was found; later ones lose ties."""
+    place: Place
+    generated: int
+    """Thinking tokens there were when it was found."""
+
+
+class BoundaryFinder:
+    """Finds boundaries at `places`, and counts steps and tokens.
+
+    After `finish` it takes no more tokens.
+    """
+
+    def __init__(self, markers: Sequence[str], places: frozenset[Place]) -> None:
+        self._markers, self._places = markers, places
+        self._segmenter = StepSegmenter(markers)
+        self._layout = _Layout()
+        self._texts: list[str] = []  # one per token
+        self._starts: list[int] = []  # character offset at which each token starts
+        self._characters = 0
+        self._complete = 0  # tokens up to the last that completes its characters
+        self._marked: list[int] = []  # tokens before each marker so far, ascending
+        self._waiting: list[Found] = []
+        self._count = 0
+        self._finished = False
+
+    @property
+    def tokens(self) -> int:
+        """Thinking tokens so far."""
+        return len(self._texts)
+
+    @property
+    def complete(self) -> int:
+        """Of them, those up to the last that completes its characters."""
+        return self._complete
+
+    @property
+    def steps(self) -> int:
+        """k so far."""
+        return self._segmenter.steps
+
+    def feed(self, text: str) -> list[Found]:
+        """Take the next token's text; return the boundaries that are now due, in order."""
+        self._starts.append(self._characters)
+        self._texts.append(text)
+        self._characters += len(text)
+        if text:
+            self._complete = self.tokens
+        for marker in self._segmenter.feed(text):
+            cut = self._before(marker.start)
+            self._marked.append(cut)
+            self._find(Place.MARKER, cut)
+        if self._places & _LAYOUT:
+            for place, end in self._layout.feed(text):
+                self._find(place, self._after(end))
+        self._find(Place.ANY, self._complete)
+        return self._due(self.decided(self._places))
+
+    def finish(self) -> list[Found]:
+        """The thinking has ended: what still waits is due. Its end itself is no boundary."""
+        self._segmenter.finish()
+        self._finished = True
+        return self._due(self.tokens)
+
+    def decided(self, places: frozenset[Place]) -> int:
+        """Tokens before which no further boundary at `places` can be found."""
+        decided = self.tokens
+        if Place.MARKER in places and not self._finished:
+            decided = min(decided, self._before(self._segmenter.undecided))
+        if Place.SENTENCE in places and self._layout.open_end is not None:
+            decided = min(decided, self._after(self._layout.open_end))
+        if Place.ANY in places:
+            decided = min(decided, self._complete)
+        return decided
+
+    def text(self, begin: int, end: int) -> str:
+        """Of the tokens from `begin` to `end`, not included."""
+        return "".join(self._texts[begin:end])
+
+    def steps_before(self, tokens: int) -> int:
+        """k of the first `tokens` thinking tokens, as far as markers are known in the stream."""
+        return 1 + bisect_left(self._marked, tokens)
+
+    def steps_of(self, tokens: int) -> int:
+        """k of the first `tokens` thinking tokens taken by themselves."""
+        return count_steps(self.text(0, tokens), self._markers)
+
+    def _find(self, place: Place, tokens: int) -> None:
+        if place in self._places:
+            insort(self._waiting, Found(tokens, self._count, place, self.tokens))
+            self._count += 1
+
+    def _due(self, decided: int) -> list[Found]:
+        number = bisect_right(self._waiting, decided, key=lambda found: found.tokens)
+        due, self._waiting = self._waiting[:number], self._waiting[number:]
+        return due
+
+    def _before(self, offset: int) -> int:
+        """The first token that carries a part of the character at `offset`."""
+        index = bisect_left(self._starts, offset)
+        starts_there = index < self.tokens and self._starts[index] == offset
+        if not starts_there and offset < self._characters:
+            index -= 1  # the character is inside a token
+        while 0 < index < self.tokens and self._starts[index - 1] == self._starts[index]:
+            index -= 1  # a token with no text yet carries the first bytes
+        return index
+
+    def _after(self, offset: int) -> int:
+        """The tokens that it takes to complete the characters before `offset`."""
+        return bisect_right(self._starts, offset - 1)
+
+
+class _Layout:
+    """Line, paragraph and sentence ends in text that arrives in chunks; offsets are after them."""
+
+    def __init__(self) -> None:
+        self.open_end: int | None = None
+        """After a full stop and its closing quotes, while the next character decides."""
+        self._offset = 0
+        self._line_blank = True
+        self._paragraph_blank = True
+        self._sentence_blank = True
+
+    def feed(self, text: str) -> list[tuple[Place, int]]:
+        found: list[tuple[Place, int]] = []
+        for character in text:
+            self._decide(character, found)
+            self._offset += 1
+            if character == "\n":
+                self._newline(found)
+            elif not character.isspace():
+                self._visible(character, found)
+        return found
+
+    def _decide(self, character: str, found: list[tuple[Place, int]]) -> None:
+        """Whether the full stop before `character` ended a sentence."""
+        if self.open_end is None or character in _CLOSERS or character in _STOPS:
+            return
+        if character.isspace():
+            found.append((Place.SENTENCE, self.open_end))
+            self._sentence_blank = True
+        self.open_end = None
+
+    def _newline(self, found: list[tuple[Place, int]]) -> None:
+        found.append((Place.LINE, self._offset))
+        if not self._sentence_blank:
+            found.append((Place.SENTENCE, self._offset))
+        if self._line_blank and not self._paragraph_blank:
+            found.append((Place.PARAGRAPH, self._offset))
+            self._paragraph_blank = True
+        self._line_blank = self._sentence_blank = True
+
+    def _visible(self, character: str, found: list[tuple[Place, int]]) -> None:
+        self._line_blank = self._paragraph_blank = self._sentence_blank = False
+        if character in _WIDE_STOPS:
+            found.append((Place.SENTENCE, self._offset))
+            self._sentence_blank = True
+        elif character in _STOPS or self.open_end is not None:
+            self.open_end = self._offset

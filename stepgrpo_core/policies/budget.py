@@ -1,0 +1,66 @@
+"""`budget`: the thinking may take so many tokens, or so many steps (vLLM's
+`thinking_token_budget`, NIM's `max_thinking_tokens`; `max_steps` is ours).
+
+After `budget_tokens` it is closed at the next line end, after 10 % more in any case, so that the
+cut does not fall into a line if that can be helped (vLLM PR 45727). After `max_steps` it is closed
+before the marker that announces one more. The defaults set neither.
+
+With `budget_leaves_answer` the budget is never more than leaves `answer_reserve` of the limit
+after the close, the 10 % included: thinking does not eat max_tokens (vllm#15418). Other policies
+only refuse to exit too late for an answer; combine them with this one. `min_tokens` does not delay
+a budget. The cut keeps at most the tokens the budget allows; a few more may have been generated.
+A budget of 0 closes after the first token.
+"""
+
+import math
+
+from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.settings import ExitSettings
+
+__all__ = ["BudgetPolicy"]
+
+
+class BudgetPolicy:
+    """Exits when the budget is spent."""
+
+    def __init__(self, settings: ExitSettings) -> None:
+        self._settings = settings
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing but to be called."""
+        settings = self._settings
+        places = set()
+        if settings.budget_tokens is not None or settings.budget_leaves_answer:
+            places |= {Place.LINE, Place.ANY}
+        if settings.max_steps is not None:
+            places.add(Place.MARKER)
+        return Needs(frozenset(places))
+
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """Exit if a budget is spent."""
+        del answer
+        if boundary.place is Place.MARKER:
+            spent = self._steps_spent(boundary)
+        else:
+            spent = self._tokens_spent(boundary)
+        return Verdict(ExitReason.BUDGET if spent else None)
+
+    def _steps_spent(self, boundary: Boundary) -> bool:
+        limit = self._settings.max_steps
+        return limit is not None and boundary.steps >= limit
+
+    def _tokens_spent(self, boundary: Boundary) -> bool:
+        limits = []
+        if self._settings.budget_tokens is not None:
+            limits.append(self._settings.budget_tokens)
+        reachable = boundary.generated + boundary.room  # reasoning tokens with the reserve kept
+        if self._settings.budget_leaves_answer and reachable < math.inf:
+            limits.append(int(reachable) * 10 // 11)
+        if not limits:
+            return False
+        soft = min(limits)
+        if boundary.place is Place.LINE and boundary.reasoning_tokens >= soft:
+            return True
+        return boundary.generated >= soft + soft // 10

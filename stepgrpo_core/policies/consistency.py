@@ -1,0 +1,90 @@
+"""`consistency`: exit when successive trial answers agree (Dynasor 2412.20993).
+
+Every N tokens an answer is induced; the thinking ends when the last w are not empty, equal as
+values, and none hesitates. Defaults by level, (w, N): mild (8, 64), low (5, 64), mid (3, 64),
+high (2, 64), max (2, 32).
+
+Departures: the answer is generated anew, where the authors paste the probe's; agreement is
+checked, where theirs always passes; hesitation is looked for as whole words and outside the
+answer ("know" hesitates not, nor does the answer "no"); the inducing prompt is the one of
+`confidence`. Equality is of numbers, fractions and spelling, not of formulas.
+"""
+
+import re
+from collections import deque
+
+from stepgrpo_core.answers import last_box, same_value
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.questions import Answer, Induce, Trial
+from stepgrpo_core.policies.settings import ExitSettings
+
+__all__ = ["LEVELS", "ConsistencyPolicy"]
+
+LEVELS: dict[str, tuple[int, int]] = {
+    "mild": (8, 64),
+    "low": (5, 64),
+    "mid": (3, 64),
+    "high": (2, 64),
+    "max": (2, 32),
+}
+"""(w, N): answers that must agree, and tokens between them."""
+
+_HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
+
+
+class ConsistencyPolicy:
+    """Exits when the last w trial answers agree."""
+
+    def __init__(self, settings: ExitSettings) -> None:
+        if settings.consistency not in LEVELS:
+            levels = ", ".join(LEVELS)
+            raise InvalidSetting("consistency", settings.consistency, f"use one of {levels}")
+        self._settings = settings
+        self._window, self._interval = LEVELS[settings.consistency]
+        if settings.max_probes < self._window:
+            remedy = f"consistency={settings.consistency!r} compares {self._window} trial answers"
+            raise InvalidSetting("max_probes", settings.max_probes, f"{remedy}; allow that many")
+        self._last: deque[str | None] = deque(maxlen=self._window)
+
+    @property
+    def needs(self) -> Needs:
+        """A trial answer every N tokens, the first after N."""
+        settings = self._settings
+        return Needs(
+            frozenset({Place.ANY}),
+            max(settings.min_tokens, self._interval),
+            Induce(settings.inducing_prompt, settings.probe_max_tokens),
+            max(settings.min_interval, self._interval),
+        )
+
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """Exit if this answer and the w - 1 before it agree; the confidence is the share of the
+        window that agrees with this one."""
+        del boundary
+        assert isinstance(answer, Trial)
+        self._last.append(_settled_answer(self._settings.inducing_prompt, answer.text))
+        agreeing = _agreeing(self._last)
+        done = agreeing == self._window
+        return Verdict(ExitReason.CONSISTENT if done else None, agreeing / self._window)
+
+
+def _agreeing(answers: deque[str | None]) -> int:
+    """How many at the end of `answers` equal the last one; 0 when that is none."""
+    newest, count = answers[-1], 0
+    for each in reversed(answers):
+        if newest is None or each is None or not same_value(each, newest):
+            break
+        count += 1
+    return count
+
+
+def _settled_answer(inducing_prompt: str, trial: str) -> str | None:
+    """The answer in a trial's text; None when it is empty or the trial hesitates around it."""
+    text = trial.partition("</think>")[0]
+    box = last_box(inducing_prompt + text)
+    answer = text if box is None else box
+    around = text if box is None else text.replace(box, " ", 1)
+    if not answer.strip() or _HESITATION.search(around):
+        return None
+    return answer

@@ -1,0 +1,67 @@
+"""`entropy`: exit when what would follow a close has settled (EAT 2509.26522).
+
+At paragraph ends the closing text is appended and the entropy of the next token read. With a the
+weight of the newest check,
+
+    M = (1 - a) M + a H        V = (1 - a) V + a (H - M)^2
+
+exit when V / (1 - (1 - a)^n) < d after n >= 4 / a checks. Default: a 0.2, so 20 checks at least:
+set `max_probes` well above.
+
+Departures: our closing text is appended, where the paper has ``</think>`` and a newline; the
+entropy is of the 20 most likely tokens, what is left counting as one more. Unverified: the
+authors' d, which they sweep (ours is a placeholder: calibrate it), and their order of the updates.
+"""
+
+import math
+from collections.abc import Sequence
+
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
+from stepgrpo_core.policies.settings import ExitSettings
+
+__all__ = ["EntropyPolicy", "entropy_of_head"]
+
+TOP = 20  # vLLM's own limit, unless started with another
+
+
+class EntropyPolicy:
+    """Exits when the moving variance of the entropy after a close is small."""
+
+    def __init__(self, settings: ExitSettings) -> None:
+        self._settings = settings
+        self._least = math.ceil(4 / settings.entropy_alpha)
+        if settings.max_probes < self._least:
+            remedy = f"policy entropy exits after {self._least} checks at the earliest; allow more"
+            raise InvalidSetting("max_probes", settings.max_probes, remedy)
+        self._checks = 0
+        self._mean = self._variance = 0.0
+
+    @property
+    def needs(self) -> Needs:
+        """The distribution after a close, at paragraph ends."""
+        settings = self._settings
+        question = NextToken(settings.closing_text, TOP)
+        places = frozenset({Place.PARAGRAPH})
+        return Needs(places, settings.min_tokens, question, settings.min_interval)
+
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """Exit if the variance is small after enough checks. There is no confidence."""
+        del boundary
+        assert isinstance(answer, Distribution)
+        a, entropy = self._settings.entropy_alpha, entropy_of_head(answer.logprobs)
+        self._checks += 1
+        self._mean = (1 - a) * self._mean + a * entropy
+        self._variance = (1 - a) * self._variance + a * (entropy - self._mean) ** 2
+        settled = self._variance / (1 - (1 - a) ** self._checks) < self._settings.entropy_variance
+        done = settled and self._checks >= self._least
+        return Verdict(ExitReason.ENTROPY if done else None)
+
+
+def entropy_of_head(logprobs: Sequence[float]) -> float:
+    """Entropy in nats of a distribution whose most likely tokens have these log-probabilities;
+    the rest counts as one token. Values that are no log-probability count as none."""
+    head = [math.exp(min(value, 0.0)) for value in logprobs if not math.isnan(value)]
+    rest = max(1 - math.fsum(head), 0.0)
+    return -math.fsum(p * math.log(p) for p in (*head, rest) if p > 0)

@@ -1,0 +1,44 @@
+"""`margin`: exit when closing is nearly the most likely continuation (ThinkBrake 2510.00546).
+
+At sentence ends: log p(most likely next token) - log p(``</think>``) <= tau. Default: tau 1.0; the
+paper has 0.25 for tool use.
+
+Departures: the distribution is read by a probe of one token, so the common limits on questions
+hold; the authors read it from the stream. A ``</think>`` outside the 20 most likely tokens is no
+exit, whatever tau. What a sentence end is, is ours (`Place.SENTENCE`).
+"""
+
+import math
+
+from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
+from stepgrpo_core.policies.settings import ExitSettings
+
+__all__ = ["MarginPolicy"]
+
+TOP = 20  # vLLM's own limit, unless started with another
+
+
+class MarginPolicy:
+    """Exits at the first sentence end with a margin of at most `margin_threshold`."""
+
+    def __init__(self, settings: ExitSettings) -> None:
+        self._settings = settings
+
+    @property
+    def needs(self) -> Needs:
+        """The next token's distribution at sentence ends."""
+        settings = self._settings
+        places = frozenset({Place.SENTENCE})
+        return Needs(places, settings.min_tokens, NextToken("", TOP), settings.min_interval)
+
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """Exit if the margin is small; the confidence is p(``</think>``) / p(most likely)."""
+        del boundary
+        assert isinstance(answer, Distribution)
+        if answer.end is None or not answer.logprobs:
+            return Verdict(None, 0.0)
+        margin = answer.logprobs[0] - answer.end
+        close = margin <= self._settings.margin_threshold  # False for NaN
+        confidence = math.exp(-max(margin, 0.0)) if not math.isnan(margin) else 0.0
+        return Verdict(ExitReason.MARGIN if close else None, confidence)

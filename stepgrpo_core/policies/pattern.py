@@ -1,0 +1,45 @@
+r"""`pattern`: exit when a regular expression matches the reasoning, as in "Done\." (asked for in
+vllm#42487).
+
+At sentence and line ends. The expression sees the current line as far as it is written, without
+its newline, and of a longer line the last 1 024 characters, in which ``^`` may then match inside
+the line. So each character is searched at most 1 024 times, and a match over a line's end is not
+found. There is no default.
+
+The core takes a compiled `Matcher`: a driver that accepts expressions from users passes one of a
+linear-time engine (RE2), never Python's `re`, which can take exponential time.
+"""
+
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.policies.base import Boundary, ExitReason, Matcher, Needs, Place, Verdict
+from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.settings import ExitSettings
+
+__all__ = ["PatternPolicy"]
+
+WINDOW = 1024  # characters
+
+
+class PatternPolicy:
+    """Exits at the first sentence or line end whose line matches."""
+
+    def __init__(self, settings: ExitSettings, matcher: Matcher | None = None) -> None:
+        if matcher is None:
+            remedy = "it needs a compiled expression (matcher), and none was passed"
+            raise InvalidSetting("policy", settings.policy, remedy)
+        self._settings = settings
+        self._matcher = matcher
+        self._line = ""
+
+    @property
+    def needs(self) -> Needs:
+        """The text."""
+        return Needs(frozenset({Place.SENTENCE, Place.LINE}), self._settings.min_tokens)
+
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """Exit if a line that this boundary ends or is in matches."""
+        del answer
+        *ended, self._line = (self._line + boundary.text).split("\n")
+        self._line = self._line[-WINDOW:]
+        found = any(self._matcher.search(line[-WINDOW:]) for line in (*ended, self._line))
+        return Verdict(ExitReason.PATTERN if found else None)

@@ -1,0 +1,72 @@
+"""A policy at work in one sequence: what it has cost, and its decisions that wait."""
+
+import math
+from dataclasses import dataclass
+
+from stepgrpo_core.policies import (
+    Answer,
+    Boundary,
+    ExitPolicy,
+    ExitSettings,
+    Question,
+    Verdict,
+)
+
+__all__ = ["MAX_FAILURES", "Pending", "Seat"]
+
+MAX_FAILURES = 3  # failed probes of a policy in a row after which it puts no more
+
+
+class Seat:
+    """One policy. Its limits are its own: what another asks or fails takes nothing from it, so
+    they bind at the same positions however late answers come."""
+
+    def __init__(self, policy: ExitPolicy, settings: ExitSettings) -> None:
+        self.policy = policy
+        self.needs = policy.needs
+        self.failures_in_a_row = 0
+        self.read = 0
+        """Thinking tokens whose text it has seen."""
+        self._settings = settings
+        self._probes = 0
+        self._probe_tokens = 0  # at most
+        self._last = -math.inf  # position of the last question
+
+    @property
+    def active(self) -> bool:
+        """Whether it can still act."""
+        if self.needs.question is None:
+            return True
+        return self._probes < self._settings.max_probes and self.failures_in_a_row < MAX_FAILURES
+
+    def may_ask(self, question: Question, boundary: Boundary) -> bool:
+        """Whether the limits allow `question` at `boundary`."""
+        settings = self._settings
+        growth = min(max(self._probes - 1, 0), 64)  # more would overflow, and change nothing
+        interval = self.needs.min_interval * settings.probe_backoff**growth
+        cost = self._probe_tokens + question.max_tokens
+        share = settings.probe_share
+        return (
+            self.active
+            and boundary.position - self._last >= max(interval, 1)
+            and (share is None or cost <= share * boundary.reasoning_tokens)
+        )
+
+    def asked(self, question: Question, boundary: Boundary) -> None:
+        """Enter a question."""
+        self._probes += 1
+        self._probe_tokens += question.max_tokens
+        self._last = boundary.position
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A decision that waits for its probe, or for those before it."""
+
+    boundary: Boundary
+    seat: Seat
+    probe: int | None = None
+    answered: bool = False
+    answer: Answer | None = None
+    verdict: Verdict | None = None
+    """Of a policy that asks nothing."""

@@ -1,0 +1,212 @@
+"""The exit controller under any policies, any stream, any timing: what always holds."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable
+from random import Random
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from stepgrpo_core import (
+    DEFAULT_MARKERS,
+    POLICIES,
+    ExitReason,
+    ExitSettings,
+    InvalidSetting,
+    StartProbe,
+    build_policy,
+    count_steps,
+)
+from stepgrpo_core.policies import Answer, Distribution, Induce, NextToken, Reply, Trial
+from stepgrpo_core.states import REASONS, Signal, State
+from tests.scripted import END, START, THINKING, Played, Script, play
+
+WORDS = [
+    *("a", " b", "\n", "\n\n", ".", " x.", "? ", '."', "。", "é", "", "1", ",", "ing"),
+    *("Wait", " Wait", "W", "ait", "Alter", "natively", " Wait\n", "So it is done again."),
+]
+BY_POLICY = REASONS[State.THINKING, Signal.EXIT]
+MATCHER = re.compile("done|1")  # trusted here; servers pass a linear-time engine's
+SURE = Trial((7, END), (0.0, -0.001), ended=True, text="{5}</think>")
+ANSWERS: dict[type, list[Answer | None]] = {
+    Induce: [
+        None,
+        SURE,
+        SURE,
+        Trial((7, 8), (0.0, -3.0), ended=False, text="{6}"),
+        Trial((), (), False),
+    ],
+    NextToken: [None, Distribution((-0.1, -0.5), -0.5), Distribution((-0.1,), None)],
+    type(None): [None, Reply("100", (("yes", -0.1),)), Reply("0", (("no", -0.1),)), Reply("?")],
+}
+
+short = st.lists(st.sampled_from(WORDS), max_size=25)
+loops = st.builds(lambda words, times: words * times, short, st.sampled_from([2, 4, 8]))
+long = st.builds(
+    lambda seed, size, words: Random(seed).choices(words, k=size),
+    st.integers(0, 999),
+    st.integers(20, 160),
+    st.sampled_from([WORDS, ["a", " b", ".", "\n\n", " Wait", ""], ["Wait", " Wait", ","]]),
+)
+scripts = st.builds(
+    lambda prefix, body, suffix, cause: Script([*prefix, *body, *suffix], cause=cause),
+    st.sampled_from([["<think>"]] * 5 + [["\n", "<think>"], [], ["x"]]),
+    short | loops | long | long,
+    st.sampled_from([[""], ["</think>", ""], ["</think>", "c", "</think>", "d"]]),
+    st.sampled_from(["eos", "length", "stop"]),
+)
+policies = st.lists(
+    st.sampled_from(sorted(POLICIES.keys() - {"none"})), min_size=1, max_size=3, unique=True
+).map("+".join)
+exit_settings = st.builds(
+    ExitSettings,
+    policy=st.just("none") | policies,
+    threshold=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+    max_probes=st.sampled_from([0, 1, 2, 4, 10, 10]),
+    min_tokens=st.sampled_from([0, 0, 1, 5]),
+    min_interval=st.sampled_from([0, 0, 1, 5]),
+    probe_share=st.sampled_from([None, None, 0.0, 0.5, 1.0]),
+    probe_backoff=st.sampled_from([1.0, 2.0]),
+    probe_max_tokens=st.just(2),
+    shadow=st.sampled_from([False, False, True]),
+    answer_reserve=st.integers(0, 4),
+    close_on_eos=st.booleans(),
+    consistency=st.sampled_from(["max", "high", "mid"]),
+    entropy_alpha=st.just(1.0),
+    budget_tokens=st.none() | st.integers(0, 60),
+    max_steps=st.none() | st.integers(1, 4),
+    budget_leaves_answer=st.booleans(),
+    repetition_chunks=st.integers(2, 3),
+)
+limits = st.none() | st.integers(1, 20) | st.integers(20, 200)
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+
+
+def answers_by(seed: int) -> Callable[[StartProbe], Answer | None]:
+    """Answers that depend on question and position alone."""
+
+    def answer(command: StartProbe) -> Answer | None:
+        kind = type(command.question)
+        choices = ANSWERS.get(kind, ANSWERS[type(None)])
+        return choices[hash((seed, command.position, kind.__name__ == "Induce")) % len(choices)]
+
+    return answer
+
+
+def can_be_built(asked: ExitSettings) -> bool:
+    try:
+        build_policy(asked, MATCHER)
+    except InvalidSetting:
+        return False
+    return True
+
+
+@calm
+@given(scripts, exit_settings, limits, st.integers(0, 99), st.booleans(), st.randoms())
+def test_tokens_decide_and_never_time_or_chunks(
+    script, asked, max_tokens, seed, thinking_open, random
+) -> None:
+    assume(can_be_built(asked))
+    script.answers = answers_by(seed)
+    common = {"max_tokens": max_tokens, "matcher": MATCHER, "thinking_open": thinking_open}
+    runs = [
+        play(script, asked, **common),
+        play(script, asked, answer_now=lambda tick: False, **common),
+        play(script, asked, chunk=lambda tick: 1000, **common),
+        play(
+            script,
+            asked,
+            answer_now=lambda tick: random.random() < 0.3,
+            chunk=lambda tick: random.randint(1, 6),
+            **common,
+        ),
+    ]
+    for played in runs:
+        check(script, asked, max_tokens, played, thinking_open=thinking_open)
+    first, *others = runs
+    for played in others:
+        assert played.emitted == first.emitted
+        assert played.outcome.reason is first.outcome.reason
+        assert played.outcome.steps == first.outcome.steps
+        assert played.outcome.shadow_reason is first.outcome.shadow_reason
+
+
+@calm
+@given(
+    scripts,
+    exit_settings,
+    limits,
+    st.none() | st.integers(1, 40),
+    st.none() | st.integers(1, 40),
+    st.randoms(),
+)
+def test_clients_that_leave_or_want_the_answer(
+    script, asked, max_tokens, wish_at, abort_at, random
+) -> None:
+    assume(can_be_built(asked))
+    script.answers = answers_by(3)
+    played = play(
+        script,
+        asked,
+        answer_now=lambda tick: random.random() < 0.3,
+        chunk=lambda tick: random.randint(1, 6),
+        max_tokens=max_tokens,
+        matcher=MATCHER,
+        wish_at=wish_at,
+        abort_at=abort_at,
+    )
+    check(script, asked, max_tokens, played, whole=abort_at is None, wished=wish_at is not None)
+
+
+def check(
+    script: Script,
+    asked: ExitSettings,
+    max_tokens: int | None,
+    played: Played,
+    *,
+    whole: bool = True,
+    wished: bool = False,
+    thinking_open: bool = False,
+) -> None:
+    outcome, limit = played.outcome, math.inf if max_tokens is None else max_tokens
+    assert isinstance(outcome.reason, ExitReason)
+    assert len(played.emitted) <= limit
+    assert len(played.probes) == outcome.probes
+    check_caps(asked, played)
+    generated = script.ids[:max_tokens]
+    if played.close is None:
+        assert played.emitted == generated[: len(played.emitted)]
+        assert not whole or played.emitted == generated
+        return
+    cut, reason = played.close.position, played.close.reason
+    assert outcome.reason is reason
+    kept = [*generated[:cut], *THINKING.closing_ids]
+    assert played.emitted[: len(kept)] == kept
+    answer = played.emitted[len(kept) :]
+    assert answer == list(script.answer)[: len(answer)]
+    assert not whole or len(answer) == min(len(script.answer), limit - len(kept))
+    assert reason is not ExitReason.CLIENT or wished
+    assert limit - len(kept) >= (asked.answer_reserve if reason in BY_POLICY else 1)
+    assert not asked.shadow or reason is ExitReason.CLIENT
+    assert asked.policy != "none" or reason is ExitReason.CLIENT
+    begin = 0 if thinking_open else script.ids.index(START) + 1
+    assert outcome.steps == count_steps("".join(script.words[begin:cut]), DEFAULT_MARKERS)
+    assert outcome.reasoning_tokens == cut - begin + 1
+
+
+def check_caps(asked: ExitSettings, played: Played) -> None:
+    """However many boundaries there are: so many questions, so far apart, at so little cost."""
+    asking = [p for p in build_policy(asked, MATCHER) if p.needs.question]
+    assert len(played.probes) <= asked.max_probes * len(asking)
+    for policy in asking:
+        if [p.needs.question for p in asking].count(policy.needs.question) > 1:
+            continue  # whose question it was cannot be told
+        at = [p.position for p in played.probes if p.question == policy.needs.question]
+        for number, (before, after) in enumerate(itertools.pairwise(at)):
+            interval = policy.needs.min_interval * asked.probe_backoff**number
+            assert after - before >= max(interval, 1)
+        if asked.probe_share is not None and at:
+            cost = len(at) * policy.needs.question.max_tokens
+            assert cost <= asked.probe_share * max(at)
