@@ -78,6 +78,11 @@ def _add_exit_flags(parser: Any) -> None:
     ):
         value = getattr(default, name.replace("-", "_"))
         group.add_argument(f"--exit-{name}", type=int, default=value, help=text)
+    for name, text in (
+        ("budget-tokens", "Policy budget: reasoning tokens after which the thinking is closed."),
+        ("max-steps", "Policy budget: steps after which the thinking is closed."),
+    ):
+        group.add_argument(f"--exit-{name}", type=int, default=None, help=text)
     group.add_argument(
         "--exit-shadow", action="store_true", help="Decide and record, but change nothing."
     )
@@ -105,6 +110,8 @@ def exit_settings(args: argparse.Namespace) -> ExitSettings:
         min_tokens=args.exit_min_tokens,
         min_interval=args.exit_min_interval,
         shadow=args.exit_shadow,
+        budget_tokens=args.exit_budget_tokens,
+        max_steps=args.exit_max_steps,
         markers=LEXICONS[args.exit_markers],
     )
     build_policy(settings)

@@ -56,6 +56,8 @@ PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "exit_min_tokens": ("min_tokens", _count),
     "exit_min_interval": ("min_interval", _count),
     "exit_shadow": ("shadow", _flag),
+    "exit_budget_tokens": ("budget_tokens", _count),
+    "exit_max_steps": ("max_steps", _count),
 }
 """Request parameter: the field of ExitSettings it sets, and how its value is read."""
 
@@ -77,9 +79,17 @@ def effective_settings(xargs: Mapping[str, Any] | None, defaults: ExitSettings) 
         settings = dataclasses.replace(defaults, **changes)
         if changes:
             build_policy(settings)
-        return settings
     except InvalidSetting as error:
         raise BadParameter(f"{CONTAINER}.exit_{error.name}", error.value, error.remedy) from error
+    for name in ("exit_budget_tokens", "exit_max_steps"):
+        if name in (xargs or {}) and "budget" not in settings.policy.split("+"):
+            remedy = f"only policy budget reads it: add exit_policy={_with_budget(settings)!r}"
+            raise BadParameter(f"{CONTAINER}.{name}", changes[PARAMETERS[name][0]], remedy)
+    return settings
+
+
+def _with_budget(settings: ExitSettings) -> str:
+    return "budget" if settings.policy == "none" else f"{settings.policy}+budget"
 
 
 def misplaced_parameter(body: Mapping[str, Any]) -> BadParameter | None:

@@ -26,7 +26,7 @@ from service.metrics import Metrics
 from service.sequence import Controlled, Job, Served
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings
-from stepgrpo_core.thinking import detect_thinking, opens_in_thinking
+from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, writing_of
 
 __all__ = ["EarlyExitEngine"]
 
@@ -50,7 +50,8 @@ class EarlyExitEngine:
         self._metrics = metrics or Metrics()
         tokenizer = inner.renderer.tokenizer
         thinking = detect_thinking(tokenizer, defaults.closing_text)
-        self._served = Served(inner, tokenizer, thinking)
+        writing = None if thinking is None else writing_of(tokenizer, thinking)
+        self._served = Served(inner, tokenizer, writing)
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
         self._limit = _take_admission_limit(inner)
         if thinking is None:

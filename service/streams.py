@@ -10,19 +10,22 @@ from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from stepgrpo_core.policies import Induce, Trial
+from stepgrpo_core.policies import Answer, Question
+from stepgrpo_core.probing import Probe, read_answer
+from stepgrpo_core.thinking import Writing
 
 __all__ = [
     "EngineStream",
     "Inbox",
+    "answer_of",
     "answer_params",
+    "asked_prompt",
     "extended_prompt",
     "injected_outputs",
     "logprob_of",
     "main_params",
     "probe_params",
     "split_output",
-    "trial_of",
 ]
 
 Inbox = asyncio.Queue[tuple["EngineStream", RequestOutput | Exception | None]]
@@ -124,30 +127,41 @@ def answer_params(params: SamplingParams, spent: int) -> SamplingParams:
     return own
 
 
-def probe_params(question: Induce, end_id: int) -> SamplingParams:
-    """A greedy trial answer that stops at ``</think>``."""
+def asked_prompt(prompt: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    """The engine input of a probe: `ids` in place of the prompt's; its cache salt stays."""
+    return extended_prompt({**prompt, "prompt_token_ids": []}, ids)
+
+
+def probe_params(probe: Probe) -> SamplingParams:
+    """A probe is greedy, and its ids and log-probs are all that is read."""
     return SamplingParams(
         temperature=0.0,
-        max_tokens=question.max_tokens,
-        logprobs=0,
-        stop_token_ids=[end_id],
+        max_tokens=probe.max_tokens,
+        logprobs=probe.top,
+        stop_token_ids=list(probe.stop_ids),
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
     )
 
 
-def trial_of(outputs: Sequence[RequestOutput], end_id: int) -> Trial:
-    """The trial answer in a finished probe's outputs."""
+def answer_of(
+    question: Question, outputs: Sequence[RequestOutput], writing: Writing
+) -> Answer | None:
+    """The answer in a finished probe's outputs; None when it lacks what was asked for."""
     ids: list[int] = []
     logprobs: list[float | None] = []
+    top: Mapping[int, float] = {}
     for output in outputs:
         completion = output.outputs[0]
+        entries = completion.logprobs or []
+        if entries and not ids:
+            top = {token: float(found.logprob) for token, found in entries[0].items()}
         ids += completion.token_ids
         logprobs += [
             logprob_of(entry, token)
-            for entry, token in zip(completion.logprobs or [], completion.token_ids, strict=False)
+            for entry, token in zip(entries, completion.token_ids, strict=False)
         ]
-    return Trial(tuple(ids), tuple(logprobs), ended=bool(ids) and ids[-1] == end_id)
+    return read_answer(question, ids, logprobs, top, writing)
 
 
 def logprob_of(entry: Mapping[int, Any] | None, token: int) -> float | None:

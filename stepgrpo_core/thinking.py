@@ -4,14 +4,50 @@ Tokenizers are duck-typed: `encode`, `decode` and `backend_tokenizer.token_to_id
 tokenizer of transformers has them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from stepgrpo_core.answers import THINK_END, THINK_START
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import ThinkingFormat
 
-__all__ = ["detect_thinking", "opens_in_thinking"]
+__all__ = ["Writing", "detect_thinking", "opens_in_thinking", "writing_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How a tokenizer writes; a `stepgrpo_core.probing.Writer`."""
+
+    thinking: ThinkingFormat
+    encode: Callable[[str], Sequence[int]]
+    decode: Callable[[Sequence[int]], str] | None
+    chat: Callable[[str], Sequence[int]] | None
+
+
+def writing_of(tokenizer: Any, thinking: ThinkingFormat) -> Writing:
+    """The tokenizer's own functions; no `chat` without a chat template."""
+
+    @lru_cache(maxsize=16)  # every probe asks the same
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def chat(message: str) -> Sequence[int]:
+        ids: list[int] = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}],
+            add_generation_prompt=True,
+            return_dict=False,
+            enable_thinking=False,  # Qwen3's template closes the thinking; others ignore it
+        )
+        return ids
+
+    chats = getattr(tokenizer, "chat_template", None) is not None
+    return Writing(thinking, encode, decode, chat if chats else None)
 
 
 def detect_thinking(tokenizer: Any, closing_text: str) -> ThinkingFormat | None:

@@ -1,7 +1,6 @@
 """vLLM as a `RolloutEngine`, and a tokenizer as a `Format`."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
@@ -10,7 +9,7 @@ from vllm.inputs.engine import tokens_input
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
-from stepgrpo_core.thinking import detect_thinking
+from stepgrpo_core.thinking import detect_thinking, writing_of
 from training.requests import Delta, Format, Request, Sampling, Texts
 
 __all__ = ["VllmEngine", "format_of", "sampling_params"]
@@ -109,28 +108,10 @@ def format_of(tokenizer: Any, closing_text: str) -> Format:
     if thinking is None:
         remedy = "it has no single tokens <think> and </think>; use a reasoning model's"
         raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
-    core = tokenizer.backend_tokenizer
-
-    @lru_cache(maxsize=16)  # every probe asks the same
-    def encode(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+    core, writing = tokenizer.backend_tokenizer, writing_of(tokenizer, thinking)
 
     def texts_after(prefix: Sequence[int]) -> Texts:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
         return lambda ids: [stream.step(core, token) or "" for token in ids]
 
-    def decode(ids: Sequence[int]) -> str:
-        text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
-
-    def chat(message: str) -> Sequence[int]:
-        ids: list[int] = tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}],
-            add_generation_prompt=True,
-            return_dict=False,
-            enable_thinking=False,  # Qwen3's template closes the thinking; others ignore it
-        )
-        return ids
-
-    chats = getattr(tokenizer, "chat_template", None) is not None
-    return Format(thinking, encode, texts_after, decode, chat if chats else None)
+    return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat)

@@ -16,6 +16,17 @@ from training.engines import VllmEngine, format_of
 from training.rollout import Job, Probing, Rollout, Sampling, run_rollouts
 
 SETTINGS = ExitSettings(policy="confidence")
+EVERY_POLICY = (
+    ExitSettings(policy="budget", max_steps=2),
+    ExitSettings(policy="budget", budget_tokens=40),
+    ExitSettings(policy="consistency"),
+    ExitSettings(policy="entropy", max_probes=40, min_interval=0),
+    ExitSettings(policy="margin"),
+    ExitSettings(policy="repetition"),
+    ExitSettings(policy="sufficiency"),
+    ExitSettings(policy="verifier"),
+    ExitSettings(policy="confidence+budget+repetition", max_steps=3),
+)
 
 
 def jobs(tokenizer: Any, count: int, temperature: float) -> list[Job]:
@@ -47,9 +58,14 @@ def main(count: int) -> None:
     form = format_of(tokenizer, SETTINGS.closing_text)
     engine = VllmEngine(llm.llm_engine)
 
-    def run(temperature: float, probing: Probing) -> list[dict[str, Any]]:
+    def run(
+        temperature: float,
+        probing: Probing,
+        settings: ExitSettings = SETTINGS,
+        problems: int = count,
+    ) -> list[dict[str, Any]]:
         made = run_rollouts(
-            engine, jobs(tokenizer, count, temperature), SETTINGS, form, probing=probing
+            engine, jobs(tokenizer, problems, temperature), settings, form, probing=probing
         )
         for each in made:  # ids are the truth, and text follows from them
             assert tokenizer.decode(each.ids, skip_special_tokens=True) == "".join(
@@ -62,6 +78,7 @@ def main(count: int) -> None:
         "sampled": run(1.0, "parallel"),
         "greedy": run(0.0, "parallel"),
         "greedy, sequential": run(0.0, "sequential"),
+        "policies": [run(1.0, "parallel", each, 6) for each in EVERY_POLICY],
         "greedy, in rounds": [{"ids": each.ids, "logprobs": each.logprobs} for each in rounds],
     }
     print("RESULT", json.dumps(results))

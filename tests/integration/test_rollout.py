@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting
-from tests.integration.rollouts import SETTINGS, as_json, jobs
+from tests.integration.rollouts import EVERY_POLICY, SETTINGS, as_json, jobs
 from tests.integration.servers import MODEL, Server
 from tests.integration.test_offline import run
 from training.engines import format_of
@@ -17,7 +17,7 @@ from training.remote import RemoteFailure, RemoteRollouts
 pytestmark = pytest.mark.integration
 
 COUNT = 24
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, list[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,38 @@ def test_a_rollout_is_what_the_server_delivers_for_the_same_seed(
         assert response["stepgrpo"]["probes"] == row["outcome"]["probes"]
     reasons = [row["outcome"]["reason"] for row in colocated["sampled"]]
     assert reasons.count(ExitReason.CONFIDENT) > COUNT // 2
+
+
+@pytest.mark.parametrize("place", range(len(EVERY_POLICY)), ids=lambda n: EVERY_POLICY[n].policy)
+def test_every_policy_decides_alike_in_a_rollout_and_on_the_server(
+    colocated: Rows, server: Server, place: int
+) -> None:
+    settings, rows = EVERY_POLICY[place], colocated["policies"][place]
+    names = ("policy", "max_probes", "min_interval", "budget_tokens", "max_steps")
+    asked = {f"exit_{name}": getattr(settings, name) for name in names}
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    for row, job in zip(rows, jobs(tokenizer, len(rows), 1.0), strict=True):
+        body = {
+            "model": "demo-base",
+            "prompt": list(job.prompt_ids),
+            "temperature": 1.0,
+            "seed": job.sampling.seed,
+            "max_tokens": job.sampling.max_tokens,
+            "return_token_ids": True,
+            "vllm_xargs": {name: value for name, value in asked.items() if value is not None},
+        }
+        response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).json()
+        block = response["stepgrpo"]
+        assert response["choices"][0]["token_ids"] == row["ids"]
+        assert block["policy"] == settings.policy
+        assert block["exit_reason"] == row["outcome"]["reason"]
+        assert block["probes"] == row["outcome"]["probes"]
+        assert row["outcome"]["failed_probes"] == 0
+    reasons = {row["outcome"]["reason"] for row in rows}
+    if settings.max_steps or settings.budget_tokens:
+        assert ExitReason.BUDGET in reasons
+    if settings.policy in ("consistency", "entropy", "margin", "sufficiency", "verifier"):
+        assert sum(row["outcome"]["probes"] for row in rows) > 0
 
 
 def test_server_mode_makes_the_rollouts_of_colocated_mode(

@@ -20,12 +20,14 @@ def test_nothing_asked_nothing_changed() -> None:
 
 def test_each_parameter_sets_its_field() -> None:
     asked = {
-        "exit_policy": "none",
+        "exit_policy": "confidence+budget",
         "exit_threshold": 1,
         "exit_max_probes": 3,
         "exit_min_tokens": 5,
         "exit_min_interval": 0,
         "exit_shadow": True,
+        "exit_budget_tokens": 100,
+        "exit_max_steps": 4,
     }
     assert set(asked) == set(PARAMETERS)
     settings = effective_settings(asked, DEFAULTS)
@@ -48,6 +50,9 @@ def test_each_parameter_sets_its_field() -> None:
         ({"exit_threshold": True}, "exit_threshold=True"),
         ({"exit_max_probes": -1}, "exit_max_probes=-1.*0 or more"),
         ({"exit_min_tokens": 1.5}, "exit_min_tokens=1.5"),
+        ({"exit_max_steps": 0, "exit_policy": "budget"}, "exit_max_steps=0.*use 1 or more"),
+        ({"exit_max_steps": 3}, r"exit_max_steps=3.*exit_policy='confidence\+budget'"),
+        ({"exit_budget_tokens": 9, "exit_policy": "none"}, "add exit_policy='budget'"),
         ({"exit_shadow": "yes"}, "exit_shadow='yes'.*true or false"),
         ({"exit_polcy": "none"}, "exit_polcy='none'.*did you mean 'exit_policy'"),
         ({"Exit_Threshold": 0.9}, "did you mean 'exit_threshold'"),

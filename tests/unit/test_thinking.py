@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.thinking import detect_thinking, opens_in_thinking
+from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, writing_of
 
 CLOSING = "\n</think>\n\n"
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
@@ -25,6 +25,18 @@ def test_a_tokenizer_without_thinking_tokens_has_no_format() -> None:
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
     assert detect_thinking(plain, CLOSING) is None
     assert detect_thinking(SimpleNamespace(), CLOSING) is None  # a slow one
+
+
+def test_a_tokenizer_writes_text_and_messages_and_one_without_template_no_messages() -> None:
+    writing = writing_of(TOKENIZER, THINKING)
+    assert writing.decode is not None
+    assert writing.chat is not None
+    assert writing.decode(writing.encode("47+8=55")) == "47+8=55"
+    asked = writing.decode(writing.chat("Is it done?"))
+    assert asked.startswith("user\nIs it done?")
+    assert asked.endswith("<think>\n\n</think>\n\n")  # the judge answers at once
+    plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
+    assert writing_of(plain, THINKING).chat is None
 
 
 def test_a_closing_text_that_does_not_close_is_refused() -> None:
