@@ -19,9 +19,10 @@ setup: ## Create .venv and install the pinned packages (every target does this f
 	@[ -n "$(PYTHON)" ] || { echo 'stepgrpo set-up: Python 3.11 is needed, and no python3 was found.'; exit 1; }
 	@$(PYTHON) scripts/setup.py
 
-serve: setup ## Serve the demo model with early exit on http://localhost:8000
+serve: setup ## Serve demo-base, with early exit, and demo-step-grpo on http://localhost:8000
 	.venv/bin/stepgrpo-serve $(MODEL) --served-model-name demo-base --port $(PORT) \
 		--dtype float32 --max-model-len 2048 --enforce-eager --reasoning-parser qwen3 \
+		--enable-lora --lora-modules demo-step-grpo=models/demo-step-grpo \
 		--exit-policy confidence
 
 test: setup ## Run all tests, with branch coverage of the core
