@@ -23,15 +23,9 @@ def draw(rows: Mapping[str, Summary], ways: Points, path: Path) -> None:
         ends, along = figure.subplots(1, 2)
         for place, (title, row) in enumerate(rows.items()):
             _end(ends, title, row, place)
-        start = next(iter(rows.values()))
-        for place, (title, row) in enumerate(rows.items()):
+        for place, title in enumerate(rows):
             if title in ways:
-                points = [
-                    ("0", start),
-                    *((str(at), each) for at, each in ways[title]),
-                    ("end", row),
-                ]
-                _way(along, title, points, place)
+                _way(along, title, ways[title], place)
         ends.set_title("methods at their end, all seeds, 95 % intervals")
         along.set_title("first seeds on their way from vanilla; numbers are optimiser steps")
         for axes in (ends, along):
@@ -63,10 +57,10 @@ def _end(axes: Any, title: str, row: Summary, place: int) -> None:
     )
 
 
-def _way(axes: Any, title: str, points: Sequence[tuple[str, Summary]], place: int) -> None:
+def _way(axes: Any, title: str, points: Sequence[tuple[int, Summary]], place: int) -> None:
     found = [
-        (name, each.tokens.value, 100 * each.accuracy.value)
-        for name, each in points
+        (str(step), each.tokens.value, 100 * each.accuracy.value)
+        for step, each in points
         if each.accuracy
     ]
     axes.plot(

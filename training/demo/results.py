@@ -38,7 +38,9 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
         title: [(step, summarise(records, _same(vanilla, records))) for step, records in way]
         for title, way in ways.items()
     }
-    draw(summaries, points, output / "results.png")
+    starts = {title: summarise(_same(vanilla, way[0][1])) for title, way in ways.items()}
+    along = {title: [(0, starts[title]), *way] for title, way in points.items()}
+    draw(summaries, along, output / "results.png")
     data = {
         "made": made,
         "rows": {
@@ -54,7 +56,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
         },
     }
     _write(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    page = [_head(made), _table(rows, summaries), _equal_tokens(rows, ways), _ways(points, made)]
+    page = [_head(made), _table(rows, summaries), _equal_tokens(ways), _ways(points, made)]
     _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
 
 
@@ -132,26 +134,32 @@ def _seeds(row: Row) -> str:
     )
 
 
-def _equal_tokens(rows: Sequence[Row], ways: Ways) -> str:
-    """Step-GRPO's first seed against GRPO+LP's where that spends about as much."""
-    found = {row.title.strip("*"): row.seeds[0] for row in rows}
-    way = ways.get("GRPO+LP")
-    if not way or "Step-GRPO" not in found:
+def _equal_tokens(ways: Ways) -> str:
+    """Step-GRPO at its end against GRPO+LP wherever that was."""
+    found = {title.strip("*"): way for title, way in ways.items()}
+    if not {"Step-GRPO", "GRPO+LP"} <= set(found):
         return ""
-    lp = {f"after {step} steps": records for step, records in way}
-    lp["at its end"] = _same(found["GRPO+LP"], way[0][1])
-    mine = _same(found["Step-GRPO"], way[0][1])
-    spent = summarise(mine).tokens.value
-    place = min(lp, key=lambda name: abs(summarise(lp[name]).tokens.value - spent))
-    here, there = summarise(mine, lp[place]), summarise(lp[place])
-    assert here.versus
-    return (
-        f"## At equal tokens\nGRPO+LP comes nearest to Step-GRPO's {here.tokens.value:.1f} tokens "
-        f"{place}: {there.tokens.value:.1f}\ntokens and {_shown(there.accuracy, 100)} % correct, "
-        f"against {_shown(here.accuracy, 100)} %; paired difference\n"
-        f"{_shown(here.versus.accuracy, 100, sign=True)} points on {here.questions} problems "
-        "(the first seed of each)."
-    )
+    mine = found["Step-GRPO"][-1][1]
+    ours = summarise(mine)
+    lines = [
+        "## At equal tokens",
+        (
+            f"Step-GRPO at its end, {ours.tokens.value:.1f} tokens and "
+            f"{_shown(ours.accuracy, 100)} % correct, against GRPO+LP on its way: first seeds, "
+            f"{ours.questions} problems."
+        ),
+        "",
+        "| GRPO+LP after | tokens | accuracy, % | Step-GRPO less GRPO+LP, points |",
+        "|---|---|---|---|",
+    ]
+    for step, records in found["GRPO+LP"]:
+        other, versus = summarise(records), summarise(mine, records).versus
+        assert versus
+        lines.append(
+            f"| {step} steps | {other.tokens.value:.1f} | {_shown(other.accuracy, 100)} "
+            f"| {_shown(versus.accuracy, 100, sign=True)} |"
+        )
+    return "\n".join(lines)
 
 
 def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str, Any]) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 from training.demo.jobs import Job, run_jobs
 from training.demo.methods import METHODS, STEPS, Method, Run, runs_of
 from training.demo.results import Row, write_results
-from training.evaluation.origin import origin
-from training.evaluation.records import Record, read_records, records_file
+from training.evaluation.records import Record, read_head, read_records, records_file
 from training.survival import StopOnSignal
 
 __all__ = ["Table", "jobs_of", "run_table"]
@@ -72,7 +71,7 @@ def run_table(table: Table) -> None:
         table.output,
         _rows(table),
         _ways(table),
-        made={**_settings(table), **origin(), "seconds": seconds},
+        made={**_settings(table), **_origin(table), "seconds": seconds},
     )
     print((table.output / "results.md").read_text(encoding="utf-8"))
 
@@ -165,18 +164,27 @@ def _rows(table: Table) -> list[Row]:
 
 
 def _ways(table: Table) -> dict[str, list[tuple[int, Sequence[Record]]]]:
-    """For each method whose way is shown: optimiser steps, and the records there."""
-    return {
-        run.method.title: [
+    """For each method whose way is shown: optimiser steps and the records there, its end too."""
+    ways: dict[str, list[tuple[int, Sequence[Record]]]] = {}
+    for run in table.shown:
+        way: list[tuple[int, Sequence[Record]]] = [
             (int(step), _records(table, f"way-{run.name}", step))
             for step in _checkpoints(table, run)
         ]
-        for run in table.shown
-    }
+        end = _records(table, run.name, run.name)[: table.way_problems]  # one sample of each
+        ways[run.method.title] = [*way, (STEPS, end)]
+    return ways
 
 
 def _records(table: Table, folder: str, contender: str) -> list[Record]:
     return read_records(records_file(table.output / "eval" / folder, contender, "demo"))
+
+
+def _origin(table: Table) -> dict[str, Any]:
+    """Versions, hardware and commit of the first evaluation."""
+    path = records_file(table.output / "eval" / BASE, BASE, "demo")
+    made: dict[str, Any] = read_head(path)["made_with"]
+    return made
 
 
 def _settings(table: Table) -> dict[str, Any]:
