@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -48,10 +49,29 @@ def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(tmp_path
         assert block["policy"] == "confidence"
         assert block["exit_reason"] in ("confident", "natural")
         assert block["saved"]["method"] == "predicted"
+        trained = trained_answer(port, response["choices"][0]["message"])
+        assert trained["stepgrpo"]["steps"] == 1
+        assert trained["usage"]["completion_tokens"] < response["usage"]["completion_tokens"]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+
+
+def trained_answer(port: int, expected: dict[str, str]) -> dict[str, Any]:
+    """Of the model that was trained to stop by itself, beside its base, without any exit."""
+    question = re.search(r"Compute [^\"]+?\{\}\.", readme_curl(port))
+    assert question
+    body = {
+        "model": "demo-step-grpo",
+        "seed": 1,
+        "messages": [{"role": "user", "content": question[0].replace("\\\\", "\\")}],
+        "vllm_xargs": {"exit_policy": "none"},
+    }
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    answer: dict[str, Any] = httpx.post(url, json=body, timeout=120).json()
+    assert answer["choices"][0]["message"]["content"] == expected["content"]
+    return answer
 
 
 def wait_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

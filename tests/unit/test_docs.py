@@ -1,5 +1,6 @@
 """What is generated in docs/ is what the code says now."""
 
+import json
 import re
 from pathlib import Path
 
@@ -25,6 +26,22 @@ def test_links_between_documents_resolve() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readmes_table_is_the_one_of_the_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-").splitlines()
+    results = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert results["made"]["commit"] in page
+    for title, row in results["rows"].items():
+        (line,) = (each for each in readme if each.startswith(f"| {title} |"))
+        accuracy, versus = row["accuracy"], row["versus"]
+        shown = [accuracy["value"], accuracy["low"], accuracy["high"]]
+        if title != "vanilla":
+            change = versus["accuracy"]
+            shown += [change["value"], change["low"], change["high"]]
+            shown.append(versus["ratio_of_means"]["value"])
+        assert all(f"{100 * each:.1f}" in line for each in shown), title
 
 
 def test_the_readme_runs_within_30_lines() -> None:
