@@ -13,6 +13,7 @@ from tests.integration.servers import MODEL, Server
 from tests.integration.test_offline import run
 from training.engines import format_of
 from training.remote import RemoteFailure, RemoteRollouts
+from training.rollout import Job
 
 pytestmark = pytest.mark.integration
 
@@ -39,21 +40,28 @@ def remote(server: Server) -> list[dict[str, Any]]:
     return rows
 
 
+def delivered(server: Server, job: Job, xargs: dict[str, Any]) -> dict[str, Any]:
+    """The server's completion of a rollout's job."""
+    body = {
+        "model": "demo-base",
+        "prompt": list(job.prompt_ids),
+        "temperature": 1.0,
+        "seed": job.sampling.seed,
+        "max_tokens": job.sampling.max_tokens,
+        "return_token_ids": True,
+        "vllm_xargs": xargs,
+    }
+    response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120)
+    completion: dict[str, Any] = response.json()
+    return completion
+
+
 def test_a_rollout_is_what_the_server_delivers_for_the_same_seed(
     colocated: Rows, server: Server
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     for row, job in zip(colocated["sampled"], jobs(tokenizer, COUNT, 1.0), strict=True):
-        body = {
-            "model": "demo-base",
-            "prompt": list(job.prompt_ids),
-            "temperature": 1.0,
-            "seed": job.sampling.seed,
-            "max_tokens": job.sampling.max_tokens,
-            "return_token_ids": True,
-            "vllm_xargs": {"exit_policy": "confidence"},
-        }
-        response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).json()
+        response = delivered(server, job, {"exit_policy": "confidence"})
         assert response["choices"][0]["token_ids"] == row["ids"]
         assert response["stepgrpo"]["exit_reason"] == row["outcome"]["reason"]
         assert response["stepgrpo"]["steps"] == row["outcome"]["steps"]
@@ -71,16 +79,8 @@ def test_every_policy_decides_alike_in_a_rollout_and_on_the_server(
     asked = {f"exit_{name}": getattr(settings, name) for name in names}
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     for row, job in zip(rows, jobs(tokenizer, len(rows), 1.0), strict=True):
-        body = {
-            "model": "demo-base",
-            "prompt": list(job.prompt_ids),
-            "temperature": 1.0,
-            "seed": job.sampling.seed,
-            "max_tokens": job.sampling.max_tokens,
-            "return_token_ids": True,
-            "vllm_xargs": {name: value for name, value in asked.items() if value is not None},
-        }
-        response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).json()
+        given = {name: value for name, value in asked.items() if value is not None}
+        response = delivered(server, job, given)
         block = response["stepgrpo"]
         assert response["choices"][0]["token_ids"] == row["ids"]
         assert block["policy"] == settings.policy

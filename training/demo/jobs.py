@@ -133,7 +133,7 @@ def _write(path: Path, seconds: float) -> None:
 
 
 def _free_port() -> int:
-    """Two trainings on one machine would both take accelerate's default."""
+    """Two trainings that start at once would both find TRL's first choice free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -41,7 +41,7 @@ from training.own_process import in_own_process
 from training.rollout import Delta, Format, Job, Request, Rollout, RolloutEngine, run_rollouts
 from training.survival import RunStopped, StopOnSignal
 
-__all__ = ["Contender", "Work", "complete", "complete_all", "evaluate", "plan", "seed_of"]
+__all__ = ["Contender", "Work", "complete", "complete_all", "plan", "seed_of"]
 
 CHUNK = 8  # questions between two writes
 SECONDS = 10.0  # or this long, for slow ones
@@ -117,24 +117,6 @@ def plan(
         for contender in contenders
         for task, questions in tasks.items()
     ]
-
-
-def evaluate(
-    contenders: Sequence[Contender],
-    tasks: Mapping[str, Sequence[Question]],
-    draws: Mapping[str, Draws],
-    output: Path,
-    *,
-    dtype: str | None = None,
-    seed: int = 0,
-    limit: int | None = None,
-    keep_completions: bool = False,
-    stopping: Callable[[], bool] = lambda: False,
-) -> None:
-    """Evaluate contenders that share one model on one engine in this process; what their files
-    in `output` hold already is not done again. Raises as `plan` and `complete` do."""
-    works = plan(contenders, tasks, draws, output, dtype=dtype, seed=seed, limit=limit)
-    complete(works, keep_completions, stopping)
 
 
 def complete(works: Sequence[Work], keep_completions: bool, stopping: Callable[[], bool]) -> None:
