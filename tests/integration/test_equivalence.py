@@ -1,5 +1,6 @@
 """With policy `none` the server answers as stock vLLM does, byte for byte."""
 
+import json
 import re
 from typing import Any
 
@@ -77,10 +78,22 @@ def test_other_forms(server: Server, stock: Server, path: str, body: dict[str, A
     assert merged(stripped(ours)) == merged(stripped(theirs))
 
 
-def merged(raw: bytes) -> bytes:
-    """Streams may pack tokens into chunks differently from run to run; their text may not."""
+def merged(raw: bytes) -> Any:
+    """Streams may pack tokens into chunks differently from run to run; what they add up to may
+    not: texts, ends and usage by choice."""
     if not raw.startswith(b"data: "):
         return raw
-    texts = re.findall(rb'"(?:reasoning|content|text)":"((?:[^"\\]|\\.)*)"', raw)
-    tails = re.findall(rb'"finish_reason":"\w+"|"usage":\{.*?\}', raw)
-    return b"".join(sorted(texts)) + b"|" + b"".join(sorted(tails))
+    whole: dict[tuple[int, str], Any] = {}
+    for line in raw.splitlines():
+        event = line.removeprefix(b"data: ")
+        chunk = json.loads(event) if event.startswith(b"{") else {}
+        for choice in chunk.get("choices", []):
+            parts = {"text": choice.get("text"), **choice.get("delta", {})}
+            for name in ("text", "reasoning", "content"):
+                place = choice["index"], name
+                whole[place] = whole.get(place, "") + (parts.get(name) or "")
+            if choice.get("finish_reason"):
+                whole[choice["index"], "end"] = choice["finish_reason"]
+        if chunk.get("usage"):
+            whole[-1, "usage"] = chunk["usage"]
+    return whole

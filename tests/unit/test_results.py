@@ -55,8 +55,8 @@ ROWS = [
     Row("GRPO+LP", [records(6, 59, 1)]),
 ]
 WAYS = {
-    "**Step-GRPO**": [(25, records(8, 139, 3, count=20)), (50, records(1, 79, 1, count=20))],
-    "GRPO+LP": [(25, records(5, 78, 2, count=20)), (50, records(2, 59, 1, count=20))],
+    "**Step-GRPO**": {25: [records(8, 139, 3, count=20)], 50: [records(1, 79, 1, count=20)]},
+    "GRPO+LP": {25: [records(5, 78, 2, count=20)], 50: [records(2, 59, 1, count=20)]},
 }
 
 

@@ -27,7 +27,7 @@ def draw(rows: Mapping[str, Summary], ways: Points, path: Path) -> None:
             if title in ways:
                 _way(along, title, ways[title], place)
         ends.set_title("methods at their end, all seeds, 95 % intervals")
-        along.set_title("first seeds on their way from vanilla; numbers are optimiser steps")
+        along.set_title("on the way from vanilla, all seeds; numbers are optimiser steps")
         for axes in (ends, along):
             axes.set_xlabel("tokens per completion, mean")
             axes.set_ylabel("accuracy, %")

@@ -18,7 +18,10 @@ from training.evaluation.statistics import Summary, summarise
 
 __all__ = ["Row", "write_results"]
 
-Ways = Mapping[str, Sequence[tuple[int, Sequence[Record]]]]
+Seeds = Sequence[Sequence[Record]]
+"""The records of each seed's model, on the same problems."""
+Ways = Mapping[str, Mapping[int, Seeds]]
+"""By method and optimiser step, the last one at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,7 @@ class Row:
     """A line of the table."""
 
     title: str
-    seeds: Sequence[Sequence[Record]]
-    """The records of each seed's model, on the same problems."""
+    seeds: Seeds
 
 
 def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> None:
@@ -35,12 +37,17 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
     vanilla = rows[0].seeds[0]
     summaries = {row.title: pooled(row.seeds, vanilla) for row in rows}
     points = {
-        title: [(step, summarise(records, _same(vanilla, records))) for step, records in way]
+        title: [(step, pooled(seeds, _same(vanilla, seeds[0]))) for step, seeds in way.items()]
         for title, way in ways.items()
     }
-    starts = {title: summarise(_same(vanilla, way[0][1])) for title, way in ways.items()}
-    along = {title: [(0, starts[title]), *way] for title, way in points.items()}
-    draw(summaries, along, output / "results.png")
+    start = [
+        (0, summarise(_same(vanilla, seeds[0]))) for way in ways.values() for seeds in way.values()
+    ]
+    draw(
+        summaries,
+        {title: [*start[:1], *way] for title, way in points.items()},
+        output / "results.png",
+    )
     data = {
         "made": made,
         "rows": {
@@ -60,15 +67,18 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
     _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
 
 
-def pooled(seeds: Sequence[Sequence[Record]], vanilla: Sequence[Record]) -> Summary:
+def pooled(seeds: Seeds, vanilla: Sequence[Record]) -> Summary:
     """One summary of all seeds' answers; the same answer of vanilla stands against each."""
-    mine = [_sample(each, seed) for seed, records in enumerate(seeds) for each in records]
-    base = [_sample(each, seed) for seed in range(len(seeds)) for each in vanilla]
-    return summarise(mine, base)
+    return summarise(_samples(seeds), _samples([vanilla] * len(seeds)))
 
 
-def _sample(record: Record, sample: int) -> Record:
-    return dataclasses.replace(record, sample=sample)
+def _samples(seeds: Seeds) -> list[Record]:
+    """Every seed's answer to a problem as one of its samples."""
+    return [
+        dataclasses.replace(each, sample=seed)
+        for seed, records in enumerate(seeds)
+        for each in records
+    ]
 
 
 def _same(vanilla: Sequence[Record], records: Sequence[Record]) -> list[Record]:
@@ -139,24 +149,25 @@ def _equal_tokens(ways: Ways) -> str:
     found = {title.strip("*"): way for title, way in ways.items()}
     if not {"Step-GRPO", "GRPO+LP"} <= set(found):
         return ""
-    mine = found["Step-GRPO"][-1][1]
+    mine = _samples(list(found["Step-GRPO"].values())[-1])
     ours = summarise(mine)
     lines = [
         "## At equal tokens",
         (
             f"Step-GRPO at its end, {ours.tokens.value:.1f} tokens and "
-            f"{_shown(ours.accuracy, 100)} % correct, against GRPO+LP on its way: first seeds, "
+            f"{_shown(ours.accuracy, 100)} % correct, against GRPO+LP on its way: all seeds, "
             f"{ours.questions} problems."
         ),
         "",
         "| GRPO+LP after | tokens | accuracy, % | Step-GRPO less GRPO+LP, points |",
         "|---|---|---|---|",
     ]
-    for step, records in found["GRPO+LP"]:
-        other, versus = summarise(records), summarise(mine, records).versus
+    for step, seeds in found["GRPO+LP"].items():
+        other = _samples(seeds)
+        theirs, versus = summarise(other), summarise(mine, other).versus
         assert versus
         lines.append(
-            f"| {step} steps | {other.tokens.value:.1f} | {_shown(other.accuracy, 100)} "
+            f"| {step} steps | {theirs.tokens.value:.1f} | {_shown(theirs.accuracy, 100)} "
             f"| {_shown(versus.accuracy, 100, sign=True)} |"
         )
     return "\n".join(lines)
@@ -168,7 +179,7 @@ def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str
     steps = dict.fromkeys(step for way in points.values() for step, _ in way)
     lines = [
         "## On the way",
-        f"First seeds on the first {made['way_problems']} problems: accuracy in %, and tokens.",
+        f"All seeds on the first {made['way_problems']} problems: accuracy in %, and tokens.",
         "",
         f"| method | {' | '.join(f'{step} steps' for step in steps)} |",
         f"|---|{'---|' * len(steps)}",

@@ -14,7 +14,7 @@ from typing import Any
 
 from training.demo.jobs import Job, run_jobs
 from training.demo.methods import METHODS, STEPS, Method, Run, runs_of
-from training.demo.results import Row, write_results
+from training.demo.results import Row, Ways, write_results
 from training.evaluation.records import Record, read_head, read_records, records_file
 from training.survival import StopOnSignal
 
@@ -48,7 +48,7 @@ class Table:
     @property
     def shown(self) -> list[Run]:
         """Those whose way is shown, too."""
-        return [run for run in self.runs if run.method.way and run.seed == 0]
+        return [run for run in self.runs if run.method.way]
 
     @property
     def jobs(self) -> Path:
@@ -163,16 +163,16 @@ def _rows(table: Table) -> list[Row]:
     ]
 
 
-def _ways(table: Table) -> dict[str, list[tuple[int, Sequence[Record]]]]:
-    """For each method whose way is shown: optimiser steps and the records there, its end too."""
-    ways: dict[str, list[tuple[int, Sequence[Record]]]] = {}
+def _ways(table: Table) -> Ways:
+    """For each method whose way is shown: optimiser steps and every seed's records there."""
+    ways: dict[str, dict[int, list[Sequence[Record]]]] = {}
     for run in table.shown:
-        way: list[tuple[int, Sequence[Record]]] = [
-            (int(step), _records(table, f"way-{run.name}", step))
-            for step in _checkpoints(table, run)
-        ]
+        way = ways.setdefault(run.method.title, {})
+        for step in _checkpoints(table, run):
+            found = _records(table, f"way-{run.name}", step)
+            way.setdefault(int(step), []).append(found)
         end = _records(table, run.name, run.name)[: table.way_problems]  # one sample of each
-        ways[run.method.title] = [*way, (STEPS, end)]
+        way.setdefault(STEPS, []).append(end)
     return ways
 
 
