@@ -63,7 +63,10 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([str(MODEL), "--exit-threshold", "2"], "threshold=2.0"),
         ([str(MODEL), "--api-server-count", "2"], "--api-server-count=2"),
         ([str(MODEL), "--grpc"], "--grpc=True"),
-        ([str(MODEL), "--exit-policy", "nonne"], "invalid choice: 'nonne'"),
+        (
+            [str(MODEL), "--exit-policy", "nonne"],
+            "policy='nonne' cannot be honoured: did you mean 'none'",
+        ),
         ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
     ],
 )
