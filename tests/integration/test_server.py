@@ -313,7 +313,7 @@ def test_text_of_the_user_is_no_evidence(client: openai.OpenAI, text: str) -> No
 @pytest.mark.parametrize(
     ("body", "parameter", "remedy"),
     [
-        ({"vllm_xargs": {"exit_policy": "nonne"}}, "vllm_xargs.exit_policy", "'confidence'"),
+        ({"vllm_xargs": {"exit_policy": "nonne"}}, "vllm_xargs.exit_policy", "did you mean 'none'"),
         ({"vllm_xargs": {"exit_threshold": 1.5}}, "vllm_xargs.exit_threshold", "0 to 1"),
         ({"vllm_xargs": {"exit_max_probes": -1}}, "vllm_xargs.exit_max_probes", "0 or more"),
         ({"vllm_xargs": {"exit_treshold": 0.9}}, "vllm_xargs.exit_treshold", "exit_threshold"),

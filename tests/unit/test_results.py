@@ -79,15 +79,15 @@ def test_the_page_compares_every_row_with_vanilla(tmp_path: Path) -> None:
     assert data["ways"]["GRPO+LP"]["50"]["tokens"]["value"] == 59.5
 
 
-def test_step_grpo_at_its_end_is_compared_with_the_other_wherever_that_was(tmp_path: Path) -> None:
+def test_both_ways_are_compared_wherever_they_were(tmp_path: Path) -> None:
     write_results(tmp_path, ROWS, WAYS, MADE)
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "Step-GRPO at its end, 79.5 tokens and 95.0 (" in page
-    (first,) = (line for line in page.splitlines() if line.startswith("| 25 steps |"))
-    assert first.startswith("| 25 steps | 78.5 | 75.0 (")
-    assert "| +20.0 (" in first
-    (last,) = (line for line in page.splitlines() if line.startswith("| 50 steps |"))
-    assert last.startswith("| 50 steps | 59.5 | 90.0 (")
+    assert "| Step-GRPO | GRPO+LP, 25: 78.5 | GRPO+LP, 50: 59.5 |" in page
+    (first,) = (line for line in page.splitlines() if line.startswith("| 25: 139.5 |"))
+    assert first.startswith("| 25: 139.5 | -15.0 (")  # 12 of 20 against 15
+    (last,) = (line for line in page.splitlines() if line.startswith("| 50: 79.5 |"))
+    assert last.startswith("| 50: 79.5 | +20.0 (")
+    assert "| +5.0 (" in last
 
 
 def test_seeds_are_samples_of_a_problem_and_vanilla_stands_against_each() -> None:

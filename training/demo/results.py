@@ -63,7 +63,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
         },
     }
     _write(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    page = [_head(made), _table(rows, summaries), _equal_tokens(ways), _ways(points, made)]
+    page = [_head(made), _table(rows, summaries), _ways(points, made), _equal_tokens(ways)]
     _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
 
 
@@ -145,32 +145,37 @@ def _seeds(row: Row) -> str:
 
 
 def _equal_tokens(ways: Ways) -> str:
-    """Step-GRPO at its end against GRPO+LP wherever that was."""
+    """Step-GRPO against GRPO+LP wherever both were."""
     found = {title.strip("*"): way for title, way in ways.items()}
     if not {"Step-GRPO", "GRPO+LP"} <= set(found):
         return ""
-    mine = _samples(list(found["Step-GRPO"].values())[-1])
-    ours = summarise(mine)
+    ours, theirs = (
+        {step: _samples(seeds) for step, seeds in found[name].items()}
+        for name in ("Step-GRPO", "GRPO+LP")
+    )
+    head = ["Step-GRPO", *(f"GRPO+LP, {_place(step, at)}" for step, at in theirs.items())]
     lines = [
         "## At equal tokens",
-        (
-            f"Step-GRPO at its end, {ours.tokens.value:.1f} tokens and "
-            f"{_shown(ours.accuracy, 100)} % correct, against GRPO+LP on its way: all seeds, "
-            f"{ours.questions} problems."
-        ),
+        "Accuracy of Step-GRPO less that of GRPO+LP in points, after so many steps with so many",
+        "tokens; same problems and seeds as above.",
         "",
-        "| GRPO+LP after | tokens | accuracy, % | Step-GRPO less GRPO+LP, points |",
-        "|---|---|---|---|",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
-    for step, seeds in found["GRPO+LP"].items():
-        other = _samples(seeds)
-        theirs, versus = summarise(other), summarise(mine, other).versus
-        assert versus
-        lines.append(
-            f"| {step} steps | {theirs.tokens.value:.1f} | {_shown(theirs.accuracy, 100)} "
-            f"| {_shown(versus.accuracy, 100, sign=True)} |"
-        )
+    for step, mine in ours.items():
+        cells = [_place(step, mine), *(_difference(mine, other) for other in theirs.values())]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _place(step: int, records: Sequence[Record]) -> str:
+    return f"{step}: {summarise(records).tokens.value:.1f}"
+
+
+def _difference(records: Sequence[Record], other: Sequence[Record]) -> str:
+    versus = summarise(records, other).versus
+    assert versus
+    return _shown(versus.accuracy, 100, sign=True)
 
 
 def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str, Any]) -> str:
