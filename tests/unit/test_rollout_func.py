@@ -41,7 +41,8 @@ def model(request: Request) -> Stream:
 def call(
     monkeypatch: pytest.MonkeyPatch, *overrides: str, training: bool = True, step: int = 0
 ) -> tuple[dict[str, Any], ScriptedEngine, RolloutFunction]:
-    config = load_config(["demo"], ["rollout.exit.min_interval=0", *overrides])
+    settings = ["rollout.exit.min_interval=0", "rollout.truncated_share=1"]
+    config = load_config(["demo"], [*settings, *overrides])
     engine = ScriptedEngine(model)
     monkeypatch.setattr(rollout_func, "VllmEngine", lambda llm_engine: llm_engine)
     trainer = SimpleNamespace(
