@@ -40,7 +40,7 @@ bench: setup ## Measure server and rollouts against their peers on vLLM, segment
 	.venv/bin/python -m benchmarks.serving
 
 demo: setup ## Train and compare Step-GRPO and GRPO+LP on the demo world (resumes where it stopped)
-	.venv/bin/stepgrpo-train demo results --reduced --output outputs/demo
+	.venv/bin/stepgrpo-train demo results --reduced --output outputs/demo-results
 
 docs: setup ## Regenerate what is generated in docs/
 	.venv/bin/python -m scripts.docs
