@@ -1,16 +1,20 @@
 """Many clients, and clients that leave: nothing is lost, held or counted twice."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.integration.servers import Server, check_accounts, total
+from tests.integration.servers import MODEL, Server, check_accounts, total
 from tests.integration.test_server import EXIT, messages
 
 pytestmark = pytest.mark.integration
+
+GENERATION = json.loads((MODEL / "generation_config.json").read_text(encoding="utf-8"))
+END = str(GENERATION["eos_token_id"])
 
 
 def test_64_at_once(server: Server) -> None:
@@ -68,6 +72,7 @@ def test_clients_that_leave_without_streaming_free_everything(server: Server) ->
             "model": "demo-base",
             "messages": messages(i),
             "max_tokens": 900,
+            "logit_bias": {END: -100},  # none ends before its client leaves
             "vllm_xargs": EXIT | {"exit_threshold": 1.0} if i % 2 else {"exit_policy": "none"},
             "n": 1 + i % 3,
         }
