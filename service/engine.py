@@ -20,10 +20,11 @@ from vllm.exceptions import QueueOverflowError, VLLMValidationError
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from service.controlled import Controlled
 from service.controls import BadParameter, effective_settings
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.metrics import Metrics
-from service.sequence import Controlled, Job, Served
+from service.sequence import Job, Served
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings
 from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, writing_of

