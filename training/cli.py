@@ -145,6 +145,9 @@ def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--reduced", action="store_true", help="Step-GRPO and GRPO+LP only, one seed of each"
     )
     results.add_argument("--problems", type=int, default=1000, help="unseen problems to answer")
+    results.add_argument(
+        "--learning-rate", type=float, help="of every GRPO run (the preset's, 2e-3)"
+    )
     results.add_argument("--slots", type=int, default=2, help="jobs at once, one thread each")
     results.set_defaults(run=_demo_results)
 
@@ -214,6 +217,7 @@ def _demo_results(args: argparse.Namespace) -> None:
             args.output,
             args.base,
             reduced=args.reduced,
+            learning_rate=args.learning_rate,
             problems=args.problems,
             way_problems=min(args.problems, 500),
             slots=args.slots,

@@ -125,6 +125,17 @@ def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     assert jobs["eval-demo-base"].after is None
 
 
+def test_another_learning_rate_is_every_grpo_runs_and_named_on_the_page(tmp_path: Path) -> None:
+    table = Table(tmp_path, Path("models/demo-base"), reduced=True, learning_rate=1e-3)
+    trainings = [job for job in jobs_of(table) if job.name.startswith("train-")]
+    assert all("trl.learning_rate=0.001" in job.command for job in trainings)
+    whole = {job.name: job for job in jobs_of(Table(tmp_path, Path("m"), learning_rate=1e-3))}
+    assert "trl.learning_rate=0.001" not in whole["train-deer-sft-s0"].command
+    write_results(tmp_path, ROWS, WAYS, MADE | {"reduced": True, "learning_rate": 0.001})
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "`stepgrpo-train demo results --reduced --learning-rate 0.001` at commit" in page
+
+
 def test_a_longer_run_goes_on_in_a_copy(tmp_path: Path) -> None:
     table = Table(tmp_path, Path("models/demo-base"))
     (tmp_path / "step-grpo-s0").mkdir()

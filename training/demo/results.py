@@ -107,7 +107,10 @@ with one thread each, two at once. A table that was stopped goes on with the sam
 
 
 def _command(made: Mapping[str, Any]) -> str:
-    return "make demo" if made["reduced"] else "stepgrpo-train demo results"
+    if "learning_rate" not in made:
+        return "make demo" if made["reduced"] else "stepgrpo-train demo results"
+    reduced = "--reduced " if made["reduced"] else ""
+    return f"stepgrpo-train demo results {reduced}--learning-rate {made['learning_rate']}"
 
 
 def _table(rows: Sequence[Row], summaries: Mapping[str, Summary]) -> str:

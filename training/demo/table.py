@@ -37,6 +37,8 @@ class Table:
     """Unseen problems that everything is measured on."""
     way_problems: int = 500
     """For the checkpoints on the way."""
+    learning_rate: float | None = None
+    """Of every GRPO run; None: the preset's."""
     slots: int = 2
     """Jobs at once, with one thread each."""
 
@@ -104,12 +106,18 @@ def _training(table: Table, run: Run) -> Job:
             *(method.command, "--config", "demo-lora", "--config", method.overlay, "--resume"),
             *(f"model.name={table.base}", f"output={folder}", f"seed={run.seed}"),
             *(f"trl.max_steps={STEPS}", f"trl.save_steps={EVERY}", "trl.save_total_limit=null"),
+            *_rate(table, method),
             *method.overrides,
         ),
         table.jobs,
         after=f"train-{before}" if before else None,
         prepare=copy,
     )
+
+
+def _rate(table: Table, method: Method) -> list[str]:
+    chosen = table.learning_rate is not None and method.command == "grpo"
+    return [f"trl.learning_rate={table.learning_rate}"] if chosen else []
 
 
 def _evaluation(
@@ -188,12 +196,14 @@ def _origin(table: Table) -> dict[str, Any]:
 
 
 def _settings(table: Table) -> dict[str, Any]:
+    rate = {} if table.learning_rate is None else {"learning_rate": table.learning_rate}
     return {
         "base": str(table.base),
         "reduced": table.reduced,
         "problems": table.problems,
         "way_problems": table.way_problems,
         "steps": STEPS,
+        **rate,
     }
 
 
