@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from service.patterns import matcher_of
 from stepgrpo_core import (
     LEXICONS,
     POLICIES,
@@ -84,6 +85,11 @@ def _add_exit_flags(parser: Any) -> None:
     ):
         group.add_argument(f"--exit-{name}", type=int, default=None, help=text)
     group.add_argument(
+        "--exit-pattern",
+        metavar="EXPRESSION",
+        help="Policy pattern: regular expression (RE2) on the line of reasoning that ends it.",
+    )
+    group.add_argument(
         "--exit-shadow", action="store_true", help="Decide and record, but change nothing."
     )
     group.add_argument(
@@ -112,9 +118,10 @@ def exit_settings(args: argparse.Namespace) -> ExitSettings:
         shadow=args.exit_shadow,
         budget_tokens=args.exit_budget_tokens,
         max_steps=args.exit_max_steps,
+        pattern=args.exit_pattern,
         markers=LEXICONS[args.exit_markers],
     )
-    build_policy(settings)
+    build_policy(settings, matcher_of(settings))
     return settings
 
 

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from service.patterns import matcher_of
 from stepgrpo_core import ExitSettings, InvalidSetting, build_policy
 
 __all__ = ["PARAMETERS", "BadParameter", "effective_settings", "misplaced_parameter"]
@@ -29,6 +30,12 @@ def _policy(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("use the name of a policy, or several joined by +")
     return value  # names are checked when the policies are built
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("use a text")
+    return value
 
 
 def _fraction(value: Any) -> float:
@@ -58,8 +65,12 @@ PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "exit_shadow": ("shadow", _flag),
     "exit_budget_tokens": ("budget_tokens", _count),
     "exit_max_steps": ("max_steps", _count),
+    "exit_pattern": ("pattern", _text),
 }
 """Request parameter: the field of ExitSettings it sets, and how its value is read."""
+
+READ_BY = {"exit_budget_tokens": "budget", "exit_max_steps": "budget", "exit_pattern": "pattern"}
+"""Of those, the ones that one policy alone reads."""
 
 
 def effective_settings(xargs: Mapping[str, Any] | None, defaults: ExitSettings) -> ExitSettings:
@@ -78,18 +89,15 @@ def effective_settings(xargs: Mapping[str, Any] | None, defaults: ExitSettings) 
     try:
         settings = dataclasses.replace(defaults, **changes)
         if changes:
-            build_policy(settings)
+            build_policy(settings, matcher_of(settings))
     except InvalidSetting as error:
         raise BadParameter(f"{CONTAINER}.exit_{error.name}", error.value, error.remedy) from error
-    for name in ("exit_budget_tokens", "exit_max_steps"):
-        if name in (xargs or {}) and "budget" not in settings.policy.split("+"):
-            remedy = f"only policy budget reads it: add exit_policy={_with_budget(settings)!r}"
+    for name, reader in READ_BY.items():
+        if name in (xargs or {}) and reader not in settings.policy.split("+"):
+            joined = reader if settings.policy == "none" else f"{settings.policy}+{reader}"
+            remedy = f"only policy {reader} reads it: add exit_policy={joined!r}"
             raise BadParameter(f"{CONTAINER}.{name}", changes[PARAMETERS[name][0]], remedy)
     return settings
-
-
-def _with_budget(settings: ExitSettings) -> str:
-    return "budget" if settings.policy == "none" else f"{settings.policy}+budget"
 
 
 def misplaced_parameter(body: Mapping[str, Any]) -> BadParameter | None:

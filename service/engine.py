@@ -24,6 +24,7 @@ from service.controlled import Controlled
 from service.controls import BadParameter, effective_settings
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.metrics import Metrics
+from service.patterns import matcher_of
 from service.sequence import Job, Served
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings
@@ -171,6 +172,7 @@ class EarlyExitEngine:
             thinking,
             max_tokens=job.params.max_tokens,
             thinking_open=opens_in_thinking(self._served.tokenizer, thinking, job.prompt_ids),
+            matcher=matcher_of(settings),
         )
 
     # Records.

@@ -25,6 +25,7 @@ from stepgrpo_core.events import (
     ThinkingFormat,
     Tokens,
 )
+from stepgrpo_core.patterns import compiled_pattern
 from stepgrpo_core.policies import (
     POLICIES,
     ExitPolicy,
@@ -76,6 +77,7 @@ __all__ = [
     "answer_text",
     "build_policy",
     "build_reward",
+    "compiled_pattern",
     "count_steps",
     "ended_or_zero",
     "final_answer",

@@ -1,14 +1,14 @@
 """One table for several tests: the same texts drive counting, streaming and the controller."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from stepgrpo_core import DEFAULT_MARKERS, LEXICONS, ExitReason, ExitSettings, Matcher
+from stepgrpo_core import DEFAULT_MARKERS, LEXICONS, ExitReason, ExitSettings
 from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
 
 CHINESE = LEXICONS["chinese"]
 REFLECTIVE = LEXICONS["reflective"]
+DONE = r"^Done\.$"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ class ExitCase:
     answers: Sequence[Answer | None] = ()
     """Of the probes, by number; the last goes on."""
     max_tokens: int = 400
-    matcher: Matcher = field(default_factory=lambda: re.compile(r"^Done\.$"))
 
 
 def _settings(policy: str, **fields: object) -> ExitSettings:
@@ -124,10 +123,13 @@ EXIT_CASES = {
     ),
     "budget, below the limit": ExitCase(_settings("budget"), ["x"] * 9, None, ExitReason.NATURAL),
     "pattern": ExitCase(
-        _settings("pattern"), ["Not", " Done.", "\n", "Done", ".", " x"], 5, ExitReason.PATTERN
+        _settings("pattern", pattern=DONE),
+        ["Not", " Done.", "\n", "Done", ".", " x"],
+        5,
+        ExitReason.PATTERN,
     ),
     "pattern, after min_tokens": ExitCase(
-        _settings("pattern", min_tokens=7),
+        _settings("pattern", pattern=DONE, min_tokens=7),
         ["Done.", "\n", "a", "b", "c", "d", "e", "f", "\n", "g"],
         9,
         ExitReason.PATTERN,

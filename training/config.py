@@ -31,6 +31,7 @@ from training.configs.layers import (
 )
 from training.configs.typed import at_least, build, check_leaf, refused
 from training.data import DataConfig
+from training.patterns import matcher_of
 
 __all__ = [
     "GradingConfig",
@@ -101,7 +102,7 @@ class RolloutConfig:
     """When a truncated rollout ends the thinking, and the markers that every kind counts."""
 
     def __post_init__(self) -> None:
-        build_policy(self.exit)
+        build_policy(self.exit, matcher_of(self.exit))
         if not 0 < self.truncated_share <= 1:
             raise InvalidSetting(
                 "truncated_share", self.truncated_share, "use a number above 0, at most 1"

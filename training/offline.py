@@ -16,7 +16,6 @@ from stepgrpo_core import (
     ExitController,
     ExitSettings,
     Finished,
-    Matcher,
     Outcome,
     ProbeAnswered,
     StartProbe,
@@ -25,6 +24,7 @@ from stepgrpo_core import (
 from stepgrpo_core.events import Command
 from stepgrpo_core.policies import Induce, Trial
 from training.engines import format_of
+from training.patterns import matcher_of
 
 __all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
 
@@ -109,13 +109,12 @@ class Engine:
         generations: Sequence[Generation],
         settings: ExitSettings,
         params: SamplingParams,
-        matcher: Matcher | None = None,
     ) -> list[Exited]:
         """What `settings` make of each generation; `params` samples the answers.
 
         Questions other than trial answers count as failed probes.
         """
-        pending = [self._start(each, settings, params, matcher) for each in generations]
+        pending = [self._start(each, settings, params) for each in generations]
         self._probe([each for each in pending if each.commands])
         self._answer([each for each in pending if each.close], params)
         return [each.result() for each in pending]
@@ -162,10 +161,12 @@ class Engine:
         generation: Generation,
         settings: ExitSettings,
         params: SamplingParams,
-        matcher: Matcher | None,
     ) -> "_Run":
         controller = ExitController(
-            settings, self.thinking, max_tokens=params.max_tokens, matcher=matcher
+            settings,
+            self.thinking,
+            max_tokens=params.max_tokens,
+            matcher=matcher_of(settings),
         )
         texts = self.form.texts_after(generation.prompt_ids)(generation.ids)
         run = _Run(generation, controller)

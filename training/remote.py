@@ -17,7 +17,7 @@ from training.rollout import Job, Rollout
 
 __all__ = ["RemoteFailure", "RemoteRollouts"]
 
-SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval")
+SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval", "pattern")
 ATTEMPTS = 4  # connecting, and on 429 and 503
 BY_MODEL = {ExitReason.NATURAL, ExitReason.LENGTH, ExitReason.NONE}
 
@@ -101,15 +101,14 @@ class RemoteRollouts:
             for name, value in dataclasses.asdict(job.sampling).items()
             if value is not None and name != "stop_token_ids"
         }
-        exits = {f"exit_{name}": getattr(self._settings, name) for name in SENT}
-        if not job.truncated:
-            exits["exit_policy"] = "none"
+        settings = self._settings if job.truncated else _untruncated(self._settings)
+        exits = {f"exit_{name}": getattr(settings, name) for name in SENT}
         return {
             "model": self._model,
             "prompt": list(job.prompt_ids),
             "logprobs": 0,
             "return_token_ids": True,
-            "vllm_xargs": exits,
+            "vllm_xargs": {name: value for name, value in exits.items() if value is not None},
             **sampling,
         }
 
@@ -158,6 +157,10 @@ def _outcome(block: Mapping[str, Any]) -> Outcome:
         confidences=() if confidence is None else (confidence,),
         shadow_reason=None,
     )
+
+
+def _untruncated(settings: ExitSettings) -> ExitSettings:
+    return dataclasses.replace(settings, policy="none", pattern=None)
 
 
 def _check_carried(settings: ExitSettings) -> None:

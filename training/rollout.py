@@ -36,6 +36,7 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.events import Command, Event
 from stepgrpo_core.policies import Question
+from training.patterns import matcher_of
 from training.probes import answer_of, probe_request
 from training.requests import Delta, Format, Request, RolloutEngine, Sampling
 
@@ -96,14 +97,14 @@ def run_rollouts(
     *,
     probing: Probing = "parallel",
     finished: Callable[[Rollout], None] | None = None,
-    matcher: Matcher | None = None,
 ) -> list[Rollout]:
     """Complete every job under the exit policy of `settings`, or under none if it is not to be
     truncated; results in the order of `jobs`.
 
-    `matcher` is what the policy ``pattern`` looks for. `finished` is called for each rollout as it
-    ends. An engine that fails raises through, and whatever still ran is aborted.
+    `finished` is called for each rollout as it ends. An engine that fails raises through, and
+    whatever still ran is aborted.
     """
+    matcher = matcher_of(settings)
     sequences = [
         _Sequence(
             index,

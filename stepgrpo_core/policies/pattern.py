@@ -6,8 +6,7 @@ its newline, and of a longer line the last 1 024 characters, in which ``^`` may 
 the line. So each character is searched at most 1 024 times, and a match over a line's end is not
 found. There is no default.
 
-The core takes a compiled `Matcher`: a driver that accepts expressions from users passes one of a
-linear-time engine (RE2), never Python's `re`, which can take exponential time.
+The core takes a compiled `Matcher`; drivers make it with `stepgrpo_core.patterns`.
 """
 
 from stepgrpo_core.errors import InvalidSetting
@@ -25,8 +24,8 @@ class PatternPolicy:
 
     def __init__(self, settings: ExitSettings, matcher: Matcher | None = None) -> None:
         if matcher is None:
-            remedy = "it needs a compiled expression (matcher), and none was passed"
-            raise InvalidSetting("policy", settings.policy, remedy)
+            remedy = r"policy pattern needs a regular expression of RE2, such as 'Done\.'"
+            raise InvalidSetting("pattern", settings.pattern, remedy)
         self._settings = settings
         self._matcher = matcher
         self._line = ""

@@ -105,6 +105,8 @@ class ExitSettings:
     """[budget] Steps after which the thinking is closed; None: no such limit."""
     budget_leaves_answer: bool = True
     """[budget] Close in time to leave `answer_reserve` of the limit, whatever the budget."""
+    pattern: str | None = None
+    """[pattern] Regular expression of RE2, at most 512 characters."""
     repetition_chunks: int = 3
     """[repetition] Identical chunks in a row that make a loop (DEER: 3)."""
 

@@ -22,6 +22,7 @@ EVERY_POLICY = (
     ExitSettings(policy="consistency"),
     ExitSettings(policy="entropy", max_probes=40, min_interval=0),
     ExitSettings(policy="margin"),
+    ExitSettings(policy="pattern", pattern=r"^Wait|=\d+$"),
     ExitSettings(policy="repetition"),
     ExitSettings(policy="sufficiency"),
     ExitSettings(policy="verifier"),

@@ -67,6 +67,8 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
             [str(MODEL), "--exit-policy", "nonne"],
             "policy='nonne' cannot be honoured: did you mean 'none'",
         ),
+        ([str(MODEL), "--exit-policy", "pattern"], "pattern=None"),
+        ([str(MODEL), "--exit-pattern", "(?<!a)b"], "pattern='(?<!a)b' cannot be honoured"),
         ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
     ],
 )

@@ -75,7 +75,7 @@ def test_every_policy_decides_alike_in_a_rollout_and_on_the_server(
     colocated: Rows, server: Server, place: int
 ) -> None:
     settings, rows = EVERY_POLICY[place], colocated["policies"][place]
-    names = ("policy", "max_probes", "min_interval", "budget_tokens", "max_steps")
+    names = ("policy", "max_probes", "min_interval", "budget_tokens", "max_steps", "pattern")
     asked = {f"exit_{name}": getattr(settings, name) for name in names}
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     for row, job in zip(rows, jobs(tokenizer, len(rows), 1.0), strict=True):
@@ -88,8 +88,8 @@ def test_every_policy_decides_alike_in_a_rollout_and_on_the_server(
         assert block["probes"] == row["outcome"]["probes"]
         assert row["outcome"]["failed_probes"] == 0
     reasons = {row["outcome"]["reason"] for row in rows}
-    if settings.policy == "budget":
-        assert ExitReason.BUDGET in reasons
+    if settings.policy in ("budget", "pattern"):
+        assert settings.policy in reasons
     if settings.policy in ("consistency", "entropy", "margin", "sufficiency", "verifier"):
         assert sum(row["outcome"]["probes"] for row in rows) > 0
 

@@ -317,6 +317,16 @@ def test_text_of_the_user_is_no_evidence(client: openai.OpenAI, text: str) -> No
         ({"vllm_xargs": {"exit_threshold": 1.5}}, "vllm_xargs.exit_threshold", "0 to 1"),
         ({"vllm_xargs": {"exit_max_probes": -1}}, "vllm_xargs.exit_max_probes", "0 or more"),
         ({"vllm_xargs": {"exit_treshold": 0.9}}, "vllm_xargs.exit_treshold", "exit_threshold"),
+        (
+            {"vllm_xargs": {"exit_policy": "pattern"}},
+            "vllm_xargs.exit_pattern",
+            "regular expression",
+        ),
+        (
+            {"vllm_xargs": {"exit_policy": "pattern", "exit_pattern": "(?=a)"}},
+            "vllm_xargs.exit_pattern",
+            "lookaround",
+        ),
         ({"exit_policy": "none"}, "exit_policy", "vllm_xargs"),
         ({"thinking_token_budget": -5}, "thinking_token_budget", "non-negative"),
     ],

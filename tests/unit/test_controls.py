@@ -20,7 +20,7 @@ def test_nothing_asked_nothing_changed() -> None:
 
 def test_each_parameter_sets_its_field() -> None:
     asked = {
-        "exit_policy": "confidence+budget",
+        "exit_policy": "confidence+budget+pattern",
         "exit_threshold": 1,
         "exit_max_probes": 3,
         "exit_min_tokens": 5,
@@ -28,6 +28,7 @@ def test_each_parameter_sets_its_field() -> None:
         "exit_shadow": True,
         "exit_budget_tokens": 100,
         "exit_max_steps": 4,
+        "exit_pattern": r"Done\.",
     }
     assert set(asked) == set(PARAMETERS)
     settings = effective_settings(asked, DEFAULTS)
@@ -41,7 +42,13 @@ def test_each_parameter_sets_its_field() -> None:
         ({"exit_policy": "nonne"}, r"vllm_xargs.exit_policy='nonne'.*did you mean 'none'"),
         ({"exit_policy": None}, "exit_policy=None"),
         ({"exit_policy": "budget+budgt"}, "exit_policy='budget.budgt'.*did you mean 'budget'"),
-        ({"exit_policy": "pattern"}, "exit_policy='pattern'.*none was passed"),
+        ({"exit_policy": "pattern"}, "exit_pattern=None.*needs a regular expression"),
+        (
+            {"exit_policy": "pattern", "exit_pattern": r"(a)\1"},
+            r"exit_pattern='\(a.*backreferences",
+        ),
+        ({"exit_policy": "pattern", "exit_pattern": 5}, "exit_pattern=5.*use a text"),
+        ({"exit_pattern": "x"}, r"exit_pattern='x'.*exit_policy='confidence\+pattern'"),
         ({"exit_policy": "entropy"}, "exit_max_probes=10.*20 checks"),
         ({"exit_policy": ["none"]}, "exit_policy"),
         ({"exit_threshold": 1.5}, "exit_threshold=1.5.*0 to 1"),

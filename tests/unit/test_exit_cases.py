@@ -6,6 +6,7 @@ from stepgrpo_core import StartProbe, ThinkingFormat
 from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
 from tests.cases import EXIT_CASES, ExitCase
 from tests.scripted import END, EOS, FIXED, START, THINKING, Played, Script, play
+from training.patterns import matcher_of
 from training.requests import Format, Request, Sampling
 from training.rollout import Job, Probing, Rollout, run_rollouts
 from training.scripted import ScriptedEngine, Stream
@@ -25,7 +26,8 @@ def script_of(case: ExitCase) -> Script:
 
 
 def played(case: ExitCase) -> Played:
-    return play(script_of(case), case.settings, max_tokens=case.max_tokens, matcher=case.matcher)
+    settings = case.settings
+    return play(script_of(case), settings, max_tokens=case.max_tokens, matcher=matcher_of(settings))
 
 
 def rolled_out(case: ExitCase, probing: Probing) -> tuple[Rollout, ScriptedEngine]:
@@ -58,9 +60,7 @@ def rolled_out(case: ExitCase, probing: Probing) -> tuple[Rollout, ScriptedEngin
 
     engine = ScriptedEngine(streams)
     job = Job(PROMPT, Sampling(max_tokens=case.max_tokens, seed=1))
-    (rollout,) = run_rollouts(
-        engine, [job], case.settings, form, probing=probing, matcher=case.matcher
-    )
+    (rollout,) = run_rollouts(engine, [job], case.settings, form, probing=probing)
     return rollout, engine
 
 

@@ -67,7 +67,7 @@ def test_policies_joined_by_plus_are_built_in_their_order() -> None:
         ("confidence,budget", "did you mean"),
         ("budget+margin+budget", "name 'budget' once"),
         ("none+budget", "'none' stands alone"),
-        ("pattern", "needs a compiled expression"),
+        ("pattern", "pattern=None.*needs a regular expression"),
         ("entropy", "max_probes=10.*after 20 checks"),
     ],
 )
