@@ -1,5 +1,6 @@
 """Training rollouts on real vLLM: token for token what the server delivers."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -102,6 +103,19 @@ def test_server_mode_makes_the_rollouts_of_colocated_mode(
             assert there[name] == here[name]
         assert there["logprobs"] == pytest.approx(here["logprobs"], abs=1e-3)
         assert there["outcome"]["reason"] == here["outcome"]["reason"]
+
+
+def test_server_mode_carries_a_pattern(colocated: Rows, server: Server) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
+    place = next(i for i, each in enumerate(EVERY_POLICY) if each.policy == "pattern")
+    rows = colocated["policies"][place]
+    asked = jobs(tokenizer, len(rows), 1.0)
+    asked[0] = dataclasses.replace(asked[0], truncated=False)  # beside the others
+    rollouts = RemoteRollouts(server.url, "demo-base", EVERY_POLICY[place], thinking)
+    first, *others = rollouts.run(asked)
+    assert first.outcome.reason is ExitReason.NATURAL
+    assert [list(each.ids) for each in others] == [row["ids"] for row in rows[1:]]
 
 
 def test_parallel_and_sequential_probing_agree_on_real_vllm(colocated: Rows) -> None:
