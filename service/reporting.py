@@ -1,14 +1,17 @@
 """ASGI middleware that puts the ``stepgrpo`` block and true reasoning tokens into responses.
 
 vLLM's chat layer builds the responses; it has no place for either. The middleware opens a
-ledger for each request, and amends the JSON of the response or the last chunk of its stream.
-Everything else passes through byte for byte and without delay.
+ledger for each request, and amends the JSON of the response or the last event of its stream;
+chat messages get their reasoning under its second name, too. Everything else passes through byte
+for byte and without delay.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from service.apis import Api, api_of
 from service.controls import misplaced_parameter
 from service.ledger import RequestLedger, current_ledger
 
@@ -21,9 +24,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _DATA, _END = b"data: ", b"\n\n"
-# Only a chunk that holds one of these can be a stream's last; inside a JSON string the quotes
-# would be escaped. Such a chunk waits for its successor, all others pass at once.
-_MAY_BE_LAST = (b'"finish_reason":"', b'"choices":[]')
+_DONE = _DATA + b"[DONE]"
+# As a key: inside a JSON string its quotes would be escaped.
+_REASONING = re.compile(rb'"reasoning":("(?:[^"\\]|\\.)*"|null)')
 
 
 class Reporting:
@@ -42,7 +45,8 @@ class Reporting:
         token = current_ledger.set(ledger)
         try:
             reader = _Reader(receive, ledger)
-            await self._app(scope, reader.receive, _Amender(send, ledger).send)
+            amender = _Amender(send, ledger, api_of(scope["path"]))
+            await self._app(scope, reader.receive, amender.send)
         finally:
             current_ledger.reset(token)
 
@@ -78,9 +82,10 @@ class _Reader:
 class _Amender:
     """Amends a JSON body or the last event of an event stream on its way out."""
 
-    def __init__(self, send: Send, ledger: RequestLedger) -> None:
+    def __init__(self, send: Send, ledger: RequestLedger, api: Api) -> None:
         self._send = send
         self._ledger = ledger
+        self._api = api
         self._kind = b""
         self._start: Message | None = None
         self._body: list[bytes] = []
@@ -108,7 +113,7 @@ class _Amender:
         if message.get("more_body", False):
             return
         assert self._start is not None
-        body = _amended(b"".join(self._body), self._ledger)
+        body = self._both_names(_amended(b"".join(self._body), self._ledger, self._api))
         headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
         await self._send({**self._start, "headers": headers})
@@ -117,7 +122,7 @@ class _Amender:
     async def _take_events(self, message: Message) -> None:
         body = message.get("body", b"")
         if body:
-            body = self._pass_events(body)
+            body = self._pass_events(self._both_names(body))
         elif not message.get("more_body", False):
             body, self._held = self._held, b""
         await self._send({**message, "body": body})
@@ -127,39 +132,48 @@ class _Amender:
         out = b""
         for event in body.split(_END)[:-1] if body.endswith(_END) else [body]:
             whole = event + _END if body.endswith(_END) else event
-            if event == _DATA + b"[DONE]":
-                self._held = _amended_event(self._held, self._ledger)
+            if event == _DONE:
+                self._held = self._amended_event(self._held)
             out, self._held = out + self._held, b""
-            if any(sign in event for sign in _MAY_BE_LAST):
+            if not any(sign in event for sign in self._api.last):
+                out += whole
+            elif self._api.waits:
                 self._held = whole
             else:
-                out += whole
+                out += self._amended_event(whole)
         return out
 
+    def _amended_event(self, event: bytes) -> bytes:
+        head, data, body = event.partition(_DATA)
+        if not data or not body.endswith(_END):
+            return event
+        holder = self._api.holder
+        return head + data + _amended(body[: -len(_END)], self._ledger, self._api, holder) + _END
 
-def _amended_event(event: bytes, ledger: RequestLedger) -> bytes:
-    if not event.startswith(_DATA) or not event.endswith(_END):
-        return event
-    return _DATA + _amended(event[len(_DATA) : -len(_END)], ledger) + _END
+    def _both_names(self, body: bytes) -> bytes:
+        if not self._api.both_names:
+            return body
+        return _REASONING.sub(rb'\g<0>,"reasoning_content":\1', body)
 
 
-def _amended(body: bytes, ledger: RequestLedger) -> bytes:
+def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = None) -> bytes:
     """The response with the block in it; the very same bytes when there is nothing to say."""
     block = ledger.as_block()
     if block is None:
         return body
     try:
-        response = json.loads(body)
+        whole = json.loads(body)
     except ValueError:
         return body
-    if not isinstance(response, dict) or "error" in response:
+    response = whole.get(holder) if holder else whole
+    if not isinstance(response, dict) or "error" in whole:
         return body
     usage = response.get("usage")
-    if isinstance(usage, dict) and "completion_tokens" in usage and ledger.reasoning_tokens:
-        details = usage.get("completion_tokens_details") or {}
+    if isinstance(usage, dict) and api.tokens in usage and ledger.reasoning_tokens:
+        details = usage.get(api.details) or {}
         # vLLM's count stands where it has one: some of its parsers count 0 when the prompt
         # opened the thinking, and without a parser there is none.
         counted = details.get("reasoning_tokens") or ledger.reasoning_tokens
-        usage["completion_tokens_details"] = details | {"reasoning_tokens": counted}
+        usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
-    return json.dumps(response, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()

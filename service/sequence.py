@@ -117,6 +117,7 @@ class ControlledSequence:
         assert served.writing is not None
         self._served = served
         self._writing = served.writing
+        self._end_id = served.writing.thinking.end_id
         self._job = job
         self._controller = controller
         self._record = record
@@ -204,12 +205,23 @@ class ControlledSequence:
         texts = self._texts.texts(ids)
         if len(self._streams) == 1:
             self._ids += ids
-        self._held.append((output, texts))
+        self._hold(output, texts)
         ready = self._closing_with_logprobs(output)
         events: list[Event] = [Tokens(ids, texts)]
         if cause := cause_of(output.outputs[0]):
             events.append(Finished(cause))
         return ready + await self._execute(self._controller.receive(*events))
+
+    def _hold(self, output: RequestOutput, texts: list[str]) -> None:
+        """Cut after ``</think>``: where nothing but white space follows in one delta, vLLM 0.31's
+        parsers lose it."""
+        ids = list(output.outputs[0].token_ids)
+        end = ids.index(self._end_id) + 1 if self._end_id in ids else 0
+        if 0 < end < len(ids) and not self._params.stop:  # which would hold text back
+            output, rest = split_output(output, end, len("".join(texts[:end])))
+            self._held.append((output, texts[:end]))
+            output, texts = rest, texts[end:]
+        self._held.append((output, texts))
 
     async def _take_answer(
         self, stream: EngineStream, item: RequestOutput | Exception | None

@@ -120,6 +120,59 @@ def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
     assert b"".join(broken) == end
 
 
+def test_a_response_of_the_responses_api_gets_it_inside_its_last_event() -> None:
+    text = b'event: response.output_text.delta\ndata: {"delta":"event: response.completed\\n"}\n\n'
+    usage = b'"usage":{"output_tokens":40,"output_tokens_details":{"reasoning_tokens":0}}'
+    end = b'event: response.completed\ndata: {"response":{' + usage + b'},"type":"x"}\n\n'
+    out, _, _ = serve([text, end], b"text/event-stream", path="/v1/responses")
+    assert out[0] == text
+    assert out[1].startswith(b"event: response.completed\ndata: ")
+    event = data_of(out[1])
+    assert event["type"] == "x"
+    assert event["response"]["stepgrpo"] == BLOCK
+    assert event["response"]["usage"]["output_tokens_details"] == {"reasoning_tokens": 30}
+
+
+def test_a_stream_of_messages_gets_it_in_its_message_delta() -> None:
+    delta = b'event: message_delta\ndata: {"delta":{},"usage":{"output_tokens":40}}\n\n'
+    stop = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    out, _, _ = serve([delta, stop], b"text/event-stream", path="/root/v1/messages")
+    event = data_of(out[0])
+    assert event["stepgrpo"] == BLOCK
+    assert event["usage"]["output_tokens_details"] == {"reasoning_tokens": 30}
+    assert out[1] == stop
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_whole_responses_of_other_apis_get_the_same(path: str) -> None:
+    out, _, _ = serve([b'{"usage":{"output_tokens":40}}'], b"application/json", path=path)
+    whole = json.loads(b"".join(out))
+    assert whole["stepgrpo"] == BLOCK
+    assert whole["usage"]["output_tokens_details"] == {"reasoning_tokens": 30}
+
+
+def data_of(event: bytes) -> Any:
+    return json.loads(event.partition(b"data: ")[2])
+
+
+@pytest.mark.parametrize("records", [(), (RECORD,)])
+def test_reasoning_has_both_its_names_in_chat(records: tuple[SequenceRecord, ...]) -> None:
+    said = 'a "reasoning":"b" \\ \n é'
+    message = {"reasoning": said, "content": '"reasoning":null'}
+    raw = json.dumps({"choices": [{"message": message}]}, separators=(",", ":")).encode()
+    out, headers, _ = serve([raw], b"application/json", records=records)
+    both = message | {"reasoning_content": said}
+    assert json.loads(b"".join(out))["choices"] == [{"message": both}]
+    assert int(headers[b"content-length"]) == len(b"".join(out))
+    out, _, _ = serve([b"data: " + raw + b"\n\n"], b"text/event-stream", records=records)
+    assert data_of(out[0])["choices"] == [{"message": both}]
+    none = b'{"message":{"reasoning":null}}'
+    out, _, _ = serve([none], b"application/json", records=())
+    assert json.loads(b"".join(out))["message"] == {"reasoning": None, "reasoning_content": None}
+    out, _, _ = serve([none], b"application/json", records=(), path="/v1/completions")
+    assert b"".join(out) == none
+
+
 def test_several_sequences_are_listed() -> None:
     second = SequenceRecord(1, "m", "confidence", 5)
     second.outcome = Outcome(ExitReason.NATURAL, 4, 60, 0, 0, (), ExitReason.CONFIDENT)
