@@ -6,11 +6,12 @@ import dataclasses
 import inspect
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from service.controls import PARAMETERS
+from service.controls import EFFORT, FOREIGN, PARAMETERS
 from stepgrpo_core import POLICIES, REWARDS, ExitSettings
 from stepgrpo_core.states import REASONS, TRANSITIONS, State
 from training.cli import build_parser
@@ -76,11 +77,12 @@ def diagram() -> str:
 
 
 def parameters() -> str:
-    """The request parameters of ours."""
-    rows = [
+    """The request parameters, ours and everybody's, and the efforts."""
+    ours = [
         f"| `{name}` | {field_docs(ExitSettings)[field]} | `{getattr(ExitSettings(), field)}` |"
         for name, (field, _) in PARAMETERS.items()
     ]
+    foreign = [f"| {row.ecosystem} | `{row.path}` | {EFFECTS[row.sets]} |" for row in FOREIGN]
     return "\n".join(
         [
             "## Request parameters",
@@ -92,9 +94,54 @@ def parameters() -> str:
             "",
             "| parameter | meaning | default |",
             "|---|---|---|",
-            *rows,
+            *ours,
+            "",
+            "### Of other ecosystems",
+            "",
+            *wrapped(CONTROLS),
+            "",
+            "| ecosystem | parameter | sets |",
+            "|---|---|---|",
+            *foreign,
+            "",
+            "| effort | thinking may take |",
+            "|---|---|",
+            *(f"| `{name}` | {worth_of(worth)} |" for name, worth in EFFORT.items()),
         ]
     )
+
+
+EFFECTS = {
+    "switch": "thinking on or off",
+    "effort": "an effort, see below",
+    "budget": "reasoning tokens; 0: none, -1: no limit",
+}
+CONTROLS = (
+    "All endpoints that generate read all of these; a key with a dot is one inside an object. "
+    "`vllm_xargs` goes before an explicit budget, that before an effort, that before the server's "
+    "defaults. Two that contradict each other, a key that is misspelt or in a wrong place, and a "
+    "value that cannot be honoured are refused with 400, which names them. A budget adds `budget` "
+    "to the policy (or is the policy, where that was `none` or the server only watches) and is "
+    "lowered as far as it takes to leave room for an answer under the token limit. Off, effort "
+    "`none` and a budget of 0 reach the chat template by its own switch, and thinking that begins "
+    "all the same is closed after its first token. Where the template has no switch a budget of 0 "
+    "does that alone, and off is refused. The block `stepgrpo` of the response shows under "
+    "`settings` what came of it, and `from` which parameter."
+)
+
+
+def worth_of(worth: float | None) -> str:
+    """An entry of the table of efforts in words."""
+    if worth is None:
+        return "what leaves room for an answer"
+    if worth == 0:
+        return "nothing: off"
+    return f"{worth:g} of the token limit" if isinstance(worth, float) else f"{worth} tokens"
+
+
+def wrapped(text: str) -> list[str]:
+    """A paragraph in lines of 100 characters."""
+    return textwrap.wrap(text, 100)
 
 
 def settings() -> str:

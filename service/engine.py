@@ -21,14 +21,22 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.controlled import Controlled
-from service.controls import BadParameter, effective_settings
+from service.controls import (
+    EFFORT,
+    Asked,
+    BadParameter,
+    Effective,
+    Template,
+    Wish,
+    effective_settings,
+)
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.metrics import Metrics
 from service.patterns import matcher_of
 from service.sequence import Job, Served
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings
-from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, writing_of
+from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, switches_of, writing_of
 
 __all__ = ["EarlyExitEngine"]
 
@@ -43,17 +51,21 @@ class EarlyExitEngine:
         inner: EngineClient,
         defaults: ExitSettings,
         *,
+        effort: Mapping[str, int | float | None] = EFFORT,
+        chat_template: str | None = None,
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self._inner = inner
         self._defaults = defaults
+        self._effort = effort
         self._calibrations = calibrations or {}  # by adapter; None is the model itself
         self._metrics = metrics or Metrics()
         tokenizer = inner.renderer.tokenizer
         thinking = detect_thinking(tokenizer, defaults.closing_text)
         writing = None if thinking is None else writing_of(tokenizer, thinking)
         self._served = Served(inner, tokenizer, writing)
+        self.template = Template(_switches(tokenizer, chat_template), thinking is not None)
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
         self._limit = _take_admission_limit(inner)
         if thinking is None:
@@ -94,32 +106,53 @@ class EarlyExitEngine:
         try:
             if ledger.refusal:
                 raise ledger.refusal
-            settings = effective_settings(sampling_params.extra_args, self._defaults)
+            job, asked = _own_budget(
+                Job(request_id, prompt, sampling_params, options), ledger.asked
+            )
+            effective = self._effective(job, asked)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
-        job = Job(request_id, prompt, sampling_params, options)
-        settings = self._eligible(job, settings)
-        return self._generate(job, settings, ledger)
+        return self._generate(job, effective, ledger)
 
-    def _eligible(self, job: Job, settings: ExitSettings) -> ExitSettings:
-        """The settings, with policy `none` where an exit could not work or would mean nothing."""
-        params = job.params
-        works = (
-            self._served.thinking is not None
-            and self._prefix_caching  # without it every probe costs the whole prefix again
-            and _has_ids(job.prompt)
-            and params.output_kind is not RequestOutputKind.CUMULATIVE
-            and not params.ignore_eos
-            and params.structured_outputs is None
+    def _effective(self, job: Job, asked: Asked) -> Effective:
+        """What is asked over the defaults; policy `none` where an exit could not work or would
+        mean nothing. Raises BadParameter, also for a bound that then nothing would hold."""
+        thinking = self._served.thinking
+        effective = effective_settings(
+            job.params.extra_args,
+            self._defaults,
+            asked,
+            limit=job.params.max_tokens or self._inner.model_config.max_model_len,
+            closing=len(thinking.closing_ids) if thinking else 0,
+            effort=self._effort,
         )
-        return settings if works else dataclasses.replace(settings, policy="none")
+        obstacle = self._obstacle(job)
+        if obstacle is None:
+            return effective
+        if demand := effective.demand:
+            raise BadParameter(demand.parameter, demand.value, f"nothing can hold it: {obstacle}")
+        return effective.without_exits()
+
+    def _obstacle(self, job: Job) -> str | None:
+        """Why no exit is possible; None where one is."""
+        params = job.params
+        obstacles = {
+            "the model has no known thinking tokens": self._served.thinking is None,
+            # Without it every probe costs the whole prefix again.
+            "the server runs without prefix caching": not self._prefix_caching,
+            "the prompt is not made of tokens": not _has_ids(job.prompt),
+            "outputs are cumulative": params.output_kind is RequestOutputKind.CUMULATIVE,
+            "ignore_eos is set; leave it out": params.ignore_eos,
+            "a grammar forms the output": params.structured_outputs is not None,
+        }
+        return next((reason for reason, there in obstacles.items() if there), None)
 
     async def _generate(
-        self, job: Job, settings: ExitSettings, ledger: RequestLedger
+        self, job: Job, effective: Effective, ledger: RequestLedger
     ) -> AsyncGenerator[RequestOutput, None]:
         self.check_admission(job.params.n)
-        records = self._records(job, settings)
-        run = self._run(job, settings, records)
+        records = self._records(job, effective)
+        run = self._run(job, effective.settings, records)
         ledger.sequences += records
         self._count_in(records)
         try:
@@ -177,13 +210,20 @@ class EarlyExitEngine:
 
     # Records.
 
-    def _records(self, job: Job, settings: ExitSettings) -> list[SequenceRecord]:
+    def _records(self, job: Job, effective: Effective) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if _has_ids(job.prompt) else 0
         lora = job.options.get("lora_request")
         adapter = lora.lora_name if lora else None
         name = adapter or self._model_name()
         return [
-            SequenceRecord(index, name, settings.policy, prompt_tokens, adapter=adapter)
+            SequenceRecord(
+                index,
+                name,
+                effective.settings.policy,
+                prompt_tokens,
+                settings=effective.as_block(),
+                adapter=adapter,
+            )
             for index in range(job.params.n)
         ]
 
@@ -216,6 +256,25 @@ class EarlyExitEngine:
     def _model_name(self) -> str:
         name = self._inner.model_config.served_model_name
         return str(name if isinstance(name, str) else name[0])
+
+
+def _switches(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:
+    try:
+        return switches_of(tokenizer, chat_template)
+    except Exception as error:  # noqa: BLE001 - a template is a program of its own
+        _log.warning("The chat template failed (%s): it is taken to have no switch.", error)
+        return ()
+
+
+def _own_budget(job: Job, asked: Asked) -> tuple[Job, Asked]:
+    """vLLM's own budget as one of ours: two hands that close would close twice."""
+    tokens = job.params.thinking_token_budget
+    if tokens is None:
+        return job, asked
+    params = job.params.clone()
+    params.thinking_token_budget = None
+    budget = asked.budget or Wish(tokens, "thinking_token_budget")
+    return dataclasses.replace(job, params=params), dataclasses.replace(asked, budget=budget)
 
 
 _STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}

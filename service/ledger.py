@@ -8,9 +8,11 @@ and exists only for sequences that completed.
 """
 
 import contextvars
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.controls import Asked, BadParameter
 from stepgrpo_core import Baseline, ExitReason, Outcome
 
 __all__ = ["RequestLedger", "Saved", "SequenceRecord", "Status", "current_ledger"]
@@ -38,6 +40,8 @@ class SequenceRecord:
     model_name: str
     policy: str
     prompt_tokens: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the policy, as the response echoes them."""
     adapter: str | None = None
     """Name of the LoRA adapter that served it; None for the model itself."""
     outcome: Outcome | None = None
@@ -93,6 +97,7 @@ class SequenceRecord:
         assert outcome is not None
         block: dict[str, Any] = {
             "policy": self.policy,
+            "settings": dict(self.settings),
             "exit_reason": str(outcome.reason),
             "steps": outcome.steps,
             "reasoning_tokens": outcome.reasoning_tokens,
@@ -113,8 +118,10 @@ class RequestLedger:
     """The sequences of one HTTP request, and what its body said outside vLLM's schema."""
 
     sequences: list[SequenceRecord] = field(default_factory=list)
-    refusal: ValueError | None = None
-    """A misplaced parameter: the engine refuses the request, after authentication."""
+    asked: Asked = field(default_factory=Asked)
+    """What the body asks of the thinking outside ``vllm_xargs``."""
+    refusal: BadParameter | None = None
+    """A body that cannot be honoured: the engine refuses it, after authentication."""
 
     @property
     def reasoning_tokens(self) -> int:

@@ -1,9 +1,9 @@
 """ASGI middleware that puts the ``stepgrpo`` block and true reasoning tokens into responses.
 
 vLLM's chat layer builds the responses; it has no place for either. The middleware opens a
-ledger for each request, and amends the JSON of the response or the last event of its stream;
-chat messages get their reasoning under its second name, too. Everything else passes through byte
-for byte and without delay.
+ledger for each request, has its body read, and amends the JSON of the response or the last event
+of its stream; chat messages get their reasoning under its second name, too. Everything else passes
+through byte for byte and without delay.
 """
 
 import json
@@ -12,14 +12,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.apis import Api, api_of
-from service.controls import misplaced_parameter
 from service.ledger import RequestLedger, current_ledger
+from service.reading import BodyReader, Message, Receive
 
 __all__ = ["Reporting"]
 
-Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -30,7 +28,7 @@ _REASONING = re.compile(rb'"reasoning":("(?:[^"\\]|\\.)*"|null)')
 
 
 class Reporting:
-    """Wraps vLLM's application; acts on POST requests to ``/v1/`` only."""
+    """Wraps vLLM's application; acts on POST requests to ``/v1/`` and ``/invocations`` only."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -38,45 +36,17 @@ class Reporting:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         relevant = scope["type"] == "http" and scope["method"] == "POST"
-        if not relevant or "/v1/" not in scope["path"]:
+        if not relevant or not ("/v1/" in scope["path"] or scope["path"].endswith("/invocations")):
             await self._app(scope, receive, send)
             return
         ledger = RequestLedger()
         token = current_ledger.set(ledger)
         try:
-            reader = _Reader(receive, ledger)
+            reader = BodyReader(receive, ledger, scope)
             amender = _Amender(send, ledger, api_of(scope["path"]))
             await self._app(scope, reader.receive, amender.send)
         finally:
             current_ledger.reset(token)
-
-
-class _Reader:
-    """Passes the request body on, and notes a parameter of ours that stands in a wrong place."""
-
-    def __init__(self, receive: Receive, ledger: RequestLedger) -> None:
-        self._receive = receive
-        self._ledger = ledger
-        self._parts: list[bytes] = []
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._parts.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                self._inspect(b"".join(self._parts))
-                self._parts.clear()
-        return message
-
-    def _inspect(self, body: bytes) -> None:
-        if b"exit" not in body and b"xarg" not in body:
-            return
-        try:
-            parsed = json.loads(body)
-        except (ValueError, RecursionError):
-            return  # vLLM answers malformed bodies itself
-        if isinstance(parsed, dict):
-            self._ledger.refusal = misplaced_parameter(parsed)
 
 
 class _Amender:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from vllm.entrypoints.chat_utils import load_chat_template
 from vllm.entrypoints.launchers.api_server.entry import (
     build_and_serve,
     build_async_engine_client,
@@ -33,6 +34,7 @@ _OUTPUTS = "vllm.outputs"
 UPSTREAM: dict[str, str] = {
     f"{_ENTRY}.build_async_engine_client": "starts the engine; we wrap what it yields",
     f"{_ENTRY}.build_and_serve": "builds the application around an engine client",
+    "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template can switch thinking",
     "vllm.entrypoints.launchers.launcher.setup_server": "binds the port before the model loads",
     "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
     "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
@@ -101,7 +103,12 @@ async def serve(
 ) -> None:
     """Load the model and serve until a signal ends it."""
     async with build_async_engine_client(args) as inner:
-        engine = EarlyExitEngine(inner, defaults, calibrations=calibrations)
+        engine = EarlyExitEngine(
+            inner,
+            defaults,
+            chat_template=load_chat_template(args.chat_template),
+            calibrations=calibrations,
+        )
         shutdown_task = await build_and_serve(engine, address, bound, args)
     try:
         await shutdown_task

@@ -13,7 +13,7 @@ from stepgrpo_core.answers import THINK_END, THINK_START
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import ThinkingFormat
 
-__all__ = ["Writing", "detect_thinking", "opens_in_thinking", "writing_of"]
+__all__ = ["Writing", "detect_thinking", "opens_in_thinking", "switches_of", "writing_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +85,26 @@ def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequ
             return not tokenizer.decode(tail[::-1]).strip()
         tail.append(token)
     return False
+
+
+SWITCHES = ("enable_thinking", "thinking")
+"""Variables with which chat templates switch thinking: Qwen3 and GLM, DeepSeek V3.1 and Kimi."""
+
+
+def switches_of(tokenizer: Any, chat_template: str | None = None) -> tuple[str, ...]:
+    """Those of `SWITCHES` that make a difference to the tokenizer's chat template, or to
+    `chat_template` in its place; none without a template."""
+
+    def written(**variables: bool) -> str:
+        text: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hello"}],
+            chat_template=chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+            **variables,
+        )
+        return text
+
+    if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
+        return ()
+    return tuple(name for name in SWITCHES if written(**{name: False}) != written(**{name: True}))

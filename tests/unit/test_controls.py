@@ -1,21 +1,84 @@
-"""Request parameters: what is honoured, and what each refusal names."""
+"""Request parameters: what each one sets, which goes first, and what each refusal names."""
+
+import dataclasses
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.controls import PARAMETERS, BadParameter, effective_settings, misplaced_parameter
-from stepgrpo_core import ExitSettings
+from service.controls import (
+    EFFORT,
+    FOREIGN,
+    PARAMETERS,
+    Asked,
+    BadParameter,
+    Effective,
+    Parameter,
+    Template,
+    carry,
+    effective_settings,
+    read_body,
+)
+from stepgrpo_core import ExitReason, ExitSettings
+from tests.scripted import THINKING, Script, play
 
 DEFAULTS = ExitSettings(policy="confidence", threshold=0.8)
+CHAT = "/v1/chat/completions"
+QWEN = Template(("enable_thinking",))
+EXAMPLES: dict[str, Any] = {"switch": False, "effort": "low", "budget": 40}
+
+
+def body_of(path: str, value: Any) -> dict[str, Any]:
+    place, _, leaf = path.rpartition(".")
+    return {place: {leaf: value}} if place else {leaf: value}
+
+
+def merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Bodies in one; what stands in the same object joins there."""
+    body: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            both = isinstance(value, dict) and name in body
+            body[name] = body[name] | value if both else value
+    return body
+
+
+def settled(
+    body: dict[str, Any],
+    defaults: ExitSettings = DEFAULTS,
+    *,
+    endpoint: str = CHAT,
+    template: Template = QWEN,
+    limit: int = 1000,
+) -> Effective:
+    """What a whole request comes to."""
+    _, asked = carry(body, read_body(body), endpoint, template)
+    return effective_settings(
+        body.get("vllm_xargs"), defaults, asked, limit=limit, closing=len(THINKING.closing_ids)
+    )
+
+
+def refused(body: dict[str, Any], **options: Any) -> BadParameter:
+    with pytest.raises(BadParameter) as caught:
+        settled(body, **options)
+    return caught.value
+
+
+# Ours.
 
 
 def test_policies_can_be_joined() -> None:
-    settings = effective_settings({"exit_policy": "confidence+budget+repetition"}, DEFAULTS)
+    settings = effective_settings(
+        {"exit_policy": "confidence+budget+repetition"}, DEFAULTS
+    ).settings
     assert settings.policy == "confidence+budget+repetition"
 
 
 def test_nothing_asked_nothing_changed() -> None:
-    assert effective_settings(None, DEFAULTS) == DEFAULTS
-    assert effective_settings({"kv_transfer_params": {}}, DEFAULTS) == DEFAULTS
+    assert effective_settings(None, DEFAULTS) == Effective(DEFAULTS)
+    assert effective_settings({"kv_transfer_params": {}}, DEFAULTS) == Effective(DEFAULTS)
+    assert settled({"model": "m", "n": 1, "messages": [{"role": "user"}]}) == Effective(DEFAULTS)
 
 
 def test_each_parameter_sets_its_field() -> None:
@@ -31,9 +94,10 @@ def test_each_parameter_sets_its_field() -> None:
         "exit_pattern": r"Done\.",
     }
     assert set(asked) == set(PARAMETERS)
-    settings = effective_settings(asked, DEFAULTS)
+    effective = effective_settings(asked, DEFAULTS)
     for name, (field, _) in PARAMETERS.items():
-        assert getattr(settings, field) == asked[name]
+        assert getattr(effective.settings, field) == asked[name]
+        assert effective.sources[field] == f"vllm_xargs.{name}"
 
 
 @pytest.mark.parametrize(
@@ -58,33 +122,337 @@ def test_each_parameter_sets_its_field() -> None:
         ({"exit_max_probes": -1}, "exit_max_probes=-1.*0 or more"),
         ({"exit_min_tokens": 1.5}, "exit_min_tokens=1.5"),
         ({"exit_max_steps": 0, "exit_policy": "budget"}, "exit_max_steps=0.*use 1 or more"),
-        ({"exit_max_steps": 3}, r"exit_max_steps=3.*exit_policy='confidence\+budget'"),
-        ({"exit_budget_tokens": 9, "exit_policy": "none"}, "add exit_policy='budget'"),
+        ({"exit_max_steps": 3, "exit_policy": "none"}, "exit_max_steps=3.*exit_policy='none'"),
+        ({"exit_budget_tokens": 9, "exit_policy": "none"}, "tokens=9.*exit_policy='none'"),
         ({"exit_shadow": "yes"}, "exit_shadow='yes'.*true or false"),
-        ({"exit_polcy": "none"}, "exit_polcy='none'.*did you mean 'exit_policy'"),
-        ({"Exit_Threshold": 0.9}, "did you mean 'exit_threshold'"),
-        ({"exit_whatever": 1}, "did you mean 'exit_"),
+        ({"exit_polcy": "none"}, r"exit_polcy='none'.*did you mean .*'exit_policy'"),
+        ({"Exit_Threshold": 0.9}, "did you mean .*'exit_threshold'"),
+        ({"exit_whatever": 1}, "did you mean .*'exit_"),
+        ({"thinking_budget": 7}, "vllm_xargs.thinking_budget=7.*pass it as .*'thinking_budget'"),
+        ({"exit_policy": "x" * 5000}, r"x\.\.\. cannot"),
     ],
 )
-def test_refusals_name_parameter_value_and_remedy(xargs, message) -> None:
+def test_refusals_name_parameter_value_and_remedy(xargs: Any, message: str) -> None:
     with pytest.raises(BadParameter, match=message):
         effective_settings(xargs, DEFAULTS)
 
 
+# Everybody's: each row, and each value it refuses.
+
+
+@pytest.mark.parametrize("row", FOREIGN, ids=lambda row: row.path)
+def test_every_row_comes_to_a_real_bound(row: Parameter) -> None:
+    value = "disabled" if row.path == "thinking.type" else EXAMPLES[row.sets]
+    effective = settled(body_of(row.path, value))
+    bound = {"switch": 0, "effort": 200, "budget": 40}[row.sets]
+    assert effective.settings.budget_tokens == bound
+    assert effective.settings.policy == ("budget" if bound == 0 else "confidence+budget")
+    assert effective.as_block()["from"] == {"policy": row.path, "budget_tokens": row.path}
+    assert settled(body_of(row.path, None)) == Effective(DEFAULTS)  # null is left out
+
+
+@pytest.mark.parametrize("row", FOREIGN, ids=lambda row: row.path)
+@pytest.mark.parametrize("value", ["much", -2, 1.5, [1], {}])
+def test_every_row_refuses_what_it_cannot_read_by_its_path(row: Parameter, value: Any) -> None:
+    error = refused(body_of(row.path, value))
+    assert (error.parameter, error.value) == (row.path, value)
+    assert "use " in str(error)
+
+
+@pytest.mark.parametrize("row", [r for r in FOREIGN if r.sets == "budget"], ids=lambda r: r.path)
+def test_minus_one_is_no_limit_also_where_the_server_has_one(row: Parameter) -> None:
+    defaults = ExitSettings(policy="budget", budget_tokens=70)
+    effective = settled(body_of(row.path, -1), defaults)
+    assert effective.settings.budget_tokens is None
+    assert effective.sources == {"budget_tokens": row.path}
+
+
+@pytest.mark.parametrize(("effort", "worth"), EFFORT.items())
+def test_every_effort_is_its_share_of_the_limit(effort: str, worth: float | None) -> None:
+    tokens = settled({"reasoning_effort": effort}, limit=10_000).settings.budget_tokens
+    assert tokens == (None if worth is None else min(int(worth * 10_000), 9_029))
+
+
+def test_an_operators_table_may_hold_tokens() -> None:
+    asked = read_body({"reasoning_effort": "low"})
+    table = {**EFFORT, "low": 123}
+    assert effective_settings(None, DEFAULTS, asked, limit=9999, effort=table).settings == (
+        dataclasses.replace(DEFAULTS, policy="confidence+budget", budget_tokens=123)
+    )
+
+
+# Which goes first.
+
+
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "tokens", "source"),
     [
-        ({"exit_policy": "none"}, "exit_policy='none'.*'vllm_xargs': {'exit_policy'"),
-        ({"exit_polcy": "none"}, "'vllm_xargs': {'exit_policy'"),
-        ({"vllm_xarg": {"exit_policy": "none"}}, "did you mean 'vllm_xargs'"),
+        ({"reasoning_effort": "low", "thinking_budget": 40}, 40, "thinking_budget"),
+        (
+            {"thinking_budget": 40, "vllm_xargs": {"exit_budget_tokens": 50}},
+            50,
+            "vllm_xargs.exit_budget_tokens",
+        ),
+        (
+            {"reasoning_effort": "low", "vllm_xargs": {"exit_budget_tokens": 50}},
+            50,
+            "vllm_xargs.exit_budget_tokens",
+        ),
+        ({"reasoning": {"effort": "low", "enabled": True}}, 200, "reasoning.effort"),
+        ({"reasoning_effort": "high", "thinking_budget": -1}, None, "thinking_budget"),
+        ({"thinking_budget": 9, "thinking": {"budget_tokens": 9, "type": "enabled"}}, 9, None),
     ],
 )
-def test_misplaced_parameters_are_told_where_they_belong(body, message) -> None:
-    refusal = misplaced_parameter({"model": "m", "messages": [], **body})
-    assert refusal is not None
-    with pytest.raises(BadParameter, match=message):
-        raise refusal
+def test_explicit_goes_before_implied(body: Any, tokens: int | None, source: str | None) -> None:
+    effective = settled(body, ExitSettings(policy="budget", budget_tokens=30))
+    assert effective.settings.budget_tokens == tokens
+    assert source in (None, effective.sources["budget_tokens"])
 
 
-def test_a_good_body_is_not_refused() -> None:
-    assert misplaced_parameter({"model": "m", "n": 1, "vllm_xargs": {"exit_policy": "x"}}) is None
+def test_a_bound_joins_the_policy_or_becomes_it() -> None:
+    budget = {"thinking_budget": 40}
+    assert settled(budget, ExitSettings()).settings.policy == "budget"
+    assert settled(budget, ExitSettings("confidence+budget")).settings.policy == "confidence+budget"
+    named = settled(budget | {"vllm_xargs": {"exit_policy": "margin"}})
+    assert named.settings.policy == "margin+budget"
+    steps = settled({"vllm_xargs": {"exit_max_steps": 3}})
+    assert (steps.settings.policy, steps.settings.max_steps) == ("confidence+budget", 3)
+
+
+def test_what_a_request_asks_for_is_real_also_on_a_server_that_only_watches() -> None:
+    watching = dataclasses.replace(DEFAULTS, shadow=True)
+    settings = settled({"thinking_budget": 40}, watching).settings
+    assert (settings.policy, settings.shadow) == ("budget", False)
+    assert settled({}, watching).settings == watching
+
+
+def test_an_effort_yields_to_what_is_said_of_the_policy() -> None:
+    for xargs in ({"exit_policy": "none"}, {"exit_shadow": True}):
+        effective = settled({"reasoning_effort": "low", "vllm_xargs": xargs})
+        assert effective.settings.budget_tokens is None
+        assert "budget" not in effective.settings.policy
+
+
+def test_a_budget_of_ours_can_be_watched_in_shadow_mode() -> None:
+    settings = settled({"vllm_xargs": {"exit_shadow": True, "exit_budget_tokens": 40}}).settings
+    assert (settings.policy, settings.budget_tokens, settings.shadow) == (
+        "confidence+budget",
+        40,
+        True,
+    )
+
+
+CONTRADICTIONS = [
+    ({"thinking_budget": 40}, {"thinking_token_budget": 50}),
+    ({"reasoning_effort": "low"}, {"reasoning": {"effort": "high"}}),
+    ({"enable_thinking": True}, {"chat_template_kwargs": {"enable_thinking": False}}),
+    ({"enable_thinking": False}, {"thinking_budget": 40}),
+    ({"enable_thinking": True}, {"thinking_budget": 0}),
+    ({"enable_thinking": True}, {"reasoning_effort": "none"}),
+    ({"enable_thinking": False}, {"reasoning_effort": "low"}),
+    ({"reasoning_effort": "none"}, {"thinking_budget": 40}),
+    ({"reasoning_effort": "none"}, {"thinking_budget": -1}),
+    ({"enable_thinking": False}, {"vllm_xargs": {"exit_budget_tokens": 40}}),
+    ({"thinking_budget": 40}, {"vllm_xargs": {"exit_policy": "none"}}),
+    ({"thinking_budget": 40}, {"vllm_xargs": {"exit_shadow": True}}),
+]
+
+
+def name_of(body: dict[str, Any]) -> str:
+    ((name, value),) = body.items()
+    return f"{name}.{next(iter(value))}" if isinstance(value, dict) else name
+
+
+@pytest.mark.parametrize(("one", "other"), CONTRADICTIONS)
+def test_two_that_contradict_each_other_are_both_named(one: Any, other: Any) -> None:
+    for body in (merged(one, other), merged(other, one)):
+        error = refused(body)
+        assert error.parameter in (name_of(one), name_of(other))
+        assert name_of(one) in str(error)
+        assert name_of(other) in str(error)
+        assert "leave one of them out" in str(error)
+
+
+# Off.
+
+OFF = [
+    {"enable_thinking": False},
+    {"thinking": {"type": "disabled"}},
+    {"reasoning": {"enabled": False}},
+    {"reasoning_effort": "none"},
+    {"reasoning": {"effort": "none"}},
+    {"chat_template_kwargs": {"thinking": False}},
+    {"chat_template_kwargs": {"enable_thinking": False, "thinking": None}},
+    {"thinking_budget": 0},
+    {"vllm_xargs": {"exit_budget_tokens": 0}},
+]
+
+
+@pytest.mark.parametrize("body", OFF)
+@pytest.mark.parametrize("endpoint", [CHAT, "/v1/responses", "/v1/messages", "/invocations"])
+def test_off_reaches_the_template_and_is_enforced(body: Any, endpoint: str) -> None:
+    told, asked = carry(body, read_body(body), endpoint, Template(("enable_thinking", "thinking")))
+    kwargs = (told or body)["chat_template_kwargs"]
+    assert (kwargs["enable_thinking"], kwargs["thinking"]) == (False, False)
+    assert asked.off is not None
+    settings = settled(body, endpoint=endpoint).settings
+    assert (settings.policy, settings.budget_tokens) == ("budget", 0)
+
+
+@pytest.mark.parametrize("body", OFF)
+def test_off_is_refused_or_closed_at_once_where_the_template_has_no_switch(body: Any) -> None:
+    if "thinking_budget" in body or "vllm_xargs" in body:
+        effective = settled(body, template=Template())
+        assert effective.settings.budget_tokens == 0
+        assert effective.demand is not None  # nothing else sees to it
+        return
+    error = refused(body, template=Template())
+    assert "cannot switch thinking off" in str(error)
+    assert "thinking_token_budget=0" in str(error)
+
+
+def test_off_needs_no_template_where_there_is_none_or_nothing_thinks() -> None:
+    body = {"reasoning_effort": "none"}
+    raw = settled(body, endpoint="/v1/completions", template=Template())
+    assert (raw.settings.budget_tokens, raw.demand is None) == (0, False)
+    assert settled(body, template=Template(thinks=False)).demand is None
+
+
+def test_off_goes_with_a_policy_that_only_counts() -> None:
+    body = {"enable_thinking": False, "vllm_xargs": {"exit_policy": "none"}}
+    assert settled(body).settings.policy == "none"
+    assert "exit_policy='none'" in str(refused(body, endpoint="/v1/completions"))
+
+
+def test_on_reaches_the_template() -> None:
+    for body in ({"enable_thinking": True}, {"reasoning": {"enabled": True}}):
+        told, asked = carry(body, read_body(body), CHAT, QWEN)
+        assert told is not None
+        assert told["chat_template_kwargs"] == {"enable_thinking": True}
+        assert asked.off is None
+        assert settled(body) == Effective(DEFAULTS)
+
+
+def test_a_body_that_says_it_in_vllms_own_words_is_not_touched() -> None:
+    for body in (
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning_effort": "low"},
+        {"thinking_token_budget": 40},
+        {"thinking": {"type": "adaptive"}},
+    ):
+        assert carry(body, read_body(body), CHAT, QWEN)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "told"),
+    [
+        (CHAT, {"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}),
+        ("/v1/responses", {"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}),
+        ("/v1/messages", {"reasoning_effort": "low"}, {"output_config": {"effort": "low"}}),
+        ("/v1/messages", {"reasoning_effort": "minimal"}, {}),
+        ("/v1/completions", {"reasoning_effort": "low"}, {}),
+        # vLLM's own budget starts at 1 024 there and would be a second hand that closes.
+        (
+            "/v1/messages",
+            {"thinking": {"type": "enabled", "budget_tokens": 40}},
+            {"thinking": {"type": "adaptive"}, "chat_template_kwargs": {"enable_thinking": True}},
+        ),
+    ],
+)
+def test_efforts_and_budgets_go_where_the_endpoint_has_them(
+    endpoint: str, body: Any, told: Any
+) -> None:
+    after, _ = carry(body, read_body(body), endpoint, QWEN)
+    assert (after or body) == body | told
+
+
+# Misspelt and misplaced.
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter", "remedy"),
+    [
+        ({"exit_policy": "none"}, "exit_policy", "pass it as {'vllm_xargs': {'exit_policy'"),
+        ({"exit_polcy": "none"}, "exit_polcy", "{'vllm_xargs': {'exit_policy'"),
+        ({"vllm_xarg": {"exit_policy": "none"}}, "vllm_xarg", "did you mean 'vllm_xargs'"),
+        ({"extra_body": {"thinking_budget": 3}}, "extra_body.thinking_budget", "top level"),
+        ({"extra_body": {"vllm_xargs": {}}}, "extra_body.vllm_xargs", "top level"),
+        ({"reasoning_efort": "low"}, "reasoning_efort", "did you mean 'reasoning_effort'"),
+        ({"reasoningEffort": "low"}, "reasoningEffort", "did you mean 'reasoning_effort'"),
+        ({"thinking_tokens_budget": 9}, "thinking_tokens_budget", "'thinking_token_budget'"),
+        ({"max_thinking_tokens": 9}, "max_thinking_tokens", "{'nvext': {'max_thinking_tokens'"),
+        ({"budget_tokens": 9}, "budget_tokens", "{'thinking': {'budget_tokens'"),
+        ({"effort": "low"}, "effort", "{'reasoning': {'effort': ...}}"),
+        ({"nvext": {"thinking_budget": 9}}, "nvext.thinking_budget", "'thinking_budget'"),
+        ({"nvext": {"max_thinking_token": 9}}, "nvext.max_thinking_token", "max_thinking_tokens'"),
+        ({"reasoning": {"budget_tokens": 9}}, "reasoning.budget_tokens", "{'thinking': {"),
+        ({"chat_template_kwarg": {}}, "chat_template_kwarg", "'chat_template_kwargs'"),
+        (
+            {"chat_template_kwargs": {"enable_thinkng": False}},
+            "chat_template_kwargs.enable_thinkng",
+            "enable_thinking",
+        ),
+        ({"reasoning": "high"}, "reasoning", "use an object, as in {'reasoning': {'enabled'"),
+        ({"thinking": True}, "thinking", "use an object"),
+        ({"vllm_xargs": ["exit"]}, "vllm_xargs", "{'vllm_xargs': {'exit_policy'"),
+    ],
+)
+def test_near_misses_are_told_what_was_meant_and_where(
+    body: Any, parameter: str, remedy: str
+) -> None:
+    error = refused({"model": "m", "messages": [], **body})
+    assert error.parameter == parameter
+    assert remedy in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        dict.fromkeys(
+            (
+                *("include_reasoning", "reasoning_format", "separate_reasoning", "thinking_forced"),
+                *("stream_reasoning", "return_reasoning", "reasoning_content", "reasoning_split"),
+            ),
+            True,
+        ),
+        {"reasoning": {"summary": "auto", "exclude": True, "generate_summary": None}},
+        {"thinking": {"type": "adaptive", "display": "omitted"}},
+        {"chat_template_kwargs": {"clear_thinking": False, "documents": [], "effort": 3}},
+        {"custom_params": {"temperature": 1}, "nvext": {"annotations": []}},
+        {"vllm_xargs": {"session_id": "x", "threshold": 1}, "nvext": None},
+        {"messages": [{"role": "user", "content": "exit_policy", "thinking_budget": 1}]},
+        {"metadata": {"exit_policy": "none"}},
+    ],
+)
+def test_what_others_own_is_left_alone(body: Any) -> None:
+    assert read_body(body) == Asked()
+
+
+# Bounds.
+
+
+@given(
+    limit=st.integers(12, 200),
+    asked=st.one_of(
+        st.builds(lambda tokens: {"thinking_budget": tokens}, st.integers(0, 300)),
+        st.builds(lambda effort: {"reasoning_effort": effort}, st.sampled_from(list(EFFORT))),
+    ),
+    endless=st.integers(1, 7),
+)
+def test_the_thinking_stays_in_bounds_and_an_answer_fits(
+    limit: int, asked: dict[str, Any], endless: int
+) -> None:
+    effective = settled(asked, ExitSettings(), limit=limit)
+    settings = effective.settings
+    if settings.policy != "budget":  # effort max: no bound
+        return
+    budget = settings.budget_tokens
+    assert budget is None or 0 <= budget <= asked.get("thinking_budget", limit)
+    words = ["<think>", *(["x"] * endless + ["\n"]) * limit]
+    played = play(Script(words[: limit + 1]), settings, max_tokens=limit)
+    assert played.outcome.reason is ExitReason.BUDGET
+    assert played.close is not None
+    if budget is not None:
+        assert played.close.position - 1 <= max(budget + budget // 10, 1)
+    left = limit - played.close.position - len(THINKING.closing_ids)
+    assert left >= settings.answer_reserve >= min(64, (limit - 4) // 2)

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from service.controls import Template, Wish
 from service.ledger import RequestLedger, SequenceRecord, current_ledger
 from service.reporting import Reporting
 from stepgrpo_core import ExitReason, Outcome
 
-RECORD = SequenceRecord(0, "m", "confidence", 5, probe_tokens=7)
+RECORD = SequenceRecord(0, "m", "confidence", 5, settings={"threshold": 0.9}, probe_tokens=7)
 RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, (0.98765,), None)
 BLOCK = {
     "policy": "confidence",
+    "settings": {"threshold": 0.9},
     "exit_reason": "confident",
     "steps": 2,
     "reasoning_tokens": 30,
@@ -197,6 +200,70 @@ def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:
         b"[" * 100_000 + b"exit",
     ):
         _, _, ledger = serve([b"{}"], b"application/json", request=(fine,))
+        assert ledger is not None
+        assert ledger.refusal is None
+
+
+def read_through(
+    parts: list[Any], template: Template, path: str = "/v1/chat/completions"
+) -> tuple[list[Any], RequestLedger | None]:
+    """What the application receives of a request that comes in `parts`."""
+    got: list[Any] = []
+    ledgers: list[RequestLedger | None] = []
+
+    async def app(_: Any, receive: Any, __: Any) -> None:
+        got.append(await receive())
+        got.append(await receive())
+        ledgers.append(current_ledger.get())
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    engine = SimpleNamespace(template=template)
+    state = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
+    scope = {"type": "http", "method": "POST", "path": path, "app": state}
+    asyncio.run(Reporting(app)(scope, receive, send))
+    return got, ledgers[0]
+
+
+GONE = {"type": "http.disconnect"}
+
+
+def part(body: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/prefix/v1/messages", "/invocations"])
+def test_what_the_schema_has_no_place_for_reaches_the_template(path: str) -> None:
+    parts = [part(b'{"enable_thi', more=True), part(b'nking": false}'), GONE]
+    got, ledger = read_through(parts, Template(("thinking",)), path)
+    assert json.loads(got[0]["body"]) == {
+        "enable_thinking": False,
+        "chat_template_kwargs": {"thinking": False},
+    }
+    assert got[0]["more_body"] is False
+    assert got[1] is GONE
+    assert ledger is not None
+    assert ledger.asked.off is not None
+    assert ledger.asked.seen_to
+
+
+def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within() -> None:
+    body = b'{"thinking_token_budget" : 7}'
+    got, ledger = read_through([part(body), GONE], Template())
+    assert got == [part(body), GONE]
+    assert ledger is not None
+    assert ledger.asked.budget == Wish(7, "thinking_token_budget")
+    assert read_through([part(b"{", more=True), GONE, GONE], Template())[0] == [GONE, GONE]
+
+
+def test_only_bodies_that_generate_are_read() -> None:
+    for path in ("/v1/embeddings", "/v1/messages/count_tokens"):
+        got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
+        assert got[0]["body"] == b'{"exit_policy": 1}'
         assert ledger is not None
         assert ledger.refusal is None
 

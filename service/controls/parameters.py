@@ -1,0 +1,158 @@
+"""The table of request parameters: what each one sets, and how its value is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from service.controls.effort import EFFORTS
+
+__all__ = ["CONTAINER", "FOREIGN", "PARAMETERS", "Asked", "BadParameter", "Parameter", "Wish"]
+
+CONTAINER = "vllm_xargs"
+
+
+class BadParameter(ValueError):
+    """A request parameter that cannot be honoured; becomes HTTP 400 in OpenAI's shape."""
+
+    def __init__(self, parameter: str, value: object, remedy: str) -> None:
+        shown = repr(value)
+        if len(shown) > 100:
+            shown = shown[:100] + "..."
+        super().__init__(f"{parameter}={shown} cannot be honoured: {remedy}")
+        self.parameter = parameter
+        self.value = value
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A value, and the parameter that asked for it."""
+
+    value: Any
+    parameter: str
+
+    def __str__(self) -> str:
+        return f"{self.parameter}={self.value!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request's body asks for outside ``vllm_xargs``."""
+
+    switch: Wish | None = None
+    """Thinking on or off."""
+    effort: Wish | None = None
+    """One of `EFFORTS`."""
+    budget: Wish | None = None
+    """Reasoning tokens; its value None is no limit."""
+    off: Wish | None = None
+    """What asked for no thinking at all: a switch, effort none, or a budget of 0."""
+    seen_to: bool = False
+    """Nothing is left to close: the chat template switches it off, or the model never thinks."""
+
+
+def _policy(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("use the name of a policy, or several joined by +")
+    return value  # names are checked when the policies are built
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("use a text")
+    return value
+
+
+def _fraction(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("use a number from 0 to 1")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("use a whole number, 0 or more")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if value in (True, False):  # 1 and 0 too
+        return bool(value)
+    raise ValueError("use true or false")
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("use true or false")
+    return value
+
+
+def _kind_of_thinking(value: Any) -> bool | None:
+    kinds = {"enabled": True, "disabled": False, "adaptive": None}
+    if not isinstance(value, str) or value not in kinds:
+        raise ValueError("use 'enabled', 'disabled' or 'adaptive'")
+    return kinds[value]
+
+
+def _effort(value: Any) -> str:
+    if value not in EFFORTS:
+        raise ValueError(f"use one of {', '.join(EFFORTS)}")
+    return str(value)
+
+
+def _budget(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < -1:
+        raise ValueError("use a whole number, 0 or more, or -1 for no limit")
+    return None if value == -1 else value
+
+
+PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "exit_policy": ("policy", _policy),
+    "exit_threshold": ("threshold", _fraction),
+    "exit_max_probes": ("max_probes", _count),
+    "exit_min_tokens": ("min_tokens", _count),
+    "exit_min_interval": ("min_interval", _count),
+    "exit_shadow": ("shadow", _flag),
+    "exit_budget_tokens": ("budget_tokens", _count),
+    "exit_max_steps": ("max_steps", _count),
+    "exit_pattern": ("pattern", _text),
+}
+"""Ours, in ``vllm_xargs``: the field of ExitSettings it sets, and how its value is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of another ecosystem."""
+
+    path: str
+    """Its key in the body; after a dot the key in that object."""
+    sets: Literal["switch", "effort", "budget"]
+    """Thinking on or off; one of `EFFORTS`; reasoning tokens."""
+    read: Callable[[Any], Any]
+    """Its value as `sets` wants it, None where it says nothing (a budget's None is no limit).
+    Raises ValueError with the remedy."""
+    ecosystem: str
+
+
+_TEMPLATES = "vLLM, SGLang, llama.cpp"
+
+FOREIGN: tuple[Parameter, ...] = (
+    Parameter("chat_template_kwargs.enable_thinking", "switch", _switch, _TEMPLATES),
+    Parameter("chat_template_kwargs.thinking", "switch", _switch, _TEMPLATES),
+    Parameter("enable_thinking", "switch", _switch, "DashScope"),
+    Parameter("thinking.type", "switch", _kind_of_thinking, "Anthropic"),
+    Parameter("reasoning.enabled", "switch", _switch, "OpenRouter"),
+    Parameter("reasoning_effort", "effort", _effort, "OpenAI chat, vLLM, SGLang, DashScope"),
+    Parameter("reasoning.effort", "effort", _effort, "OpenAI Responses, OpenRouter"),
+    Parameter("output_config.effort", "effort", _effort, "Anthropic"),
+    Parameter("chat_template_kwargs.reasoning_effort", "effort", _effort, _TEMPLATES),
+    Parameter("thinking_token_budget", "budget", _budget, "vLLM"),
+    Parameter("custom_params.thinking_budget", "budget", _budget, "SGLang"),
+    Parameter("reasoning_budget_tokens", "budget", _budget, "llama.cpp"),
+    Parameter("thinking_budget_tokens", "budget", _budget, "llama.cpp"),
+    Parameter("nvext.max_thinking_tokens", "budget", _budget, "NIM"),
+    Parameter("thinking.budget_tokens", "budget", _budget, "Anthropic"),
+    Parameter("reasoning.max_tokens", "budget", _budget, "OpenRouter"),
+    Parameter("thinking_budget", "budget", _budget, "DashScope"),
+    Parameter("chat_template_kwargs.thinking_budget", "budget", _budget, _TEMPLATES),
+)
+"""Those of all other ecosystems, wherever a request is sent."""
