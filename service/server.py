@@ -5,6 +5,7 @@ this package relies on, and why; a test imports each, so that an upgrade fails t
 """
 
 import argparse
+import logging
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from vllm.entrypoints.launchers.api_server.entry import (
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import setup_server
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.exceptions import VLLMValidationError
 from vllm.logger import configure_logging_from_args
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -30,11 +32,13 @@ __all__ = ["UPSTREAM", "argument_parser", "serve"]
 
 _ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 _OUTPUTS = "vllm.outputs"
+_ANTHROPIC = "vllm.entrypoints.anthropic.api_router"
 
 UPSTREAM: dict[str, str] = {
     f"{_ENTRY}.build_async_engine_client": "starts the engine; we wrap what it yields",
     f"{_ENTRY}.build_and_serve": "builds the application around an engine client",
     "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template can switch thinking",
+    f"{_ANTHROPIC}.logger": "logs every request that it refuses as an error",
     "vllm.entrypoints.launchers.launcher.setup_server": "binds the port before the model loads",
     "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
     "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
@@ -94,6 +98,12 @@ def _settle_cpu(args: argparse.Namespace) -> None:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """A request refused for what it says is its client's fault; with a traceback it would bring
+    that into the log as well."""
+    return not (record.exc_info and isinstance(record.exc_info[1], VLLMValidationError))
+
+
 async def serve(
     args: argparse.Namespace,
     address: str,
@@ -102,6 +112,7 @@ async def serve(
     calibrations: Mapping[str | None, Baseline],
 ) -> None:
     """Load the model and serve until a signal ends it."""
+    logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
     async with build_async_engine_client(args) as inner:
         engine = EarlyExitEngine(
             inner,
