@@ -6,9 +6,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from stepgrpo_core.intervals import Estimate, wilson
 from training.evaluation.intervals import (
     FEW,
-    Estimate,
     accuracy_interval,
     bootstrap,
     difference_interval,
@@ -16,7 +16,6 @@ from training.evaluation.intervals import (
     mean_of,
     percentiles,
     resamples_of,
-    wilson,
 )
 
 COVERED = (0.93, 0.97)

@@ -9,8 +9,9 @@ from typing import Any
 from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings, answer_confidence, count_steps, final_answer
+from stepgrpo_core.intervals import wilson
 from training.demo.world import LEVELS, Problem, sample_problems
-from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of, wilson
+from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of
 from training.offline import Engine, Exited, Generation, ProbeReading
 
 __all__ = ["Summary", "measure", "sampling"]

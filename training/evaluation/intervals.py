@@ -27,16 +27,16 @@ and Donner 2008, "MOVER").
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
+from stepgrpo_core.intervals import LEVEL, Estimate, student_t, wilson
+
 __all__ = [
     "RESAMPLES",
     "Array",
-    "Estimate",
     "accuracy_interval",
     "bootstrap",
     "difference_interval",
@@ -44,10 +44,8 @@ __all__ = [
     "mean_of",
     "percentiles",
     "resamples_of",
-    "wilson",
 ]
 
-LEVEL = 0.95
 RESAMPLES = 10_000
 FEW = 10
 """Questions (for a difference in accuracy: that differ) below which there is too little to draw
@@ -55,16 +53,6 @@ from; other intervals take over."""
 
 Array = npt.NDArray[np.float64]
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-_T = (12.7062, 4.3027)  # of 1 and 2 degrees of freedom
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval; NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
 
 
 def accuracy_interval(scores: Sequence[Sequence[bool]]) -> Estimate | None:
@@ -81,15 +69,7 @@ def accuracy_interval(scores: Sequence[Sequence[bool]]) -> Estimate | None:
         effective = count  # nothing shows how alike the samples of a question are
     # Never fewer than the questions nor more than the samples, as chance could have it.
     effective = min(max(effective, count), samples)
-    return Estimate(mean, *wilson(mean, effective, _t(count - 1)))
-
-
-def wilson(share: float, total: float, z: float | None = None) -> tuple[float, float]:
-    """Wilson's score interval of a share of `total` independent ones; `z` None: for 95 %."""
-    z = _Z if z is None else z
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return Estimate(mean, *wilson(mean, effective, student_t(count - 1)))
 
 
 def bootstrap(values: Array, weights: Array, below: Array | None = None) -> Estimate:
@@ -163,7 +143,7 @@ def percentiles(value: float, replicates: Array, count: int) -> Estimate:
     question alone has no interval (NaN)."""
     if count < 2:
         return Estimate(value, math.nan, math.nan)
-    tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * _t(count - 1))
+    tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * student_t(count - 1))
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
@@ -173,18 +153,3 @@ def resamples_of(questions: int, resamples: int, seed: int) -> Array:
     """(resamples, Q): how often each resample, with replacement, draws each question."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(questions, np.full(questions, 1 / questions), resamples).astype(float)
-
-
-def _t(freedom: int) -> float:
-    """Quantile of Student's t for the level (Cornish and Fisher's expansion, which errs by
-    0.1 % with 3 degrees of freedom). None at all count as one."""
-    if freedom <= len(_T):
-        return _T[max(freedom, 1) - 1]
-    z, n = _Z, freedom
-    return (
-        z
-        + (z**3 + z) / (4 * n)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * n**4)
-    )

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepgrpo_core.intervals import Estimate
 from training.evaluation.intervals import (
     RESAMPLES,
     Array,
-    Estimate,
     accuracy_interval,
     bootstrap,
     difference_interval,
