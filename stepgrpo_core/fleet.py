@@ -22,6 +22,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stepgrpo_core.intervals import Estimate, student_t
 
@@ -31,9 +32,8 @@ MIN_GROUPS = 10
 """Groups that hold something, below which there is no interval and therefore no figure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Sums over one group's requests on one side; they add."""
+class Served(NamedTuple):
+    """Sums over one group's requests on one side."""
 
     requests: int = 0
     tokens: float = 0
@@ -44,6 +44,10 @@ class Served:
     predicted_tokens: float = 0
     """Products of the two."""
 
+    def plus(self, other: "Served") -> "Served":
+        """The sums over both."""
+        return Served(*map(operator.add, self, other))
+
     @staticmethod
     def one(tokens: float, predicted: float) -> "Served":
         """The sums of one request."""
@@ -52,7 +56,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Sums over one group's requests that could exit; they add."""
+    """Sums over one group's requests that could exit."""
 
     requests: int = 0
     saved: float = 0
@@ -88,7 +92,7 @@ def compare(exited: Mapping[int, Served], held: Mapping[int, Served]) -> Compari
         return None
     nothing = Served()
     items = [
-        (*_sums(exited.get(group, nothing)), *_sums(held.get(group, nothing)))
+        (*exited.get(group, nothing), *held.get(group, nothing))
         for group in sorted({*exited, *held})
     ]
     return Comparison(
@@ -117,16 +121,6 @@ def total_savings(groups: Mapping[int, Measured]) -> Estimate | None:
 
 
 Sums = tuple[float, ...]
-
-
-def _sums(each: Served) -> Sums:
-    return (
-        each.requests,
-        each.tokens,
-        each.predicted,
-        each.predicted_squared,
-        each.predicted_tokens,
-    )
 
 
 def _adjusted_means(sums: Sums) -> tuple[float, float]:
