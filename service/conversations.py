@@ -1,7 +1,7 @@
 """What makes requests one conversation: how it began.
 
 Chat clients send the whole conversation with every turn, so its beginning, up to the first message
-of the user, is what all turns share. It is hashed with a secret key, kept nowhere and logged nowhere.
+of the user, is what all turns share. It is hashed with a secret key, neither kept nor logged.
 """
 
 import json
