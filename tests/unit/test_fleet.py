@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.fleets import PREDICTORS, holdout, judged, make_fleet, total
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.fleet import MIN_GROUPS, Measured, Served, compare, total_savings
 from stepgrpo_core.holdout import GROUPS, Holdout
@@ -12,99 +13,41 @@ from stepgrpo_core.intervals import Estimate, student_t
 
 FLEETS = 1000
 COVERED = (0.93, 0.97)
+WRONG = PREDICTORS["half as much again, and 100 on top"]
 KEY = b"a secret of many bytes"
-
-
-class Fleet:
-    """Conversations of 1 to 6 requests, alike within; some hard prompts are much longer."""
-
-    def __init__(self, rng: np.random.Generator, conversations: int) -> None:
-        sizes = rng.integers(1, 7, conversations)
-        talk = np.repeat(np.arange(conversations), sizes)
-        prompt = rng.gamma(2, 100, conversations)[talk] + rng.gamma(2, 10, len(talk))
-        alike = rng.gamma(4, 0.25, conversations)[talk]
-        self.whole = np.round(3 * prompt * alike * rng.gamma(8, 0.125, len(talk)) + 20)
-        self.exited = np.round(self.whole * rng.uniform(0.3, 1, len(talk)))
-        self.group = rng.integers(0, GROUPS, conversations)[talk]
-        self.held = (rng.random(conversations) < 0.2)[talk]
-        # Deliberately wrong: half as much again, and 100 on top.
-        self.predicted = 1.5 * 3 * prompt + 100
-
-    def sums(self, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        return np.bincount(self.group[chosen], values[chosen], GROUPS)
-
-
-def coverage(found: list[Estimate], truths: list[float]) -> float:
-    return float(
-        np.mean([e.low <= truth <= e.high for e, truth in zip(found, truths, strict=True)])
-    )
-
-
-def bias(found: list[Estimate], truths: list[float]) -> float:
-    return float(np.mean([each.value for each in found]) / np.mean(truths) - 1)
 
 
 def test_the_total_is_right_whatever_the_predictor_says() -> None:
     rng = np.random.default_rng(1)
-    found, truths = [], []
+    found = []
     for _ in range(FLEETS):
-        fleet = Fleet(rng, 600)
-        pair = rng.random(len(fleet.whole)) < 0.1
-        everyone = np.ones_like(pair)
-        columns = (
-            fleet.sums(np.ones(len(pair)), everyone),
-            fleet.sums(fleet.predicted - fleet.exited, everyone),
-            fleet.sums(np.ones(len(pair)), pair),
-            fleet.sums(fleet.whole - fleet.predicted, pair),
-        )
-        groups = {
-            g: Measured(int(n), s, int(p), e)
-            for g, (n, s, p, e) in enumerate(zip(*columns, strict=True))
-        }
-        total = total_savings(groups)
-        assert total is not None
-        found.append(total)
-        truths.append(float((fleet.whole - fleet.exited).sum()))
-    assert abs(bias(found, truths)) < 0.01
-    assert COVERED[0] <= coverage(found, truths) <= COVERED[1]
-
-
-def sides(fleet: Fleet, predicted: np.ndarray) -> list[dict[int, Served]]:
-    made = []
-    for chosen, tokens in ((~fleet.held, fleet.exited), (fleet.held, fleet.whole)):
-        columns = (
-            fleet.sums(np.ones(len(tokens)), chosen),
-            fleet.sums(tokens, chosen),
-            fleet.sums(predicted, chosen),
-            fleet.sums(predicted**2, chosen),
-            fleet.sums(predicted * tokens, chosen),
-        )
-        made.append(
-            {g: Served(int(n), *rest) for g, (n, *rest) in enumerate(zip(*columns, strict=True))}
-        )
-    return made
+        fleet = make_fleet(rng, 600)
+        truth = float((fleet.whole - fleet.exited).sum())
+        found.append((total(rng, fleet, WRONG, 0.1), truth))
+    check(found)
 
 
 def test_a_holdout_finds_the_savings_and_predictions_make_it_precise() -> None:
     rng = np.random.default_rng(2)
-    with_predictions, ratios, without = [], [], []
-    truth = Fleet(rng, 2_000_000)
-    saved = float((truth.whole - truth.exited).mean())
-    ratio = float(truth.exited.mean() / truth.whole.mean())
+    large = make_fleet(rng, 1_000_000)
+    saved = float((large.whole - large.exited).mean())
+    ratio = float(large.exited.mean() / large.whole.mean())
+    adjusted, ratios, plain = [], [], []
     for _ in range(FLEETS):
-        fleet = Fleet(rng, 1200)
-        found = compare(*sides(fleet, fleet.predicted))
-        plain = compare(*sides(fleet, np.zeros_like(fleet.predicted)))
-        assert found is not None
-        assert plain is not None
-        with_predictions.append(found.saved)
-        ratios.append(found.ratio)
-        without.append(plain.saved)
-    for estimates, true in ((with_predictions, saved), (ratios, ratio), (without, saved)):
-        assert abs(bias(estimates, [true])) < 0.01
-        assert COVERED[0] <= coverage(estimates, [true] * FLEETS) <= COVERED[1]
-    spread = [np.std([each.value for each in e]) for e in (with_predictions, without)]
-    assert spread[0] < 0.85 * spread[1]
+        fleet = make_fleet(rng, 1200)
+        with_predictions = holdout(fleet, WRONG)
+        adjusted.append((with_predictions[0], saved))
+        ratios.append((with_predictions[1], ratio))
+        plain.append((holdout(fleet, np.zeros_like)[0], saved))
+    for found in (adjusted, ratios, plain):
+        check(found)
+    assert judged(adjusted)["half_width"] < 0.85 * judged(plain)["half_width"]
+
+
+def check(found: list[tuple[Estimate, float]]) -> None:
+    figures = judged(found)
+    assert abs(figures["bias"]) < 0.01
+    assert COVERED[0] <= figures["coverage"] <= COVERED[1]
 
 
 # By hand.
