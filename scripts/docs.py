@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts.dashboards import dashboards
 from service.controls import EFFORT, FOREIGN, PARAMETERS
 from stepgrpo_core import POLICIES, REWARDS, ExitSettings
 from stepgrpo_core.states import REASONS, TRANSITIONS, State
@@ -42,7 +43,7 @@ def generated() -> dict[Path, str]:
     """Each file with its generated parts as they should be."""
     architecture = ROOT / "docs" / "architecture.md"
     reference = ROOT / "docs" / "reference.md"
-    return {
+    return dashboards() | {
         architecture: replaced(architecture, "state diagram", diagram()),
         reference: "\n\n".join(
             [

@@ -16,21 +16,11 @@ import httpx
 import openai
 import pytest
 
+from tests.integration.prometheus import tool
 from tests.integration.servers import CALIBRATED, MODEL, OURS, ROOT, Server, start, stop, wait_up
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration
-
-
-def promtool() -> str:
-    """From PATH, or Debian's package unpacked under the cache folder, without root."""
-    found = shutil.which("promtool")
-    return (
-        found
-        or subprocess.run(
-            [ROOT / "scripts" / "promtool.sh"], check=True, capture_output=True, text=True
-        ).stdout.strip()
-    )
 
 
 def test_promtool_accepts_our_metrics(server: Server) -> None:
@@ -45,7 +35,7 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
     ours = "\n".join(line for line in text.splitlines() if re.match(r"(# \w+ )?stepgrpo_", line))
     assert ours.count("# TYPE") >= 12
     checked = subprocess.run(
-        [promtool(), "check", "metrics"],
+        [tool("promtool"), "check", "metrics"],
         input=ours + "\n",
         capture_output=True,
         text=True,

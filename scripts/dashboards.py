@@ -1,0 +1,398 @@
+"""Grafana dashboards as code: `make docs` writes them into deploy/grafana/dashboards.
+
+A panel is a row of the tables below: what it shows, in which unit, why one would look at it, and
+its queries. A test executes every query against a real Prometheus that has scraped a real server.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from grafana_foundation_sdk.builders import dashboard as grafana
+from grafana_foundation_sdk.builders import prometheus, stat, timeseries
+from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizLegendOptions
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
+
+__all__ = ["BOARDS", "Board", "Panel", "Query", "dashboards"]
+
+FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "grafana" / "dashboards"
+SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """PromQL, and how its series are called."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A picture of one thing."""
+
+    title: str
+    unit: str
+    description: str
+    queries: tuple[Query, ...]
+    kind: Literal["stat", "series"] = "series"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A page of panels."""
+
+    uid: str
+    title: str
+    description: str
+    panels: tuple[Panel, ...]
+
+
+BY_POLICY = "{{model_name}} · {{policy}}"
+OURS = 'model_name=~"$model", policy=~"$policy"'
+ENGINE = 'model_name=~"$model"'
+
+
+def rate(name: str, by: str = "model_name, policy", where: str = OURS) -> str:
+    """Of a counter, per second, summed."""
+    return f"sum by ({by}) (rate({name}{{{where}}}[$__rate_interval]))"
+
+
+def gained(name: str) -> str:
+    """By how much a counter grew over the time shown."""
+    return f"(sum(increase({name}{{{OURS}}}[$__range])) or vector(0))"
+
+
+def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
+    """Of a histogram."""
+    inner = f"sum by (le, {by}) (rate({name}_bucket{{{where}}}[$__rate_interval]))"
+    return f"histogram_quantile({share}, {inner})"
+
+
+NET = (
+    f"{gained('stepgrpo_saved_tokens_total')} - {gained('stepgrpo_overspent_tokens_total')}"
+    f" - {gained('stepgrpo_probe_tokens_total')} - {gained('stepgrpo_discarded_tokens_total')}"
+)
+GROSS = f"{gained('stepgrpo_saved_tokens_total')} - {gained('stepgrpo_overspent_tokens_total')}"
+
+SAVINGS = Board(
+    "stepgrpo-savings",
+    "Token savings",
+    "What early exits save, and what they cost.",
+    (
+        Panel(
+            "Saved, net",
+            "short",
+            "Tokens saved over the time shown, less trial answers and tokens past an exit. "
+            "Predicted from the calibration: an estimate, not a measurement.",
+            (Query(NET),),
+            kind="stat",
+        ),
+        Panel(
+            "Saved, gross",
+            "short",
+            "Tokens that clients would have received more without exits, as predicted.",
+            (Query(GROSS),),
+            kind="stat",
+        ),
+        Panel(
+            "Saved in 30 days, net",
+            "short",
+            "The same over the last 30 days, as far back as Prometheus remembers.",
+            (Query(NET.replace("$__range", "30d")),),
+            kind="stat",
+        ),
+        Panel(
+            "Worth",
+            "currencyUSD",
+            "Net savings at the price per million tokens chosen above.",
+            (Query(f"({NET}) * $price / 1e6"),),
+            kind="stat",
+        ),
+        Panel(
+            "Compression",
+            "percentunit",
+            "Tokens delivered over tokens that would have been without exits; 0.6 is 40 % saved.",
+            (
+                Query(
+                    f"{gained('stepgrpo_completion_tokens_total')} / "
+                    f"({gained('stepgrpo_completion_tokens_total')} + {GROSS})"
+                ),
+            ),
+            kind="stat",
+        ),
+        Panel(
+            "Saved per second, net",
+            "short",
+            "Where the line is below zero, the policy costs more than it saves.",
+            (
+                Query(
+                    f"{rate('stepgrpo_saved_tokens_total')}"
+                    f" - {rate('stepgrpo_overspent_tokens_total')}"
+                    f" - {rate('stepgrpo_probe_tokens_total')}"
+                    f" - {rate('stepgrpo_discarded_tokens_total')}",
+                    BY_POLICY,
+                ),
+            ),
+        ),
+        Panel(
+            "Why thinking ended",
+            "reqps",
+            "natural: by itself. probe_error above zero: look at the server's log.",
+            (
+                Query(
+                    rate("stepgrpo_exits_total", "model_name, policy, exit_reason"),
+                    BY_POLICY + " · {{exit_reason}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Reasoning tokens per request",
+            "short",
+            "With and without an exit policy, as far as both are served.",
+            (
+                Query(
+                    f"{rate('stepgrpo_reasoning_tokens_total')}"
+                    f" / {rate('stepgrpo_reasoning_steps_count')}",
+                    BY_POLICY,
+                ),
+            ),
+        ),
+        Panel(
+            "Steps per request",
+            "short",
+            "Median and 90 % quantile of the steps of reasoning.",
+            tuple(
+                Query(
+                    quantile(share, "stepgrpo_reasoning_steps", "model_name, policy"),
+                    f"{BY_POLICY} · {share:.0%}",
+                )
+                for share in (0.5, 0.9)
+            ),
+        ),
+        Panel(
+            "Saved per request",
+            "short",
+            "Median and 90 % quantile of the predicted tokens saved by a request.",
+            tuple(
+                Query(
+                    quantile(share, "stepgrpo_saved_tokens", "model_name, policy"),
+                    f"{BY_POLICY} · {share:.0%}",
+                )
+                for share in (0.5, 0.9)
+            ),
+        ),
+        Panel(
+            "Cost of exits",
+            "short",
+            "Tokens per second of trial answers, past an exit, and injected to close the thinking.",
+            tuple(
+                Query(rate(f"stepgrpo_{name}_tokens_total"), f"{BY_POLICY} · {name}")
+                for name in ("probe", "discarded", "injected")
+            ),
+        ),
+    ),
+)
+
+SERVING = Board(
+    "stepgrpo-serving",
+    "Serving",
+    "Requests, their outcomes, and the engine below them.",
+    (
+        Panel(
+            "Requests that ended",
+            "reqps",
+            "By outcome; aborted: the client left.",
+            (
+                Query(
+                    rate("stepgrpo_requests_total", "model_name, outcome"),
+                    "{{model_name}} · {{outcome}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Open requests",
+            "short",
+            "Admitted and not ended yet.",
+            (
+                Query(
+                    f"sum by (model_name) (stepgrpo_requests_started_total{{{OURS}}})"
+                    f" - sum by (model_name) (stepgrpo_requests_total{{{OURS}}})",
+                    "{{model_name}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Delivered tokens",
+            "short",
+            "Tokens per second that clients received.",
+            (Query(rate("stepgrpo_completion_tokens_total"), BY_POLICY),),
+        ),
+        Panel(
+            "Aborted tokens",
+            "short",
+            "Tokens per second that were generated for clients that had left.",
+            (Query(rate("stepgrpo_aborted_tokens_total"), BY_POLICY),),
+        ),
+        Panel(
+            "Time to first token",
+            "s",
+            "Of the engine's requests, trial answers and answers after an exit among them.",
+            tuple(
+                Query(
+                    quantile(share, "vllm:time_to_first_token_seconds", "model_name", ENGINE),
+                    f"{{{{model_name}}}} · {share:.0%}",
+                )
+                for share in (0.5, 0.99)
+            ),
+        ),
+        Panel(
+            "Inter-token latency",
+            "s",
+            "Of the engine's requests.",
+            tuple(
+                Query(
+                    quantile(share, "vllm:inter_token_latency_seconds", "model_name", ENGINE),
+                    f"{{{{model_name}}}} · {share:.0%}",
+                )
+                for share in (0.5, 0.99)
+            ),
+        ),
+        Panel(
+            "Latency",
+            "s",
+            "Of the engine's requests, from arrival to end.",
+            tuple(
+                Query(
+                    quantile(share, "vllm:e2e_request_latency_seconds", "model_name", ENGINE),
+                    f"{{{{model_name}}}} · {share:.0%}",
+                )
+                for share in (0.5, 0.99)
+            ),
+        ),
+        Panel(
+            "Engine",
+            "short",
+            "Requests of the engine that run and that wait; waiting for long means overload.",
+            tuple(
+                Query(
+                    f"sum by (model_name) (vllm:num_requests_{state}{{{ENGINE}}})",
+                    f"{{{{model_name}}}} · {state}",
+                )
+                for state in ("running", "waiting")
+            ),
+        ),
+        Panel(
+            "KV cache",
+            "percentunit",
+            "Share of the cache in use; at 1 requests are preempted.",
+            (
+                Query(
+                    f"max by (model_name) (vllm:kv_cache_usage_perc{{{ENGINE}}})", "{{model_name}}"
+                ),
+            ),
+        ),
+        Panel(
+            "Prefix cache hits",
+            "percentunit",
+            "Share of prompt tokens found in the cache; trial answers are cheap where it is high.",
+            (
+                Query(
+                    f"{rate('vllm:prefix_cache_hits_total', 'model_name', ENGINE)}"
+                    f" / {rate('vllm:prefix_cache_queries_total', 'model_name', ENGINE)}",
+                    "{{model_name}}",
+                ),
+            ),
+        ),
+    ),
+)
+
+BOARDS = (SAVINGS, SERVING)
+
+
+def dashboards() -> dict[Path, str]:
+    """Each file with what belongs in it."""
+    return {FOLDER / f"{board.uid}.json": _json(board) for board in BOARDS}
+
+
+def _json(board: Board) -> str:
+    builder = (
+        grafana.Dashboard(board.title)
+        .uid(board.uid)
+        .description(board.description)
+        .tags(["stepgrpo"])
+        .refresh("30s")
+        .time("now-1h", "now")
+        .timezone("browser")
+        .with_variable(
+            _choice("model", "Model", "label_values(stepgrpo_requests_total, model_name)")
+        )
+        .with_variable(_choice("policy", "Policy", "label_values(stepgrpo_requests_total, policy)"))
+        .with_variable(
+            grafana.TextBoxVariable("price").label("Price per million tokens").default_value("0.6")
+        )
+    )
+    for panel in board.panels:
+        builder = builder.with_panel(_stat(panel) if panel.kind == "stat" else _series(panel))
+    return JSONEncoder(sort_keys=True, indent=1).encode(builder.build()) + "\n"
+
+
+def _choice(name: str, title: str, label: str) -> grafana.QueryVariable:
+    return (
+        grafana.QueryVariable(name)
+        .label(title)
+        .datasource(SOURCE)
+        .query(f"label_values(stepgrpo_requests_total, {label})")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+    )
+
+
+def _stat(panel: Panel) -> stat.Panel:
+    made = (
+        stat.Panel()
+        .title(panel.title)
+        .description(panel.description)
+        .unit(panel.unit)
+        .datasource(SOURCE)
+        .span(4)
+        .height(4)
+        .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+    )
+    for target in _targets(panel.queries):
+        made = made.with_target(target.instant())
+    return made
+
+
+def _series(panel: Panel) -> timeseries.Panel:
+    legend = (
+        VizLegendOptions()
+        .show_legend(True)
+        .display_mode(LegendDisplayMode.LIST)
+        .placement(LegendPlacement.BOTTOM)
+    )
+    made = (
+        timeseries.Panel()
+        .title(panel.title)
+        .description(panel.description)
+        .unit(panel.unit)
+        .datasource(SOURCE)
+        .span(12)
+        .height(8)
+        .legend(legend)
+    )
+    for target in _targets(panel.queries):
+        made = made.with_target(target)
+    return made
+
+
+def _targets(queries: Sequence[Query]) -> list[prometheus.Dataquery]:
+    return [
+        prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(chr(65 + place))
+        for place, query in enumerate(queries)
+    ]

@@ -1,0 +1,78 @@
+"""A real Prometheus beside a server: from PATH, or Debian's package unpacked without root."""
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.integration.servers import ROOT, Server, free_port
+
+DEPLOY = ROOT / "deploy" / "prometheus"
+
+
+def tool(name: str) -> str:
+    """Path of `promtool` or `prometheus`."""
+    found = shutil.which(name)
+    return (
+        found
+        or subprocess.run(
+            [ROOT / "scripts" / "prometheus.sh", name], check=True, capture_output=True, text=True
+        ).stdout.strip()
+    )
+
+
+@contextlib.contextmanager
+def scraping(server: Server, folder: Path) -> Iterator[str]:
+    """URL of a Prometheus with our rules that scrapes `server` every second."""
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(DEPLOY / "rules.yml")]
+    (job,) = config["scrape_configs"]
+    job["static_configs"] = [{"targets": [server.url.removeprefix("http://")]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    address = f"127.0.0.1:{free_port()}"
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                tool("prometheus"),
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={address}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield f"http://{address}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def query(url: str, expression: str) -> list[dict[str, Any]]:
+    """The series of an instant query; an error fails."""
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, timeout=30)
+    body = answer.json()
+    assert body["status"] == "success", (expression, body)
+    result: list[dict[str, Any]] = body["data"]["result"]
+    return result
+
+
+def wait_scrapes(url: str, count: int) -> None:
+    """Until so many more scrapes of the server have succeeded."""
+    deadline, wanted = time.monotonic() + 60, None
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            found = query(url, "count_over_time(up[10m])")
+            scrapes = float(found[0]["value"][1]) if found else 0
+            wanted = wanted or scrapes + count
+            if scrapes >= wanted:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"no {count} scrapes in a minute")
