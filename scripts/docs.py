@@ -6,14 +6,13 @@ import dataclasses
 import inspect
 import os
 import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scripts.dashboards import dashboards
-from service.controls import EFFORT, FOREIGN, PARAMETERS
-from stepgrpo_core import POLICIES, REWARDS, ExitSettings
+from scripts.docs_server import options, parameters
+from stepgrpo_core import REWARDS, ExitSettings
 from stepgrpo_core.states import REASONS, TRANSITIONS, State
 from training.cli import build_parser
 from training.config import (
@@ -48,7 +47,8 @@ def generated() -> dict[Path, str]:
         reference: "\n\n".join(
             [
                 "# Reference\n\nWritten by `make docs` from the code.",
-                parameters(),
+                parameters(field_docs(ExitSettings)),
+                options(field_docs(ExitSettings)),
                 settings(),
                 configuration(),
                 rewards(),
@@ -75,74 +75,6 @@ def diagram() -> str:
             label = signal.value + (f": {', '.join(reasons)}" if reasons else "")
             lines.append(f"    {state.value} --> {after.value}: {label}")
     return "\n".join([*lines, f"    {State.DONE.value} --> [*]", "```"])
-
-
-def parameters() -> str:
-    """The request parameters, ours and everybody's, and the efforts."""
-    ours = [
-        f"| `{name}` | {field_docs(ExitSettings)[field]} | `{getattr(ExitSettings(), field)}` |"
-        for name, (field, _) in PARAMETERS.items()
-    ]
-    foreign = [f"| {row.ecosystem} | `{row.path}` | {EFFECTS[row.sets]} |" for row in FOREIGN]
-    return "\n".join(
-        [
-            "## Request parameters",
-            "",
-            (
-                f"In `vllm_xargs`. Policies: {', '.join(f'`{name}`' for name in POLICIES)}. "
-                "The server's flags `--exit-...` set the same for requests that say nothing."
-            ),
-            "",
-            "| parameter | meaning | default |",
-            "|---|---|---|",
-            *ours,
-            "",
-            "### Of other ecosystems",
-            "",
-            *wrapped(CONTROLS),
-            "",
-            "| ecosystem | parameter | sets |",
-            "|---|---|---|",
-            *foreign,
-            "",
-            "| effort | thinking may take |",
-            "|---|---|",
-            *(f"| `{name}` | {worth_of(worth)} |" for name, worth in EFFORT.items()),
-        ]
-    )
-
-
-EFFECTS = {
-    "switch": "thinking on or off",
-    "effort": "an effort, see below",
-    "budget": "reasoning tokens; 0: none, -1: no limit",
-}
-CONTROLS = (
-    "All endpoints that generate read all of these; a key with a dot is one inside an object. "
-    "`vllm_xargs` goes before an explicit budget, that before an effort, that before the server's "
-    "defaults. Two that contradict each other, a key that is misspelt or in a wrong place, and a "
-    "value that cannot be honoured are refused with 400, which names them. A budget adds `budget` "
-    "to the policy (or is the policy, where that was `none` or the server only watches) and is "
-    "lowered as far as it takes to leave room for an answer under the token limit. Off, effort "
-    "`none` and a budget of 0 reach the chat template by its own switch, and thinking that begins "
-    "all the same is closed after its first token. Where the template has no switch a budget of 0 "
-    "does that alone, and off is refused. The block `stepgrpo` of the response shows under "
-    "`settings` what came of it, and `from` which parameter."
-)
-
-
-def worth_of(worth: float | None) -> str:
-    """An entry of the table of efforts in words."""
-    if worth is None:
-        return "what leaves room for an answer"
-    if worth == 0:
-        return "nothing: off"
-    return f"{worth:g} of the token limit" if isinstance(worth, float) else f"{worth} tokens"
-
-
-def wrapped(text: str) -> list[str]:
-    """A paragraph in lines of 100 characters."""
-    return textwrap.wrap(text, 100)
 
 
 def settings() -> str:

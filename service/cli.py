@@ -2,21 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from service.patterns import matcher_of
-from stepgrpo_core import (
-    LEXICONS,
-    POLICIES,
-    Baseline,
-    ExitSettings,
-    InvalidCalibration,
-    InvalidSetting,
-    build_policy,
-    parse_baseline,
-)
+from service.defaults import add_flags, read_defaults
+from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
 
 __all__ = ["main"]
 
@@ -37,7 +28,8 @@ def main() -> None:
 
     try:
         args = _arguments(sys.argv[1:])
-        defaults, calibrations = exit_settings(args), _calibrations(args)
+        defaults = read_defaults(args, os.environ)
+        calibrations = _calibrations(args, defaults.calibration)
         address, bound = bind(args)
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
@@ -48,7 +40,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     from service.server import argument_parser  # noqa: PLC0415 - loads vLLM
 
     parser = argument_parser(USAGE, DESCRIPTION)
-    _add_exit_flags(parser)
+    add_flags(parser)
     parser.set_defaults(shutdown_timeout=DRAIN_SECONDS)
     args: argparse.Namespace = parser.parse_args(arguments)
     _check_model(args)
@@ -57,82 +49,14 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     return args
 
 
-def _add_exit_flags(parser: Any) -> None:
-    default = ExitSettings()
-    group = parser.add_argument_group("ExitConfig", "When reasoning ends from outside.")
-    group.add_argument(
-        "--exit-policy",
-        metavar="POLICY",
-        default=default.policy,
-        help="Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
-    )
-    group.add_argument(
-        "--exit-threshold",
-        type=float,
-        default=default.threshold,
-        help="Exit when a trial answer's confidence is greater than this (0 to 1).",
-    )
-    for name, text in (
-        ("max-probes", "Trial answers per sequence."),
-        ("min-tokens", "Reasoning tokens before the first trial answer."),
-        ("min-interval", "Reasoning tokens between two trial answers."),
-    ):
-        value = getattr(default, name.replace("-", "_"))
-        group.add_argument(f"--exit-{name}", type=int, default=value, help=text)
-    for name, text in (
-        ("budget-tokens", "Policy budget: reasoning tokens after which the thinking is closed."),
-        ("max-steps", "Policy budget: steps after which the thinking is closed."),
-    ):
-        group.add_argument(f"--exit-{name}", type=int, default=None, help=text)
-    group.add_argument(
-        "--exit-pattern",
-        metavar="EXPRESSION",
-        help="Policy pattern: regular expression (RE2) on the line of reasoning that ends it.",
-    )
-    group.add_argument(
-        "--exit-shadow", action="store_true", help="Decide and record, but change nothing."
-    )
-    group.add_argument(
-        "--exit-markers",
-        choices=sorted(LEXICONS),
-        default="paper",
-        help="Step markers: a named lexicon.",
-    )
-    group.add_argument(
-        "--exit-calibration",
-        type=Path,
-        metavar="FILE",
-        help="Lengths of un-exited completions (stepgrpo-train calibrate); default: "
-        "calibration.json in the model's folder. Without it no saved tokens are reported.",
-    )
-
-
-def exit_settings(args: argparse.Namespace) -> ExitSettings:
-    """The server's default exit settings from its flags; raises InvalidSetting."""
-    settings = ExitSettings(
-        policy=args.exit_policy,
-        threshold=args.exit_threshold,
-        max_probes=args.exit_max_probes,
-        min_tokens=args.exit_min_tokens,
-        min_interval=args.exit_min_interval,
-        shadow=args.exit_shadow,
-        budget_tokens=args.exit_budget_tokens,
-        max_steps=args.exit_max_steps,
-        pattern=args.exit_pattern,
-        markers=LEXICONS[args.exit_markers],
-    )
-    build_policy(settings, matcher_of(settings))
-    return settings
-
-
-def _calibrations(args: argparse.Namespace) -> dict[str | None, Baseline]:
+def _calibrations(args: argparse.Namespace, asked: Path | None) -> dict[str | None, Baseline]:
     """By adapter, None for the model itself: each has lengths of its own."""
     folders = {None: args.model} | {each.name: each.path for each in args.lora_modules or ()}
     # The trainer puts them beside the weights.
     found = {name: Path(folder) / "calibration.json" for name, folder in folders.items()}
     paths = {name: path for name, path in found.items() if path.is_file()}
-    if args.exit_calibration:
-        paths[None] = args.exit_calibration
+    if asked:
+        paths[None] = asked
     return {name: _calibration(path) for name, path in paths.items()}
 
 

@@ -25,8 +25,9 @@ from vllm.logger import configure_logging_from_args
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from service.defaults import Defaults
 from service.engine import EarlyExitEngine
-from stepgrpo_core import Baseline, ExitSettings
+from stepgrpo_core import Baseline
 
 __all__ = ["UPSTREAM", "argument_parser", "serve"]
 
@@ -108,7 +109,7 @@ async def serve(
     args: argparse.Namespace,
     address: str,
     bound: socket.socket,
-    defaults: ExitSettings,
+    defaults: Defaults,
     calibrations: Mapping[str | None, Baseline],
 ) -> None:
     """Load the model and serve until a signal ends it."""
@@ -116,7 +117,8 @@ async def serve(
     async with build_async_engine_client(args) as inner:
         engine = EarlyExitEngine(
             inner,
-            defaults,
+            defaults.settings,
+            effort=defaults.effort,
             chat_template=load_chat_template(args.chat_template),
             calibrations=calibrations,
         )

@@ -11,7 +11,7 @@ from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, running
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("ours") / "server.log"
-    with running(OURS, log, *CALIBRATED) as up:
+    with running(OURS, log, *CALIBRATED, "--exit-effort", "minimal=24") as up:
         yield up
 
 

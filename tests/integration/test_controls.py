@@ -109,6 +109,11 @@ def test_an_effort_bounds_the_thinking(
     assert block["reasoning_tokens"] <= int(share * limit) * 1.1 + 1
 
 
+def test_the_operators_own_efforts_hold(server: Server) -> None:
+    block = block_of(server, "chat/completions", reasoning_effort="minimal")
+    assert (block["settings"]["budget_tokens"], block["exit_reason"]) == (24, "budget")
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     "body",

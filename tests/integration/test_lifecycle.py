@@ -60,9 +60,18 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([str(MODEL), "--exit-policy", "pattern"], "pattern=None"),
         ([str(MODEL), "--exit-pattern", "(?<!a)b"], "pattern='(?<!a)b' cannot be honoured"),
         ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
+        (
+            [str(MODEL), "--exit-config", "none.yaml"],
+            "--exit-config='none.yaml' cannot be honoured",
+        ),
+        (
+            [str(MODEL)],
+            "environment: STEPGRPO_EXIT_MIN_TOKENS=-1 cannot be honoured: use 0 or more",
+        ),
     ],
 )
 def test_a_server_that_cannot_start_says_why_in_one_line(arguments, message) -> None:
+    wrong = {"STEPGRPO_EXIT_MIN_TOKENS": "-1"} if "environment" in message else {}
     result = subprocess.run(
         [sys.executable, "-m", "service.cli", *arguments],
         capture_output=True,
@@ -70,6 +79,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(arguments, message) -> 
         cwd=ROOT,
         timeout=60,
         check=False,
+        env=os.environ | wrong,
     )
     assert result.returncode not in (0, None)
     last = result.stderr.strip().splitlines()[-1]

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, writing_of
+from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, switches_of, writing_of
 
 CLOSING = "\n</think>\n\n"
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
@@ -58,3 +58,11 @@ def test_a_closing_text_that_does_not_close_is_refused() -> None:
 def test_only_the_end_of_a_prompt_opens_the_thinking(prompt: str, opened: bool) -> None:
     ids = TOKENIZER.encode(prompt, add_special_tokens=False)
     assert opens_in_thinking(TOKENIZER, THINKING, ids) is opened
+
+
+def test_the_switch_of_a_template_is_the_variable_that_makes_a_difference() -> None:
+    assert switches_of(TOKENIZER) == ("enable_thinking",)
+    assert switches_of(TOKENIZER, "{% if thinking %}<think>{% endif %}") == ("thinking",)
+    assert switches_of(TOKENIZER, "{{ messages[0].content }}") == ()
+    plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
+    assert switches_of(plain) == ()

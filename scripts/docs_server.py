@@ -1,0 +1,110 @@
+"""The parts of docs/reference.md that describe the server."""
+
+import textwrap
+from collections.abc import Mapping
+
+from service.controls import EFFORT, FOREIGN, PARAMETERS
+from service.defaults import OPTIONS
+from stepgrpo_core import POLICIES, ExitSettings
+
+
+def parameters(docs: Mapping[str, str]) -> str:
+    """The request parameters, ours and everybody's, and the efforts."""
+    ours = [
+        f"| `{name}` | {docs[field]} | `{getattr(ExitSettings(), field)}` |"
+        for name, (field, _) in PARAMETERS.items()
+    ]
+    foreign = [f"| {row.ecosystem} | `{row.path}` | {EFFECTS[row.sets]} |" for row in FOREIGN]
+    return "\n".join(
+        [
+            "## Request parameters",
+            "",
+            (
+                f"In `vllm_xargs`. Policies: {', '.join(f'`{name}`' for name in POLICIES)}. "
+                "The server's options set the same for requests that say nothing."
+            ),
+            "",
+            "| parameter | meaning | default |",
+            "|---|---|---|",
+            *ours,
+            "",
+            "### Of other ecosystems",
+            "",
+            *wrapped(CONTROLS),
+            "",
+            "| ecosystem | parameter | sets |",
+            "|---|---|---|",
+            *foreign,
+            "",
+            "| effort | thinking may take |",
+            "|---|---|",
+            *(f"| `{name}` | {worth_of(worth)} |" for name, worth in EFFORT.items()),
+        ]
+    )
+
+
+EFFECTS = {
+    "switch": "thinking on or off",
+    "effort": "an effort, see below",
+    "budget": "reasoning tokens; 0: none, -1: no limit",
+}
+CONTROLS = (
+    "All endpoints that generate read all of these; a key with a dot is one inside an object. "
+    "`vllm_xargs` goes before an explicit budget, that before an effort, that before the server's "
+    "defaults. Two that contradict each other, a key that is misspelt or in a wrong place, and a "
+    "value that cannot be honoured are refused with 400, which names them. A budget adds `budget` "
+    "to the policy (or is the policy, where that was `none` or the server only watches) and is "
+    "lowered as far as it takes to leave room for an answer under the token limit. Off, effort "
+    "`none` and a budget of 0 reach the chat template by its own switch, and thinking that begins "
+    "all the same is closed after its first token. Where the template has no switch a budget of 0 "
+    "does that alone, and off is refused. The block `stepgrpo` of the response shows under "
+    "`settings` what came of it, and `from` which parameter."
+)
+
+
+def worth_of(worth: float | None) -> str:
+    """An entry of the table of efforts in words."""
+    if worth is None:
+        return "what leaves room for an answer"
+    if worth == 0:
+        return "nothing: off"
+    return f"{worth:g} of the token limit" if isinstance(worth, float) else f"{worth} tokens"
+
+
+def wrapped(text: str) -> list[str]:
+    """A paragraph in lines of 100 characters."""
+    return textwrap.wrap(text, 100)
+
+
+OPTIONS_TEXT = (
+    "For requests that say nothing. A flag of `stepgrpo-serve` goes before the environment, that "
+    "before the YAML file of `--exit-config` (or `STEPGRPO_EXIT_CONFIG`), that before the built-in "
+    "default. The flag of `max_steps` is `--exit-max-steps`, its variable `STEPGRPO_EXIT_MAX_STEPS`; "
+    "a flag of what is on or off takes no value, and has `--no-exit-...` beside it. In the file "
+    "`markers` may be a list and `effort` a mapping. All are checked at start: what cannot be "
+    "honoured ends it with one line that names source, key, value and remedy."
+)
+
+
+def options(docs: Mapping[str, str]) -> str:
+    """The server's options."""
+    rows = [
+        f"| `{name}` | {docs.get(name, option.help)} | {default_of(name)} |"
+        for name, option in sorted(OPTIONS.items())
+    ]
+    return "\n".join(
+        [
+            "## Options of the server",
+            "",
+            *wrapped(OPTIONS_TEXT),
+            "",
+            "| option | meaning | default |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def default_of(name: str) -> str:
+    """As Python writes it; "" where an option's text tells."""
+    return f"`{getattr(ExitSettings(), name)!r}`" if hasattr(ExitSettings(), name) else ""

@@ -1,0 +1,119 @@
+"""The server's defaults: what holds for requests that say nothing."""
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.controls.effort import EFFORT, read_efforts
+from service.options import CONFIG, Option, Resolved, read_yaml, reader_of, resolve
+from service.patterns import matcher_of
+from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
+
+__all__ = ["OPTIONS", "Defaults", "add_flags", "read_defaults"]
+
+Effort = Mapping[str, int | float | None]
+
+_HELP = {
+    "policy": "Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
+    "threshold": "Exit when a trial answer's confidence is greater than this (0 to 1).",
+    "max_probes": "Questions per policy and sequence.",
+    "min_tokens": "Reasoning tokens before the first exit or question.",
+    "min_interval": "Reasoning tokens between two questions of one policy.",
+    "budget_tokens": "Policy budget: reasoning tokens after which the thinking is closed.",
+    "max_steps": "Policy budget: steps after which the thinking is closed.",
+    "pattern": "Policy pattern: regular expression (RE2) on the line of reasoning that ends it.",
+    "shadow": "Decide and record, but change nothing.",
+    "answer_reserve": "Tokens of the limit that must be left for the answer.",
+    "closing_text": "Injected on exit; of the model's family unless set.",
+    "inducing_prompt": "Induces a trial answer; of the model's family unless set.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What requests that say nothing get."""
+
+    settings: ExitSettings = dataclasses.field(default_factory=ExitSettings)
+    effort: Effort = dataclasses.field(default_factory=lambda: EFFORT)
+    calibration: Path | None = None
+
+
+def _markers(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list) and value and all(isinstance(each, str) and each for each in value):
+        return tuple(value)
+    if not isinstance(value, str) or value not in LEXICONS:
+        raise ValueError(f"use one of {', '.join(LEXICONS)}, or in a file a list of texts")
+    return LEXICONS[value]
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | Path):
+        raise ValueError("use the name of a file")
+    return Path(value)
+
+
+def _options() -> dict[str, Option]:
+    options = {"markers": Option("markers", _markers, "Step markers: a named lexicon.")}
+    hints = typing.get_type_hints(ExitSettings)
+    for field in dataclasses.fields(ExitSettings):
+        if field.name not in options:
+            text = _HELP.get(field.name, f"ExitSettings.{field.name}, see docs/reference.md.")
+            switch = hints[field.name] is bool
+            options[field.name] = Option(field.name, reader_of(hints[field.name]), text, switch)
+    effort = "What efforts are worth, as low=0.2,high=4096: a share of the token limit, or tokens."
+    options["effort"] = Option("effort", read_efforts, effort)
+    calibration = (
+        "Lengths of un-exited completions (stepgrpo-train calibrate); default: calibration.json "
+        "in the model's folder. Without it no saved tokens are reported."
+    )
+    options["calibration"] = Option("calibration", _path, calibration)
+    return options
+
+
+OPTIONS = _options()
+"""Every option by name. A field of ExitSettings is one without more ado."""
+
+
+def add_flags(parser: Any) -> None:
+    """The flags of all options; None where one is not given."""
+    group = parser.add_argument_group("ExitConfig", "When reasoning ends from outside.")
+    text = "YAML file of options, by their names without --exit- and with underscores."
+    group.add_argument("--exit-config", metavar="FILE", default=None, help=text)
+    for option in OPTIONS.values():
+        default = getattr(ExitSettings(), option.name, None)
+        shown = "" if default is None or option.name == "markers" else f" Default: {default!r}."
+        text = (option.help + shown).replace("%", "%%")
+        if option.switch:
+            action = argparse.BooleanOptionalAction
+            group.add_argument(option.flag, action=action, default=None, help=text)
+        else:
+            group.add_argument(option.flag, metavar="VALUE", default=None, help=text)
+
+
+def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> Defaults:
+    """The defaults from flags before the environment before a YAML file; raises BadOption."""
+    config = args.exit_config or environment.get(CONFIG)
+    file = read_yaml(Path(config)) if config else ("file", {})
+    flags = {name: getattr(args, f"exit_{name}") for name in OPTIONS}
+    resolved = resolve(OPTIONS, flags, environment, file)
+    return Defaults(
+        _settings(resolved),
+        resolved.values.get("effort", EFFORT),
+        resolved.values.get("calibration"),
+    )
+
+
+def _settings(resolved: Resolved) -> ExitSettings:
+    names = {field.name for field in dataclasses.fields(ExitSettings)}
+    try:
+        settings = ExitSettings(
+            **{name: value for name, value in resolved.values.items() if name in names}
+        )
+        build_policy(settings, matcher_of(settings))
+    except InvalidSetting as error:
+        raise resolved.refusal(error.name, error.value, error.remedy) from error
+    return settings
