@@ -65,7 +65,7 @@ CONTROLS = (
 def worth_of(worth: float | None) -> str:
     """An entry of the table of efforts in words."""
     if worth is None:
-        return "what leaves room for an answer"
+        return "what it likes"
     if worth == 0:
         return "nothing: off"
     return f"{worth:g} of the token limit" if isinstance(worth, float) else f"{worth} tokens"
@@ -79,8 +79,8 @@ def wrapped(text: str) -> list[str]:
 OPTIONS_TEXT = (
     "For requests that say nothing. A flag of `stepgrpo-serve` goes before the environment, that "
     "before the YAML file of `--exit-config` (or `STEPGRPO_EXIT_CONFIG`), that before the built-in "
-    "default. The flag of `max_steps` is `--exit-max-steps`, its variable `STEPGRPO_EXIT_MAX_STEPS`; "
-    "a flag of what is on or off takes no value, and has `--no-exit-...` beside it. In the file "
+    "default. The flag of `max_steps` is `--exit-max-steps`, its variable "
+    "`STEPGRPO_EXIT_MAX_STEPS`; a flag of what is on or off takes no value, and has `--no-exit-...` beside it. In the file "
     "`markers` may be a list and `effort` a mapping. All are checked at start: what cannot be "
     "honoured ends it with one line that names source, key, value and remedy."
 )
