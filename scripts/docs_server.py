@@ -80,7 +80,8 @@ OPTIONS_TEXT = (
     "For requests that say nothing. A flag of `stepgrpo-serve` goes before the environment, that "
     "before the YAML file of `--exit-config` (or `STEPGRPO_EXIT_CONFIG`), that before the built-in "
     "default. The flag of `max_steps` is `--exit-max-steps`, its variable "
-    "`STEPGRPO_EXIT_MAX_STEPS`; a flag of what is on or off takes no value, and has `--no-exit-...` beside it. In the file "
+    "`STEPGRPO_EXIT_MAX_STEPS`; a flag of what is on or off takes no value, and has "
+    "`--no-exit-...` beside it. In the file "
     "`markers` may be a list and `effort` a mapping. All are checked at start: what cannot be "
     "honoured ends it with one line that names source, key, value and remedy."
 )
