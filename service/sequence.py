@@ -5,7 +5,6 @@ main stream, the probes beside it, and after an exit the stream of the answer.
 """
 
 import asyncio
-import copy
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from service.streams import (
     injected_outputs,
     main_params,
     probe_params,
+    shallow,
     split_output,
 )
 from service.tokens import TokenTexts
@@ -234,6 +234,7 @@ class ControlledSequence:
             item is None and outputs and cause_of(outputs[-1].outputs[0]) in ("eos", "length")
         )
         answer = answer_of(question, outputs, self._writing) if complete else None
+        outputs.clear()
         if self._controller.state is State.DONE:
             return []
         return await self._execute(self._controller.receive(ProbeAnswered(probe, answer)))
@@ -329,9 +330,9 @@ class ControlledSequence:
     def _addressed(self, output: RequestOutput) -> RequestOutput:
         """The delta as part of the client's request rather than of a stream of ours."""
         assert self._first is not None
-        addressed = copy.copy(self._first)
+        addressed = shallow(self._first)
         addressed.request_id = self._job.request_id
         addressed.finished = output.finished
-        addressed.outputs = [copy.copy(output.outputs[0])]
+        addressed.outputs = [shallow(output.outputs[0])]
         addressed.outputs[0].index = self._record.index
         return addressed

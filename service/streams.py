@@ -1,10 +1,9 @@
 """Requests to vLLM's engine as streams of deltas, and surgery on those deltas."""
 
 import asyncio
-import copy
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -25,8 +24,11 @@ __all__ = [
     "logprob_of",
     "main_params",
     "probe_params",
+    "shallow",
     "split_output",
 ]
+
+Output = TypeVar("Output", RequestOutput, CompletionOutput)
 
 Inbox = asyncio.Queue[tuple["EngineStream", RequestOutput | Exception | None]]
 
@@ -170,13 +172,21 @@ def logprob_of(entry: Mapping[int, Any] | None, token: int) -> float | None:
     return None if found is None else float(found.logprob)
 
 
+def shallow(output: Output) -> Output:
+    """What ``copy.copy`` makes of it, in a tenth of the time: every token of a controlled
+    sequence passes here."""
+    made = object.__new__(type(output))
+    made.__dict__.update(output.__dict__)
+    return made
+
+
 def split_output(
     output: RequestOutput, tokens: int, characters: int
 ) -> tuple[RequestOutput, RequestOutput]:
     """Cut a delta in two, after its first `tokens` tokens and `characters` characters."""
-    head, tail = copy.copy(output), copy.copy(output)
+    head, tail = shallow(output), shallow(output)
     completion = output.outputs[0]
-    first, rest = copy.copy(completion), copy.copy(completion)
+    first, rest = shallow(completion), shallow(completion)
     first.token_ids, rest.token_ids = completion.token_ids[:tokens], completion.token_ids[tokens:]
     first.text, rest.text = completion.text[:characters], completion.text[characters:]
     if completion.logprobs is not None:
@@ -194,7 +204,7 @@ def injected_outputs(
     """Deltas of tokens that the engine did not generate: one each, as parsers expect them."""
     outputs = []
     for token, text in zip(ids, texts, strict=True):
-        output = copy.copy(like)
+        output = shallow(like)
         output.finished = False
         output.outputs = [
             CompletionOutput(

@@ -1,5 +1,6 @@
 """The text of single tokens, as a server streams it."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,4 +20,6 @@ class TokenTexts:
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """One increment per id; "" while a character is incomplete."""
-        return [self._stream.step(self._tokenizer, token) or "" for token in ids]
+        step, tokenizer = self._stream.step, self._tokenizer
+        # Interned: a long stream holds the texts of all its tokens, most of them many times.
+        return [sys.intern(step(tokenizer, token) or "") for token in ids]

@@ -11,6 +11,7 @@ chunks; what is undecided is never longer than the longest marker, or one senten
 quotes.
 """
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class BoundaryFinder:
         self._segmenter = StepSegmenter(markers)
         self._layout = _Layout()
         self._texts: list[str] = []  # one per token
-        self._starts: list[int] = []  # character offset at which each token starts
+        self._starts = array("Q")  # character offset at which each token starts
         self._characters = 0
         self._complete = 0  # tokens up to the last that completes its characters
         self._marked: list[int] = []  # tokens before each marker so far, ascending
@@ -86,7 +87,7 @@ class BoundaryFinder:
             for place, end in self._layout.feed(text):
                 self._find(place, self._after(end))
         self._find(Place.ANY, self._complete)
-        return self._due(self.decided(self._places))
+        return self._due(self.decided(self._places)) if self._waiting else []
 
     def finish(self) -> list[Found]:
         """The thinking has ended: what still waits is due. Its end itself is no boundary."""
@@ -97,7 +98,7 @@ class BoundaryFinder:
     def decided(self, places: frozenset[Place]) -> int:
         """Tokens before which no further boundary at `places` can be found."""
         decided = self.tokens
-        if Place.MARKER in places and not self._finished:
+        if Place.MARKER in places and not self._finished and self._open_end():
             decided = min(decided, self._before(self._segmenter.undecided))
         if Place.SENTENCE in places and self._layout.open_end is not None:
             decided = min(decided, self._after(self._layout.open_end))
@@ -116,6 +117,10 @@ class BoundaryFinder:
     def steps_of(self, tokens: int) -> int:
         """k of the first `tokens` thinking tokens taken by themselves."""
         return count_steps(self.text(0, tokens), self._markers)
+
+    def _open_end(self) -> bool:
+        """Whether the last token is undecided; most are not, and the exact place takes a search."""
+        return self._segmenter.undecided < self._characters or self._complete < self.tokens
 
     def _find(self, place: Place, tokens: int) -> None:
         if place in self._places:

@@ -1,6 +1,7 @@
 """A policy at work in one sequence: what it has cost, and its decisions that wait."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepgrpo_core.policies import (
@@ -8,11 +9,12 @@ from stepgrpo_core.policies import (
     Boundary,
     ExitPolicy,
     ExitSettings,
+    Place,
     Question,
     Verdict,
 )
 
-__all__ = ["MAX_FAILURES", "Pending", "Seat"]
+__all__ = ["MAX_FAILURES", "Pending", "Seat", "places_of"]
 
 MAX_FAILURES = 3  # failed probes of a policy in a row after which it puts no more
 
@@ -57,6 +59,11 @@ class Seat:
         self._probes += 1
         self._probe_tokens += question.max_tokens
         self._last = boundary.position
+
+
+def places_of(seats: Iterable[Seat]) -> frozenset[Place]:
+    """Where any of them acts."""
+    return frozenset[Place]().union(*(seat.needs.places for seat in seats))
 
 
 @dataclass(slots=True, eq=False)

@@ -51,7 +51,7 @@ from stepgrpo_core.policies import (
     build_policy,
 )
 from stepgrpo_core.policies.questions import ANSWERS
-from stepgrpo_core.seats import MAX_FAILURES, Pending, Seat
+from stepgrpo_core.seats import MAX_FAILURES, Pending, Seat, places_of
 from stepgrpo_core.states import REASONS, TRANSITIONS, Signal, State
 
 __all__ = ["ExitController"]
@@ -80,8 +80,9 @@ class ExitController:
         self._thinking = thinking
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings) for policy in build_policy(settings, matcher)]
-        places = frozenset[Place]().union(*(seat.needs.places for seat in self._seats))
-        self._finder = BoundaryFinder(settings.markers, places)
+        self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
+        self._active: list[bool] = []  # by seat, when `_open_places` were found
+        self._open_places = frozenset[Place]()
         self._begin = 0  # first thinking token
         self._received = 0  # generated tokens of the current stream
         self._emitted = 0  # of those
@@ -327,14 +328,18 @@ class ExitController:
         if self._finished == "eos" and self._closes_eos():
             return self._received - 1
         if self._thinks() and not self._finished:
-            return self._begin + self._finder.decided(self._open_places())
+            return self._begin + self._finder.decided(self._open())
         return self._received
 
     # Bookkeeping.
 
-    def _open_places(self) -> frozenset[Place]:
-        open_seats = (seat for seat in self._seats if seat.active)
-        return frozenset[Place]().union(*(seat.needs.places for seat in open_seats))
+    def _open(self) -> frozenset[Place]:
+        """Places where a policy can still act; asked for with every token, and seldom new."""
+        active = [seat.active for seat in self._seats]
+        if active != self._active:
+            self._active = active
+            self._open_places = places_of(seat for seat in self._seats if seat.active)
+        return self._open_places
 
     def _thinks(self) -> bool:
         return self.state is State.THINKING and self._thinking_end is None

@@ -37,6 +37,8 @@ class ExitReason(enum.StrEnum):
 class Place(enum.Enum):
     """Where a policy may act, and with it where the cut falls."""
 
+    __hash__ = object.__hash__  # Enum's is slow Python, and sets of places are asked per token
+
     MARKER = "step marker"
     """Before the token in which the marker starts."""
     LINE = "line end"

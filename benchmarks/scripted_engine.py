@@ -1,0 +1,141 @@
+"""An engine client that plays token streams in steps, as vLLM's output handler does: no model.
+
+One step puts one token into the collector of every running request (vLLM's own
+`RequestOutputCollector`) and then lets their readers run. What is left is what the API process
+does with a token, so the cost of a wrapper around it shows without the noise of an engine.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.output_processor import RequestOutputCollector
+
+__all__ = ["ScriptedClient"]
+
+TRIAL_LOGPROB = -0.7  # of every token of a trial: a confidence of 0.5, which is declined
+
+
+@dataclass(slots=True)
+class _Playing:
+    collector: RequestOutputCollector
+    ids: Sequence[int]
+    texts: Sequence[str]
+    params: SamplingParams
+    done: int = 0
+
+
+@dataclass(slots=True)
+class ScriptedClient:
+    """Stands in for vLLM's engine client.
+
+    Every request plays `ids` with their `texts`; one that asks for log-probs is taken for a
+    trial, and plays `trial`.
+    """
+
+    tokenizer: Any
+    ids: Sequence[int]
+    texts: Sequence[str]
+    trial: Sequence[int]
+    playing: dict[str, _Playing] = field(default_factory=dict)
+    _task: asyncio.Task[None] | None = None
+
+    @property
+    def renderer(self) -> Any:
+        """Where the wrapper finds the tokenizer."""
+        return SimpleNamespace(tokenizer=self.tokenizer)
+
+    @property
+    def vllm_config(self) -> Any:
+        """What the wrapper reads of it."""
+        return SimpleNamespace(
+            cache_config=SimpleNamespace(enable_prefix_caching=True),
+            scheduler_config=SimpleNamespace(max_num_queued_reqs=None),
+        )
+
+    @property
+    def model_config(self) -> Any:
+        """What the wrapper reads of it."""
+        return SimpleNamespace(served_model_name="scripted")
+
+    def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
+        """Everybody is let in."""
+
+    async def abort(self, request_id: str) -> None:
+        """End a request; what it had queued is still handed over."""
+        if request_id in self.playing:
+            each = self.playing.pop(request_id)
+            each.collector.put(_output(request_id, (), "", (), "abort"))
+
+    async def generate(
+        self, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, **_: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Outputs of one request, read from its collector as vLLM reads them."""
+        del prompt
+        collector = RequestOutputCollector(RequestOutputKind.DELTA, request_id)
+        trial = params.logprobs is not None
+        ids = self.trial if trial else self.ids
+        texts = [""] * len(ids) if trial else self.texts
+        self.playing[request_id] = _Playing(collector, ids, texts, params)
+        if self._task is None:
+            self._task = asyncio.create_task(self._play())
+        finished = False
+        while not finished:
+            output = collector.get_nowait() or await collector.get()
+            assert isinstance(output, RequestOutput)
+            finished = output.finished
+            yield output
+
+    async def close(self) -> None:
+        """Stop playing."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _play(self) -> None:
+        while True:
+            for request_id, each in list(self.playing.items()):
+                self._step(request_id, each)
+            await asyncio.sleep(0)
+
+    def _step(self, request_id: str, each: _Playing) -> None:
+        token, text = each.ids[each.done], each.texts[each.done]
+        each.done += 1
+        last = each.done == len(each.ids)
+        logprobs = () if each.params.logprobs is None else ({token: Logprob(TRIAL_LOGPROB)},)
+        each.collector.put(_output(request_id, (token,), text, logprobs, "stop" if last else None))
+        if last:
+            del self.playing[request_id]
+
+
+def _output(
+    request_id: str,
+    ids: Sequence[int],
+    text: str,
+    logprobs: Sequence[Mapping[int, Logprob]],
+    finish_reason: str | None,
+) -> RequestOutput:
+    completion = CompletionOutput(
+        index=0,
+        text=text,
+        token_ids=list(ids),
+        cumulative_logprob=None,
+        logprobs=list(logprobs) or None,
+        finish_reason=finish_reason,
+    )
+    return RequestOutput(
+        request_id=request_id,
+        prompt=None,
+        prompt_token_ids=None,
+        prompt_logprobs=None,
+        outputs=[completion],
+        finished=finish_reason is not None,
+    )
