@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dashboards import dashboards
-from scripts.docs_server import options, parameters
+from scripts.docs_server import abstentions, options, parameters
+from service.eligibility import Abstained
+from service.load import ProbeLimits
 from stepgrpo_core import REWARDS, ExitSettings
 from stepgrpo_core.states import REASONS, TRANSITIONS, State
 from training.cli import build_parser
@@ -48,7 +50,8 @@ def generated() -> dict[Path, str]:
             [
                 "# Reference\n\nWritten by `make docs` from the code.",
                 parameters(field_docs(ExitSettings)),
-                options(field_docs(ExitSettings)),
+                options(field_docs(ExitSettings) | field_docs(ProbeLimits)),
+                abstentions(field_docs(Abstained)),
                 settings(),
                 configuration(),
                 rewards(),
@@ -154,7 +157,7 @@ def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPa
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line."""
+    """The docstring under each field of a dataclass or enumeration, on one line."""
     (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
@@ -162,6 +165,8 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
     for node in definition.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name = node.target.id
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
             text = inspect.cleandoc(str(node.value.value)).replace("\n", " ")
             found.setdefault(name, text.replace("|", "\\|"))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from service.controls import EFFORT, FOREIGN, PARAMETERS
 from service.defaults import OPTIONS
+from service.eligibility import Abstained
+from service.load import ProbeLimits
 from stepgrpo_core import POLICIES, ExitSettings
 
 
@@ -108,4 +110,19 @@ def options(docs: Mapping[str, str]) -> str:
 
 def default_of(name: str) -> str:
     """As Python writes it; "" where an option's text tells."""
-    return f"`{getattr(ExitSettings(), name)!r}`" if hasattr(ExitSettings(), name) else ""
+    for section in (ExitSettings(), ProbeLimits()):
+        if hasattr(section, name):
+            return f"`{getattr(section, name)!r}`"
+    return ""
+
+
+def abstentions(docs: Mapping[str, str]) -> str:
+    """Why a policy does not act: the closed set of reasons."""
+    text = (
+        "Where an exit could not work or a question would mean nothing, the response's block says "
+        "`abstained` and why; `policy` is what is left."
+    )
+    rows = [f"| `{reason}` | {docs[reason.name]} |" for reason in Abstained]
+    return "\n".join(
+        ["## Abstaining", "", *wrapped(text), "", "| `abstained` | when |", "|---|---|", *rows]
+    )

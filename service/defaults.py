@@ -6,9 +6,12 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from service.ceilings import held
+from service.controls import BadParameter
 from service.controls.effort import EFFORT, read_efforts
+from service.load import ProbeLimits
 from service.options import CONFIG, Option, Resolved, read_yaml, reader_of, resolve
 from service.patterns import matcher_of
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
@@ -16,6 +19,7 @@ from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, buil
 __all__ = ["OPTIONS", "Defaults", "add_flags", "read_defaults"]
 
 Effort = Mapping[str, int | float | None]
+Section = TypeVar("Section", ExitSettings, ProbeLimits)
 
 _HELP = {
     "policy": "Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
@@ -29,6 +33,12 @@ _HELP = {
     "shadow": "Decide and record, but change nothing.",
     "answer_reserve": "Tokens of the limit that must be left for the answer.",
     "closing_text": "Injected on exit; of the model's family unless set.",
+    "probe_load": "Probes are at most this share (above 0, to 1) of the running sequences; one may "
+    "always run, none starts while requests queue, and requests with a seed are exempt.",
+    "probe_timeout": "Seconds after which a probe without an answer has failed.",
+    "limit_probes": "Probes per sequence that a request may ask for, at most.",
+    "limit_interval": "Reasoning tokens between two probes that it may ask for, at least.",
+    "limit_share": "Probe tokens per reasoning token, 0 to 1, at most.",
     "inducing_prompt": "Induces a trial answer; of the model's family unless set.",
 }
 
@@ -40,6 +50,7 @@ class Defaults:
     settings: ExitSettings = dataclasses.field(default_factory=ExitSettings)
     effort: Effort = dataclasses.field(default_factory=lambda: EFFORT)
     calibration: Path | None = None
+    limits: ProbeLimits = dataclasses.field(default_factory=ProbeLimits)
 
 
 def _markers(value: Any) -> tuple[str, ...]:
@@ -58,12 +69,12 @@ def _path(value: Any) -> Path:
 
 def _options() -> dict[str, Option]:
     options = {"markers": Option("markers", _markers, "Step markers: a named lexicon.")}
-    hints = typing.get_type_hints(ExitSettings)
-    for field in dataclasses.fields(ExitSettings):
-        if field.name not in options:
-            text = _HELP.get(field.name, f"ExitSettings.{field.name}, see docs/reference.md.")
-            switch = hints[field.name] is bool
-            options[field.name] = Option(field.name, reader_of(hints[field.name]), text, switch)
+    for section in (ExitSettings, ProbeLimits):
+        hints = typing.get_type_hints(section)
+        for name in (field.name for field in dataclasses.fields(section)):
+            if name not in options:
+                text = _HELP.get(name, f"ExitSettings.{name}, see docs/reference.md.")
+                options[name] = Option(name, reader_of(hints[name]), text, hints[name] is bool)
     effort = "What efforts are worth, as low=0.2,high=4096: a share of the token limit, or tokens."
     options["effort"] = Option("effort", read_efforts, effort)
     calibration = (
@@ -75,7 +86,7 @@ def _options() -> dict[str, Option]:
 
 
 OPTIONS = _options()
-"""Every option by name. A field of ExitSettings is one without more ado."""
+"""Every option by name. A field of ExitSettings or ProbeLimits is one without more ado."""
 
 
 def add_flags(parser: Any) -> None:
@@ -84,7 +95,7 @@ def add_flags(parser: Any) -> None:
     text = "YAML file of options, by their names without --exit- and with underscores."
     group.add_argument("--exit-config", metavar="FILE", default=None, help=text)
     for option in OPTIONS.values():
-        default = getattr(ExitSettings(), option.name, None)
+        default = getattr(ExitSettings(), option.name, getattr(ProbeLimits(), option.name, None))
         shown = "" if default is None or option.name == "markers" else f" Default: {default!r}."
         text = (option.help + shown).replace("%", "%%")
         if option.switch:
@@ -100,19 +111,31 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
     file = read_yaml(Path(config)) if config else ("file", {})
     flags = {name: getattr(args, f"exit_{name}") for name in OPTIONS}
     resolved = resolve(OPTIONS, flags, environment, file)
+    settings, limits = _settings(resolved), _built(ProbeLimits, resolved)
+    try:
+        held(settings, limits)
+    except BadParameter as error:
+        raise resolved.refusal("policy", settings.policy, str(error)) from error
     return Defaults(
-        _settings(resolved),
+        settings,
         resolved.values.get("effort", EFFORT),
         resolved.values.get("calibration"),
+        limits,
     )
 
 
-def _settings(resolved: Resolved) -> ExitSettings:
-    names = {field.name for field in dataclasses.fields(ExitSettings)}
+def _built(section: type[Section], resolved: Resolved) -> Section:
+    """A section of what was set; raises BadOption."""
+    names = {field.name for field in dataclasses.fields(section)}
     try:
-        settings = ExitSettings(
-            **{name: value for name, value in resolved.values.items() if name in names}
-        )
+        return section(**{name: value for name, value in resolved.values.items() if name in names})
+    except InvalidSetting as error:
+        raise resolved.refusal(error.name, error.value, error.remedy) from error
+
+
+def _settings(resolved: Resolved) -> ExitSettings:
+    settings = _built(ExitSettings, resolved)
+    try:
         build_policy(settings, matcher_of(settings))
     except InvalidSetting as error:
         raise resolved.refusal(error.name, error.value, error.remedy) from error

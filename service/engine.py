@@ -20,6 +20,7 @@ from vllm.exceptions import QueueOverflowError, VLLMValidationError
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from service.ceilings import held
 from service.controlled import Controlled
 from service.controls import (
     EFFORT,
@@ -30,13 +31,23 @@ from service.controls import (
     Wish,
     effective_settings,
 )
+from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
+from service.guard import guarded
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
+from service.load import Load, ProbeLimits
 from service.metrics import Metrics
 from service.patterns import matcher_of
 from service.sequence import Job, Served
 from service.watching import Watched
-from stepgrpo_core import Baseline, ExitController, ExitSettings
-from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, switches_of, writing_of
+from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
+from stepgrpo_core.thinking import (
+    continues_thinking,
+    detect_thinking,
+    opens_in_thinking,
+    special_ids,
+    switches_of,
+    writing_of,
+)
 
 __all__ = ["EarlyExitEngine"]
 
@@ -55,6 +66,7 @@ class EarlyExitEngine:
         chat_template: str | None = None,
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
+        limits: ProbeLimits | None = None,
     ) -> None:
         self._inner = inner
         self._defaults = defaults
@@ -64,14 +76,23 @@ class EarlyExitEngine:
         tokenizer = inner.renderer.tokenizer
         thinking = detect_thinking(tokenizer, defaults.closing_text)
         writing = None if thinking is None else writing_of(tokenizer, thinking)
-        self._served = Served(inner, tokenizer, writing)
+        self._limits = limits = limits or ProbeLimits()
+        self._served = Served(
+            inner,
+            tokenizer,
+            writing,
+            _load(inner, limits),
+            probe_timeout=limits.probe_timeout,
+            priorities=inner.vllm_config.scheduler_config.policy == "priority",
+        )
         self.template = Template(_switches(tokenizer, chat_template), thinking is not None)
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
+        self._special = frozenset[int]() if thinking is None else special_ids(tokenizer)
         self._limit = _take_admission_limit(inner)
         if thinking is None:
             _log.warning("The model has no %s tokens: nothing exits.", "<think> and </think>")
         if not self._prefix_caching:
-            _log.warning("Prefix caching is off, so every probe would cost its prefix: no exits.")
+            _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._active = 0  # sequences
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -109,14 +130,18 @@ class EarlyExitEngine:
             job, asked = _own_budget(
                 Job(request_id, prompt, sampling_params, options), ledger.asked
             )
-            effective = self._effective(job, asked)
+            effective = self._effective(job, asked, tools=ledger.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
+        except PolicyFailed as error:
+            _log.error("%s; no exit for this request.", error)
+            without = dataclasses.replace(self._defaults, policy="none")
+            effective = Effective(without, abstained=Abstained.POLICY_ERROR)
         return self._generate(job, effective, ledger)
 
-    def _effective(self, job: Job, asked: Asked) -> Effective:
-        """What is asked over the defaults; policy `none` where an exit could not work or would
-        mean nothing. Raises BadParameter, also for a bound that then nothing would hold."""
+    def _effective(self, job: Job, asked: Asked, *, tools: bool) -> Effective:
+        """What is asked over the defaults, as far as an exit works there and means something.
+        Raises BadParameter, also for a bound that then nothing would hold."""
         thinking = self._served.thinking
         effective = effective_settings(
             job.params.extra_args,
@@ -126,26 +151,33 @@ class EarlyExitEngine:
             closing=len(thinking.closing_ids) if thinking else 0,
             effort=self._effort,
         )
-        obstacle = self._obstacle(job)
-        if obstacle is None:
+        settings = held(effective.settings, self._limits, effective.sources)
+        effective = dataclasses.replace(effective, settings=settings)
+        policy, reason = eligible(questions_of(settings), self._facts(job, tools))
+        if reason is None:
             return effective
-        if demand := effective.demand:
-            raise BadParameter(demand.parameter, demand.value, f"nothing can hold it: {obstacle}")
-        return effective.without_exits()
+        demand = effective.demand
+        if demand is not None and "budget" not in policy.split("+"):
+            remedy = f"nothing can hold it: {OBSTACLES[reason]}"
+            raise BadParameter(demand.parameter, demand.value, remedy)
+        return effective.abstaining(policy, reason)
 
-    def _obstacle(self, job: Job) -> str | None:
-        """Why no exit is possible; None where one is."""
-        params = job.params
-        obstacles = {
-            "the model has no known thinking tokens": self._served.thinking is None,
-            # Without it every probe costs the whole prefix again.
-            "the server runs without prefix caching": not self._prefix_caching,
-            "the prompt is not made of tokens": not _has_ids(job.prompt),
-            "outputs are cumulative": params.output_kind is RequestOutputKind.CUMULATIVE,
-            "ignore_eos is set; leave it out": params.ignore_eos,
-            "a grammar forms the output": params.structured_outputs is not None,
-        }
-        return next((reason for reason, there in obstacles.items() if there), None)
+    def _facts(self, job: Job, tools: bool) -> Facts:
+        params, thinking, has_ids = job.params, self._served.thinking, _has_ids(job.prompt)
+        named = "exit_policy" in (params.extra_args or {})
+        return Facts(
+            thinks=thinking is not None,
+            has_ids=has_ids,
+            cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
+            continues_thought=thinking is not None
+            and has_ids
+            and continues_thinking(self._served.tokenizer, thinking, job.prompt_ids, self._special),
+            ignore_eos=bool(params.ignore_eos),
+            prompt_logprobs=params.prompt_logprobs is not None,
+            grammar=params.structured_outputs is not None,
+            prefix_caching=self._prefix_caching,
+            tools=tools and not named,
+        )
 
     async def _generate(
         self, job: Job, effective: Effective, ledger: RequestLedger
@@ -206,6 +238,7 @@ class EarlyExitEngine:
             max_tokens=job.params.max_tokens,
             thinking_open=opens_in_thinking(self._served.tokenizer, thinking, job.prompt_ids),
             matcher=matcher_of(settings),
+            guard=guarded,
         )
 
     # Records.
@@ -223,6 +256,7 @@ class EarlyExitEngine:
                 prompt_tokens,
                 settings=effective.as_block(),
                 adapter=adapter,
+                abstained=effective.abstained,
             )
             for index in range(job.params.n)
         ]
@@ -282,6 +316,14 @@ _STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}
 
 def _has_ids(prompt: Any) -> bool:
     return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
+
+
+def _load(inner: EngineClient, limits: ProbeLimits) -> Load:
+    config = inner.vllm_config
+    engines = config.parallel_config.data_parallel_size
+    load = Load(capacity=config.scheduler_config.max_num_seqs * engines, share=limits.probe_load)
+    load.watch(getattr(inner, "logger_manager", None))
+    return load
 
 
 def _take_admission_limit(inner: EngineClient) -> int | None:

@@ -8,11 +8,14 @@ and exists only for sequences that completed.
 """
 
 import contextvars
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.controls import Asked, BadParameter
+from service.eligibility import Abstained
+from service.load import Refusal
 from stepgrpo_core import Baseline, ExitReason, Outcome
 
 __all__ = ["RequestLedger", "Saved", "SequenceRecord", "Status", "current_ledger"]
@@ -44,6 +47,7 @@ class SequenceRecord:
     """Of the policy, as the response echoes them."""
     adapter: str | None = None
     """Name of the LoRA adapter that served it; None for the model itself."""
+    abstained: Abstained | None = None
     outcome: Outcome | None = None
     status: Status | None = None
     finish_reason: str | None = None
@@ -52,6 +56,7 @@ class SequenceRecord:
     generated_tokens: int = 0
     """By the main stream and the answer's, whatever became of them."""
     probe_tokens: int = 0
+    refused_probes: Counter[Refusal] = field(default_factory=Counter)
     delivered_tokens: int = 0
     injected_tokens: int = 0
     discarded_tokens: int = 0
@@ -110,6 +115,12 @@ class SequenceRecord:
         }
         if outcome.shadow_reason is not None:
             block["shadow_reason"] = str(outcome.shadow_reason)
+        if outcome.failed_probes:
+            block["failed_probes"] = outcome.failed_probes
+        if self.abstained is not None:
+            block["abstained"] = str(self.abstained)
+        if self.refused_probes:
+            block["refused_probes"] = self.refused_probes.total()
         return block
 
 
@@ -120,6 +131,8 @@ class RequestLedger:
     sequences: list[SequenceRecord] = field(default_factory=list)
     asked: Asked = field(default_factory=Asked)
     """What the body asks of the thinking outside ``vllm_xargs``."""
+    offers_tools: bool = False
+    """The answer may be a call."""
     refusal: BadParameter | None = None
     """A body that cannot be honoured: the engine refuses it, after authentication."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
+from service.eligibility import Abstained
 from service.ledger import SequenceRecord
 
 __all__ = ["Metrics"]
@@ -48,6 +49,18 @@ class Metrics:
         self._reasoning = counter("reasoning_tokens_total", "Tokens between <think> and </think>.")
         self._injected = counter("injected_tokens_total", "Closing tokens put in by an exit.")
         self._probe = counter("probe_tokens_total", "Tokens generated for trial answers.")
+        self._abstained = counter(
+            "abstained_total", "Sequences in which a policy did not act, or not all of it.", "cause"
+        )
+        self._policy_errors = counter(
+            "policy_errors_total", "Sequences whose policy failed, and that ran on without exits."
+        )
+        self._failed_probes = counter(
+            "probes_failed_total", "Trial answers that failed or could not be read."
+        )
+        self._refused = counter(
+            "probes_refused_total", "Trial answers not asked for, to spare the engine.", "cause"
+        )
         self._discarded = counter("discarded_tokens_total", "Tokens generated past an exit.")
         self._aborted = counter(
             "aborted_tokens_total", "Tokens generated for clients that had left."
@@ -66,7 +79,10 @@ class Metrics:
 
     def started(self, record: SequenceRecord) -> None:
         """Count a sequence in."""
-        self._started.labels(record.model_name, record.policy).inc()
+        labels = (record.model_name, record.policy)
+        self._started.labels(*labels).inc()
+        if record.abstained is not None:
+            self._abstained.labels(*labels, str(record.abstained)).inc()
 
     def ended(self, record: SequenceRecord) -> None:
         """Count a sequence out, whatever became of it."""
@@ -77,9 +93,13 @@ class Metrics:
         self._probe.labels(*labels).inc(record.probe_tokens)
         self._discarded.labels(*labels).inc(record.discarded_tokens)
         self._aborted.labels(*labels).inc(record.aborted_tokens)
+        self._policy_errors.labels(*labels).inc(record.abstained is Abstained.POLICY_ERROR)
+        for cause, count in record.refused_probes.items():
+            self._refused.labels(*labels, str(cause)).inc(count)
         if record.outcome is not None:
             self._exits.labels(*labels, str(record.outcome.reason)).inc()
             self._reasoning.labels(*labels).inc(record.outcome.reasoning_tokens)
+            self._failed_probes.labels(*labels).inc(record.outcome.failed_probes)
             self._steps.labels(*labels).observe(record.outcome.steps)
         if record.saved is not None:
             by_method = (*labels, record.saved.method)

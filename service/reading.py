@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.controls import BadParameter, Template, carry, read_body
+from service.eligibility import offers_tools
 from service.ledger import RequestLedger
 
 __all__ = ["BodyReader"]
@@ -60,6 +61,7 @@ class BodyReader:
         if not isinstance(parsed, dict):
             return body
         try:
+            self._ledger.offers_tools = offers_tools(parsed)
             told, self._ledger.asked = carry(parsed, read_body(parsed), endpoint, self._template)
         except BadParameter as error:
             self._ledger.refusal = error

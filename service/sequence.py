@@ -5,6 +5,7 @@ main stream, the probes beside it, and after an exit the stream of the answer.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
+from service.eligibility import Abstained
 from service.ledger import SequenceRecord
+from service.load import Load, ProbeLimits, Refusal
 from service.streams import (
     EngineStream,
     Inbox,
@@ -36,18 +39,21 @@ from stepgrpo_core import (
     ExitController,
     Finished,
     ProbeAnswered,
+    ProbeRefused,
     StartProbe,
     State,
     ThinkingFormat,
     Tokens,
 )
 from stepgrpo_core.events import Cause, Command, Event
-from stepgrpo_core.policies import Question
+from stepgrpo_core.policies import Answer, Question
 from stepgrpo_core.probing import put_question
 from stepgrpo_core.thinking import Writing
 
 __all__ = ["ControlledSequence", "Job", "Served", "cause_of"]
 
+_log = logging.getLogger("vllm.stepgrpo")
+_LAST = 2**63 - 1  # vLLM's priorities are 64-bit integers
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
 
 
@@ -59,6 +65,11 @@ class Served:
     tokenizer: Any
     writing: Writing | None
     """None: it does not think."""
+    load: Load
+    probe_timeout: float = ProbeLimits().probe_timeout
+    """Seconds."""
+    priorities: bool = False
+    """The scheduler looks at priorities."""
 
     @property
     def thinking(self) -> ThinkingFormat | None:
@@ -82,10 +93,14 @@ class Job:
         ids: list[int] = self.prompt["prompt_token_ids"]
         return ids
 
-    def probe_options(self) -> dict[str, Any]:
-        """What a probe inherits: adapter, priority and data-parallel rank."""
+    def probe_options(self, *, priorities: bool) -> dict[str, Any]:
+        """What a probe inherits: adapter, data-parallel rank, and priority, with one step less
+        where the scheduler looks at it (lower is earlier)."""
         names = ("lora_request", "priority", "data_parallel_rank")
-        return {name: self.options[name] for name in names if name in self.options}
+        inherited = {name: self.options[name] for name in names if name in self.options}
+        if priorities:
+            inherited["priority"] = min(inherited.get("priority", 0) + 1, _LAST)
+        return inherited
 
     def answer_options(self) -> dict[str, Any]:
         """What the answer inherits; grammars start at once, for the thinking has ended."""
@@ -132,6 +147,7 @@ class ControlledSequence:
         self._sent_characters = 0  # of their text, which a stop string may hold back
         self._first: RequestOutput | None = None
         self._closing: list[RequestOutput] = []  # waits for its log-probs
+        self._stopping: set[asyncio.Task[None]] = set()
 
     # Streams.
 
@@ -147,6 +163,10 @@ class ControlledSequence:
         self._held.clear()
         record = self._record
         record.outcome = self._controller.outcome
+        if record.abstained is not Abstained.POLICY_ERROR and (fault := self._controller.fault):
+            record.abstained = Abstained.POLICY_ERROR
+            name = type(fault).__name__  # its words may quote the reasoning
+            _log.error("Policy %s failed (%s); no exit for its request.", record.policy, name)
         record.generated_tokens = sum(stream.tokens for stream in self._streams)
         record.probe_tokens = sum(probe.tokens for probe in self._probes.values())
         if record.cut_at is not None:
@@ -174,6 +194,8 @@ class ControlledSequence:
             prompt=prompt,
             params=params,
             options=options,
+            load=self._served.load,
+            probe=role == "probe",
         )
 
     def _new_texts(self, prompt_ids: Sequence[int]) -> TokenTexts:
@@ -230,50 +252,72 @@ class ControlledSequence:
         if isinstance(item, RequestOutput):
             outputs.append(item)
             return []
-        complete = (
-            item is None and outputs and cause_of(outputs[-1].outputs[0]) in ("eos", "length")
-        )
-        answer = answer_of(question, outputs, self._writing) if complete else None
+        if isinstance(item, TimeoutError) and self._waits_on(stream):
+            return []
+        answer = None if item else self._answer(question, outputs)
         outputs.clear()
         if self._controller.state is State.DONE:
             return []
         return await self._execute(self._controller.receive(ProbeAnswered(probe, answer)))
 
+    def _waits_on(self, stream: EngineStream) -> bool:
+        """Whether a probe that takes long may take longer: it queues, and time must not decide."""
+        if self._params.seed is not None and self._served.load.refusal() is Refusal.QUEUE:
+            stream.expire_after(self._served.probe_timeout)
+            return True
+        task = asyncio.create_task(stream.stop())  # which may take its time as well
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+        return False
+
+    def _answer(self, question: Question, outputs: Sequence[RequestOutput]) -> Answer | None:
+        """What a probe that ended brought; None if that is no answer."""
+        try:
+            if cause_of(outputs[-1].outputs[0]) in ("eos", "length"):
+                return answer_of(question, outputs, self._writing)
+        except Exception as error:  # noqa: BLE001 - whatever came: a failed probe fails no request
+            _log.warning("A probe brought what cannot be read: %s", type(error).__name__)
+        return None
+
     # What the controller wants.
 
     async def _execute(self, commands: Sequence[Command]) -> list[RequestOutput]:
         ready: list[RequestOutput] = []
-        unasked: list[int] = []
+        unasked: list[Event] = []
         for command in commands:
             if isinstance(command, Emit):
                 ready += self._emit(command.count)
             elif isinstance(command, StartProbe):
-                if not self._start_probe(command):
-                    unasked.append(command.probe)  # fails, once all commands are carried out
+                if event := self._start_probe(command):
+                    unasked.append(event)  # told once all commands are carried out
             elif isinstance(command, CancelProbe):
                 if command.probe in self._probes:
                     await self._probes[command.probe].stop()
             else:
                 ready += await self._close_thinking(command)
-        for probe in unasked:
-            ready += await self._execute(self._controller.receive(ProbeAnswered(probe, None)))
+        for event in unasked:
+            ready += await self._execute(self._controller.receive(event))
         return ready
 
-    def _start_probe(self, command: StartProbe) -> bool:
-        """Whether the question can be put at all."""
+    def _start_probe(self, command: StartProbe) -> Event | None:
+        """Put the question; or what becomes of it, if it is not put."""
         kept = self._ids[: command.position]
         probe = put_question(command.question, self._job.prompt_ids, kept, self._writing)
         if probe is None:
-            return False
+            return ProbeAnswered(command.probe, None)
+        if self._params.seed is None and (refusal := self._served.load.refusal()):
+            self._record.refused_probes[refusal] += 1
+            return ProbeRefused(command.probe)
         stream = self._stream(
             "probe",
             asked_prompt(self._job.prompt, probe.prompt_ids),
             probe_params(probe),
-            self._job.probe_options(),
+            self._job.probe_options(priorities=self._served.priorities),
         )
+        stream.expire_after(self._served.probe_timeout)
         self._probes[command.probe] = stream
         self._asked[stream] = command.probe, command.question, []
-        return True
+        return None
 
     def _emit(self, count: int) -> list[RequestOutput]:
         ready: list[RequestOutput] = []

@@ -53,6 +53,9 @@ UPSTREAM: dict[str, str] = {
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
     "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
+    "vllm.config.scheduler.SchedulerConfig.policy": "whether priorities count",
+    "vllm.v1.metrics.loggers.StatLoggerManager.record": "tells who waits; probes yield to them",
+    "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
     f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
     f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
     "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
@@ -121,6 +124,7 @@ async def serve(
             effort=defaults.effort,
             chat_template=load_chat_template(args.chat_template),
             calibrations=calibrations,
+            limits=defaults.limits,
         )
         shutdown_task = await build_and_serve(engine, address, bound, args)
     try:

@@ -9,6 +9,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from service.load import Load
 from stepgrpo_core.policies import Answer, Question
 from stepgrpo_core.probing import Probe, read_answer
 from stepgrpo_core.thinking import Writing
@@ -51,6 +52,8 @@ class EngineStream:
         prompt: Mapping[str, Any],
         params: SamplingParams,
         options: Mapping[str, Any],
+        load: Load,
+        probe: bool = False,
     ) -> None:
         self.sequence = sequence
         """Index of the sequence it works for."""
@@ -61,19 +64,33 @@ class EngineStream:
         self._inbox = inbox
         self.id = f"{request_id}-{uuid.uuid4().hex[:8]}"
         self._started = False
-        self._outputs = engine.generate(prompt, params, self.id, **options)
-        self._task = asyncio.create_task(self._pump())
+        self._timer: asyncio.TimerHandle | None = None
+        self._leave = load.enter(params.n, probe=probe)
+        self._task = asyncio.create_task(self._pump(prompt, params, options))
+        self._task.add_done_callback(self._ended)
 
     @property
     def tokens(self) -> int:
         """Generated so far, over all sequences."""
         return sum(self.generated.values())
 
-    async def _pump(self) -> None:
+    def expire_after(self, seconds: float) -> None:
+        """Put a TimeoutError into the inbox if it has not ended by then."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._inbox.put_nowait, (self, TimeoutError()))
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        self._leave()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _pump(
+        self, prompt: Mapping[str, Any], params: SamplingParams, options: Mapping[str, Any]
+    ) -> None:
         self._started = True
         end: Exception | None = None
         try:
-            async for output in self._outputs:
+            async for output in self._engine.generate(prompt, params, self.id, **options):
                 self._count(output)
                 self._inbox.put_nowait((self, output))
         except Exception as error:  # noqa: BLE001 - carried to the consumer, whatever it is

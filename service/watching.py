@@ -29,7 +29,7 @@ class Watched:
         controllers: Sequence[ExitController],
     ) -> None:
         self.closed = False
-        self._engine = served.engine
+        self._engine, self._load = served.engine, served.load
         self._inbox: Inbox = asyncio.Queue()
         self._stream: EngineStream | None = None
         self._job = job
@@ -55,6 +55,7 @@ class Watched:
             prompt=job.prompt,
             params=job.params,
             options=job.options,
+            load=self._load,
         )
         while output := await self._next():
             for completion in output.outputs:

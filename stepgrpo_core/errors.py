@@ -3,6 +3,7 @@
 StepGrpoError
 ├── InvalidSetting      the caller passed a value that cannot be honoured
 ├── InvalidGroup        a reward was asked for lists that are not one group
+├── PolicyFailed        a policy cannot be built or gave no verdict: a bug in the policy
 ├── ProtocolViolation   a driver broke the controller's contract: a bug in the driver
 └── InvalidCalibration  a calibration file does not say what a baseline needs
 """
@@ -11,6 +12,7 @@ __all__ = [
     "InvalidCalibration",
     "InvalidGroup",
     "InvalidSetting",
+    "PolicyFailed",
     "ProtocolViolation",
     "StepGrpoError",
 ]
@@ -32,6 +34,10 @@ class InvalidSetting(StepGrpoError, ValueError):
 
 class InvalidGroup(StepGrpoError, ValueError):
     """The completions passed to a reward do not form one group."""
+
+
+class PolicyFailed(StepGrpoError, RuntimeError):
+    """A policy cannot be built, or exits for a reason that is no policy's."""
 
 
 class ProtocolViolation(StepGrpoError, RuntimeError):

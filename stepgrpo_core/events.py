@@ -17,6 +17,7 @@ __all__ = [
     "Finished",
     "Outcome",
     "ProbeAnswered",
+    "ProbeRefused",
     "StartProbe",
     "ThinkingFormat",
     "Tokens",
@@ -55,6 +56,14 @@ class ProbeAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeRefused:
+    """The driver has no room for the probe: its question was not put. That is no failure, and
+    costs the policy nothing but its interval."""
+
+    probe: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The stream ended: the main one, or after `CloseThinking` the answer's. "eos" means that the
     last of its `Tokens` is the token that ended it; pass both in one `receive`."""
@@ -68,7 +77,7 @@ class FinishThinking:
     mode too; where none is going on, nothing happens."""
 
 
-Event = Tokens | ProbeAnswered | Finished | FinishThinking
+Event = Tokens | ProbeAnswered | ProbeRefused | Finished | FinishThinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ class Outcome:
     """Of the answers that were decided on, in order, where the policy has one."""
     shadow_reason: ExitReason | None
     """What a policy in shadow mode would have done."""
+    policy_failed: bool = False
+    """A policy raised, or gave no verdict: from there on none acted."""
 
     @property
     def confidence(self) -> float | None:

@@ -1,9 +1,10 @@
 """A policy at work in one sequence: what it has cost, and its decisions that wait."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from stepgrpo_core.errors import PolicyFailed
 from stepgrpo_core.policies import (
     Answer,
     Boundary,
@@ -13,23 +14,36 @@ from stepgrpo_core.policies import (
     Question,
     Verdict,
 )
+from stepgrpo_core.states import BY_POLICY
 
-__all__ = ["MAX_FAILURES", "Pending", "Seat", "places_of"]
+__all__ = ["MAX_FAILURES", "Guard", "Pending", "Seat", "places_of", "unguarded"]
 
 MAX_FAILURES = 3  # failed probes of a policy in a row after which it puts no more
+
+
+Guard = Callable[[Callable[[], Verdict]], Verdict]
+"""Runs a decision."""
+
+
+def unguarded(decide: Callable[[], Verdict]) -> Verdict:
+    """Run it, whatever it takes."""
+    return decide()
 
 
 class Seat:
     """One policy. Its limits are its own: what another asks or fails takes nothing from it, so
     they bind at the same positions however late answers come."""
 
-    def __init__(self, policy: ExitPolicy, settings: ExitSettings) -> None:
+    def __init__(
+        self, policy: ExitPolicy, settings: ExitSettings, guard: Guard = unguarded
+    ) -> None:
         self.policy = policy
         self.needs = policy.needs
         self.failures_in_a_row = 0
         self.read = 0
         """Thinking tokens whose text it has seen."""
         self._settings = settings
+        self._guard = guard
         self._probes = 0
         self._probe_tokens = 0  # at most
         self._last = -math.inf  # position of the last question
@@ -59,6 +73,18 @@ class Seat:
         self._probes += 1
         self._probe_tokens += question.max_tokens
         self._last = boundary.position
+
+    def not_asked(self, question: Question) -> None:
+        """Take a question back that was entered, but not put; the interval runs all the same."""
+        self._probes -= 1
+        self._probe_tokens -= question.max_tokens
+
+    def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
+        """The policy's verdict; raises whatever it raises, and for a reason that is not its own."""
+        verdict = self._guard(lambda: self.policy.decide(boundary, answer))
+        if verdict.reason is not None and verdict.reason not in BY_POLICY:
+            raise PolicyFailed(f"a policy cannot exit for {verdict.reason!r}")
+        return verdict
 
 
 def places_of(seats: Iterable[Seat]) -> frozenset[Place]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from stepgrpo_core.policies import ExitReason
 
-__all__ = ["REASONS", "TRANSITIONS", "Signal", "State"]
+__all__ = ["BY_POLICY", "REASONS", "TRANSITIONS", "Signal", "State"]
 
 
 class State(enum.Enum):
@@ -50,7 +50,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
 }
 
 _CUT_SHORT = frozenset({ExitReason.LENGTH, ExitReason.CLIENT, ExitReason.NONE})
-_BY_POLICY = frozenset(
+BY_POLICY = frozenset(
     {
         ExitReason.CONFIDENT,
         ExitReason.SUFFICIENT,
@@ -63,12 +63,13 @@ _BY_POLICY = frozenset(
         ExitReason.REPETITION,
     }
 )
+"""What a policy can exit for."""
 
 REASONS: Mapping[tuple[State, Signal], frozenset[ExitReason]] = {
     (State.PRELUDE, Signal.OTHER_TEXT): frozenset({ExitReason.NONE}),
     (State.PRELUDE, Signal.FINISHED): _CUT_SHORT,
     (State.THINKING, Signal.THINK_END): frozenset({ExitReason.NATURAL}),
-    (State.THINKING, Signal.EXIT): _BY_POLICY,
+    (State.THINKING, Signal.EXIT): BY_POLICY,
     (State.THINKING, Signal.WISH): frozenset({ExitReason.CLIENT}),
     (State.THINKING, Signal.EOS): frozenset({ExitReason.EOS_IN_THINKING}),
     (State.THINKING, Signal.FINISHED): _CUT_SHORT | {ExitReason.EOS_IN_THINKING},

@@ -13,7 +13,15 @@ from stepgrpo_core.answers import THINK_END, THINK_START
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import ThinkingFormat
 
-__all__ = ["Writing", "detect_thinking", "opens_in_thinking", "switches_of", "writing_of"]
+__all__ = [
+    "Writing",
+    "continues_thinking",
+    "detect_thinking",
+    "opens_in_thinking",
+    "special_ids",
+    "switches_of",
+    "writing_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +116,24 @@ def switches_of(tokenizer: Any, chat_template: str | None = None) -> tuple[str, 
     if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
         return ()
     return tuple(name for name in SWITCHES if written(**{name: False}) != written(**{name: True}))
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of the tokens that stand between messages, and never in text."""
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return frozenset(token for token, written in added.items() if written.special)
+
+
+def continues_thinking(
+    tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
+) -> bool:
+    """Whether the prompt ends inside a thought that has begun, as continued messages do.
+
+    ``<think>`` in an earlier message is text: `special` tokens lie between it and the end.
+    """
+    for token in reversed(prompt_ids):
+        if token == thinking.start_id:
+            return not opens_in_thinking(tokenizer, thinking, prompt_ids)
+        if token == thinking.end_id or token in special:
+            return False
+    return False

@@ -1,9 +1,9 @@
 """The exit controller: when to put a question, when to end the thinking, what to emit.
 
-One controller serves one sequence. It is sans-IO: a driver tells it what happened (`Tokens`,
-`ProbeAnswered`, `Finished`, `FinishThinking`) and carries out the commands that come back
-(`StartProbe`, `CancelProbe`, `Emit`, `CloseThinking`). It knows no engine, clock or socket, so a
-training rollout and a server that feed it the same tokens see the same completion.
+One controller serves one sequence. It is sans-IO: a driver tells it what happened (the events of
+`events.py`: tokens, answers, an end) and carries out the commands that come back (`StartProbe`,
+`CancelProbe`, `Emit`, `CloseThinking`). It knows no engine, clock or socket, so a training rollout
+and a server that feed it the same tokens see the same completion.
 
 Theory. The main stream keeps generating while probes are in flight. A decision belongs to a
 *position*, the number of generated tokens that an exit would keep (see `boundaries`). A policy
@@ -17,8 +17,9 @@ Tokens that an undecided position could still cut away are held back, and no oth
 emitted is always a prefix of the generated tokens, then the closing tokens, then the answer. Only
 a client's wish falls where it falls.
 
-A policy exits where the answer's reserve is left of the limit. A client's wish and an
-end-of-sequence token in the thinking need room for one token: any answer is better than none.
+A policy that fails ends the exits of its sequence, never the sequence. Policies exit where the
+answer's reserve is left of the limit. A client's wish and an end-of-sequence token in the thinking
+need room for one token: any answer is better than none.
 """
 
 import math
@@ -36,11 +37,13 @@ from stepgrpo_core.events import (
     Finished,
     Outcome,
     ProbeAnswered,
+    ProbeRefused,
     StartProbe,
     ThinkingFormat,
     Tokens,
 )
 from stepgrpo_core.policies import (
+    Answer,
     Boundary,
     ExitReason,
     ExitSettings,
@@ -50,8 +53,8 @@ from stepgrpo_core.policies import (
     Verdict,
     build_policy,
 )
-from stepgrpo_core.policies.questions import ANSWERS
-from stepgrpo_core.seats import MAX_FAILURES, Pending, Seat, places_of
+from stepgrpo_core.policies.questions import check_answer
+from stepgrpo_core.seats import MAX_FAILURES, Guard, Pending, Seat, places_of, unguarded
 from stepgrpo_core.states import REASONS, TRANSITIONS, Signal, State
 
 __all__ = ["ExitController"]
@@ -61,7 +64,8 @@ class ExitController:
     """Drives one sequence; see the module's theory.
 
     `max_tokens` is the limit on emitted tokens (None: no limit). `thinking_open` says that the
-    prompt already ended in ``<think>``. `matcher` is what the policy ``pattern`` looks for.
+    prompt already ended in ``<think>``. `matcher` is what the policy ``pattern`` looks for. `guard`
+    runs a policy's decision and may raise instead, for one that takes too long.
     Raises InvalidSetting for policies that cannot be built.
     """
 
@@ -73,13 +77,16 @@ class ExitController:
         max_tokens: int | None = None,
         thinking_open: bool = False,
         matcher: Matcher | None = None,
+        guard: Guard = unguarded,
     ) -> None:
         self.state = State.THINKING if thinking_open else State.PRELUDE
         self.reason: ExitReason | None = None
+        self.fault: Exception | None = None
+        """What a policy raised."""
         self._settings = settings
         self._thinking = thinking
         self._limit = math.inf if max_tokens is None else max_tokens
-        self._seats = [Seat(policy, settings) for policy in build_policy(settings, matcher)]
+        self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
         self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
         self._active: list[bool] = []  # by seat, when `_open_places` were found
         self._open_places = frozenset[Place]()
@@ -91,7 +98,7 @@ class ExitController:
         self._wished = False
         self._pending: deque[Pending] = deque()
         self._questions: list[Question] = []  # of all probes, by number
-        self._failures = 0
+        self._failures = self._refused = 0
         self._fired = False  # a policy that asks nothing has, and its decision is pending
         self._exit: int | None = None  # position
         self._confidences: list[float] = []
@@ -106,7 +113,7 @@ class ExitController:
         for event in events:
             if isinstance(event, Tokens):
                 self._take_tokens(event, commands)
-            elif isinstance(event, ProbeAnswered):
+            elif isinstance(event, ProbeAnswered | ProbeRefused):
                 self._take_answer(event)
             elif isinstance(event, Finished):
                 self._take_end(event, commands)
@@ -124,10 +131,11 @@ class ExitController:
             reason=self.reason,
             steps=self._steps(),
             reasoning_tokens=self._reasoning_tokens(),
-            probes=len(self._questions),
+            probes=len(self._questions) - self._refused,
             failed_probes=self._failures,
             confidences=tuple(self._confidences),
             shadow_reason=self._shadow_reason,
+            policy_failed=self.fault is not None,
         )
 
     # Events.
@@ -158,16 +166,20 @@ class ExitController:
         for each in found:
             self._consider(each, commands)
 
-    def _take_answer(self, event: ProbeAnswered) -> None:
+    def _take_answer(self, event: ProbeAnswered | ProbeRefused) -> None:
         if not 0 <= event.probe < len(self._questions):
-            raise ProtocolViolation(f"answer of probe {event.probe}, which was never started")
-        expected = ANSWERS[type(self._questions[event.probe])]
-        if event.answer is not None and not isinstance(event.answer, expected):
-            given = type(event.answer).__name__
-            raise ProtocolViolation(f"probe {event.probe} wants a {expected.__name__}, not {given}")
-        for pending in self._pending:  # a cancelled probe is not there, and may answer late
-            if pending.probe == event.probe:
-                pending.answered, pending.answer = True, event.answer
+            raise ProtocolViolation(f"probe {event.probe} was never started")
+        question = self._questions[event.probe]
+        pending = [each for each in self._pending if each.probe == event.probe]  # or was cancelled
+        if isinstance(event, ProbeRefused):
+            self._refused += 1
+            for each in pending:
+                each.seat.not_asked(question)
+                self._pending.remove(each)
+            return
+        check_answer(question, event.answer)
+        for each in pending:
+            each.answered, each.answer = True, event.answer
 
     def _take_end(self, event: Finished, commands: list[Command]) -> None:
         aborted = event.cause == "abort"  # may come at any time
@@ -194,7 +206,7 @@ class ExitController:
             if found.place not in needs.places or kept < needs.min_tokens or self._settled_by():
                 continue
             if needs.question is None:
-                self._decide_at_once(seat, self._boundary(found, seat))
+                self._decide_at_once(seat, self._boundary(found, seat), commands)
             else:
                 self._ask(seat, needs.question, self._boundary(found, seat), commands)
 
@@ -212,9 +224,9 @@ class ExitController:
             text=text,
         )
 
-    def _decide_at_once(self, seat: Seat, boundary: Boundary) -> None:
-        verdict = seat.policy.decide(boundary, None)
-        if verdict.reason is not None:
+    def _decide_at_once(self, seat: Seat, boundary: Boundary, commands: list[Command]) -> None:
+        verdict = self._verdict(seat, boundary, None, commands)
+        if verdict is not None and verdict.reason is not None:
             self._fired = True
             self._pending.append(Pending(boundary, seat, answered=True, verdict=verdict))
 
@@ -231,7 +243,7 @@ class ExitController:
 
     def _settled_by(self) -> bool:
         """Whether a decision is certain already, so that later boundaries do not matter."""
-        return self._fired or self._shadow_reason is not None
+        return self._fired or self._shadow_reason is not None or self.fault is not None
 
     def _settle(self, commands: list[Command]) -> None:
         """Take every decision that is due, then emit what no decision can cut away."""
@@ -263,16 +275,28 @@ class ExitController:
             self._close(pending.boundary.position, Signal.EXIT, verdict.reason, commands)
 
     def _judged(self, pending: Pending, commands: list[Command]) -> Verdict | None:
-        """The verdict on a probe's answer; None when it failed."""
+        """The verdict on a probe's answer; None when probe or policy failed."""
         seat = pending.seat
         if pending.answer is not None:
             seat.failures_in_a_row = 0
-            return seat.policy.decide(pending.boundary, pending.answer)
+            return self._verdict(seat, pending.boundary, pending.answer, commands)
         self._failures += 1
         seat.failures_in_a_row += 1
         if seat.failures_in_a_row == MAX_FAILURES:
             # Had the failures come sooner, these would not have been put.
             self._cancel_probes(commands, seat)
+        return None
+
+    def _verdict(
+        self, seat: Seat, boundary: Boundary, answer: Answer | None, commands: list[Command]
+    ) -> Verdict | None:
+        """What the policy decides; None when it fails, and with it all exits end."""
+        try:
+            return seat.decide(boundary, answer)
+        except Exception as fault:  # noqa: BLE001 - whatever the policy does
+            self.fault = fault
+            self._cancel_probes(commands)
+            self._seats = []
         return None
 
     def _grant(self, commands: list[Command]) -> None:
@@ -284,8 +308,7 @@ class ExitController:
             self._close(position, Signal.WISH, ExitReason.CLIENT, commands)
 
     def _closes_eos(self) -> bool:
-        settings = self._settings
-        position = self._received - 1
+        settings, position = self._settings, self._received - 1
         return (
             self._thinks()
             and settings.close_on_eos

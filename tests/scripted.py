@@ -14,6 +14,7 @@ from stepgrpo_core import (
     FinishThinking,
     Outcome,
     ProbeAnswered,
+    ProbeRefused,
     StartProbe,
     State,
     ThinkingFormat,
@@ -73,6 +74,7 @@ def play(
     settings: ExitSettings,
     *,
     answer_now: Callable[[int], bool] = lambda tick: True,
+    refuses: Callable[[int], bool] = lambda probe: False,
     chunk: Callable[[int], int] = lambda tick: 1,
     max_tokens: int | None = None,
     thinking_open: bool = False,
@@ -80,7 +82,8 @@ def play(
     wish_at: int | None = None,
     abort_at: int | None = None,
 ) -> Played:
-    """Run one sequence; `answer_now(tick)` says whether the latest open probe answers then.
+    """Run one sequence; `answer_now(tick)` says whether the latest open probe answers then, and
+    `refuses(probe)` whether it is not put at all.
 
     The streams are cut at `max_tokens`, as an engine would. At tick `wish_at` the client wants
     the answer, at `abort_at` it leaves.
@@ -88,7 +91,7 @@ def play(
     controller = ExitController(
         settings, THINKING, max_tokens=max_tokens, thinking_open=thinking_open, matcher=matcher
     )
-    player = _Player(controller, script)
+    player = _Player(controller, script, refuses)
     stream = _Stream(script.ids, script.words, script.cause, max_tokens)
     tick = 0
     while controller.state is not State.DONE:
@@ -138,7 +141,10 @@ class _Stream:
 
 
 class _Player:
-    def __init__(self, controller: ExitController, script: Script) -> None:
+    def __init__(
+        self, controller: ExitController, script: Script, refuses: Callable[[int], bool]
+    ) -> None:
+        self.refuses = refuses
         self.controller = controller
         self.script = script
         self.emitted: list[int] = []
@@ -166,11 +172,14 @@ class _Player:
         self._execute(self.controller.receive(ProbeAnswered(command.probe, answer)))
 
     def _execute(self, commands: Sequence[Command]) -> None:
+        refused: list[Event] = []
         for command in commands:
             if isinstance(command, Emit):
                 assert self._taken + command.count <= len(self.generated)
                 self.emitted += self.generated[self._taken : self._taken + command.count]
                 self._taken += command.count
+            elif isinstance(command, StartProbe) and self.refuses(command.probe):
+                refused.append(ProbeRefused(command.probe))
             elif isinstance(command, StartProbe):
                 self.probes.append(command)
                 self.open.append(command)
@@ -183,4 +192,6 @@ class _Player:
                 self.close = command
                 self.emitted += command.closing_ids
                 self.generated, self._taken, self.open = [], 0, []
+        if refused:
+            self._execute(self.controller.receive(*refused))
         self.most_in_flight = max(self.most_in_flight, len(self.open))

@@ -211,6 +211,8 @@ class _Run:
         self._readings: list[ProbeReading] = []
 
     def execute(self, commands: Sequence[Command]) -> None:
+        if self.controller.fault:
+            raise self.controller.fault
         for command in commands:
             if isinstance(command, StartProbe):
                 self.commands.append(command)

@@ -298,6 +298,8 @@ class _Sequence:
     # Commands.
 
     def _execute(self, commands: Sequence[Command]) -> list[_Work]:
+        if self._controller.fault:
+            raise self._controller.fault  # a server thinks on without exits; a run is spoilt
         # Nothing is emitted: rollouts are returned whole.
         return [self._carry_out(each) for each in commands if not isinstance(each, Emit)]
 

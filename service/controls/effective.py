@@ -8,6 +8,7 @@ from typing import Any
 from service.controls.effort import EFFORT, effort_tokens
 from service.controls.near import misplaced_parameter
 from service.controls.parameters import CONTAINER, PARAMETERS, Asked, BadParameter, Wish
+from service.eligibility import Abstained
 from service.patterns import matcher_of
 from stepgrpo_core import ExitSettings, InvalidSetting, build_policy
 
@@ -39,9 +40,13 @@ class Effective:
     demand: Wish | None = None
     """An explicit bound: where nothing can exit it must be refused."""
 
-    def without_exits(self) -> "Effective":
-        """Where an exit cannot work: counts and reports only."""
-        return Effective(dataclasses.replace(self.settings, policy="none"))
+    abstained: Abstained | None = None
+
+    def abstaining(self, policy: str, reason: Abstained) -> "Effective":
+        """With only what is left of the policy."""
+        sources = {} if policy == "none" else self.sources
+        settings = dataclasses.replace(self.settings, policy=policy)
+        return Effective(settings, sources, self.demand, reason)
 
     def as_block(self) -> dict[str, Any]:
         """The settings that matter under this policy, and ``from``: who set them."""

@@ -10,7 +10,7 @@ only it reads goes into `ExitSettings`, with its range.
 import difflib
 from collections.abc import Callable
 
-from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.errors import InvalidSetting, PolicyFailed
 from stepgrpo_core.policies.base import (
     Boundary,
     ExitPolicy,
@@ -82,7 +82,8 @@ def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tupl
     """Fresh policies for one sequence, in the order in which `settings.policy` joins them by +.
 
     Raises InvalidSetting for a name that is unknown, repeated, or joined to ``none``, and for
-    settings with which a policy could never act. `matcher` is what ``pattern`` looks for.
+    settings with which a policy could never act; PolicyFailed for a policy that raises anything
+    else. `matcher` is what ``pattern`` looks for.
     """
     names = settings.policy.split("+")
     for place, name in enumerate(names):
@@ -92,11 +93,21 @@ def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tupl
             raise InvalidSetting("policy", settings.policy, f"name {name!r} once")
     if "none" in names and len(names) > 1:
         raise InvalidSetting("policy", settings.policy, "'none' stands alone; leave it out")
-    return tuple(
-        # The one policy that is made from more than settings.
-        PatternPolicy(settings, matcher) if name == "pattern" else POLICIES[name](settings)
-        for name in names
-    )
+    return tuple(_built(name, settings, matcher) for name in names)
+
+
+def _built(name: str, settings: ExitSettings, matcher: Matcher | None) -> ExitPolicy:
+    try:
+        if name == "pattern":  # the one that is made from more than settings
+            policy: ExitPolicy = PatternPolicy(settings, matcher)
+        else:
+            policy = POLICIES[name](settings)
+        _ = policy.needs
+    except InvalidSetting:
+        raise
+    except Exception as error:
+        raise PolicyFailed(f"policy {name} cannot be built: {type(error).__name__}") from error
+    return policy
 
 
 def _advice(name: str) -> str:

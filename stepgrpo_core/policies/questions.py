@@ -7,6 +7,8 @@ conversation of its own (`Judge`).
 
 from dataclasses import dataclass
 
+from stepgrpo_core.errors import ProtocolViolation
+
 __all__ = [
     "ANSWERS",
     "Answer",
@@ -17,6 +19,7 @@ __all__ = [
     "Question",
     "Reply",
     "Trial",
+    "check_answer",
 ]
 
 
@@ -105,3 +108,10 @@ ANSWERS: dict[type[Question], type[Answer]] = {
     Judge: Reply,
 }
 """Which answer belongs to which question."""
+
+
+def check_answer(question: Question, answer: Answer | None) -> None:
+    """Raise ProtocolViolation for an answer that belongs to another kind of question."""
+    expected, given = ANSWERS[type(question)], type(answer)
+    if answer is not None and given is not expected:
+        raise ProtocolViolation(f"the probe wants a {expected.__name__}, not {given.__name__}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from tests.integration.engines import BLOCKS, CAPACITY, Machine, running_machine
 from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, running
 
 
@@ -20,6 +21,21 @@ def stock(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     del server  # one after the other: two cores
     log = tmp_path_factory.mktemp("stock") / "server.log"
     with running(STOCK, log, "--no-enable-chunked-prefill") as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    """vLLM in this process: small, with priorities and an adapter.
+
+    When it runs as many sequences as it may, its cache is full."""
+    with running_machine(
+        max_num_seqs=CAPACITY,
+        block_size=32,
+        num_gpu_blocks_override=BLOCKS,
+        scheduling_policy="priority",
+        enable_lora=True,
+    ) as up:
         yield up
 
 

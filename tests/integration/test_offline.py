@@ -45,6 +45,7 @@ def test_the_server_delivers_what_the_offline_driver_does(server: Server) -> Non
             json={
                 "model": "demo-base",
                 "temperature": 0,
+                "seed": 0,  # no probe is refused because of others
                 "max_tokens": 900,
                 "messages": [{"role": "user", "content": problem.prompt}],
                 "return_token_ids": True,

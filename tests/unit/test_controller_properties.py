@@ -134,6 +134,21 @@ def test_tokens_decide_and_never_time_or_chunks(
 
 
 @calm
+@given(scripts, exit_settings, limits, st.booleans(), st.randoms())
+def test_refused_probes_leave_a_completion_that_could_have_been(
+    script, asked, max_tokens, thinking_open, random
+) -> None:
+    assume(can_be_built(asked))
+    script.answers = answers_by(5)
+    common = {"max_tokens": max_tokens, "matcher": MATCHER, "thinking_open": thinking_open}
+    some = play(script, asked, refuses=lambda probe: random.random() < 0.5, **common)
+    check(script, asked, max_tokens, some, thinking_open=thinking_open)
+    all_refused = play(script, asked, refuses=lambda probe: True, **common)
+    check(script, asked, max_tokens, all_refused, thinking_open=thinking_open)
+    assert (all_refused.outcome.probes, all_refused.outcome.failed_probes) == (0, 0)
+
+
+@calm
 @given(
     scripts,
     exit_settings,

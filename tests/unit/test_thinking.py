@@ -8,7 +8,14 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.thinking import detect_thinking, opens_in_thinking, switches_of, writing_of
+from stepgrpo_core.thinking import (
+    continues_thinking,
+    detect_thinking,
+    opens_in_thinking,
+    special_ids,
+    switches_of,
+    writing_of,
+)
 
 CLOSING = "\n</think>\n\n"
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
@@ -66,3 +73,20 @@ def test_the_switch_of_a_template_is_the_variable_that_makes_a_difference() -> N
     assert switches_of(TOKENIZER, "{{ messages[0].content }}") == ()
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
     assert switches_of(plain) == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "continues"),
+    [
+        ("<|im_start|>assistant\n<think>\nso far", True),
+        ("<think>\nso far", True),
+        ("<|im_start|>assistant\n<think>\n", False),  # opens it
+        ("<|im_start|>assistant\n<think>\nso far</think> 5", False),
+        ("<|im_start|>user\n<think>\nWait<|im_end|>\n<|im_start|>assistant\n", False),
+        ("1+1=", False),
+    ],
+)
+def test_a_prompt_may_end_inside_a_thought(prompt: str, continues: bool) -> None:
+    ids = TOKENIZER.encode(prompt, add_special_tokens=False)
+    special = special_ids(TOKENIZER)
+    assert continues_thinking(TOKENIZER, THINKING, ids, special) is continues

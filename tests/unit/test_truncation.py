@@ -1,6 +1,7 @@
 """The exit controller: what it emits, when it asks, and that timing changes nothing."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,12 +14,16 @@ from stepgrpo_core import (
     ExitReason,
     ExitSettings,
     Finished,
+    PolicyFailed,
     ProbeAnswered,
+    ProbeRefused,
     ProtocolViolation,
     StartProbe,
     State,
     Tokens,
+    policies,
 )
+from stepgrpo_core.policies import ConfidencePolicy, Verdict
 from stepgrpo_core.states import REASONS, TRANSITIONS, Signal
 from tests.cases import STEP_CASES, StepCase
 from tests.scripted import END, THINKING, Script, play, trial
@@ -261,6 +266,32 @@ def test_failed_probes_are_no_exit_and_three_in_a_row_end_probing() -> None:
     assert some.outcome.probes == CONFIDENT.max_probes
 
 
+def test_a_refused_probe_was_not_asked_and_costs_only_the_interval() -> None:
+    words = ["<think>", *["x", " Wait", ","] * 40, "</think>", ""]
+    settings = replace(CONFIDENT, max_probes=2, min_interval=6)
+    controller = ExitController(settings, THINKING)
+    script, started = Script(words), []
+    for token, text in zip(script.ids, words, strict=True):
+        for command in controller.receive(Tokens([token], [text])):
+            if isinstance(command, StartProbe):
+                started.append(command)
+                refused = len(started) <= 4
+                answer = ProbeAnswered(command.probe, trial(0.1))
+                controller.receive(ProbeRefused(command.probe) if refused else answer)
+    controller.receive(Finished("eos"))
+    assert len(started) == 6  # the refused ones are not among the two
+    assert all(b.position - a.position >= 6 for a, b in itertools.pairwise(started))
+    assert (controller.outcome.probes, controller.outcome.failed_probes) == (2, 0)
+    assert controller.outcome.reason == "natural"
+
+
+def test_a_refused_probe_holds_no_text_back() -> None:
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
+    assert Emit(1) in controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+    assert controller.receive(ProbeRefused(0)) == [Emit(2)]
+    controller.receive(ProbeRefused(0), Finished("abort"))  # late, and harmless
+
+
 def test_a_client_that_leaves_cancels_everything() -> None:
     controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
     controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
@@ -284,6 +315,8 @@ def test_what_the_state_does_not_allow_is_a_violation() -> None:
     controller = ExitController(CONFIDENT, THINKING)
     with pytest.raises(ProtocolViolation, match="never started"):
         controller.receive(ProbeAnswered(0, None))
+    with pytest.raises(ProtocolViolation, match="never started"):
+        controller.receive(ProbeRefused(0))
     with pytest.raises(ProtocolViolation, match="PRELUDE"):
         _ = controller.outcome
     controller.receive(Finished("eos"))
@@ -292,16 +325,61 @@ def test_what_the_state_does_not_allow_is_a_violation() -> None:
             controller.receive(event)
 
 
-def test_a_policy_cannot_give_a_reason_that_is_not_a_policys(monkeypatch) -> None:
-    from stepgrpo_core import policies  # noqa: PLC0415
-    from stepgrpo_core.policies import ConfidencePolicy, Verdict  # noqa: PLC0415
+class Faulty(ConfidencePolicy):
+    """Exits at the first trial, or fails there."""
 
-    class Wrong(ConfidencePolicy):
-        def decide(self, *_):
-            return Verdict(ExitReason.NATURAL)
+    deed: Callable[[], Verdict] = staticmethod(lambda: Verdict(ExitReason.CONFIDENT))
 
-    monkeypatch.setitem(policies.POLICIES, "wrong", Wrong)
-    controller = ExitController(replace(CONFIDENT, policy="wrong"), THINKING, thinking_open=True)
+    def decide(self, *_):
+        return type(self).deed()
+
+
+@pytest.mark.parametrize(
+    ("deed", "error"),
+    [
+        (lambda: 1 / 0, ZeroDivisionError),
+        (lambda: Verdict(ExitReason.NATURAL), PolicyFailed),
+        (lambda: None, AttributeError),
+    ],
+    ids=["raises", "another's reason", "no verdict"],
+)
+@pytest.mark.parametrize("joined", ["faulty", "faulty+budget", "repetition+faulty"])
+def test_a_policy_that_fails_ends_all_exits_and_nothing_else(
+    monkeypatch, deed, error, joined: str
+) -> None:
+    monkeypatch.setitem(policies.POLICIES, "faulty", Faulty)
+    monkeypatch.setattr(Faulty, "deed", staticmethod(deed))
+    script = Script(TWO_STEPS, confidences=sure_from(0))
+    settings = replace(CONFIDENT, policy=joined, budget_tokens=4)
+    for answer_now in (lambda tick: True, lambda tick: False):
+        played = play(script, settings, answer_now=answer_now)
+        assert (played.emitted, played.close) == (script.ids, None)
+        assert (played.outcome.reason, played.outcome.policy_failed) == ("natural", True)
+    controller = ExitController(settings, THINKING, thinking_open=True)
     controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
-    with pytest.raises(ProtocolViolation, match="policy exits"):
-        controller.receive(ProbeAnswered(0, trial(0.5)))
+    controller.receive(ProbeAnswered(0, trial(0.5)))
+    assert isinstance(controller.fault, error)
+
+
+def test_a_policy_that_asks_nothing_may_fail_too(monkeypatch) -> None:
+    class Broken(policies.POLICIES["budget"]):
+        def decide(self, *_):
+            raise KeyError
+
+    monkeypatch.setitem(policies.POLICIES, "broken", Broken)
+    settings = replace(CONFIDENT, policy="confidence+broken")
+    script = Script(TWO_STEPS, confidences=sure_from(0))
+    played = play(script, settings, max_tokens=50, answer_now=lambda tick: False)
+    assert played.emitted == script.ids
+    assert played.outcome.policy_failed
+
+
+def test_a_guard_may_stop_a_decision() -> None:
+    def guard(decide: Callable[[], Verdict]) -> Verdict:
+        assert decide().reason == "confident"
+        raise TimeoutError
+
+    controller = ExitController(CONFIDENT, THINKING, thinking_open=True, guard=guard)
+    controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
+    assert controller.receive(ProbeAnswered(0, trial(0.99))) == [Emit(2)]
+    assert isinstance(controller.fault, TimeoutError)

@@ -1,0 +1,144 @@
+"""Probes yield under load: they take a share of the running sequences, and none while others wait.
+
+A probe that is refused is not asked, which is no failure: its request thinks on. Requests with a
+seed are exempt, for what they get must not depend on others.
+"""
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stepgrpo_core import InvalidSetting
+
+__all__ = ["Load", "ProbeLimits", "Refusal", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeLimits:
+    """What an operator lets probes cost, whatever requests ask for."""
+
+    probe_load: float = 0.25
+    """Share of the running sequences that may be probes, above 0, to 1; one may always run."""
+    probe_timeout: float = 30.0
+    """Seconds after which a probe without an answer has failed. A request with a seed waits longer
+    while requests queue, for time must not decide."""
+    limit_probes: int = 32
+    """Questions of a sequence, all its policies together, at most; 1 or more. Against hostile
+    prompts: 16."""
+    limit_interval: int = 0
+    """Reasoning tokens between two questions of a policy, at least. Against hostile prompts: 64."""
+    limit_share: float | None = None
+    """Tokens of a sequence's probes, each taken at its longest, per reasoning token so far, 0 to 1;
+    None: no such limit. Against hostile prompts: 0.15; the first probes of short reasoning then
+    fall away."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probe_load <= 1:  # also refuses NaN
+            raise InvalidSetting("probe_load", self.probe_load, "use a number above 0, up to 1")
+        if not 0 < self.probe_timeout < math.inf:
+            raise InvalidSetting("probe_timeout", self.probe_timeout, "use a number of seconds")
+        if self.limit_probes < 1:
+            raise InvalidSetting("limit_probes", self.limit_probes, "use 1 or more")
+        if self.limit_interval < 0:
+            raise InvalidSetting("limit_interval", self.limit_interval, "use 0 or more")
+        if self.limit_share is not None and not 0 <= self.limit_share <= 1:
+            raise InvalidSetting("limit_share", self.limit_share, "use a number from 0 to 1")
+
+
+class Refusal(enum.StrEnum):
+    """Why a probe was not put: a closed set, used as a metric's label."""
+
+    QUEUE = "queue"
+    """A request waits for a place in the batch, or would have to wait for this probe's."""
+    LOAD = "load"
+    """Probes have their share of the running sequences."""
+
+
+def refusal(
+    *, running: int, probes: int, waiting: int, capacity: int, share: float
+) -> Refusal | None:
+    """Why one more probe may not join `running` sequences of which `probes` are probes.
+
+    `waiting` requests queue in the engine, which runs at most `capacity` sequences at once. Probes
+    are at most `share` (0 to 1) of the sequences, but one may always run.
+    """
+    if waiting > 0 or running >= capacity:
+        return Refusal.QUEUE
+    if probes >= max(1, math.floor(share * (running + 1))):
+        return Refusal.LOAD
+    return None
+
+
+class Load:
+    """What this server runs in the engine: sequences and probes, counted as they come and go.
+
+    One event loop's; no locks.
+    """
+
+    def __init__(self, *, capacity: int, share: float) -> None:
+        self.running = 0
+        """Sequences handed to the engine, probes among them, that have not ended."""
+        self.probes = 0
+        self.most_probes = 0
+        """At once, so far."""
+        self._capacity = capacity
+        self._share = share
+        self._waiting: dict[int, int] = {}  # by engine
+
+    @property
+    def waiting(self) -> int:
+        """Requests that queue in the engines, as of their last step."""
+        return sum(self._waiting.values())
+
+    def refusal(self) -> Refusal | None:
+        """Why a probe may not start now."""
+        return refusal(
+            running=self.running,
+            probes=self.probes,
+            waiting=self.waiting,
+            capacity=self._capacity,
+            share=self._share,
+        )
+
+    def enter(self, sequences: int, *, probe: bool = False) -> Callable[[], None]:
+        """Count sequences in; the function returned counts them out, and is called once."""
+        probes = sequences if probe else 0
+        self._add(sequences, probes)
+        return lambda: self._add(-sequences, -probes)
+
+    def _add(self, sequences: int, probes: int) -> None:
+        self.running += sequences
+        self.probes += probes
+        self.most_probes = max(self.most_probes, self.probes)
+
+    # One of vLLM's statistics loggers, for what only its schedulers know: who waits, be it for a
+    # place in the batch or for cache.
+
+    def watch(self, manager: Any) -> None:
+        """Join vLLM's statistics loggers; None (``--disable-log-stats``) leaves our own count."""
+        if manager is not None:
+            manager.stat_loggers.append(self)
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Called after every step of an engine."""
+        del iteration_stats, mm_cache_stats
+        if scheduler_stats is not None:
+            self._waiting[engine_idx] = scheduler_stats.num_waiting_reqs
+
+    def log(self) -> None:
+        """Nothing to say."""
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
+
+    def record_sleep_state(self, is_awake: int = 0, level: int = 0) -> None:
+        """Nothing to note."""
+        del is_awake, level

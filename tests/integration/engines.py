@@ -1,0 +1,209 @@
+"""Real vLLM in this process, behind a border that notes what crosses it and can do harm there."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from transformers import AutoTokenizer
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from service.engine import EarlyExitEngine
+from service.ledger import RequestLedger, SequenceRecord, current_ledger
+from service.load import ProbeLimits
+from service.metrics import Metrics
+from stepgrpo_core import ExitSettings
+from tests.integration.servers import MODEL
+from training.demo.world import sample_problems
+
+TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
+PROMPTS: list[list[int]] = [
+    TOKENIZER.apply_chat_template(
+        [{"role": "user", "content": problem.prompt}], add_generation_prompt=True, return_dict=False
+    )
+    for problem in sample_problems(7, "test", 64)
+]
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+}
+CAPACITY = 8  # sequences at once
+BLOCKS = 56  # of 32 tokens
+Fault = Callable[[AsyncIterator[RequestOutput]], AsyncIterator[RequestOutput]]
+
+
+@dataclass
+class Call:
+    """One request to vLLM."""
+
+    id: str
+    prompt: dict[str, Any]
+    params: SamplingParams
+    options: dict[str, Any]
+    cached_tokens: int | None = None
+    """Of the prompt, found in the prefix cache."""
+    tokens: int = 0
+    beside: int = 0
+    """Sequences that ran when it came."""
+    probes_beside: int = 0
+    ended: bool = False
+
+    @property
+    def is_probe(self) -> bool:
+        return "-probe-" in self.id
+
+
+@dataclass
+class Border:
+    """vLLM's engine client, with notes of what is asked and `fault` in the way of probes."""
+
+    inner: AsyncLLM
+    fault: Fault | None = None
+    calls: list[Call] = field(default_factory=list)
+    probing: asyncio.Event = field(default_factory=asyncio.Event)
+    """A probe has started."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def generate(
+        self, prompt: Any, params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncIterator[RequestOutput]:
+        running = [call for call in self.calls if not call.ended]
+        call = Call(request_id, prompt, params, options)
+        call.beside = sum(other.params.n for other in running)
+        call.probes_beside = sum(other.is_probe for other in running)
+        self.calls.append(call)
+        if call.is_probe:
+            self.probing.set()
+        outputs = self._noted(call, self.inner.generate(prompt, params, request_id, **options))
+        return self.fault(outputs) if self.fault and call.is_probe else outputs
+
+    async def _noted(
+        self, call: Call, outputs: AsyncIterator[RequestOutput]
+    ) -> AsyncIterator[RequestOutput]:
+        try:
+            async for output in outputs:
+                call.cached_tokens = call.cached_tokens or output.num_cached_tokens
+                call.tokens += sum(len(each.token_ids) for each in output.outputs)
+                yield output
+        finally:
+            call.ended = True
+
+    @property
+    def probes(self) -> list[Call]:
+        return [call for call in self.calls if call.is_probe]
+
+
+@dataclass
+class Ours:
+    """Our engine over the border, and the records of what it served."""
+
+    engine: EarlyExitEngine
+    border: Border
+    registry: CollectorRegistry
+
+    async def ask(
+        self,
+        index: int = 0,
+        policy: str | None = "confidence",
+        *,
+        salt: str | None = None,
+        options: dict[str, Any] | None = None,
+        xargs: dict[str, Any] | None = None,
+        name: str = "r",
+        prompt_ids: list[int] | None = None,
+        tools: bool = False,
+        **params: Any,
+    ) -> tuple[list[list[int]], list[SequenceRecord]]:
+        """The token ids of each sequence, and their records."""
+        ledger = RequestLedger(offers_tools=tools)
+        token = current_ledger.set(ledger)
+        asked = ({"exit_policy": policy} if policy else {}) | (xargs or {})
+        sampling = SamplingParams(
+            **{
+                "temperature": 0.0,
+                "max_tokens": 900,
+                "output_kind": RequestOutputKind.DELTA,
+                "extra_args": asked,
+                "stop_token_ids": [TOKENIZER.eos_token_id],
+            }
+            | params
+        )
+        try:
+            ids: list[list[int]] = [[] for _ in range(sampling.n)]
+            prompt = tokens_input(prompt_ids or PROMPTS[index], cache_salt=salt)
+            async for output in self.engine.generate(prompt, sampling, name, **(options or {})):
+                for each in output.outputs:
+                    ids[each.index] += each.token_ids
+        finally:
+            current_ledger.reset(token)
+        return ids, ledger.sequences
+
+    def counted(self, name: str) -> float:
+        """A counter of ours, summed over its labels."""
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == f"stepgrpo_{name}_total"
+        )
+
+
+@dataclass
+class Machine:
+    """An engine and the event loop it lives in."""
+
+    inner: AsyncLLM
+    runner: asyncio.Runner
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(work)
+
+    def ours(self, fault: Fault | None = None, policy: str = "none", **limits: Any) -> Ours:
+        """A fresh engine of ours, of this default policy, over vLLM's, which is shared."""
+        border, registry = Border(self.inner, fault), CollectorRegistry()
+        engine = EarlyExitEngine(
+            border,  # type: ignore[arg-type]
+            ExitSettings(policy=policy),
+            metrics=Metrics(registry),
+            limits=ProbeLimits(**limits),
+        )
+        return Ours(engine, border, registry)
+
+
+@contextlib.contextmanager
+def running_machine(**arguments: Any) -> Iterator[Machine]:
+    """vLLM with the demo model."""
+    os.environ.update(ENVIRONMENT)
+    with asyncio.Runner() as runner:
+
+        async def load() -> AsyncLLM:
+            return AsyncLLM.from_engine_args(
+                AsyncEngineArgs(
+                    **{
+                        "model": str(MODEL),
+                        "dtype": "float32",
+                        "max_model_len": 1024,
+                        "enforce_eager": True,
+                        "enable_chunked_prefill": False,
+                        "seed": 0,
+                    }
+                    | arguments
+                )
+            )
+
+        inner = runner.run(load())
+        try:
+            yield Machine(inner, runner)
+        finally:
+            inner.shutdown()

@@ -1,0 +1,58 @@
+"""Nobody exits, waits or answers otherwise because of another: each request of a mixed batch gets
+what it gets alone."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.integration.engines import CAPACITY, Machine, Ours
+
+pytestmark = pytest.mark.integration
+
+OFTEN = {"exit_min_interval": 0}
+MIXED: list[dict[str, Any]] = [
+    {"policy": "none"},
+    {"policy": "confidence"},
+    {"policy": "confidence", "n": 3},
+    {"policy": "confidence", "max_tokens": 40},
+    {"policy": "confidence", "xargs": OFTEN | {"exit_threshold": 0.5}},
+    {"policy": "consistency"},
+    {"policy": "verifier", "n": 2},
+    {"policy": "sufficiency"},
+    {"policy": "margin", "xargs": OFTEN},
+    {"policy": "entropy", "xargs": {"exit_max_probes": 20}},
+    {"policy": "budget", "xargs": {"exit_budget_tokens": 30}, "n": 2},
+    {"policy": "budget", "xargs": {"exit_max_steps": 1}},
+    {"policy": "repetition"},
+    {"policy": "confidence+budget", "xargs": {"exit_budget_tokens": 60}},
+    {"policy": "confidence", "xargs": {"exit_shadow": True}},
+    {"policy": "none", "n": 2, "max_tokens": 25},
+]
+
+
+async def told(ours: Ours, number: int) -> list[tuple[list[int], str, int]]:
+    """Tokens, exit reason and steps of each sequence."""
+    options = {"temperature": 0.7, "seed": 100 + number, "index": number} | MIXED[number]
+    ids, records = await ours.ask(**options)
+    return [
+        (each, str(record.outcome.reason), record.outcome.steps)
+        for each, record in zip(ids, records, strict=True)
+        if record.outcome
+    ]
+
+
+def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(machine: Machine) -> None:
+    ours = machine.ours()
+    numbers = range(len(MIXED))
+    alone = [machine.run(told(ours, number)) for number in numbers]
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(told(ours, number) for number in numbers))
+
+    company = machine.run(together())
+    for number in numbers:
+        assert company[number] == alone[number], MIXED[number]
+    reasons = {reason for sequences in alone for _, reason, _ in sequences}
+    assert reasons >= {"natural", "confident", "budget"}
+    assert sum(map(len, alone)) > CAPACITY, "they do not even fit at once"

@@ -1,0 +1,44 @@
+"""What probes and answers take over from their request."""
+
+from vllm.sampling_params import SamplingParams
+
+from service.sequence import Job
+from service.streams import asked_prompt, extended_prompt
+
+PROMPT = {"type": "token", "prompt": "a", "prompt_token_ids": [1, 2], "cache_salt": "tenant"}
+
+
+def job(**options: object) -> Job:
+    return Job("r", PROMPT, SamplingParams(), options)
+
+
+def test_probes_are_one_step_later_where_priorities_count() -> None:
+    assert job(priority=3).probe_options(priorities=True) == {"priority": 4}
+    assert job(priority=-3).probe_options(priorities=True) == {"priority": -2}
+    assert job().probe_options(priorities=True) == {"priority": 1}
+    last = 2**63 - 1
+    assert job(priority=last).probe_options(priorities=True) == {"priority": last}
+
+
+def test_where_they_do_not_count_nothing_changes() -> None:
+    assert job(priority=0).probe_options(priorities=False) == {"priority": 0}
+    assert job().probe_options(priorities=False) == {}
+
+
+def test_probes_inherit_adapter_and_rank_but_no_trace() -> None:
+    made = job(lora_request="adapter", data_parallel_rank=1, trace_headers={}, session_id="s")
+    expected = {"lora_request": "adapter", "data_parallel_rank": 1}
+    assert made.probe_options(priorities=False) == expected
+
+
+def test_the_cache_salt_stays_and_the_text_does_not() -> None:
+    assert extended_prompt(PROMPT, [3]) == {
+        "type": "token",
+        "prompt_token_ids": [1, 2, 3],
+        "cache_salt": "tenant",
+    }
+    assert asked_prompt(PROMPT, [7]) == {
+        "type": "token",
+        "prompt_token_ids": [7],
+        "cache_salt": "tenant",
+    }

@@ -1,0 +1,83 @@
+"""Probes yield: when one more may join what runs."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.load import Load, ProbeLimits, Refusal, refusal
+from stepgrpo_core import InvalidSetting
+
+
+class Stats:
+    def __init__(self, waiting: int) -> None:
+        self.num_waiting_reqs = waiting
+
+
+class Manager:
+    def __init__(self) -> None:
+        self.stat_loggers: list[object] = []
+
+
+@pytest.mark.parametrize(
+    ("running", "probes", "waiting", "expected"),
+    [
+        (1, 0, 0, None),  # one may always run
+        (2, 1, 0, Refusal.LOAD),
+        (6, 1, 0, Refusal.LOAD),  # two of seven are more than a quarter
+        (7, 1, 0, None),  # two of eight are not
+        (31, 7, 0, None),
+        (31, 8, 0, Refusal.LOAD),
+        (1, 0, 1, Refusal.QUEUE),
+        (32, 0, 0, Refusal.QUEUE),  # its own place would make a queue
+    ],
+)
+def test_a_share_of_the_running_sequences_and_none_while_others_wait(
+    running: int, probes: int, waiting: int, expected: Refusal | None
+) -> None:
+    found = refusal(running=running, probes=probes, waiting=waiting, capacity=32, share=0.25)
+    assert found is expected
+
+
+@given(st.lists(st.booleans(), max_size=200), st.floats(0.01, 1), st.integers(1, 64))
+def test_probes_never_exceed_their_share_when_they_start(
+    wishes: list[bool], share: float, capacity: int
+) -> None:
+    load = Load(capacity=capacity, share=share)
+    for probe in wishes:
+        if not probe:
+            load.enter(1)
+        elif load.refusal() is None:
+            load.enter(1, probe=True)
+            assert load.probes <= max(1, math.floor(share * load.running))
+            assert load.running <= capacity
+
+
+def test_sequences_are_counted_in_and_out() -> None:
+    load = Load(capacity=8, share=0.25)
+    leave, probe = load.enter(3), load.enter(1, probe=True)
+    assert (load.running, load.probes) == (4, 1)
+    leave()
+    assert (load.running, load.probes) == (1, 1)
+    probe()
+    assert (load.running, load.probes, load.most_probes) == (0, 0, 1)
+
+
+def test_who_waits_in_any_engine_is_heard_from_its_statistics() -> None:
+    load, manager = Load(capacity=8, share=0.25), Manager()
+    load.watch(manager)
+    assert manager.stat_loggers == [load]
+    load.record(Stats(0), None, engine_idx=0)
+    load.record(Stats(2), None, engine_idx=1)
+    load.record(None, None, engine_idx=1)
+    assert (load.waiting, load.refusal()) == (2, Refusal.QUEUE)
+    load.record(Stats(0), None, engine_idx=1)
+    assert load.refusal() is None
+    Load(capacity=8, share=0.25).watch(None)  # --disable-log-stats
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, math.nan])
+def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+    with pytest.raises(InvalidSetting, match="probe_load"):
+        ProbeLimits(probe_load=share)
