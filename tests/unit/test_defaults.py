@@ -9,6 +9,7 @@ import pytest
 
 from service.controls import EFFORT
 from service.defaults import OPTIONS, Defaults, add_flags, read_defaults
+from service.load import ProbeLimits
 from service.options import BadOption
 from stepgrpo_core import LEXICONS, ExitSettings
 
@@ -73,7 +74,8 @@ def other_of(name: str) -> tuple[str, Any]:
         return OTHERS[name]
     if isinstance(default, bool):
         return str(not default).lower(), not default
-    return ("0.5", 0.5) if isinstance(default, float) or name == "probe_share" else ("7", 7)
+    fraction = isinstance(default, float) or name in ("probe_share", "limit_share", "probe_load")
+    return ("0.5", 0.5) if fraction else ("7", 7)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -89,12 +91,19 @@ def test_every_option_can_be_set_in_all_three_places(tmp_path: Path, name: str) 
         read(environment={option.variable: text}, at=tmp_path),
         read(file=f"{name}: {text}", at=tmp_path),
     ):
-        holder = defaults.settings if hasattr(defaults.settings, name) else defaults
-        assert getattr(holder, name) == value
+        places = (defaults.settings, defaults.limits, defaults)
+        assert next(getattr(each, name) for each in places if hasattr(each, name)) == value
 
 
 def test_every_field_of_the_settings_is_an_option() -> None:
-    assert {field.name for field in dataclasses.fields(ExitSettings)} < set(OPTIONS)
+    for section in (ExitSettings, ProbeLimits):
+        assert {field.name for field in dataclasses.fields(section)} < set(OPTIONS)
+
+
+def test_a_default_policy_that_cannot_act_under_the_limits_ends_the_start(tmp_path: Path) -> None:
+    flags = ("--exit-policy", "consistency", "--exit-limit-probes", "2")
+    with pytest.raises(BadOption, match=r"--exit-policy='consistency'.*allows 2 probes a sequence"):
+        read(*flags, at=tmp_path)
 
 
 def test_a_file_may_list_markers_and_map_efforts(tmp_path: Path) -> None:
