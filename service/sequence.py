@@ -17,7 +17,7 @@ from vllm.sampling_params import SamplingParams
 
 from service.eligibility import Abstained
 from service.ledger import SequenceRecord
-from service.load import Load, ProbeLimits, Refusal
+from service.load import Load, ProbeLimits
 from service.streams import (
     EngineStream,
     Inbox,
@@ -262,7 +262,7 @@ class ControlledSequence:
 
     def _waits_on(self, stream: EngineStream) -> bool:
         """Whether a probe that takes long may take longer: it queues, and time must not decide."""
-        if self._params.seed is not None and self._served.load.refusal() is Refusal.QUEUE:
+        if self._params.seed is not None and self._served.load.waiting:
             stream.expire_after(self._served.probe_timeout)
             return True
         task = asyncio.create_task(stream.stop())  # which may take its time as well
