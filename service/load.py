@@ -81,8 +81,6 @@ class Load:
         self.running = 0
         """Sequences handed to the engine, probes among them, that have not ended."""
         self.probes = 0
-        self.most_probes = 0
-        """At once, so far."""
         self._capacity = capacity
         self._share = share
         self._waiting: dict[int, int] = {}  # by engine
@@ -111,7 +109,6 @@ class Load:
     def _add(self, sequences: int, probes: int) -> None:
         self.running += sequences
         self.probes += probes
-        self.most_probes = max(self.most_probes, self.probes)
 
     # One of vLLM's statistics loggers, for what only its schedulers know: who waits, be it for a
     # place in the batch or for cache.

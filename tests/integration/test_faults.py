@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -181,23 +182,41 @@ def test_a_policy_that_fails_ends_the_exits_of_its_request_and_nothing_else(
 # The cache (F15).
 
 
-def test_a_cache_that_is_reset_or_full_gives_no_wrong_answer(
-    machine: Machine, plain: list[list[int]]
-) -> None:
-    ours = machine.ours(probe_load=1.0)
-    calm = [machine.run(ours.ask(i, "confidence", seed=0)) for i in range(COUNT)]
+@dataclass
+class Gauge:
+    """One more of vLLM's statistics loggers: how full the cache was, and who was thrown out."""
+
+    fullest: float = 0.0
+    preempted: int = 0
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, **_: Any) -> None:
+        if scheduler_stats is not None:
+            self.fullest = max(self.fullest, scheduler_stats.kv_cache_usage)
+        if iteration_stats is not None:
+            self.preempted += iteration_stats.num_preempted_reqs
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["full", "reset"])
+def test_a_cache_that_is_full_or_reset_gives_no_wrong_answer(machine: Machine, reset: bool) -> None:
+    ours, gauge = machine.ours(), Gauge()
+    policies = ["confidence", "none"] * COUNT
+    calm = [machine.run(ours.ask(i, policy, seed=0)) for i, policy in enumerate(policies)]
+    loggers = machine.inner.logger_manager.stat_loggers
+    loggers.append(gauge)
 
     async def disturbed() -> list[Any]:
-        asking = asyncio.gather(
-            *(ours.ask(i, "confidence", seed=0) for i in (*range(COUNT), *range(COUNT)))
-        )
+        asking = asyncio.gather(*(ours.ask(i, policy, seed=0) for i, policy in enumerate(policies)))
         while not asking.done():
-            await machine.inner.reset_prefix_cache(reset_running_requests=True)
-            await asyncio.sleep(0.05)
+            if reset:
+                await machine.inner.reset_prefix_cache(reset_running_requests=True)
+            await asyncio.wait([asking], timeout=0.1)
         return await asking
 
     answers = machine.run(disturbed())
-    assert ids_of(answers) == 2 * ids_of(calm)
+    loggers.remove(gauge)
+    assert gauge.preempted > 0
+    assert reset or gauge.fullest > 0.95
+    assert ids_of(answers) == ids_of(calm)
     assert {record.status for record in records_of(answers)} == {"completed"}
     generated = sum(call.tokens for call in ours.border.calls)
     counted = (
@@ -208,4 +227,3 @@ def test_a_cache_that_is_reset_or_full_gives_no_wrong_answer(
         + ours.counted("probe_tokens")
     )
     assert counted == generated
-    assert len(plain) == COUNT
