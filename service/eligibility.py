@@ -33,7 +33,8 @@ class Abstained(enum.StrEnum):
     PROMPT_LOGPROBS = "prompt_logprobs"
     """A prompt is being scored (echo with log-probs), not answered."""
     GRAMMAR = "grammar"
-    """The output follows a grammar or a schema."""
+    """The output follows a grammar or a schema from its first token on; one that waits for the
+    answer is no obstacle."""
     NO_PREFIX_CACHING = "no_prefix_caching"
     """[policies that ask] Every question would cost its whole prefix again."""
     TOOLS = "tools"
@@ -51,7 +52,7 @@ OBSTACLES = {
     Abstained.CONTINUED_THINKING: "the prompt ends inside a thought; let it end before",
     Abstained.IGNORE_EOS: "ignore_eos is set; leave it out",
     Abstained.PROMPT_LOGPROBS: "the prompt is scored; leave prompt_logprobs out",
-    Abstained.GRAMMAR: "a grammar forms the output",
+    Abstained.GRAMMAR: "a grammar forms the output from its first token on",
 }
 """Why nothing can hold a bound."""
 

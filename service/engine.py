@@ -174,10 +174,17 @@ class EarlyExitEngine:
             and continues_thinking(self._served.tokenizer, thinking, job.prompt_ids, self._special),
             ignore_eos=bool(params.ignore_eos),
             prompt_logprobs=params.prompt_logprobs is not None,
-            grammar=params.structured_outputs is not None,
+            grammar=job.has_grammar and not self._grammar_waits(job),
             prefix_caching=self._prefix_caching,
             tools=tools and not named,
         )
+
+    def _grammar_waits(self, job: Job) -> bool:
+        """Whether vLLM lets the request think before its grammar starts: a reasoning parser tells
+        it when. A grammar that starts at once leaves no thinking to exit from."""
+        config = self._inner.vllm_config.structured_outputs_config
+        waits = bool(config.reasoning_parser) and not config.enable_in_reasoning
+        return waits and job.options.get("reasoning_ended") is not True
 
     async def _generate(
         self, job: Job, effective: Effective, ledger: RequestLedger
@@ -230,6 +237,8 @@ class EarlyExitEngine:
     def _controller(self, job: Job, settings: ExitSettings) -> ExitController:
         thinking = self._served.thinking
         assert thinking is not None
+        if job.has_grammar:  # its first character follows </think>: vLLM lets no white space in
+            thinking = thinking.closing_at_end()
         return ExitController(
             dataclasses.replace(
                 settings, min_tokens=max(settings.min_tokens, job.params.min_tokens)

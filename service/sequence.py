@@ -93,6 +93,11 @@ class Job:
         ids: list[int] = self.prompt["prompt_token_ids"]
         return ids
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a schema, a tool or the like prescribes the form of the answer."""
+        return self.params.structured_outputs is not None
+
     def probe_options(self, *, priorities: bool) -> dict[str, Any]:
         """What a probe inherits: adapter, data-parallel rank, and priority, with one step less
         where the scheduler looks at it (lower is earlier)."""
@@ -104,7 +109,7 @@ class Job:
 
     def answer_options(self) -> dict[str, Any]:
         """What the answer inherits; grammars start at once, for the thinking has ended."""
-        known = self.options.get("reasoning_ended") is not None
+        known = self.has_grammar or self.options.get("reasoning_ended") is not None
         return dict(self.options) | ({"reasoning_ended": True} if known else {})
 
 

@@ -1,7 +1,7 @@
 """What a driver and the exit controller say to each other: events in, commands out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stepgrpo_core.policies import Answer, ExitReason, Question
@@ -37,6 +37,11 @@ class ThinkingFormat:
     """The ``</think>`` token."""
     closing_ids: tuple[int, ...]
     """Injected on exit; holds `end_id`."""
+
+    def closing_at_end(self) -> "ThinkingFormat":
+        """The same with nothing injected after `end_id`."""
+        last = self.closing_ids.index(self.end_id)
+        return replace(self, closing_ids=self.closing_ids[: last + 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,12 @@ def test_the_closing_text_becomes_ids_that_close() -> None:
     assert THINKING.end_id in THINKING.closing_ids
 
 
+def test_a_closing_can_end_with_the_thinking() -> None:
+    bare = THINKING.closing_at_end()
+    assert TOKENIZER.decode(bare.closing_ids) == "\n</think>"
+    assert bare.closing_at_end() == bare
+
+
 def test_a_tokenizer_without_thinking_tokens_has_no_format() -> None:
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
     assert detect_thinking(plain, CLOSING) is None
