@@ -293,6 +293,7 @@ class EarlyExitEngine:
             record.delivered_tokens = before + len(completion.token_ids)
             if completion.finish_reason is not None:
                 record.finish_reason = completion.finish_reason
+                record.stopped = isinstance(completion.stop_reason, str)
                 record.status = _STATUS.get(completion.finish_reason, "completed")
                 record.settle(self._calibrations.get(record.adapter))
 

@@ -60,7 +60,9 @@ class SequenceRecord:
     delivered_tokens: int = 0
     injected_tokens: int = 0
     discarded_tokens: int = 0
-    """Generated past the cut."""
+    """Generated past the cut or a stop string."""
+    stopped: bool = False
+    """A stop string ended it."""
     saved: Saved | None = None
 
     @property
@@ -77,7 +79,7 @@ class SequenceRecord:
         """Estimate the saving, if there is a basis for one."""
         if baseline is None or self.outcome is None or self.policy == "none":
             return
-        if self.status != "completed" or self.finish_reason != "stop":
+        if self.status != "completed" or self.finish_reason != "stop" or self.stopped:
             return
         if self.outcome.reason in (ExitReason.EOS_IN_THINKING, ExitReason.CLIENT):
             return  # closed, but by no policy

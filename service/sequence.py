@@ -7,7 +7,7 @@ main stream, the probes beside it, and after an exit the stream of the answer.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from vllm.sampling_params import SamplingParams
 from service.eligibility import Abstained
 from service.ledger import SequenceRecord
 from service.load import Load, ProbeLimits
+from service.stopping import AnswerStops
 from service.streams import (
     EngineStream,
     Inbox,
@@ -30,6 +31,7 @@ from service.streams import (
     probe_params,
     shallow,
     split_output,
+    without_stops,
 )
 from service.tokens import TokenTexts
 from stepgrpo_core import (
@@ -142,6 +144,9 @@ class ControlledSequence:
         self._controller = controller
         self._record = record
         self._params = main_params(job.params, record.index)
+        in_answer = bool(job.params.stop) and not controller.shadow
+        self._stops = AnswerStops(self._params) if in_answer else None  # None: vLLM's business
+        self._stopped = False  # the main stream, by one of them
         self._texts = self._new_texts(job.prompt_ids)
         self._streams: list[EngineStream] = []  # main, then the answer's
         self._probes: dict[int, EngineStream] = {}
@@ -158,7 +163,8 @@ class ControlledSequence:
 
     def open_main(self) -> None:
         """Start generating."""
-        self._open(self._job.prompt, self._params, self._job.options)
+        params = without_stops(self._params) if self._stops else self._params
+        self._open(self._job.prompt, params, self._job.options)
 
     async def close(self) -> None:
         """Stop whatever runs, and settle the record."""
@@ -176,6 +182,8 @@ class ControlledSequence:
         record.probe_tokens = sum(probe.tokens for probe in self._probes.values())
         if record.cut_at is not None:
             record.discarded_tokens = self._streams[0].tokens - record.cut_at
+        elif self._stopped:
+            record.discarded_tokens = self._streams[0].tokens - len(self._ids)
 
     def _open(
         self, prompt: Mapping[str, Any], params: SamplingParams, options: Mapping[str, Any]
@@ -215,40 +223,63 @@ class ControlledSequence:
         """Handle one item of the inbox; return what goes to the client."""
         if stream in self._asked:
             ready = await self._take_answer(stream, item)
-        elif stream is not self._streams[-1] or item is None:
+        elif not self._listens_to(stream) or item is None:
             return []  # the main stream after its exit: counted, not used
         elif isinstance(item, Exception):
             raise item
         else:
-            ready = await self._take_delta(item)
+            ready = await self._take_delta(stream, item)
         if self._controller.state is State.DONE:
             ready += [held for held, _ in self._held]  # a last delta may hold no tokens
             await self.close()
         return [self._addressed(each) for each in ready]
 
-    async def _take_delta(self, output: RequestOutput) -> list[RequestOutput]:
+    def _listens_to(self, stream: EngineStream) -> bool:
+        ended = self._stopped or self._controller.state is State.DONE
+        return stream is self._streams[-1] and not (ended and len(self._streams) == 1)
+
+    async def _take_delta(self, stream: EngineStream, output: RequestOutput) -> list[RequestOutput]:
         self._first = self._first or output
+        ready = self._closing_with_logprobs(output)
+        for piece, texts in self._pieces(output):
+            if self._listens_to(stream):
+                ready += await self._take_piece(piece, texts)
+        return ready
+
+    def _pieces(self, output: RequestOutput) -> Iterator[tuple[RequestOutput, list[str]]]:
+        """The delta cut after ``</think>``: of one with nothing but white space after it, vLLM
+        0.31's parsers lose that. With stop strings to look for, its tokens one by one."""
         ids = list(output.outputs[0].token_ids)
         texts = self._texts.texts(ids)
+        sizes = [1] * (len(ids) - 1) if self._stops else []
+        if self._end_id in ids[:-1] and not self._params.stop:  # else vLLM may hold text back
+            sizes = [ids.index(self._end_id) + 1]
+        for size in sizes:
+            piece, output = split_output(output, size, len("".join(texts[:size])))
+            yield piece, texts[:size]
+            texts = texts[size:]
+        yield output, texts
+
+    async def _take_piece(self, output: RequestOutput, texts: list[str]) -> list[RequestOutput]:
+        ids = list(output.outputs[0].token_ids)
+        if self._stops and self._in_answer(ids, texts, self._stops):
+            output = self._stops.take(output, len(self._ids) + 1)
         if len(self._streams) == 1:
             self._ids += ids
-        self._hold(output, texts)
-        ready = self._closing_with_logprobs(output)
-        events: list[Event] = [Tokens(ids, texts)]
-        if cause := cause_of(output.outputs[0]):
-            events.append(Finished(cause))
-        return ready + await self._execute(self._controller.receive(*events))
-
-    def _hold(self, output: RequestOutput, texts: list[str]) -> None:
-        """Cut after ``</think>``: where nothing but white space follows in one delta, vLLM 0.31's
-        parsers lose it."""
-        ids = list(output.outputs[0].token_ids)
-        end = ids.index(self._end_id) + 1 if self._end_id in ids else 0
-        if 0 < end < len(ids) and not self._params.stop:  # which would hold text back
-            output, rest = split_output(output, end, len("".join(texts[:end])))
-            self._held.append((output, texts[:end]))
-            output, texts = rest, texts[end:]
         self._held.append((output, texts))
+        events: list[Event] = [Tokens(ids, texts)]
+        cause = cause_of(output.outputs[0])
+        if cause:
+            events.append(Finished(cause))
+        if cause == "stop" and self._stops:
+            self._stopped = True
+            await self._streams[0].stop()
+        return await self._execute(self._controller.receive(*events))
+
+    def _in_answer(self, ids: list[int], texts: list[str], stops: AnswerStops) -> bool:
+        if not ids:  # the stream's end
+            return bool(stops.tail)
+        return self._controller.would_answer(ids[0], texts[0])
 
     async def _take_answer(
         self, stream: EngineStream, item: RequestOutput | Exception | None
@@ -342,6 +373,7 @@ class ControlledSequence:
     async def _close_thinking(self, command: CloseThinking) -> list[RequestOutput]:
         assert self._first is not None
         await self._streams[0].stop()
+        self._stops, self._stopped = None, False  # the answer's own stream has vLLM look for them
         self._held.clear()
         self._record.cut_at = command.position
         closing = list(command.closing_ids)

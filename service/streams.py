@@ -27,6 +27,7 @@ __all__ = [
     "probe_params",
     "shallow",
     "split_output",
+    "without_stops",
 ]
 
 Output = TypeVar("Output", RequestOutput, CompletionOutput)
@@ -129,6 +130,13 @@ def main_params(params: SamplingParams, index: int) -> SamplingParams:
     own.output_kind = RequestOutputKind.DELTA
     if own.seed is not None:
         own.seed += index
+    return own
+
+
+def without_stops(params: SamplingParams) -> SamplingParams:
+    """The same without stop strings."""
+    own = params.clone()
+    own.stop = []
     return own
 
 

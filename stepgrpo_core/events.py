@@ -37,6 +37,9 @@ class ThinkingFormat:
     """The ``</think>`` token."""
     closing_ids: tuple[int, ...]
     """Injected on exit; holds `end_id`."""
+    tool_ids: frozenset[int] = frozenset()
+    """Tokens that open a tool call. One in the thinking ends it, as vLLM's parsers read it; so
+    nothing is ever closed inside a tool call."""
 
     def closing_at_end(self) -> "ThinkingFormat":
         """The same with nothing injected after `end_id`."""

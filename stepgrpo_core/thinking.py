@@ -24,6 +24,18 @@ __all__ = [
 ]
 
 
+TOOL_STARTS = (
+    "<tool_call>",  # Qwen3, GLM
+    "<|tool_calls_section_begin|>",  # Kimi
+    "<|tool_call_begin|>",
+    "<｜tool▁calls▁begin｜>",  # DeepSeek
+    "<｜tool▁call▁begin｜>",
+    "<minimax:tool_call>",
+    "[TOOL_CALLS]",  # Mistral
+)
+"""What opens a tool call, where a tokenizer has it as one token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writing:
     """How a tokenizer writes; a `stepgrpo_core.probing.Writer`."""
@@ -79,7 +91,8 @@ def detect_thinking(tokenizer: Any, closing_text: str) -> ThinkingFormat | None:
             f"it becomes {text!r} in this model's tokens; it must hold {THINK_END} and survive "
             "encoding",
         )
-    return ThinkingFormat(start, end, closing)
+    found = (fast.token_to_id(each) for each in TOOL_STARTS)
+    return ThinkingFormat(start, end, closing, frozenset(i for i in found if i is not None))
 
 
 def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int]) -> bool:

@@ -83,6 +83,8 @@ class ExitController:
         self.reason: ExitReason | None = None
         self.fault: Exception | None = None
         """What a policy raised."""
+        self.shadow = settings.shadow
+        """Whether it only records."""
         self._settings = settings
         self._thinking = thinking
         self._limit = math.inf if max_tokens is None else max_tokens
@@ -93,7 +95,7 @@ class ExitController:
         self._begin = 0  # first thinking token
         self._received = 0  # generated tokens of the current stream
         self._emitted = 0  # of those
-        self._thinking_end: int | None = None  # index of </think>, once seen
+        self._thinking_end: int | None = None  # index of the token that ended it, once seen
         self._finished: Cause | None = None
         self._wished = False
         self._pending: deque[Pending] = deque()
@@ -121,6 +123,12 @@ class ExitController:
                 self._wished = True
         self._settle(commands)
         return commands
+
+    def would_answer(self, token: int, text: str) -> bool:
+        """Whether this token, if it comes next, is part of the answer."""
+        if self.state is State.PRELUDE:
+            return token != self._thinking.start_id and bool(text.strip())
+        return not self._thinks() or token in self._thinking.tool_ids
 
     @property
     def outcome(self) -> Outcome:
@@ -158,7 +166,7 @@ class ExitController:
             self._move(Signal.OTHER_TEXT, ExitReason.NONE)
 
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
-        if token == self._thinking.end_id:
+        if token == self._thinking.end_id or token in self._thinking.tool_ids:
             self._thinking_end = self._received
             found = self._finder.finish()
         else:

@@ -23,9 +23,9 @@ from stepgrpo_core import (
 from stepgrpo_core.events import Cause, Command, Event
 from stepgrpo_core.policies import Answer, Matcher, Trial
 
-START, END, EOS = 1, 2, 3
-THINKING = ThinkingFormat(START, END, closing_ids=(100, END, 101))
-FIXED = {START: "<think>", END: "</think>", EOS: "", 100: "\n", 101: "\n\n"}
+START, END, EOS, TOOL = 1, 2, 3, 4
+THINKING = ThinkingFormat(START, END, closing_ids=(100, END, 101), tool_ids=frozenset({TOOL}))
+FIXED = {START: "<think>", END: "</think>", EOS: "", TOOL: "<tool_call>", 100: "\n", 101: "\n\n"}
 
 
 @dataclass

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.integration.servers import MODEL, Server, check_accounts, total
-from tests.integration.test_server import EXIT, messages
+from tests.integration.test_server import EXIT, chat, messages
 
 pytestmark = pytest.mark.integration
 
@@ -63,6 +63,20 @@ def test_a_client_that_leaves_frees_everything(server: Server, xargs: Any, after
     check_accounts(now)
     assert total(now, "requests") == total(before, "requests") + 1
     assert total(now, "exits") == total(before, "exits") + 1
+
+
+def test_tokens_behind_a_stop_string_are_accounted_for(server: Server) -> None:
+    before = server.metrics()
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="-") as client:
+        for index in range(8):
+            xargs = EXIT | {"exit_threshold": 1.0 if index % 2 else 0.5}
+            stopped = chat(client, index, xargs, stop=["final", "="])
+            assert stopped.choices[0].stop_reason == "final"
+    server.wait_idle(IDLE_SECONDS)
+    now = server.metrics()
+    check_accounts(now)
+    assert total(now, "aborted_tokens") == total(before, "aborted_tokens")
+    assert total(now, "saved_tokens") == total(before, "saved_tokens")
 
 
 def test_clients_that_leave_without_streaming_free_everything(server: Server) -> None:

@@ -190,16 +190,42 @@ def test_seeds_repeat_alone_and_in_company(server: Server, client: openai.OpenAI
     assert company == alone * 3
 
 
-def test_stop_strings_and_lengths_are_no_savings(client: openai.OpenAI) -> None:
-    stopped = chat(client, xargs=EXIT | {"exit_threshold": 1.0}, stop=["Wait", "Alternatively"])
-    assert stopped.choices[0].finish_reason == "stop"
-    assert (stopped.stepgrpo["exit_reason"], stopped.stepgrpo["saved"]) == ("none", None)
+@pytest.mark.parametrize("xargs", [EXIT, EXIT | {"exit_threshold": 1.0}])
+def test_stop_strings_apply_to_the_answer_alone(client: openai.OpenAI, xargs: Any) -> None:
+    index, _ = exited(client)
+    free = chat(client, index, xargs)
+    said = free.choices[0].message
+    for stop, content in (
+        (["Wait", "Alternatively", "="], said.content),
+        (["=", "answer is", "The end"], said.content.partition("answer is")[0]),
+    ):
+        ids = {"extra_body": {"return_token_ids": True}}
+        whole = chat(client, index, xargs, stop=stop, **ids)
+        parts = joined(chat(client, index, xargs, stop=stop, stream=True, **ids))
+        choice = whole.choices[0]
+        assert (choice.message.reasoning, choice.message.content) == (said.reasoning, content)
+        assert (parts["reasoning"], parts["content"]) == (said.reasoning, content)
+        assert parts["ids"] == choice.token_ids
+        assert choice.finish_reason == parts["finish_reason"] == "stop"
+        assert choice.stop_reason == (None if content == said.content else "answer is")
+        assert whole.stepgrpo["exit_reason"] == free.stepgrpo["exit_reason"]
+        assert (whole.stepgrpo["saved"] is None) == (content != said.content)
+
+
+def test_policy_none_and_shadow_mode_stop_in_the_thinking_as_vllm_does(
+    client: openai.OpenAI,
+) -> None:
+    for xargs in (None, EXIT | {"exit_shadow": 1}):
+        stopped = chat(client, xargs=xargs, stop=["Wait", "Alternatively"])
+        assert stopped.choices[0].finish_reason == "stop"
+        assert stopped.choices[0].message.content is None
+        assert (stopped.stepgrpo["exit_reason"], stopped.stepgrpo["saved"]) == ("none", None)
+
+
+def test_cuts_by_length_are_no_savings(client: openai.OpenAI) -> None:
     cut = chat(client, max_tokens=20)
     assert (cut.stepgrpo["exit_reason"], cut.stepgrpo["saved"]) == ("length", None)
     assert cut.usage.completion_tokens == 20
-    after = exited(client, stop=["answer"])[1]
-    assert after.choices[0].message.content.rstrip().endswith("The final")
-    assert after.choices[0].finish_reason == "stop"
 
 
 def test_log_probs_cover_the_injected_tokens_too(client: openai.OpenAI) -> None:

@@ -21,7 +21,7 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.policies import Answer, Distribution, Induce, NextToken, Reply, Trial
 from stepgrpo_core.states import REASONS, Signal, State
-from tests.scripted import END, START, THINKING, Played, Script, play
+from tests.scripted import END, START, THINKING, TOOL, Played, Script, play
 
 WORDS = [
     *("a", " b", "\n", "\n\n", ".", " x.", "? ", '."', "。", "é", "", "1", ",", "ing"),
@@ -54,7 +54,15 @@ scripts = st.builds(
     lambda prefix, body, suffix, cause: Script([*prefix, *body, *suffix], cause=cause),
     st.sampled_from([["<think>"]] * 5 + [["\n", "<think>"], [], ["x"]]),
     short | loops | long | long,
-    st.sampled_from([[""], ["</think>", ""], ["</think>", "c", "</think>", "d"]]),
+    st.sampled_from(
+        [
+            *([""], ["</think>", ""], ["</think>", "c", "</think>", "d"]),
+            *(
+                ["<tool_call>", "c", " Wait", "d", ""],
+                ["</think>", "<tool_call>", " Wait", "c", ""],
+            ),
+        ]
+    ),
     st.sampled_from(["eos", "length", "stop"]),
 )
 policies = st.lists(
@@ -199,6 +207,7 @@ def check(
     assert outcome.reason is reason
     kept = [*generated[:cut], *THINKING.closing_ids]
     assert played.emitted[: len(kept)] == kept
+    assert TOOL not in generated[:cut]
     answer = played.emitted[len(kept) :]
     assert answer == list(script.answer)[: len(answer)]
     assert not whole or len(answer) == min(len(script.answer), limit - len(kept))

@@ -58,6 +58,7 @@ def test_without_an_exit_nothing_is_saved_and_probes_are_a_cost() -> None:
         {"status": "aborted"},
         {"status": "failed"},
         {"finish_reason": "length"},
+        {"stopped": True},
         {"outcome": None},
         {"prompt_tokens": 999},
         {"cut_at": 990},

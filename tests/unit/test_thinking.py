@@ -28,6 +28,15 @@ def test_the_closing_text_becomes_ids_that_close() -> None:
     assert THINKING.end_id in THINKING.closing_ids
 
 
+def test_tokens_that_open_a_tool_call_are_known_where_they_exist() -> None:
+    assert THINKING.tool_ids == frozenset()  # the demo model writes them letter by letter
+    other = AutoTokenizer.from_pretrained(TOKENIZER.name_or_path)
+    other.add_tokens(["<tool_call>", "</tool_call>"])
+    found = detect_thinking(other, CLOSING)
+    assert found is not None
+    assert found.tool_ids == {other.convert_tokens_to_ids("<tool_call>")}
+
+
 def test_a_closing_can_end_with_the_thinking() -> None:
     bare = THINKING.closing_at_end()
     assert TOKENIZER.decode(bare.closing_ids) == "\n</think>"

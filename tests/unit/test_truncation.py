@@ -96,6 +96,8 @@ def test_it_counts_steps_as_the_segmenter_does(case: StepCase) -> None:
         ([""], "eos", ("none", 0, 0)),
         ([" "], "length", ("length", 0, 0)),
         (["<think>", "</think>", "5"], "eos", ("natural", 1, 0)),
+        (["<think>", "a", "<tool_call>", "b", ""], "eos", ("natural", 1, 1)),
+        (["<tool_call>", "a", " Wait", ""], "eos", ("none", 0, 0)),
     ],
 )
 def test_reasons_without_an_exit(words, cause, expected) -> None:
@@ -115,6 +117,39 @@ def test_policy_none_leaves_a_completion_alone_that_ends_in_its_thinking() -> No
         played = play(script, settings)
         assert (played.emitted, played.close) == (script.ids, None)
         assert (played.outcome.reason, played.outcome.reasoning_tokens) == ("eos_in_thinking", 2)
+
+
+@pytest.mark.parametrize("policy", ["confidence", "budget", "repetition", "budget+confidence"])
+def test_nothing_is_closed_inside_a_tool_call(policy: str) -> None:
+    call = ["<tool_call>", "{", " Wait", ",", "\n", *[" Wait", "x"] * 4, "}", "</think>", "a", ""]
+    settings = replace(CONFIDENT, policy=policy, budget_tokens=2, max_steps=2, repetition_chunks=2)
+    for words in (["<think>", "a", *call], ["<think>", "a", "</think>", *call], call):
+        played = play(Script(words, confidences=sure_from(0)), settings)
+        assert played.close is None
+        assert played.emitted == Script(words).ids
+        wished = play(Script(words), settings, wish_at=words.index("{") + 1)
+        assert wished.close is None
+    before = ["<think>", "a", " Wait", ",", "a", "b", "c", *call]
+    played = play(Script(before, confidences=sure_from(0)), settings, answer_now=lambda tick: False)
+    assert played.close is None or played.close.position <= before.index("<tool_call>")
+
+
+def test_what_is_part_of_the_answer() -> None:
+    def answers(words: list[str], then: str) -> bool:
+        script = Script([*words, then])
+        controller = ExitController(ExitSettings(), THINKING)
+        for token, text in zip(script.ids[:-1], words, strict=True):
+            controller.receive(Tokens([token], [text]))
+        return controller.would_answer(script.ids[-1], then)
+
+    assert answers([], "a")
+    assert answers([], "<tool_call>")
+    assert not answers([], "\n")
+    assert not answers(["\n"], "<think>")
+    assert not answers(["<think>"], "a")
+    assert not answers(["<think>", "a"], "</think>")
+    assert answers(["<think>", "a"], "<tool_call>")
+    assert answers(["<think>", "a", "</think>"], "\n\n")
 
 
 def test_thinking_opened_by_the_prompt() -> None:
