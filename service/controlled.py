@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
+from service.job import Job, Served
 from service.ledger import SequenceRecord
-from service.sequence import ControlledSequence, Job, Served
+from service.sequence import ControlledSequence
 from service.streams import Inbox
 from stepgrpo_core import ExitController
 

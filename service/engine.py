@@ -33,11 +33,11 @@ from service.controls import (
 )
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
 from service.guard import guarded
+from service.job import Job, Served
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.load import Load, ProbeLimits
 from service.metrics import Metrics
 from service.patterns import matcher_of
-from service.sequence import Job, Served
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
 from stepgrpo_core.thinking import (
@@ -211,6 +211,7 @@ class EarlyExitEngine:
     ) -> Controlled | Watched:
         known = self._served.thinking is not None and _has_ids(job.prompt)
         controllers = [self._controller(job, settings) for _ in records] if known else []
+        job = dataclasses.replace(job, stops_everywhere=settings.shadow)
         return (Watched if settings.policy == "none" else Controlled)(
             self._served, job, records, controllers
         )

@@ -8,16 +8,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from vllm.engine.protocol import EngineClient
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 
 from service.eligibility import Abstained
+from service.job import Job, Served, cause_of
 from service.ledger import SequenceRecord
-from service.load import Load, ProbeLimits
 from service.stopping import AnswerStops
 from service.streams import (
     EngineStream,
@@ -44,84 +42,15 @@ from stepgrpo_core import (
     ProbeRefused,
     StartProbe,
     State,
-    ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.events import Cause, Command, Event
+from stepgrpo_core.events import Command, Event
 from stepgrpo_core.policies import Answer, Question
 from stepgrpo_core.probing import put_question
-from stepgrpo_core.thinking import Writing
 
-__all__ = ["ControlledSequence", "Job", "Served", "cause_of"]
+__all__ = ["ControlledSequence"]
 
 _log = logging.getLogger("vllm.stepgrpo")
-_LAST = 2**63 - 1  # vLLM's priorities are 64-bit integers
-_CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The model behind the server."""
-
-    engine: EngineClient
-    tokenizer: Any
-    writing: Writing | None
-    """None: it does not think."""
-    load: Load
-    probe_timeout: float = ProbeLimits().probe_timeout
-    """Seconds."""
-    priorities: bool = False
-    """The scheduler looks at priorities."""
-
-    @property
-    def thinking(self) -> ThinkingFormat | None:
-        """Its tokens of thinking."""
-        return self.writing.thinking if self.writing else None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a client asked the engine for, as the chat layer handed it over."""
-
-    request_id: str
-    prompt: Mapping[str, Any]
-    params: SamplingParams
-    options: Mapping[str, Any]
-    """The other arguments of ``EngineClient.generate``."""
-
-    @property
-    def prompt_ids(self) -> list[int]:
-        """Token ids of the prompt."""
-        ids: list[int] = self.prompt["prompt_token_ids"]
-        return ids
-
-    @property
-    def has_grammar(self) -> bool:
-        """Whether a schema, a tool or the like prescribes the form of the answer."""
-        return self.params.structured_outputs is not None
-
-    def probe_options(self, *, priorities: bool) -> dict[str, Any]:
-        """What a probe inherits: adapter, data-parallel rank, and priority, with one step less
-        where the scheduler looks at it (lower is earlier)."""
-        names = ("lora_request", "priority", "data_parallel_rank")
-        inherited = {name: self.options[name] for name in names if name in self.options}
-        if priorities:
-            inherited["priority"] = min(inherited.get("priority", 0) + 1, _LAST)
-        return inherited
-
-    def answer_options(self) -> dict[str, Any]:
-        """What the answer inherits; grammars start at once, for the thinking has ended."""
-        known = self.has_grammar or self.options.get("reasoning_ended") is not None
-        return dict(self.options) | ({"reasoning_ended": True} if known else {})
-
-
-def cause_of(completion: CompletionOutput) -> Cause | None:
-    """Why a stream's sequence ended, in the controller's words; None while it runs."""
-    if completion.finish_reason is None:
-        return None
-    if completion.finish_reason == "stop":
-        return "stop" if isinstance(completion.stop_reason, str) else "eos"
-    return _CAUSES.get(completion.finish_reason, "stop")
 
 
 class ControlledSequence:
@@ -144,7 +73,7 @@ class ControlledSequence:
         self._controller = controller
         self._record = record
         self._params = main_params(job.params, record.index)
-        in_answer = bool(job.params.stop) and not controller.shadow
+        in_answer = bool(job.params.stop) and not job.stops_everywhere
         self._stops = AnswerStops(self._params) if in_answer else None  # None: vLLM's business
         self._stopped = False  # the main stream, by one of them
         self._texts = self._new_texts(job.prompt_ids)

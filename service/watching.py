@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
+from service.job import Job, Served, cause_of
 from service.ledger import SequenceRecord
-from service.sequence import Job, Served, cause_of
 from service.streams import EngineStream, Inbox
 from service.tokens import TokenTexts
 from stepgrpo_core import ExitController, Finished, State, Tokens

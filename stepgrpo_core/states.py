@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from stepgrpo_core.policies import ExitReason
 
-__all__ = ["BY_POLICY", "REASONS", "TRANSITIONS", "Signal", "State"]
+__all__ = ["BY_POLICY", "REASONS", "TRANSITIONS", "Signal", "State", "reason_at_end"]
 
 
 class State(enum.Enum):
@@ -76,3 +76,11 @@ REASONS: Mapping[tuple[State, Signal], frozenset[ExitReason]] = {
 }
 """The transitions that settle the exit reason, and what it may then be. Every path from the
 start to DONE takes exactly one of them."""
+
+
+def reason_at_end(cause: str, state: State) -> ExitReason:
+    """Why the thinking ended with its stream, which ended for this `stepgrpo_core.events.Cause`."""
+    if cause == "eos" and state is State.THINKING:
+        return ExitReason.EOS_IN_THINKING
+    by_cause = {"length": ExitReason.LENGTH, "abort": ExitReason.CLIENT}
+    return by_cause.get(cause, ExitReason.NONE)

@@ -55,7 +55,7 @@ from stepgrpo_core.policies import (
 )
 from stepgrpo_core.policies.questions import check_answer
 from stepgrpo_core.seats import MAX_FAILURES, Guard, Pending, Seat, places_of, unguarded
-from stepgrpo_core.states import REASONS, TRANSITIONS, Signal, State
+from stepgrpo_core.states import REASONS, TRANSITIONS, Signal, State, reason_at_end
 
 __all__ = ["ExitController"]
 
@@ -83,8 +83,6 @@ class ExitController:
         self.reason: ExitReason | None = None
         self.fault: Exception | None = None
         """What a policy raised."""
-        self.shadow = settings.shadow
-        """Whether it only records."""
         self._settings = settings
         self._thinking = thinking
         self._limit = math.inf if max_tokens is None else max_tokens
@@ -93,8 +91,7 @@ class ExitController:
         self._active: list[bool] = []  # by seat, when `_open_places` were found
         self._open_places = frozenset[Place]()
         self._begin = 0  # first thinking token
-        self._received = 0  # generated tokens of the current stream
-        self._emitted = 0  # of those
+        self._received = self._emitted = 0  # tokens of the current stream; those passed on
         self._thinking_end: int | None = None  # index of the token that ended it, once seen
         self._finished: Cause | None = None
         self._wished = False
@@ -266,7 +263,7 @@ class ExitController:
         if self._finished == "eos" and self._closes_eos():
             self._close(self._received - 1, Signal.EOS, ExitReason.EOS_IN_THINKING, commands)
         elif self._finished:
-            self._move(Signal.FINISHED, self._reason_at_end(self._finished))
+            self._move(Signal.FINISHED, reason_at_end(self._finished, self.state))
 
     def _decide(self, pending: Pending, commands: list[Command]) -> None:
         verdict = pending.verdict or self._judged(pending, commands)
@@ -389,12 +386,6 @@ class ExitController:
                 raise ProtocolViolation(f"{signal.value} in {self.state.value} for {reason}")
             self.reason = reason
         self.state = TRANSITIONS[self.state][signal]
-
-    def _reason_at_end(self, cause: Cause) -> ExitReason:
-        if cause == "eos" and self.state is State.THINKING:
-            return ExitReason.EOS_IN_THINKING
-        by_cause = {"length": ExitReason.LENGTH, "abort": ExitReason.CLIENT}
-        return by_cause.get(cause, ExitReason.NONE)
 
     def _steps(self) -> int:
         if self._exit is not None:

@@ -2,7 +2,7 @@
 
 from vllm.sampling_params import SamplingParams
 
-from service.sequence import Job
+from service.job import Job
 from service.streams import asked_prompt, extended_prompt
 
 PROMPT = {"type": "token", "prompt": "a", "prompt_token_ids": [1, 2], "cache_salt": "tenant"}

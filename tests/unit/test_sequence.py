@@ -15,8 +15,9 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.controlled import Controlled
+from service.job import Job, Served
 from service.ledger import SequenceRecord
-from service.sequence import Job, Served
+from service.load import Load
 from stepgrpo_core import ExitController, ExitSettings
 from stepgrpo_core.thinking import detect_thinking, writing_of
 
@@ -68,10 +69,11 @@ def run(
     """What comes out, delta by delta; the account; the last delta."""
     settings = ExitSettings(policy=policy, budget_tokens=4, answer_reserve=0, shadow=shadow)
     asked = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA, **params)
-    job = Job("r", {"prompt_token_ids": PROMPT}, asked, {})
+    job = Job("r", {"prompt_token_ids": PROMPT}, asked, {}, stops_everywhere=shadow)
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, THINKING, max_tokens=200)
-    served = Served(engine, TOKENIZER, writing_of(TOKENIZER, THINKING))
+    load = Load(capacity=8, share=1.0)
+    served = Served(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
 
     async def collect() -> list[RequestOutput]:
         return [each async for each in Controlled(served, job, [record], [controller]).outputs()]
