@@ -138,8 +138,8 @@ class BoundaryFinder:
         starts_there = index < self.tokens and self._starts[index] == offset
         if not starts_there and offset < self._characters:
             index -= 1  # the character is inside a token
-        while 0 < index < self.tokens and self._starts[index - 1] == self._starts[index]:
-            index -= 1  # a token with no text yet carries the first bytes
+        if index < self.tokens:  # tokens with no text yet carry its first bytes
+            index = bisect_left(self._starts, self._starts[index])
         return index
 
     def _after(self, offset: int) -> int:

@@ -75,6 +75,7 @@ def play(
     *,
     answer_now: Callable[[int], bool] = lambda tick: True,
     refuses: Callable[[int], bool] = lambda probe: False,
+    late: Callable[[int], bool] = lambda tick: False,
     chunk: Callable[[int], int] = lambda tick: 1,
     max_tokens: int | None = None,
     thinking_open: bool = False,
@@ -83,7 +84,8 @@ def play(
     abort_at: int | None = None,
 ) -> Played:
     """Run one sequence; `answer_now(tick)` says whether the latest open probe answers then, and
-    `refuses(probe)` whether it is not put at all.
+    `refuses(probe)` whether it is not put at all. After a `late(tick)` an answer comes that nobody
+    waits for any more: of a probe that was cancelled, or has answered or failed before.
 
     The streams are cut at `max_tokens`, as an engine would. At tick `wish_at` the client wants
     the answer, at `abort_at` it leaves.
@@ -96,6 +98,8 @@ def play(
     tick = 0
     while controller.state is not State.DONE:
         tick += 1
+        if late(tick):
+            player.answer_late(tick)
         if tick == abort_at:
             player.feed(Finished("abort"))
         elif tick == wish_at:
@@ -108,6 +112,8 @@ def play(
             player.answered = True
             left = None if max_tokens is None else max_tokens - len(player.emitted)
             stream = _Stream(script.answer, ["x"] * len(script.answer), "eos", left)
+    if late(tick):
+        player.answer_late(tick)
     return Played(
         player.emitted,
         controller.outcome,
@@ -170,6 +176,13 @@ class _Player:
         else:
             answer = trial(self.script.confidences(command.position))
         self._execute(self.controller.receive(ProbeAnswered(command.probe, answer)))
+
+    def answer_late(self, tick: int) -> None:
+        gone = [each for each in self.probes if each not in self.open]
+        if gone:
+            command = gone[tick % len(gone)]
+            answer = self.script.answers(command) if self.script.answers else trial(1.0)
+            assert self.controller.receive(ProbeAnswered(command.probe, answer)) == []
 
     def _execute(self, commands: Sequence[Command]) -> None:
         refused: list[Event] = []

@@ -25,6 +25,7 @@ from tests.scripted import END, START, THINKING, TOOL, Played, Script, play
 
 WORDS = [
     *("a", " b", "\n", "\n\n", ".", " x.", "? ", '."', "。", "é", "", "1", ",", "ing"),
+    *("</think", "é\u0301", "等", "等等", "\ud83e", "\udd14", "\u200d", "\x00"),
     *("Wait", " Wait", "W", "ait", "Alter", "natively", " Wait\n", "So it is done again."),
 ]
 BY_POLICY = REASONS[State.THINKING, Signal.EXIT]
@@ -130,6 +131,9 @@ def test_tokens_decide_and_never_time_or_chunks(
             chunk=lambda tick: random.randint(1, 6),
             **common,
         ),
+        play(
+            script, asked, answer_now=lambda tick: tick % 5 == 0, late=lambda tick: True, **common
+        ),
     ]
     for played in runs:
         check(script, asked, max_tokens, played, thinking_open=thinking_open)
@@ -174,6 +178,7 @@ def test_clients_that_leave_or_want_the_answer(
         script,
         asked,
         answer_now=lambda tick: random.random() < 0.3,
+        late=lambda tick: random.random() < 0.5,
         chunk=lambda tick: random.randint(1, 6),
         max_tokens=max_tokens,
         matcher=MATCHER,
