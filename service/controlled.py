@@ -9,8 +9,9 @@ from vllm.sampling_params import RequestOutputKind
 from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
-from service.streams import Inbox
+from service.streams import AnswerNow, Inbox
 from stepgrpo_core import ExitController
+from stepgrpo_core.states import THINKS
 
 __all__ = ["Controlled"]
 
@@ -26,6 +27,7 @@ class Controlled:
         controllers: Sequence[ExitController],
     ) -> None:
         self.closed = False
+        self._controllers = controllers
         self._stream = job.params.output_kind is RequestOutputKind.DELTA
         self._inbox: Inbox = asyncio.Queue()
         self._sequences = [
@@ -50,6 +52,13 @@ class Controlled:
             whole.outputs.sort(key=lambda completion: completion.index)
             yield whole
 
+    def finish_thinking(self) -> int:
+        """Close what thinks, soon; how many sequences that is."""
+        count = sum(each.state in THINKS for each in self._controllers)
+        if count:
+            self._inbox.put_nowait((AnswerNow(), None))
+        return count
+
     async def close(self) -> None:
         """Stop whatever runs, and settle the records."""
         await asyncio.gather(*(each.close() for each in self._sequences))
@@ -60,9 +69,11 @@ class Controlled:
             sequence.open_main()
         unfinished = len(self._sequences)
         while unfinished:
-            stream, item = await self._inbox.get()
-            sequence = self._sequences[stream.sequence]
-            outputs = await sequence.take(stream, item)
+            source, item = await self._inbox.get()
+            if isinstance(source, AnswerNow):
+                outputs = [o for each in self._sequences for o in await each.finish_thinking()]
+            else:
+                outputs = await self._sequences[source.sequence].take(source, item)
             unfinished -= sum(output.finished for output in outputs)
             if not unfinished:
                 await self.close()

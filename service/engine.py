@@ -32,6 +32,7 @@ from service.controls import (
     effective_settings,
 )
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
+from service.finishing import Finishing
 from service.guard import guarded
 from service.job import Job, Served
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
@@ -93,6 +94,7 @@ class EarlyExitEngine:
             _log.warning("The model has no %s tokens: nothing exits.", "<think> and </think>")
         if not self._prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
+        self.finishing = Finishing()
         self._active = 0  # sequences
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -195,10 +197,11 @@ class EarlyExitEngine:
         ledger.sequences += records
         self._count_in(records)
         try:
-            async with contextlib.aclosing(run.outputs()) as outputs:
-                async for output in outputs:
-                    self._deliver(output, records, job.params.output_kind)
-                    yield output
+            with self.finishing.running(ledger.caller, job.request_id, run):
+                async with contextlib.aclosing(run.outputs()) as outputs:
+                    async for output in outputs:
+                        self._deliver(output, records, job.params.output_kind)
+                        yield output
         except Exception:
             for record in records:
                 record.status = record.status or "failed"
@@ -212,9 +215,16 @@ class EarlyExitEngine:
         known = self._served.thinking is not None and _has_ids(job.prompt)
         controllers = [self._controller(job, settings) for _ in records] if known else []
         job = dataclasses.replace(job, stops_everywhere=settings.shadow)
-        return (Watched if settings.policy == "none" else Controlled)(
-            self._served, job, records, controllers
+        if settings.policy != "none":
+            return Controlled(self._served, job, records, controllers)
+        return Watched(
+            self._served, job, records, controllers, obstacle=lambda: self._obstacle(job)
         )
+
+    def _obstacle(self, job: Job) -> Abstained | None:
+        """Why no thinking of this request can be closed."""
+        _, reason = eligible({"budget": None}, self._facts(job, tools=False))
+        return reason
 
     def _end(self, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
         """Free what a request holds and close its records.

@@ -130,6 +130,8 @@ class SequenceRecord:
 class RequestLedger:
     """The sequences of one HTTP request, and what its body said outside vLLM's schema."""
 
+    caller: bytes = b""
+    """A digest of the API key that asks."""
     sequences: list[SequenceRecord] = field(default_factory=list)
     asked: Asked = field(default_factory=Asked)
     """What the body asks of the thinking outside ``vllm_xargs``."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.apis import Api, api_of
+from service.callers import caller_of
 from service.ledger import RequestLedger, current_ledger
 from service.reading import BodyReader, Message, Receive
 
@@ -39,7 +40,7 @@ class Reporting:
         if not relevant or not ("/v1/" in scope["path"] or scope["path"].endswith("/invocations")):
             await self._app(scope, receive, send)
             return
-        ledger = RequestLedger()
+        ledger = RequestLedger(caller_of(scope.get("headers", ())))
         token = current_ledger.set(ledger)
         try:
             reader = BodyReader(receive, ledger, scope)

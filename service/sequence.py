@@ -31,13 +31,14 @@ from service.streams import (
     split_output,
     without_stops,
 )
-from service.tokens import TokenTexts
+from service.tokens import Passed, TokenTexts
 from stepgrpo_core import (
     CancelProbe,
     CloseThinking,
     Emit,
     ExitController,
     Finished,
+    FinishThinking,
     ProbeAnswered,
     ProbeRefused,
     StartProbe,
@@ -94,6 +95,13 @@ class ControlledSequence:
         """Start generating."""
         params = without_stops(self._params) if self._stops else self._params
         self._open(self._job.prompt, params, self._job.options)
+
+    def adopt_main(self, stream: EngineStream, passed: Passed) -> None:
+        """Go on with a stream that has run without, and whose stop strings vLLM looks for."""
+        self._streams.append(stream)
+        self._stops = None
+        self._first, self._ids, self._texts = passed.last, passed.ids, passed.decoder
+        self._kept_texts, self._sent_characters = passed.texts, passed.characters
 
     async def close(self) -> None:
         """Stop whatever runs, and settle the record."""
@@ -161,6 +169,13 @@ class ControlledSequence:
         if self._controller.state is State.DONE:
             ready += [held for held, _ in self._held]  # a last delta may hold no tokens
             await self.close()
+        return [self._addressed(each) for each in ready]
+
+    async def finish_thinking(self) -> list[RequestOutput]:
+        """The client wants its answer now; return what goes to it."""
+        if self._controller.state is State.DONE:
+            return []
+        ready = await self._execute(self._controller.receive(FinishThinking()))
         return [self._addressed(each) for each in ready]
 
     def _listens_to(self, stream: EngineStream) -> bool:

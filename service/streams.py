@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -15,6 +15,7 @@ from stepgrpo_core.probing import Probe, read_answer
 from stepgrpo_core.thinking import Writing
 
 __all__ = [
+    "AnswerNow",
     "EngineStream",
     "Inbox",
     "answer_of",
@@ -32,9 +33,14 @@ __all__ = [
 
 Output = TypeVar("Output", RequestOutput, CompletionOutput)
 
-Inbox = asyncio.Queue[tuple["EngineStream", RequestOutput | Exception | None]]
+Item: TypeAlias = RequestOutput | Exception | None
+Inbox = asyncio.Queue[tuple["EngineStream | AnswerNow", Item]]
 
 DRAIN_SECONDS = 5.0  # for the engine to confirm an abort, before the stream is just dropped
+
+
+class AnswerNow:
+    """In an inbox: the client wants no more thinking."""
 
 
 class EngineStream:

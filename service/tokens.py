@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
+from vllm.outputs import CompletionOutput, RequestOutput
 
-__all__ = ["TokenTexts"]
+__all__ = ["Passed", "TokenTexts"]
 
 
 class TokenTexts:
@@ -23,3 +25,25 @@ class TokenTexts:
         step, tokenizer = self._stream.step, self._tokenizer
         # Interned: a long stream holds the texts of all its tokens, most of them many times.
         return [sys.intern(step(tokenizer, token) or "") for token in ids]
+
+
+@dataclass(slots=True)
+class Passed:
+    """What of a stream has gone to its client already."""
+
+    decoder: TokenTexts
+    last: RequestOutput | None = None
+    ids: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    """Of `ids`, one each."""
+    characters: int = 0
+    """Of `texts`: a stop string may hold some back."""
+
+    def add(
+        self, completion: CompletionOutput, texts: Sequence[str], output: RequestOutput
+    ) -> None:
+        """Enter a delta of `output`."""
+        self.last = output
+        self.ids += completion.token_ids
+        self.texts += texts
+        self.characters += len(completion.text)

@@ -1,16 +1,20 @@
 """Policy `none`: vLLM's own outputs pass untouched, and are counted on the way."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
+from service.eligibility import OBSTACLES, Abstained
+from service.finishing import CannotFinish
 from service.job import Job, Served, cause_of
 from service.ledger import SequenceRecord
-from service.streams import EngineStream, Inbox
-from service.tokens import TokenTexts
+from service.sequence import ControlledSequence
+from service.streams import AnswerNow, EngineStream, Inbox
+from service.tokens import Passed, TokenTexts
 from stepgrpo_core import ExitController, Finished, State, Tokens
+from stepgrpo_core.states import THINKS
 
 __all__ = ["Watched"]
 
@@ -18,7 +22,9 @@ __all__ = ["Watched"]
 class Watched:
     """One request to the engine, its sequences counted by controllers that never exit.
 
-    Without `controllers` (the model has no thinking tokens) only tokens are counted.
+    Without `controllers` (the model has no thinking tokens) only tokens are counted. Should the
+    client want its answer now, a `ControlledSequence` takes the stream over; `obstacle` says why
+    that cannot be.
     """
 
     def __init__(
@@ -27,9 +33,12 @@ class Watched:
         job: Job,
         records: Sequence[SequenceRecord],
         controllers: Sequence[ExitController],
+        *,
+        obstacle: Callable[[], Abstained | None],
     ) -> None:
         self.closed = False
-        self._engine, self._load = served.engine, served.load
+        self._served = served
+        self._obstacle = obstacle
         self._inbox: Inbox = asyncio.Queue()
         self._stream: EngineStream | None = None
         self._job = job
@@ -37,37 +46,61 @@ class Watched:
         self._controllers = controllers
         self._cumulative = job.params.output_kind is RequestOutputKind.CUMULATIVE
         self._seen = [0] * len(records)
-        self._texts = [
-            TokenTexts(
-                served.tokenizer, job.prompt_ids, skip_special_tokens=job.params.skip_special_tokens
-            )
+        skip = job.params.skip_special_tokens
+        self._passed = [
+            Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
             for _ in controllers
         ]
+        self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
+        self._taken: ControlledSequence | None = None
 
     async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
         """The engine's outputs; records are settled before the last one comes out."""
         job = self._job
         self._stream = EngineStream(
-            self._engine,
+            self._served.engine,
             self._inbox,
             sequence=0,
             request_id=job.request_id,
             prompt=job.prompt,
             params=job.params,
             options=job.options,
-            load=self._load,
+            load=self._served.load,
         )
-        while output := await self._next():
-            for completion in output.outputs:
-                self._observe(completion)
-            output.request_id = job.request_id
-            if output.finished:
-                await self.close()
-            yield output
+        while not self.closed:
+            source, item = await self._inbox.get()
+            if isinstance(source, AnswerNow):
+                outputs = await self._take_over(self._stream)
+            elif self._taken is not None:
+                outputs = await self._taken.take(source, item)
+            elif item is None:
+                return
+            else:
+                outputs = [self._pass(item)]
+            for output in outputs:
+                if output.finished:
+                    await self.close()
+                yield output
+
+    def finish_thinking(self) -> int:
+        """Close the thinking, soon; how many sequences that is. Raises CannotFinish."""
+        if reason := self._obstacle():
+            raise CannotFinish(f"Its thinking cannot be closed: {OBSTACLES[reason]}.")
+        if not self._single:
+            raise CannotFinish(
+                "Under policy none only the thinking of a stream with n=1 can be closed: stream it "
+                "with n=1, or name a policy, such as vllm_xargs={'exit_policy': 'repetition'}."
+            )
+        count = sum(each.state in THINKS for each in self._controllers)
+        if count:
+            self._inbox.put_nowait((AnswerNow(), None))
+        return count
 
     async def close(self) -> None:
         """Stop what runs, and settle the records."""
-        if self._stream is not None:
+        if self._taken is not None:
+            await self._taken.close()
+        elif self._stream is not None:
             await self._stream.stop()
             for record in self._records:
                 record.generated_tokens = self._stream.generated.get(record.index, 0)
@@ -77,13 +110,25 @@ class Watched:
             record.outcome = controller.outcome
         self.closed = True
 
-    async def _next(self) -> RequestOutput | None:
-        _, item = await self._inbox.get()
+    async def _take_over(self, stream: EngineStream) -> list[RequestOutput]:
+        """Close the thinking after what has gone out, now or as soon as it can be."""
+        if self._taken is None:
+            (controller,), (record,) = self._controllers, self._records
+            self._taken = ControlledSequence(
+                self._served, self._job, self._inbox, controller, record
+            )
+            self._taken.adopt_main(stream, self._passed[0])
+        return await self._taken.finish_thinking()
+
+    def _pass(self, item: RequestOutput | Exception) -> RequestOutput:
         if isinstance(item, Exception):
             raise item
+        for completion in item.outputs:
+            self._observe(completion, item)
+        item.request_id = self._job.request_id
         return item
 
-    def _observe(self, completion: CompletionOutput) -> None:
+    def _observe(self, completion: CompletionOutput, output: RequestOutput) -> None:
         if not self._controllers:
             return
         index = completion.index
@@ -91,8 +136,12 @@ class Watched:
             completion.token_ids[self._seen[index] :] if self._cumulative else completion.token_ids
         )
         self._seen[index] += len(ids)
+        passed = self._passed[index]
+        texts = passed.decoder.texts(ids)
+        if self._single:
+            passed.add(completion, texts, output)
         controller = self._controllers[index]
-        controller.receive(Tokens(ids, self._texts[index].texts(ids)))
+        controller.receive(Tokens(ids, texts))
         cause = cause_of(completion)
         if cause:
             controller.receive(Finished(cause))

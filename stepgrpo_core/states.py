@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from stepgrpo_core.policies import ExitReason
 
-__all__ = ["BY_POLICY", "REASONS", "TRANSITIONS", "Signal", "State", "reason_at_end"]
+__all__ = ["BY_POLICY", "REASONS", "THINKS", "TRANSITIONS", "Signal", "State", "reason_at_end"]
 
 
 class State(enum.Enum):
@@ -18,6 +18,10 @@ class State(enum.Enum):
     THINKING = "THINKING"
     ANSWERING = "ANSWERING"
     DONE = "DONE"
+
+
+THINKS = (State.PRELUDE, State.THINKING)
+"""While there is thinking to close, or some may come."""
 
 
 class Signal(enum.Enum):

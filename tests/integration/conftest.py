@@ -17,6 +17,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Ours, with two API keys."""
+    log = tmp_path_factory.mktemp("guarded") / "server.log"
+    with running(OURS, log, "--api-key", "mine", "yours") as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
 def stock(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     del server  # one after the other: two cores
     log = tmp_path_factory.mktemp("stock") / "server.log"

@@ -1,0 +1,15 @@
+"""Who makes a request: what its API key says, and not the key."""
+
+import hashlib
+from collections.abc import Iterable
+
+__all__ = ["caller_of"]
+
+
+def caller_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A digest of the API key in an ASGI scope's headers, as vLLM reads it; b"" without one."""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            return hashlib.sha256(key).digest() if scheme.lower() == b"bearer" else b""
+    return b""

@@ -1,0 +1,298 @@
+"""A client that wants its answer now, on real vLLM."""
+
+import concurrent.futures
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.servers import Server, check_accounts
+from tests.integration.test_accounts import IDLE_SECONDS
+from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, messages
+
+pytestmark = pytest.mark.integration
+
+START, END = TOKENIZER.convert_tokens_to_ids(["<think>", "</think>"])
+EOS = TOKENIZER.eos_token_id
+MAX_TOKENS = 1900
+NEVER = EXIT | {"exit_threshold": 1.0}
+# Of the biases: no thinking ends by itself, and an answer does, or not even that.
+THINKS_ON = {str(END): -100, str(EOS): -12}
+NEVER_ENDS = {str(END): -100, str(EOS): -100}
+CHAT = "/v1/chat/completions"
+LONG = PROBLEMS[0].prompt.replace("+", "+9-8+7-6+5-4+3-2+1" * 6 + "+", 1)
+
+
+def chat_body(**options: Any) -> dict[str, Any]:
+    return {
+        "model": "demo-base",
+        "messages": messages(),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+        "temperature": 0,
+        "max_tokens": MAX_TOKENS,
+        "logit_bias": THINKS_ON,
+        **options,
+    }
+
+
+@dataclass
+class Streamed:
+    """What a stream brought, and what was answered to each wish in it."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[httpx.Response] = field(default_factory=list)
+
+    @property
+    def block(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.events[-1]["stepgrpo"]
+        return found
+
+    def choice(self, name: str, index: int = 0) -> list[Any]:
+        found = [c for e in self.events for c in e.get("choices", ()) if c["index"] == index]
+        return [value for c in found if (value := (c.get("delta") or c).get(name, c.get(name)))]
+
+    def text(self, name: str, index: int = 0) -> str:
+        return "".join(self.choice(name, index))
+
+    @property
+    def ids(self) -> list[int]:
+        return [token for part in self.choice("token_ids") for token in part]
+
+
+def wished(
+    server: Server,
+    body: dict[str, Any],
+    *,
+    path: str = CHAT,
+    after: int = 8,
+    keys: tuple[str | None, ...] = ("mine",),
+    when: str = "",
+    leave: bool = False,
+) -> Streamed:
+    """Stream `body` with the last key; after so many events, the first with `when` in it among
+    them, ask with each of `keys` to finish. Then read on, or leave."""
+    found = Streamed()
+    with (
+        httpx.Client(base_url=server.url, timeout=120) as client,
+        client.stream("POST", path, json=body, headers=bearer(keys[-1])) as response,
+    ):
+        assert response.status_code == 200, response.read()
+        seen = False
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            found.events.append(json.loads(line.removeprefix("data: ")))
+            seen = seen or when in line
+            if seen and len(found.events) >= after and not found.answers:
+                name = id_in(found.events)
+                for key in keys:
+                    found.answers.append(finish(client, name, key, path))
+                if leave:
+                    break
+    return found
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def finish(
+    client: httpx.Client, name: str, key: str | None = "mine", path: str = CHAT
+) -> httpx.Response:
+    return client.post(f"{path}/{name}/finish-thinking", headers=bearer(key))
+
+
+def id_in(events: list[dict[str, Any]]) -> str:
+    """Of the response: in every chunk, or in a first event of its own."""
+    first = events[0]
+    name: str = (first.get("response") or first.get("message") or first)["id"]
+    return name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"logprobs": True, "top_logprobs": 1},
+        {"vllm_xargs": NEVER},
+        {"vllm_xargs": NEVER, "logprobs": True, "top_logprobs": 1},
+        {"vllm_xargs": NEVER | {"exit_shadow": 1}},
+        {"vllm_xargs": {"exit_policy": "repetition"}, "stop": ["answer"]},
+        {"stop": ["answer"]},
+    ],
+    ids=["none", "none, logprobs", "probes", "probes, logprobs", "shadow", "stop", "none, stop"],
+)
+def test_the_thinking_ends_and_the_answer_comes(server: Server, options: dict[str, Any]) -> None:
+    found = wished(server, chat_body(**options))
+    (answered,) = found.answers
+    assert (answered.status_code, answered.json()["sequences"]) == (200, 1)
+    block, ids = found.block, found.ids
+    assert block["exit_reason"] == "client"
+    assert block["saved"] is None
+    assert block["reasoning_tokens"] < MAX_TOKENS / 3
+    assert ids.count(END) == 1
+    assert ids.index(END) - ids.index(START) - 1 == block["reasoning_tokens"]
+    assert len(ids) == found.events[-1]["usage"]["completion_tokens"]
+    said = f"<think>{found.text('reasoning')}</think>{found.text('content')}"
+    assert TOKENIZER.decode(ids, skip_special_tokens=True).startswith(said)
+    assert "The final" in found.text("content")
+    assert found.text("finish_reason") == "stop"
+    if "logprobs" in options:
+        entries = [entry for part in found.choice("logprobs") for entry in part["content"]]
+        assert len(entries) == len(ids)
+        assert all(entry["logprob"] <= 0 for entry in entries)
+    server.wait_idle(IDLE_SECONDS)
+    check_accounts(server.metrics())
+
+
+def test_what_was_thought_until_then_stays(server: Server) -> None:
+    def reasoning(body: dict[str, Any]) -> str:
+        answer = httpx.post(f"{server.url}{CHAT}", json=body | {"stream": False}, timeout=120)
+        text: str = answer.json()["choices"][0]["message"]["reasoning"]
+        return text
+
+    full = chat_body(stream_options=None, vllm_xargs={"exit_policy": "none"}, max_tokens=900)
+    for xargs in ({"exit_policy": "none"}, NEVER):
+        found = wished(server, chat_body(vllm_xargs=xargs))
+        kept = found.text("reasoning").removesuffix("\n")
+        assert kept
+        assert reasoning(full).startswith(kept)
+
+
+def test_every_sequence_closes_its_own_thinking(server: Server) -> None:
+    body = chat_body(n=3, temperature=0.8, seed=1, vllm_xargs=NEVER)
+    found = wished(server, body, after=30)
+    assert found.answers[0].json()["sequences"] == 3
+    assert [each["exit_reason"] for each in found.block["choices"]] == ["client"] * 3
+    for index in range(3):
+        assert "The final" in found.text("content", index)
+        assert found.choice("finish_reason", index) == ["stop"]
+
+
+def test_the_other_apis_can_be_asked_too(server: Server) -> None:
+    prompt = TOKENIZER.apply_chat_template(messages(), tokenize=False, add_generation_prompt=True)
+    body = chat_body(prompt=[prompt, prompt])
+    del body["messages"]
+    found = wished(server, body, path="/v1/completions", after=20)
+    assert found.answers[0].json()["sequences"] == 2
+    assert [each["exit_reason"] for each in found.block["choices"]] == ["client"] * 2
+    assert all("</think>" in found.text("text", index) for index in range(2))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/responses",
+            {"input": LONG, "max_output_tokens": MAX_TOKENS, "logit_bias": THINKS_ON},
+        ),
+        (
+            "/v1/messages",
+            {"messages": [{"role": "user", "content": LONG}], "max_tokens": MAX_TOKENS},
+        ),
+    ],
+)
+def test_responses_and_messages_can_be_asked_by_their_ids(
+    server: Server, path: str, body: dict[str, Any]
+) -> None:
+    before = exits_of_clients(server)
+    more = {"model": "demo-base", "stream": True, "temperature": 0}
+    for _ in range(5):  # messages take no bias, so their thinking may be over when we ask
+        found = wished(server, body | more, path=path, after=4, when="delta")
+        if found.answers[0].status_code == 200:
+            break
+    assert found.answers[0].json().get("sequences") == 1, found.answers[0].text
+    server.wait_idle(IDLE_SECONDS)
+    assert exits_of_clients(server) == before + 1
+    check_accounts(server.metrics())
+
+
+def exits_of_clients(server: Server) -> float:
+    text = httpx.get(f"{server.url}/metrics").text
+    lines = [x for x in text.splitlines() if x.startswith("stepgrpo_exits_total{")]
+    return sum(float(x.rpartition(" ")[2]) for x in lines if 'exit_reason="client"' in x)
+
+
+def test_asked_while_it_answers_or_twice_nothing_changes(server: Server) -> None:
+    found = wished(server, chat_body(), keys=("mine",) * 3)
+    assert [each.status_code for each in found.answers] == [200] * 3
+    assert found.ids.count(END) == 1
+    late = chat_body(logit_bias={str(EOS): -100}, max_tokens=1000)
+    found = wished(server, late, when="final")
+    assert (found.answers[0].status_code, found.answers[0].json()["sequences"]) == (200, 0)
+    assert found.block["exit_reason"] == "natural"
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"n": 2, "temperature": 1}, "stream it with n=1, or name a policy"),
+        ({"ignore_eos": True}, "ignore_eos is set; leave it out"),
+        ({"vllm_xargs": EXIT, "structured_outputs": {"regex": "[0-9]+"}}, "a grammar forms"),
+    ],
+)
+def test_what_cannot_be_closed_says_why(
+    server: Server, options: dict[str, Any], remedy: str
+) -> None:
+    body = chat_body(logit_bias=NEVER_ENDS, **options)
+    found = wished(server, body, after=2, leave=True)
+    assert found.answers[0].status_code == 409
+    assert remedy in found.answers[0].json()["error"]["message"]
+
+
+@pytest.mark.parametrize("xargs", [NEVER, {"exit_policy": "none"}])
+def test_requests_that_do_not_stream_can_be_asked_by_an_id_of_the_clients(
+    server: Server, xargs: dict[str, Any]
+) -> None:
+    body = chat_body(stream=False, stream_options=None, vllm_xargs=xargs)
+    headers = bearer("mine") | {"X-Request-Id": "mine-1"}
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=server.url, timeout=120) as client,
+    ):
+        answer = pool.submit(client.post, CHAT, json=body, headers=headers)
+        wish = next(each for each in asking(client, "chatcmpl-mine-1") if each.status_code != 404)
+        block = answer.result().json()["stepgrpo"]
+    if xargs is NEVER:
+        assert (wish.status_code, block["exit_reason"]) == (200, "client")
+    else:
+        assert wish.status_code == 409
+        assert block["exit_reason"] != "client"
+        assert "stream it" in wish.json()["error"]["message"]
+
+
+def asking(client: httpx.Client, name: str) -> Iterator[httpx.Response]:
+    for _ in range(200):
+        yield finish(client, name)
+        time.sleep(0.01)
+
+
+def test_ids_of_nothing_and_of_what_has_ended_are_not_found(server: Server) -> None:
+    found = wished(server, chat_body(logit_bias={}), after=10**9)
+    with httpx.Client(base_url=server.url) as client:
+        ended = finish(client, id_in(found.events))
+        unknown = finish(client, "chatcmpl-0")
+    assert (ended.status_code, ended.content) == (404, unknown.content)
+    assert ended.json()["error"]["param"] == "id"
+
+
+def test_only_the_key_of_the_request_can_ask(guarded: Server) -> None:
+    """Without a key 401; with another one, as if there were no such request."""
+    found = wished(guarded, chat_body(), keys=(None, "wrong", "yours", "mine"))
+    assert [each.status_code for each in found.answers] == [401, 401, 404, 200]
+    with httpx.Client(base_url=guarded.url) as client:
+        unknown = finish(client, "chatcmpl-0", "yours")
+    assert found.answers[2].content == unknown.content
+    assert found.block["exit_reason"] == "client"
+    assert "mine" not in guarded.log.read_text()
+
+
+def test_the_routes_are_documented(server: Server) -> None:
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    assert f"{CHAT}/{{id}}/finish-thinking" in paths

@@ -1,0 +1,82 @@
+"""Who can end a running request's thinking, and by which id."""
+
+import pytest
+
+from service.callers import caller_of
+from service.finishing import CannotFinish, Finishing
+
+
+class Request:
+    """A running request to the engine."""
+
+    def __init__(self, sequences: int = 1, refusal: str = "") -> None:
+        self.sequences, self.refusal = sequences, refusal
+        self.asked = 0
+
+    def finish_thinking(self) -> int:
+        if self.refusal:
+            raise CannotFinish(self.refusal)
+        self.asked += 1
+        return self.sequences
+
+
+@pytest.mark.parametrize(
+    ("engine_id", "client_id"),
+    [
+        ("chatcmpl-8f", "chatcmpl-8f"),
+        ("chatcmpl-8f_1", "chatcmpl-8f"),
+        ("cmpl-8f-0", "cmpl-8f"),
+        ("cmpl-8f-2-0", "cmpl-8f-2"),
+        ("resp_8f_0", "resp_8f"),
+        ("chatcmpl-a\nb_7", "chatcmpl-a\nb"),
+    ],
+)
+def test_requests_are_known_by_the_id_that_clients_see(engine_id: str, client_id: str) -> None:
+    finishing, request = Finishing(), Request()
+    with finishing.running(b"me", engine_id, request):
+        assert finishing.finish(b"me", client_id) == 1
+    assert request.asked == 1
+    assert finishing.finish(b"me", client_id) is None
+
+
+def test_to_other_callers_a_request_does_not_exist() -> None:
+    finishing, request = Finishing(), Request()
+    with finishing.running(b"me", "chatcmpl-1", request):
+        assert finishing.finish(b"you", "chatcmpl-1") is None
+        assert finishing.finish(b"", "chatcmpl-1") is None
+        assert finishing.finish(b"me", "chatcmpl-2") is None
+    assert request.asked == 0
+
+
+def test_all_parts_of_a_request_are_asked_and_what_some_refuse_is_left_out() -> None:
+    finishing = Finishing()
+    parts = [Request(2), Request(refusal="a grammar"), Request(0)]
+    with (
+        finishing.running(b"me", "cmpl-1-0", parts[0]),
+        finishing.running(b"me", "cmpl-1-1", parts[1]),
+        finishing.running(b"me", "cmpl-1-2", parts[2]),
+    ):
+        assert finishing.finish(b"me", "cmpl-1") == 2
+        assert [part.asked for part in parts] == [1, 0, 1]
+        with pytest.raises(CannotFinish, match="a grammar"):
+            finishing.finish(b"me", "cmpl-1-1")
+
+
+def test_nothing_is_kept_of_requests_that_ended_however_they_did() -> None:
+    finishing = Finishing()
+    with (
+        finishing.running(b"me", "cmpl-1-0", Request()),
+        pytest.raises(ZeroDivisionError),
+        finishing.running(b"me", "cmpl-1-1", Request()),
+    ):
+        raise ZeroDivisionError
+    assert len(finishing) == 0
+
+
+def test_callers_are_told_apart_by_their_key_alone() -> None:
+    def caller(value: bytes) -> bytes:
+        return caller_of([(b"host", b"x"), (b"authorization", value)])
+
+    assert caller(b"Bearer one") == caller(b"bearer one") != caller(b"Bearer two")
+    assert b"one" not in caller(b"Bearer one")
+    assert caller_of([(b"host", b"x")]) == caller(b"Basic one") == b""
