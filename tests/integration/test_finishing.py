@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -176,6 +177,15 @@ def test_every_sequence_closes_its_own_thinking(server: Server) -> None:
         assert len(found.choice("finish_reason", index)) == 1
 
 
+@pytest.mark.parametrize("xargs", [{"exit_policy": "none"}, NEVER])
+def test_an_answer_with_a_grammar_keeps_to_it(server: Server, xargs: dict[str, Any]) -> None:
+    body = chat_body(vllm_xargs=xargs, structured_outputs={"regex": "[0-9]{3}"})
+    found = wished(server, body)
+    assert found.answers[0].json().get("sequences") == 1, found.answers[0].text
+    assert found.block["exit_reason"] == "client"
+    assert re.fullmatch(r"\s*[0-9]{3}", found.text("content"))
+
+
 def test_the_other_apis_can_be_asked_too(server: Server) -> None:
     prompt = TOKENIZER.apply_chat_template(messages(), tokenize=False, add_generation_prompt=True)
     body = chat_body(prompt=[prompt, prompt])
@@ -235,7 +245,6 @@ def test_asked_while_it_answers_or_twice_nothing_changes(server: Server) -> None
     [
         ({"n": 2, "temperature": 1}, "stream it with n=1, or name a policy"),
         ({"ignore_eos": True}, "ignore_eos is set; leave it out"),
-        ({"vllm_xargs": EXIT, "structured_outputs": {"regex": "[0-9]+"}}, "a grammar forms"),
     ],
 )
 def test_what_cannot_be_closed_says_why(
