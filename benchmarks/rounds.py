@@ -23,7 +23,7 @@ from vllm import LLM, SamplingParams
 from stepgrpo_core import ExitSettings, answer_confidence
 from training.rollout import Format, Job
 
-__all__ = ["Chain", "rollouts_in_rounds"]
+__all__ = ["Chain", "Chains", "rollouts_in_rounds"]
 
 
 @dataclass(slots=True)
@@ -53,38 +53,38 @@ def rollouts_in_rounds(
     llm: LLM, jobs: Sequence[Job], settings: ExitSettings, form: Format
 ) -> list[Chain]:
     """Complete every job; the chains in the order of `jobs`."""
-    chains = [Chain(job) for job in jobs]
-    rounds = _Rounds(llm, settings, form, tuple(form.encode(settings.inducing_prompt)))
-    while live := [each for each in chains if each.phase != "done"]:
-        rounds.play(live)
-    return chains
+    found = [Chain(job) for job in jobs]
+    chains = Chains(llm.get_tokenizer(), settings, form)
+    while live := [each for each in found if each.phase != "done"]:
+        outputs = llm.generate(
+            [{"prompt_token_ids": chains.prompt(each)} for each in live],
+            [chains.params(each) for each in live],
+            use_tqdm=False,
+        )
+        for chain, output in zip(live, outputs, strict=True):
+            chains.take(chain, output)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Rounds:
-    llm: LLM
+class Chains:
+    """What a sequence asks next, and what it makes of the outcome."""
+
+    tokenizer: Any
     settings: ExitSettings
     form: Format
-    question: tuple[int, ...]
+    logprobs: bool = True
+    """Of sampled tokens; trials have theirs."""
 
-    def play(self, chains: Sequence[Chain]) -> None:
-        """One round."""
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": self._prompt(each)} for each in chains],
-            [self._params(each) for each in chains],
-            use_tqdm=False,
-        )
-        for chain, output in zip(chains, outputs, strict=True):
-            chain.prompt_tokens += len(output.prompt_token_ids or ())
-            chain.generated += len(output.outputs[0].token_ids)
-            self._take(chain, output.outputs[0])
-
-    def _prompt(self, chain: Chain) -> list[int]:
+    def prompt(self, chain: Chain) -> list[int]:
+        """Ids of the next request."""
         if chain.phase == "trial":
-            return [*chain.job.prompt_ids, *chain.ids[: chain.cut], *self.question]
+            question = self.form.encode(self.settings.inducing_prompt)
+            return [*chain.job.prompt_ids, *chain.ids[: chain.cut], *question]
         return [*chain.job.prompt_ids, *chain.ids]
 
-    def _params(self, chain: Chain) -> SamplingParams:
+    def params(self, chain: Chain) -> SamplingParams:
+        """Parameters of the next request."""
         if chain.phase == "trial":
             return SamplingParams(
                 max_tokens=self.settings.probe_max_tokens,
@@ -99,14 +99,19 @@ class _Rounds:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=_seed(chain) if thinks else sampling.seed,
-            logprobs=0,
+            logprobs=0 if self.logprobs else None,
             stop=None if free else list(self.settings.markers),
             stop_token_ids=[self.form.thinking.end_id] if thinks else None,
         )
 
-    def _take(self, chain: Chain, output: Any) -> None:
+    def take(self, chain: Chain, request: Any) -> None:
+        """Go on after a whole output of vLLM."""
+        output = request.outputs[0]
+        chain.prompt_tokens += len(request.prompt_token_ids or ())
+        chain.generated += len(output.token_ids)
         ids = list(output.token_ids)
-        logprobs = [each[token].logprob for each, token in zip(output.logprobs, ids, strict=True)]
+        rows = output.logprobs or [None] * len(ids)
+        logprobs = [row and row[token].logprob for row, token in zip(rows, ids, strict=True)]
         if chain.phase == "trial":
             self._judge(chain, ids, logprobs)
             return
@@ -123,7 +128,7 @@ class _Rounds:
 
     def _before_marker(self, ids: list[int], text: str) -> int:
         """How many tokens hold nothing of the marker, which vLLM has cut from `text` only."""
-        decode = self.llm.get_tokenizer().decode
+        decode = self.tokenizer.decode
         kept = len(ids) - 1
         while kept and not text.startswith(decode(ids[:kept], skip_special_tokens=True)):
             kept -= 1

@@ -7,6 +7,7 @@ does with a token, so the cost of a wrapper around it shows without the noise of
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -56,13 +57,16 @@ class ScriptedClient:
         """What the wrapper reads of it."""
         return SimpleNamespace(
             cache_config=SimpleNamespace(enable_prefix_caching=True),
-            scheduler_config=SimpleNamespace(max_num_queued_reqs=None),
+            parallel_config=SimpleNamespace(data_parallel_size=1),
+            scheduler_config=SimpleNamespace(
+                max_num_queued_reqs=None, max_num_seqs=sys.maxsize, policy="fcfs"
+            ),
         )
 
     @property
     def model_config(self) -> Any:
         """What the wrapper reads of it."""
-        return SimpleNamespace(served_model_name="scripted")
+        return SimpleNamespace(served_model_name="scripted", max_model_len=sys.maxsize)
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
         """Everybody is let in."""

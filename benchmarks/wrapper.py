@@ -25,6 +25,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from benchmarks.reports import commit, keep, machine, number
 from benchmarks.scripted_engine import ScriptedClient
 from service.engine import EarlyExitEngine
+from service.load import ProbeLimits
 from service.metrics import Metrics
 from service.tokens import TokenTexts
 from stepgrpo_core import ExitSettings
@@ -103,8 +104,9 @@ async def run(script: Script, settings: ExitSettings | None, streams: int) -> tu
 
 
 def wrapped(client: ScriptedClient, settings: ExitSettings) -> Any:
-    """The wrapper, with counters of its own."""
-    return EarlyExitEngine(client, settings, metrics=Metrics(CollectorRegistry()))
+    """The wrapper, with counters of its own; every trial is put."""
+    registry, limits = CollectorRegistry(), ProbeLimits(probe_load=1.0, limit_probes=1000)
+    return EarlyExitEngine(client, settings, metrics=Metrics(registry), limits=limits)
 
 
 def requested(engine: Any, script: Script, number: int) -> AsyncIterator[Any]:

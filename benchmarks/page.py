@@ -1,0 +1,388 @@
+"""docs/speed.md and its plot, from the figures of docs/speed.json alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reports import number
+
+__all__ = ["draw", "page", "summary"]
+
+Found = Mapping[str, Any]
+
+HEAD = """# Speed
+
+Written by `python -m benchmarks.speed`, a part of `make bench`, from [speed.json](speed.json).
+demo-base ({parameters}), float32, vLLM {vllm}, {machine}. Servers, client and engine share
+these cores. Runs alternate; every figure is a median, a ratio the median of the ratios of runs in
+the same round, with the range of those ratios in brackets. Load is vLLM's own serving benchmark
+(`vllm.benchmarks.serve`), over HTTP, streaming.
+
+| part | commit | date, UTC | load average before |
+|---|---|---|---|
+{made}
+"""
+PARAMETERS = "4 layers, hidden size 192"
+
+SERVED = {
+    "tokens per second": "output tokens per second",
+    "requests per second": "requests per second",
+    "answer, p50 ms": "whole answer, p50 ms",
+    "first token, p50 ms": "first token, p50 ms",
+    "between tokens, p50 ms": "between tokens, p50 ms",
+    "API process, µs per token": "API process, µs of processor time per token",
+}
+TRIAL = {
+    "seconds": "seconds of a run",
+    "latency": "seconds to the whole answer, p50",
+    "generated": "generated tokens per completion",
+    "prefilled": "uncached prompt tokens per completion",
+    "tokens": "tokens per completion",
+}
+LEAST = 0.97  # of stock's throughput, under policy none
+
+
+def page(found: Found) -> str:
+    """The whole page."""
+    parts = [
+        head(found["made"]),
+        none(found),
+        confidence(found),
+        probing(found["probing"]),
+        declined(found["probing"]),
+        wrapper(found["wrapper"]),
+        memory(found["memory"]),
+        concurrency(found),
+        hotpath(found["hotpath"]),
+        failures(found["failures"]),
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def summary(found: Found) -> str:
+    """The part of the README."""
+    closed = found["served"]["confidence, closed loop"]["ways"]
+    plain = found["served"]["none, closed loop"]["ways"]["none"]
+    made, trial = found["made"]["serving"], found["probing"]["declined"]["per trial"]
+    rows = [
+        (
+            "| closed loop | output tokens per second | requests per second | whole answer, p50 "
+            "| tokens | accuracy, points |"
+        ),
+        "|---|---|---|---|---|---|",
+        (
+            f"| `none`, fixed lengths | {ratio(plain['tokens per second'])} "
+            f"| {ratio(plain['requests per second'])} | {ratio(plain['answer, p50 ms'])} | | |"
+        ),
+    ]
+    for way, each in closed.items():
+        names = ("tokens per second", "requests per second", "answer, p50 ms", "tokens")
+        cells = " | ".join(ratio(each[name]) for name in names)
+        rows.append(f"| {way} | {cells} | {points(found['accuracy'][way])} |")
+    parallel = found["probing"]["sequential"]["latency"]
+    added = found["wrapper"]["ways"]
+    return "\n".join(
+        [
+            (
+                f"Ratios to vLLM {made['vllm']}'s own server, {made['machine']}, load average "
+                f"{made['load']} before, commit {made['commit']}:"
+            ),
+            "",
+            *rows,
+            "",
+            (
+                "A trial beside the stream brings the answer in "
+                f"{ratio(parallel)} of the time of one in its way; a declined one costs "
+                f"{_spread(trial['busy ms'])} ms of the busy machine. By itself the wrapper adds "
+                f"{_spread(added['none']['added'])} µs to a token under `none`, "
+                f"{_spread(added['confidence, trials decline']['added'])} µs under `confidence`."
+            ),
+        ]
+    )
+
+
+def points(each: Found) -> str:
+    """A paired difference in points, with its interval."""
+    values = (100 * each[name] for name in ("difference", "low", "high"))
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*values)
+
+
+def head(made: Found) -> str:
+    """How the figures came about."""
+    rows = [
+        f"| {name} | {each['commit']} | {each['date']} | {each['load']} |"
+        for name, each in made.items()
+    ]
+    one = made["serving"]
+    return HEAD.format(
+        parameters=PARAMETERS, vllm=one["vllm"], machine=one["machine"], made="\n".join(rows)
+    )
+
+
+def none(found: Found) -> str:
+    """Policy none against stock."""
+    loops = {name: each for name, each in found["served"].items() if name.startswith("none")}
+    parts = ["## Policy `none` against stock vLLM"]
+    for name, each in loops.items():
+        figures = each["ways"]["none"]
+        reached = figures["tokens per second"]["median"]
+        if "closed" in name:
+            verdict = "reached" if reached >= LEAST else "not reached"
+            parts.append(f"Our aim, {LEAST} of stock's throughput: {verdict}, {reached:.3f}.")
+        parts.append(f"{name}: {each['setting']}, {each['rounds']} rounds.")
+        parts.append(ratios(figures, SERVED, ours="ours", peer="stock"))
+    return "\n\n".join(parts)
+
+
+def ratios(figures: Found, names: Mapping[str, str], *, ours: str, peer: str) -> str:
+    """A table of medians and ratios."""
+    rows = [f"| | {peer} | {ours} | ratio |", "|---|---|---|---|"]
+    for name, title in names.items():
+        each = figures[name]
+        rows.append(
+            f"| {title} | {number(each['peer'])} | {number(each['ours'])} | {ratio(each)} |"
+        )
+    return "\n".join(rows)
+
+
+def ratio(each: Found) -> str:
+    """Median and range."""
+    return f"{each['median']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
+
+
+def confidence(found: Found) -> str:
+    """Policy confidence and the trained model against stock."""
+    graded = found["accuracy"]
+    problems = graded["stock"]["problems"]
+    parts = [
+        "## Answers that end when they are done",
+        (
+            f"Both loops together, {problems} problems, each asked once of each; graded by the "
+            "demo world; differences to stock are paired, with 95 % intervals. `careful` has "
+            "`exit_threshold` 0.99 and `exit_min_tokens` 64."
+        ),
+        "| | accuracy, % | against stock, points | tokens, % of stock's | with trials, % |\n"
+        "|---|---|---|---|---|\n" + "\n".join(_graded(*item) for item in graded.items()),
+    ]
+    for name, each in found["served"].items():
+        if name.startswith("confidence"):
+            parts.append(f"{name}: {each['setting']}, {each['rounds']} rounds; ratios to stock.")
+            parts.append(_by_way(each["ways"]))
+    return "\n\n".join(parts)
+
+
+def _graded(way: str, each: Found) -> str:
+    difference = "" if way == "stock" else points(each)
+    share, trials = 100 * each["tokens of stock"], 100 * each["with trials"]
+    return f"| {way} | {100 * each['accuracy']:.1f} | {difference} | {share:.0f} | {trials:.0f} |"
+
+
+def _by_way(ways: Found) -> str:
+    names = ("tokens", "answer, p50 ms", "requests per second", "API process, µs per token")
+    rows = [
+        "| | tokens | whole answer, p50 | requests per second | API process, per token |",
+        "|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {way} | {' | '.join(ratio(figures[name]) for name in names)} |"
+        for way, figures in ways.items()
+    ]
+    return "\n".join(rows)
+
+
+def probing(found: Found) -> str:
+    """Trials beside the stream and in its way."""
+    return "\n\n".join(
+        [
+            "## Trials beside the stream, and in its way",
+            (
+                f"{found['setting']}, {found['rounds']} rounds, without HTTP. *Sequential* is a "
+                "client of stock vLLM's engine that ends its stream at every marker, runs the "
+                "trial, and goes on or answers (`benchmarks/probing.py`); each by itself."
+            ),
+            ratios(found["sequential"], TRIAL, ours="parallel", peer="sequential"),
+            "Against no exits at all:",
+            ratios(found["none"], TRIAL, ours="parallel", peer="none"),
+        ]
+    )
+
+
+def declined(found: Found) -> str:
+    """What a declined trial costs."""
+    each = found["declined"]
+    rows = [
+        (
+            "| trials per completion | seconds of a run | seconds to the whole answer, p50 "
+            "| generated tokens | uncached prompt tokens |"
+        ),
+        "|---|---|---|---|---|",
+    ]
+    names = ("trials", "seconds", "latency", "generated", "prefilled")
+    rows += [
+        f"| {' | '.join(number(run[name]) for name in names)} |" for run in each["runs"].values()
+    ]
+    cost = {name: _spread(value) for name, value in each["per trial"].items()}
+    return "\n\n".join(
+        [
+            "## What a declined trial costs",
+            (
+                "The same completions with no exit allowed (threshold 1) and 0, 1, 2 or 4 trials "
+                "at most; per completion."
+            ),
+            "\n".join(rows),
+            (
+                f"One trial adds {cost['generated']} generated and {cost['prefilled']} uncached "
+                f"prompt tokens, {cost['busy ms']} ms of the busy machine's time, and "
+                f"{cost['latency ms']} ms to its answer."
+            ),
+        ]
+    )
+
+
+def _spread(each: Found) -> str:
+    low, middle, high = (number(each[name]) for name in ("low", "median", "high"))
+    return f"{middle} ({low} to {high})"
+
+
+def wrapper(found: Found) -> str:
+    """The wrapper alone."""
+    rows = [
+        "| | µs per token | more than bare | KiB per open stream |",
+        "|---|---|---|---|",
+    ]
+    rows += [
+        f"| {way} | {_spread(each['microseconds'])} | {_spread(each['added'])} "
+        f"| {number(each['KiB'])} |"
+        for way, each in found["ways"].items()
+    ]
+    return "\n\n".join(
+        [
+            "## The wrapper alone",
+            (
+                f"{found['setting']}: no model and no HTTP, processor time of the event loop, with "
+                "uvloop. *Bare* reads the scripted engine as vLLM's chat layer does."
+            ),
+            "\n".join(rows),
+        ]
+    )
+
+
+def memory(found: Found | None) -> str:
+    """Open streams."""
+    if found is None:
+        return "## Memory of open streams\n\nNot measured."
+    rows = ["| | MiB per 1 000 open streams | MiB idle |", "|---|---|---|"]
+    rows += [
+        f"| {way} | {number(each['MiB per 1000 streams'])} | {number(each['MiB idle'])} |"
+        for way, each in found["ways"].items()
+    ]
+    return "\n\n".join(
+        [
+            "## Memory of open streams",
+            f"{found['setting']}; resident memory of the API process against before its first.",
+            "\n".join(rows),
+        ]
+    )
+
+
+def concurrency(found: Found) -> str:
+    """Growth with concurrency."""
+    rows = [
+        (
+            "| at once | stock, tokens/s | `none`, ratio | stock, requests/s | `confidence`, ratio "
+            "| stock, whole answer p50 ms | `none`, ratio | `confidence`, ratio |"
+        ),
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for level, ways in levels(found):
+        plain, exits = ways["none"], ways["confidence"]
+        cells = [
+            str(level),
+            number(plain["tokens per second"]["peer"]),
+            ratio(plain["tokens per second"]),
+            number(plain["requests per second"]["peer"]),
+            ratio(exits["requests per second"]),
+            number(plain["answer, p50 ms"]["peer"]),
+            ratio(plain["answer, p50 ms"]),
+            ratio(exits["answer, p50 ms"]),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n\n".join(
+        [
+            "## Growth with concurrency",
+            "Closed loop, answers as long as they come, T = 0.6.",
+            "\n".join(rows),
+            "![Requests per second and time to the answer, by concurrency](speed.png)",
+        ]
+    )
+
+
+def levels(found: Found) -> list[tuple[int, Found]]:
+    """Concurrency and its figures by way, ascending."""
+    named = [
+        (int(name.removeprefix("concurrency ")), each["ways"])
+        for name, each in found["served"].items()
+        if name.startswith("concurrency ")
+    ]
+    return sorted(named, key=lambda item: item[0])
+
+
+def hotpath(found: Found) -> str:
+    """Where the API process spends its time."""
+    parts = [
+        "## Where the API process spends its time",
+        (
+            f"{found['setting']}. A sampling profile: one sample every 4 ms of processor time, "
+            "counted for the innermost of these parts; compiled code and the standard library "
+            "count for their callers. What was made faster, and by how much: [log](LOG.md)."
+        ),
+    ]
+    profiles = found["profiles"]
+    for title, key in (("part", "parts"), ("function of ours, by itself", "functions")):
+        rows = [
+            f"| {title}, µs per token | " + " | ".join(f"`{name}`" for name in profiles) + " |",
+            "|---|" + "---|" * len(profiles),
+        ]
+        named: dict[str, None] = {}
+        for each in profiles.values():
+            named.update(dict.fromkeys(each[key]))
+        for name in named:
+            values = (each[key].get(name) for each in profiles.values())
+            cells = ("" if value is None else number(value) for value in values)
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+        if key == "parts":
+            total = (number(each["microseconds"]) for each in profiles.values())
+            rows.append(f"| all | {' | '.join(total)} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def failures(found: Sequence[str]) -> str:
+    """Runs in which requests failed."""
+    lines = [f"- {each}" for each in found] or ["No request failed in any run."]
+    return "\n\n".join(["## Failures", "\n".join(lines)])
+
+
+def draw(found: Found, path: Path) -> None:
+    """Requests per second and median latency by concurrency."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and the page needs none of it
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        panels = zip(figure.subplots(1, 2), ("requests per second", "answer, p50 ms"), strict=True)
+        for axes, name in panels:
+            places = [level for level, _ in levels(found)]
+            lines = {
+                "stock": [ways["none"][name]["peer"] for _, ways in levels(found)],
+                "none": [ways["none"][name]["ours"] for _, ways in levels(found)],
+                "confidence": [ways["confidence"][name]["ours"] for _, ways in levels(found)],
+            }
+            for title, values in lines.items():
+                axes.plot(places, values, marker="o", label=title)
+            axes.set(xscale="log", yscale="log", xlabel="requests at once", ylabel=SERVED[name])
+            axes.grid(alpha=0.3)
+            axes.legend()
+        partial = path.with_suffix(".partial.png")
+        figure.savefig(partial, dpi=100, metadata={"Software": None})
+    partial.replace(path)
