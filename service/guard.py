@@ -19,6 +19,7 @@ from stepgrpo_core.policies import Verdict
 __all__ = ["DECISION_SECONDS", "PolicyTimeout", "guarded"]
 
 DECISION_SECONDS = 2.0
+_MAIN = threading.main_thread().ident
 _SIGNAL = signal.SIGVTALRM  # nobody else's: the timer behind it is not used
 
 
@@ -71,6 +72,6 @@ def guarded(decide: Callable[[], Verdict]) -> Verdict:
 
     Only the main thread can be interrupted: elsewhere decisions take what they take.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.get_ident() != _MAIN:
         return decide()
     return _watch().run(decide)

@@ -2,9 +2,10 @@
 
 How to add one: write a class built from `ExitSettings` with `needs` (where it acts, and what it
 asks there) and `decide` (see `ExitPolicy`), state its source, defaults and departures at the top
-of its file, and enter it in `POLICIES`; its exit reason is one of `ExitReason`. The server, the
-trainer and the documentation take it from there, alone or joined to others by +. A field that
-only it reads goes into `ExitSettings`, with its range.
+of its file, and enter it in `POLICIES`; its exit reason is one of `states.BY_POLICY`. The server,
+the trainer and the documentation take it from there, alone or joined to others by +. A field that
+only it reads goes into `ExitSettings`, with its range. Where it raises or gives another reason, the
+sequence thinks on without exits, and the server counts that.
 """
 
 import difflib
