@@ -37,7 +37,7 @@ ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 CAPACITY = 8  # sequences at once
-BLOCKS = 56  # of 32 tokens
+BLOCKS = 44  # of 32 tokens
 Fault = Callable[[AsyncIterator[RequestOutput]], AsyncIterator[RequestOutput]]
 
 

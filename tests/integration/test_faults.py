@@ -196,27 +196,41 @@ class Gauge:
             self.preempted += iteration_stats.num_preempted_reqs
 
 
+POLICIES_BESIDE = ["confidence", "none"] * COUNT
+
+
+@pytest.fixture(scope="module")
+def calm(machine: Machine) -> list[list[int]]:
+    """What each gets alone."""
+    ours = machine.ours()
+    return ids_of(
+        [machine.run(ours.ask(i, policy, seed=0)) for i, policy in enumerate(POLICIES_BESIDE)]
+    )
+
+
 @pytest.mark.parametrize("reset", [False, True], ids=["full", "reset"])
-def test_a_cache_that_is_full_or_reset_gives_no_wrong_answer(machine: Machine, reset: bool) -> None:
+def test_a_cache_that_is_full_or_reset_gives_no_wrong_answer(
+    machine: Machine, calm: list[list[int]], reset: bool
+) -> None:
     ours, gauge = machine.ours(), Gauge()
-    policies = ["confidence", "none"] * COUNT
-    calm = [machine.run(ours.ask(i, policy, seed=0)) for i, policy in enumerate(policies)]
     loggers = machine.inner.logger_manager.stat_loggers
     loggers.append(gauge)
 
     async def disturbed() -> list[Any]:
-        asking = asyncio.gather(*(ours.ask(i, policy, seed=0) for i, policy in enumerate(policies)))
+        asking = asyncio.gather(
+            *(ours.ask(i, policy, seed=0) for i, policy in enumerate(POLICIES_BESIDE))
+        )
         while not asking.done():
             if reset:
                 await machine.inner.reset_prefix_cache(reset_running_requests=True)
-            await asyncio.wait([asking], timeout=0.1)
+            await asyncio.wait([asking], timeout=0.3)
         return await asking
 
     answers = machine.run(disturbed())
     loggers.remove(gauge)
     assert gauge.preempted > 0
-    assert reset or gauge.fullest > 0.95
-    assert ids_of(answers) == ids_of(calm)
+    assert reset or gauge.fullest > 0.9
+    assert ids_of(answers) == calm
     assert {record.status for record in records_of(answers)} == {"completed"}
     generated = sum(call.tokens for call in ours.border.calls)
     counted = (
