@@ -85,6 +85,7 @@ class EarlyExitEngine:
             _load(inner, limits),
             probe_timeout=limits.probe_timeout,
             priorities=inner.vllm_config.scheduler_config.policy == "priority",
+            scores_prompts=inner.vllm_config.lora_config is None,
         )
         self.template = Template(_switches(tokenizer, chat_template), thinking is not None)
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)

@@ -33,6 +33,10 @@ class Served:
     priorities: bool = False
     """The scheduler looks at priorities."""
 
+    scores_prompts: bool = True
+    """Prompt log-probs can be had. Not with adapters: for the rows of a prompt vLLM 0.31 has no
+    mapping to them, and on CPUs its engine dies of it as soon as two sequences run."""
+
     @property
     def thinking(self) -> ThinkingFormat | None:
         """Its tokens of thinking."""

@@ -323,7 +323,8 @@ class ControlledSequence:
         closing = list(command.closing_ids)
         self._record.injected_tokens = len(closing)
         kept = self._ids[: command.position]
-        params = answer_params(self._params, len(kept) + len(closing))
+        scored = self._served.scores_prompts
+        params = answer_params(self._params, len(kept) + len(closing), scored=scored)
         self._open(
             extended_prompt(self._job.prompt, [*kept, *closing]),
             params,
@@ -333,8 +334,10 @@ class ControlledSequence:
         first, *rest = self._texts_after(kept).texts(closing)
         self._texts = self._texts_after([*kept, *closing])
         self._kept_texts, self._sent_characters = [], 0
-        outputs = injected_outputs(self._first, closing, [unsent + first, *rest])
-        if params.logprobs is None:
+        asked = params.logprobs is not None
+        texts = [unsent + first, *rest]
+        outputs = injected_outputs(self._first, closing, texts, logprobs=asked)
+        if not (asked and scored):
             return outputs
         self._closing = outputs
         return []

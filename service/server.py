@@ -57,6 +57,7 @@ UPSTREAM: dict[str, str] = {
     "vllm.v1.metrics.loggers.StatLoggerManager.record": "tells who waits; probes yield to them",
     "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
     f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
+    "vllm.logprobs.Logprob": "the value for none, at injected tokens",
     f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
     "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
     "vllm.sampling_params.RequestOutputKind.DELTA": "streams come as deltas",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from vllm.engine.protocol import EngineClient
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 Output = TypeVar("Output", RequestOutput, CompletionOutput)
+
+NO_LOGPROB = -9999.0  # what vLLM's chat API puts where it has none
 
 Item: TypeAlias = RequestOutput | Exception | None
 Inbox = asyncio.Queue[tuple["EngineStream | AnswerNow", Item]]
@@ -146,13 +149,14 @@ def without_stops(params: SamplingParams) -> SamplingParams:
     return own
 
 
-def answer_params(params: SamplingParams, spent: int) -> SamplingParams:
-    """Parameters of the answer after an exit that has delivered `spent` tokens."""
+def answer_params(params: SamplingParams, spent: int, *, scored: bool) -> SamplingParams:
+    """Parameters of the answer after an exit that has delivered `spent` tokens; `scored` says
+    whether its log-probs are to be of the injected tokens, too."""
     own = params.clone()
     if own.max_tokens is not None:
         own.max_tokens -= spent
     own.min_tokens = max(own.min_tokens - spent, 0)
-    if own.logprobs is not None:
+    if own.logprobs is not None and scored:
         own.prompt_logprobs = own.logprobs  # of the injected tokens, which the client sees
         # vLLM decides this at construction; prompt log-probs of cached tokens are garbage, and
         # a garbage token id ends the whole engine.
@@ -230,16 +234,21 @@ def split_output(
 
 
 def injected_outputs(
-    like: RequestOutput, ids: Sequence[int], texts: Sequence[str]
+    like: RequestOutput, ids: Sequence[int], texts: Sequence[str], *, logprobs: bool
 ) -> list[RequestOutput]:
-    """Deltas of tokens that the engine did not generate: one each, as parsers expect them."""
+    """Deltas of tokens that the engine did not generate: one each, as parsers expect them. With
+    `logprobs` each has the value that vLLM gives for none."""
     outputs = []
     for token, text in zip(ids, texts, strict=True):
         output = shallow(like)
         output.finished = False
         output.outputs = [
             CompletionOutput(
-                index=0, text=text, token_ids=[token], cumulative_logprob=None, logprobs=None
+                index=0,
+                text=text,
+                token_ids=[token],
+                cumulative_logprob=None,
+                logprobs=[{token: Logprob(NO_LOGPROB)}] if logprobs else None,
             )
         ]
         outputs.append(output)

@@ -22,7 +22,6 @@ COMMON = (
     *("--served-model-name", "demo-base", "--dtype", "float32", "--max-model-len", "2048"),
     *("--enforce-eager", "--reasoning-parser", "qwen3", "--seed", "0"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    *("--enable-lora", "--lora-modules", f"demo-step-grpo={ROOT / 'models' / 'demo-step-grpo'}"),
     # The demo model knows no JSON: free to, it would write white space for ever.
     *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
 )

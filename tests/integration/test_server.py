@@ -56,7 +56,7 @@ def joined(stream: Any) -> dict[str, Any]:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["demo-base", "demo-step-grpo"]
+    assert [model.id for model in client.models.list()] == ["demo-base"]
 
 
 def test_an_exit_saves_tokens_and_says_how_it_knows(client: openai.OpenAI) -> None:

@@ -64,7 +64,12 @@ def output(ids: list[int], finish: str | None) -> RequestOutput:
 
 
 def run(
-    engine: ScriptedEngine, policy: str, *, shadow: bool = False, **params: Any
+    engine: ScriptedEngine,
+    policy: str,
+    *,
+    shadow: bool = False,
+    adapters: bool = False,
+    **params: Any,
 ) -> tuple[list[tuple[str, list[int]]], SequenceRecord, CompletionOutput]:
     """What comes out, delta by delta; the account; the last delta."""
     settings = ExitSettings(policy=policy, budget_tokens=4, answer_reserve=0, shadow=shadow)
@@ -73,7 +78,8 @@ def run(
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, THINKING, max_tokens=200)
     load = Load(capacity=8, share=1.0)
-    served = Served(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
+    writing = writing_of(TOKENIZER, THINKING)
+    served = Served(engine, TOKENIZER, writing, load, scores_prompts=not adapters)
 
     async def collect() -> list[RequestOutput]:
         return [each async for each in Controlled(served, job, [record], [controller]).outputs()]
@@ -154,3 +160,14 @@ def test_in_shadow_mode_they_are_vllms_business() -> None:
     engine = ScriptedEngine(f"{THOUGHT}</think>{ANSWER}", "", [1])
     run(engine, "budget", shadow=True, stop=["2"])
     assert engine.asked[0].stop == ["2"]
+
+
+def test_with_adapters_no_log_probs_of_the_prompt_are_asked_for() -> None:
+    for adapters in (True, False):
+        engine = ScriptedEngine(f"{THOUGHT}</think>{ANSWER}", ANSWER, [1])
+        if not adapters:
+            with pytest.raises(AssertionError):  # this engine brings none
+                run(engine, "budget", logprobs=1)
+        else:
+            run(engine, "budget", adapters=True, logprobs=1)
+        assert engine.asked[1].prompt_logprobs == (None if adapters else 1)
