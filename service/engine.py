@@ -215,7 +215,8 @@ class EarlyExitEngine:
     ) -> Controlled | Watched:
         known = self._served.thinking is not None and _has_ids(job.prompt)
         controllers = [self._controller(job, settings) for _ in records] if known else []
-        job = dataclasses.replace(job, stops_everywhere=settings.shadow)
+        as_vllm = settings.shadow or settings.policy == "none"
+        job = dataclasses.replace(job, stops_everywhere=as_vllm)
         if settings.policy != "none":
             return Controlled(self._served, job, records, controllers)
         return Watched(
