@@ -39,11 +39,7 @@ class Passed:
     characters: int = 0
     """Of `texts`: a stop string may hold some back."""
 
-    def add(
-        self, completion: CompletionOutput, texts: Sequence[str], output: RequestOutput
-    ) -> None:
-        """Enter a delta of `output`."""
+    def note(self, completion: CompletionOutput, output: RequestOutput) -> None:
+        """Enter that a delta of `output` goes out; its tokens are read later, several at once."""
         self.last = output
-        self.ids += completion.token_ids
-        self.texts += texts
         self.characters += len(completion.text)

@@ -18,6 +18,8 @@ from stepgrpo_core.states import THINKS
 
 __all__ = ["Watched"]
 
+READ_AT_ONCE = 16  # tokens: read one by one they cost twice the time
+
 
 class Watched:
     """One request to the engine, its sequences counted by controllers that never exit.
@@ -46,6 +48,7 @@ class Watched:
         self._controllers = controllers
         self._cumulative = job.params.output_kind is RequestOutputKind.CUMULATIVE
         self._seen = [0] * len(records)
+        self._unread: list[list[int]] = [[] for _ in controllers]  # ids, by sequence
         skip = job.params.skip_special_tokens
         self._passed = [
             Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
@@ -91,6 +94,7 @@ class Watched:
                 "Under policy none only the thinking of a stream with n=1 can be closed: stream it "
                 "with n=1, or name a policy, such as vllm_xargs={'exit_policy': 'repetition'}."
             )
+        self._read(0)
         count = sum(each.state in THINKS for each in self._controllers)
         if count:
             self._inbox.put_nowait((AnswerNow(), None))
@@ -106,6 +110,7 @@ class Watched:
                 record.generated_tokens = self._stream.generated.get(record.index, 0)
         for record, controller in zip(self._records, self._controllers, strict=False):
             if controller.state is not State.DONE:
+                self._read(record.index)
                 controller.receive(Finished("abort"))
             record.outcome = controller.outcome
         self.closed = True
@@ -114,6 +119,7 @@ class Watched:
         """Close the thinking after what has gone out, now or as soon as it can be."""
         if self._taken is None:
             (controller,), (record,) = self._controllers, self._records
+            self._read(0)
             self._taken = ControlledSequence(
                 self._served, self._job, self._inbox, controller, record
             )
@@ -136,12 +142,24 @@ class Watched:
             completion.token_ids[self._seen[index] :] if self._cumulative else completion.token_ids
         )
         self._seen[index] += len(ids)
+        if self._single:
+            self._passed[index].note(completion, output)
+        unread = self._unread[index]
+        unread += ids
+        cause = cause_of(completion)
+        if cause or len(unread) >= READ_AT_ONCE:
+            self._read(index)
+        if cause:
+            self._controllers[index].receive(Finished(cause))
+
+    def _read(self, index: int) -> None:
+        """Show the controller of a sequence what has passed since the last time."""
+        ids, self._unread[index] = self._unread[index], []
+        if not ids:
+            return
         passed = self._passed[index]
         texts = passed.decoder.texts(ids)
         if self._single:
-            passed.add(completion, texts, output)
-        controller = self._controllers[index]
-        controller.receive(Tokens(ids, texts))
-        cause = cause_of(completion)
-        if cause:
-            controller.receive(Finished(cause))
+            passed.ids += ids
+            passed.texts += texts
+        self._controllers[index].receive(Tokens(ids, texts))
