@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dashboards import dashboards
-from scripts.docs_server import abstentions, options, parameters
+from scripts.docs_server import abstentions, families, options, parameters
 from service.eligibility import Abstained
 from service.load import ProbeLimits
 from stepgrpo_core import REWARDS, ExitSettings
@@ -52,6 +52,7 @@ def generated() -> dict[Path, str]:
                 parameters(field_docs(ExitSettings)),
                 options(field_docs(ExitSettings) | field_docs(ProbeLimits)),
                 abstentions(field_docs(Abstained)),
+                families(),
                 settings(),
                 configuration(),
                 rewards(),

@@ -8,6 +8,7 @@ from service.defaults import OPTIONS
 from service.eligibility import Abstained
 from service.load import ProbeLimits
 from stepgrpo_core import POLICIES, ExitSettings
+from stepgrpo_core.families import FAMILIES, Family
 
 
 def parameters(docs: Mapping[str, str]) -> str:
@@ -126,3 +127,60 @@ def abstentions(docs: Mapping[str, str]) -> str:
     return "\n".join(
         ["## Abstaining", "", *wrapped(text), "", "| `abstained` | when |", "|---|---|", *rows]
     )
+
+
+FAMILIES_TEXT = (
+    "How models write thinking. The server and the trainer recognise a family by the tokens of its "
+    "tokenizer and say in the log which it is; `--exit-family` names it. `families` in the YAML "
+    "file adds more, which go before these. Where several fit between which it makes a difference "
+    "the start is refused. `closing_text` and `inducing_prompt` go before a family's if they are "
+    "not the built-in ones. Rows are what published templates and tokenizers say, tested on "
+    "tokenizers with the same added tokens; of the models themselves only the demo's was run. A "
+    "family whose end is more than one token only counts."
+)
+
+
+def families() -> str:
+    """How models write thinking."""
+    return "\n".join(
+        [
+            "## Families of models",
+            "",
+            *wrapped(FAMILIES_TEXT),
+            "",
+            "| family | models | start, end | on exit | recognised by | switched off by | note |",
+            "|---|---|---|---|---|---|---|",
+            *(f"| {' | '.join(row_of(family))} |" for family in FAMILIES.values()),
+            "",
+            "```yaml",
+            "family: mine              # or left out, and recognised by its tokens",
+            "families:",
+            "  mine:",
+            "    start: <reason>",
+            "    end: </reason>",
+            '    closing: "\\n</reason>\\n"',
+            '    inducing: "\\nSo the answer is \\\\boxed"',
+            '    tokens: ["<|mine|>"]',
+            "```",
+        ]
+    )
+
+
+def row_of(family: Family) -> list[str]:
+    """The cells of a family's row."""
+    closing = "only counts" if not family.exits else code(repr(family.closing)[1:-1])
+    opened = "; templates open it" if family.opens else ""
+    return [
+        f"`{family.name}`",
+        family.models,
+        f"{code(family.start)} {code(family.end)}{opened}",
+        closing,
+        " ".join(map(code, family.tokens)) or "these alone",
+        family.off,
+        family.note.replace("<think>", "`<think>`"),
+    ]
+
+
+def code(text: str) -> str:
+    """As code in a cell of a table."""
+    return f"`{text.replace('|', chr(92) + '|')}`"

@@ -33,7 +33,11 @@ def main() -> None:
         address, bound = bind(args)
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
-    uvloop.run(serve(args, address, bound, defaults, calibrations))
+    try:
+        uvloop.run(serve(args, address, bound, defaults, calibrations))
+    except InvalidSetting as error:  # found out with the model's tokenizer
+        refusal = defaults.resolved.refusal(error.name, error.value, error.remedy)
+        sys.exit(f"stepgrpo-serve: {refusal}")
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:

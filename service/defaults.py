@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from service.ceilings import held
 from service.controls import BadParameter
 from service.controls.effort import EFFORT, read_efforts
@@ -15,6 +17,7 @@ from service.load import ProbeLimits
 from service.options import CONFIG, Option, Resolved, read_yaml, reader_of, resolve
 from service.patterns import matcher_of
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
+from stepgrpo_core.families import FAMILIES, Family, read_families
 
 __all__ = ["OPTIONS", "Defaults", "add_flags", "read_defaults"]
 
@@ -51,6 +54,12 @@ class Defaults:
     effort: Effort = dataclasses.field(default_factory=lambda: EFFORT)
     calibration: Path | None = None
     limits: ProbeLimits = dataclasses.field(default_factory=ProbeLimits)
+    family: str | None = None
+    """The model's; None: its tokenizer tells."""
+    families: Mapping[str, Family] = dataclasses.field(default_factory=dict)
+    """The operator's own."""
+    resolved: Resolved = dataclasses.field(default_factory=lambda: Resolved({}, {}), compare=False)
+    """Where each option was set."""
 
 
 def _markers(value: Any) -> tuple[str, ...]:
@@ -65,6 +74,10 @@ def _path(value: Any) -> Path:
     if not isinstance(value, str | Path):
         raise ValueError("use the name of a file")
     return Path(value)
+
+
+def _families(value: Any) -> Mapping[str, Family]:
+    return read_families(yaml.safe_load(value) if isinstance(value, str) else value)
 
 
 def _options() -> dict[str, Option]:
@@ -82,6 +95,11 @@ def _options() -> dict[str, Option]:
         "in the model's folder. Without it no saved tokens are reported."
     )
     options["calibration"] = Option("calibration", _path, calibration)
+    family = f"How the model writes thinking: {', '.join(FAMILIES)}, or one of `families`. "
+    family += "Default: its tokenizer tells."
+    options["family"] = Option("family", reader_of(str), family)
+    families = "More families, from name to start, end, closing, inducing, tokens, opens, exits."
+    options["families"] = Option("families", _families, families)
     return options
 
 
@@ -116,11 +134,18 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         held(settings, limits)
     except BadParameter as error:
         raise resolved.refusal("policy", settings.policy, str(error)) from error
+    family, families = resolved.values.get("family"), resolved.values.get("families", {})
+    known = [*FAMILIES, *families]
+    if family is not None and family not in known:
+        raise resolved.refusal("family", family, f"use one of {', '.join(known)}")
     return Defaults(
         settings,
         resolved.values.get("effort", EFFORT),
         resolved.values.get("calibration"),
         limits,
+        family,
+        families,
+        resolved,
     )
 
 

@@ -20,7 +20,9 @@ class Abstained(enum.StrEnum):
     """Why a policy does not act, or only in parts: a closed set, in responses and metrics."""
 
     NO_THINKING_TOKENS = "no_thinking_tokens"
-    """The model has no single tokens for ``<think>`` and ``</think>``."""
+    """The model is of no known family: no tokens start and end its thinking."""
+    COUNTS_ONLY = "counts_only"
+    """Thinking of the model's family is only counted: it cannot be closed safely."""
     NO_TOKEN_IDS = "no_token_ids"  # noqa: S105 - no password
     """The prompt has no token ids: embeddings."""
     CUMULATIVE_OUTPUT = "cumulative_output"
@@ -47,6 +49,7 @@ class Abstained(enum.StrEnum):
 
 OBSTACLES = {
     Abstained.NO_THINKING_TOKENS: "the model has no known thinking tokens",
+    Abstained.COUNTS_ONLY: "thinking of this model's family is only counted",
     Abstained.NO_TOKEN_IDS: "the prompt is not made of tokens",
     Abstained.CUMULATIVE_OUTPUT: "outputs are cumulative",
     Abstained.CONTINUED_THINKING: "the prompt ends inside a thought; let it end before",
@@ -62,6 +65,7 @@ class Facts:
     """What is known of a request and its server."""
 
     thinks: bool = True
+    closes: bool = True
     has_ids: bool = True
     cumulative: bool = False
     continues_thought: bool = False
@@ -81,6 +85,7 @@ def eligible(
         return "none", None
     whole = (
         (not facts.thinks, Abstained.NO_THINKING_TOKENS),
+        (not facts.closes, Abstained.COUNTS_ONLY),
         (not facts.has_ids, Abstained.NO_TOKEN_IDS),
         (facts.cumulative, Abstained.CUMULATIVE_OUTPUT),
         (facts.continues_thought, Abstained.CONTINUED_THINKING),

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
@@ -27,7 +28,6 @@ from service.controls import (
     Asked,
     BadParameter,
     Effective,
-    Template,
     Wish,
     effective_settings,
 )
@@ -38,17 +38,12 @@ from service.job import Job, Served
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.load import Load, ProbeLimits
 from service.metrics import Metrics
+from service.model import model_of
 from service.patterns import matcher_of
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
-from stepgrpo_core.thinking import (
-    continues_thinking,
-    detect_thinking,
-    opens_in_thinking,
-    special_ids,
-    switches_of,
-    writing_of,
-)
+from stepgrpo_core.families import Family
+from stepgrpo_core.thinking import continues_thinking, opens_in_thinking, special_ids
 
 __all__ = ["EarlyExitEngine"]
 
@@ -64,35 +59,36 @@ class EarlyExitEngine:
         defaults: ExitSettings,
         *,
         effort: Mapping[str, int | float | None] = EFFORT,
+        family: str | None = None,
+        families: Mapping[str, Family] = MappingProxyType({}),
         chat_template: str | None = None,
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
     ) -> None:
+        tokenizer = inner.renderer.tokenizer
+        model = model_of(
+            tokenizer, defaults, family=family, families=families, chat_template=chat_template
+        )
         self._inner = inner
-        self._defaults = defaults
+        self._defaults = model.settings
         self._effort = effort
         self._calibrations = calibrations or {}  # by adapter; None is the model itself
         self._metrics = metrics or Metrics()
-        tokenizer = inner.renderer.tokenizer
-        thinking = detect_thinking(tokenizer, defaults.closing_text)
-        writing = None if thinking is None else writing_of(tokenizer, thinking)
         self._limits = limits = limits or ProbeLimits()
         self._served = Served(
             inner,
             tokenizer,
-            writing,
+            model.writing,
             _load(inner, limits),
             probe_timeout=limits.probe_timeout,
             priorities=inner.vllm_config.scheduler_config.policy == "priority",
             scores_prompts=inner.vllm_config.lora_config is None,
         )
-        self.template = Template(_switches(tokenizer, chat_template), thinking is not None)
+        self.template = model.template
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
-        self._special = frozenset[int]() if thinking is None else special_ids(tokenizer)
+        self._special = frozenset[int]() if model.writing is None else special_ids(tokenizer)
         self._limit = _take_admission_limit(inner)
-        if thinking is None:
-            _log.warning("The model has no %s tokens: nothing exits.", "<think> and </think>")
         if not self._prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self.finishing = Finishing()
@@ -170,6 +166,7 @@ class EarlyExitEngine:
         named = "exit_policy" in (params.extra_args or {})
         return Facts(
             thinks=thinking is not None,
+            closes=thinking is not None and bool(thinking.closing_ids),
             has_ids=has_ids,
             cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
             continues_thought=thinking is not None
@@ -313,14 +310,6 @@ class EarlyExitEngine:
     def _model_name(self) -> str:
         name = self._inner.model_config.served_model_name
         return str(name if isinstance(name, str) else name[0])
-
-
-def _switches(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:
-    try:
-        return switches_of(tokenizer, chat_template)
-    except Exception as error:  # noqa: BLE001 - a template is a program of its own
-        _log.warning("The chat template failed (%s): it is taken to have no switch.", error)
-        return ()
 
 
 def _own_budget(job: Job, asked: Asked) -> tuple[Job, Asked]:

@@ -123,6 +123,8 @@ async def serve(
             inner,
             defaults.settings,
             effort=defaults.effort,
+            family=defaults.family,
+            families=defaults.families,
             chat_template=load_chat_template(args.chat_template),
             calibrations=calibrations,
             limits=defaults.limits,

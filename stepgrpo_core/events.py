@@ -1,5 +1,6 @@
 """What a driver and the exit controller say to each other: events in, commands out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -32,19 +33,36 @@ class ThinkingFormat:
     """How a model's tokenizer writes thinking."""
 
     start_id: int
-    """The ``<think>`` token."""
+    """The ``<think>`` token; the last one, where several tokens start the thinking."""
     end_id: int
-    """The ``</think>`` token."""
+    """The ``</think>`` token; the last one, where several end it."""
     closing_ids: tuple[int, ...]
-    """Injected on exit; holds `end_id`."""
+    """Injected on exit; holds `end_id`. Empty: the thinking is only counted."""
+    before_start: tuple[int, ...] = ()
+    """The others of several that start the thinking."""
+    before_end: tuple[int, ...] = ()
+    """The others of several that end it; then it is only counted."""
     tool_ids: frozenset[int] = frozenset()
     """Tokens that open a tool call. One in the thinking ends it, as vLLM's parsers read it; so
     nothing is ever closed inside a tool call."""
 
     def closing_at_end(self) -> "ThinkingFormat":
-        """The same with nothing injected after `end_id`."""
+        """The same with nothing injected after `end_id`, but what opens an answer where several
+        tokens start thinking."""
+        if self.before_start or not self.closing_ids:
+            return self
         last = self.closing_ids.index(self.end_id)
         return replace(self, closing_ids=self.closing_ids[: last + 1])
+
+    @property
+    def cost(self) -> float:
+        """Tokens that a close takes; infinitely many where there is none."""
+        return len(self.closing_ids) or math.inf
+
+    @property
+    def thought_in_closing(self) -> int:
+        """Tokens of the closing that are thinking still."""
+        return self.closing_ids.index(self.end_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,26 @@ Tokenizers are duck-typed: `encode`, `decode` and `backend_tokenizer.token_to_id
 tokenizer of transformers has them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
-from stepgrpo_core.answers import THINK_END, THINK_START
+from stepgrpo_core.answers import THINK_START
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import ThinkingFormat
+from stepgrpo_core.families import FAMILIES, Family, recognise
 
 __all__ = [
+    "SWITCHES",
     "Writing",
     "continues_thinking",
-    "detect_thinking",
+    "family_of",
     "opens_in_thinking",
     "special_ids",
     "switches_of",
+    "thinking_of",
     "writing_of",
 ]
 
@@ -70,42 +74,109 @@ def writing_of(tokenizer: Any, thinking: ThinkingFormat) -> Writing:
     return Writing(thinking, encode, decode, chat if chats else None)
 
 
-def detect_thinking(tokenizer: Any, closing_text: str) -> ThinkingFormat | None:
-    """How this tokenizer writes thinking; None if it has no single tokens for it.
+def family_of(
+    tokenizer: Any, name: str | None = None, own: Mapping[str, Family] = MappingProxyType({})
+) -> Family | None:
+    """The family of `name`, of the user's `own` or the built-in ones, or else the one that this
+    tokenizer is recognised by; None if it is of none, or no fast one.
 
-    Raises InvalidSetting when `closing_text` does not close the thinking, or does not survive
-    encoding and decoding: then ids and text would disagree in every completion.
+    Raises InvalidSetting for a name that is unknown, or that this tokenizer cannot write, and
+    when several families fit.
     """
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         return None
-    start, end = fast.token_to_id(THINK_START), fast.token_to_id(THINK_END)
-    if start is None or end is None:
-        return None
+    if name is None:
+        return recognise(
+            lambda token: fast.token_to_id(token) is not None,
+            lambda family: _marks(tokenizer, family) is not None,
+            lambda: _opens(tokenizer),
+            own,
+        )
+    known = {**FAMILIES, **own}
+    if name not in known:
+        raise InvalidSetting("family", name, f"use one of {', '.join(known)}")
+    if _marks(tokenizer, known[name]) is None:
+        family = known[name]
+        remedy = f"this tokenizer cannot write {family.start} and {family.end} in tokens of its own"
+        raise InvalidSetting("family", name, remedy)
+    return known[name]
+
+
+def thinking_of(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFormat:
+    """How a tokenizer writes the thinking of a family that it is of.
+
+    Raises InvalidSetting when `closing_text` does not close the thinking, or does not survive
+    encoding and decoding: then ids and text would disagree in every completion.
+    """
+    marks = _marks(tokenizer, family)
+    assert marks is not None
+    (*before_start, start), (*before_end, end) = marks
+    if not family.exits or before_end:  # the tokens of an end in several may be cut apart
+        return ThinkingFormat(start, end, (), tuple(before_start), tuple(before_end))
     closing = tuple(tokenizer.encode(closing_text, add_special_tokens=False))
     text = tokenizer.decode(closing, skip_special_tokens=False)
     if end not in closing or text != closing_text:
         raise InvalidSetting(
             "closing_text",
             closing_text,
-            f"it becomes {text!r} in this model's tokens; it must hold {THINK_END} and survive "
+            f"it becomes {text!r} in this model's tokens; it must hold {family.end} and survive "
             "encoding",
         )
-    found = (fast.token_to_id(each) for each in TOOL_STARTS)
-    return ThinkingFormat(start, end, closing, frozenset(i for i in found if i is not None))
+    found = (tokenizer.backend_tokenizer.token_to_id(each) for each in TOOL_STARTS)
+    tools = frozenset(each for each in found if each is not None)
+    return ThinkingFormat(start, end, closing, tuple(before_start), tool_ids=tools)
+
+
+def _marks(tokenizer: Any, family: Family) -> tuple[Sequence[int], Sequence[int]] | None:
+    """The ids of start and end; None where the tokenizer has no tokens for one of them."""
+    start, end = _ids_of(tokenizer, family.start), _ids_of(tokenizer, family.end)
+    return None if start is None or end is None else (start, end)
+
+
+def _ids_of(tokenizer: Any, mark: str) -> Sequence[int] | None:
+    """One id, or several from an added token to an added one, so that none of them merges with
+    the text around them; None where that cannot be."""
+    fast = tokenizer.backend_tokenizer
+    one = fast.token_to_id(mark)
+    if one is not None:
+        return (one,)
+    added = [token.content for token in fast.get_added_tokens_decoder().values()]
+    if not any(map(mark.startswith, added)) or not any(map(mark.endswith, added)):
+        return None
+    ids: Sequence[int] = tokenizer.encode(mark, add_special_tokens=False)
+    return ids if tokenizer.decode(ids, skip_special_tokens=False) == mark else None
+
+
+def _opens(tokenizer: Any) -> bool | None:
+    """Whether the chat template ends prompts in an opened thinking; None without one."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        return None
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], add_generation_prompt=True, tokenize=False
+    )
+    return text.rstrip().endswith(THINK_START)
 
 
 def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int]) -> bool:
-    """Whether the prompt ends in ``<think>``, with nothing but white space after it.
+    """Whether the prompt ends in the start of thinking, with nothing but white space after it.
 
-    Only the end counts: the chat template wrote it. ``<think>`` anywhere else is text.
+    Only the end counts: the chat template wrote it. The start anywhere else is text.
     """
     tail: list[int] = []
-    for token in reversed(prompt_ids[-8:]):
-        if token == thinking.start_id:
+    for place in range(len(prompt_ids) - 1, max(len(prompt_ids) - 9, -1), -1):
+        if _starts_at(thinking, prompt_ids, place):
             return not tokenizer.decode(tail[::-1]).strip()
-        tail.append(token)
+        tail.append(prompt_ids[place])
     return False
+
+
+def _starts_at(thinking: ThinkingFormat, ids: Sequence[int], place: int) -> bool:
+    """Whether the token at `place` completes the start of thinking."""
+    if ids[place] != thinking.start_id:
+        return False
+    before = thinking.before_start
+    return tuple(ids[max(place - len(before), 0) : place]) == before
 
 
 SWITCHES = ("enable_thinking", "thinking")
@@ -144,8 +215,9 @@ def continues_thinking(
 
     ``<think>`` in an earlier message is text: `special` tokens lie between it and the end.
     """
-    for token in reversed(prompt_ids):
-        if token == thinking.start_id:
+    for place in range(len(prompt_ids) - 1, -1, -1):
+        token = prompt_ids[place]
+        if _starts_at(thinking, prompt_ids, place):
             return not opens_in_thinking(tokenizer, thinking, prompt_ids)
         if token == thinking.end_id or token in special:
             return False

@@ -42,6 +42,7 @@ from stepgrpo_core.events import (
     ThinkingFormat,
     Tokens,
 )
+from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import (
     Answer,
     Boundary,
@@ -83,8 +84,7 @@ class ExitController:
         self.reason: ExitReason | None = None
         self.fault: Exception | None = None
         """What a policy raised."""
-        self._settings = settings
-        self._thinking = thinking
+        self._settings, self._thinking, self._marks = settings, thinking, Marks(thinking)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
         self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
@@ -98,7 +98,7 @@ class ExitController:
         self._pending: deque[Pending] = deque()
         self._questions: list[Question] = []  # of all probes, by number
         self._failures = self._refused = 0
-        self._fired = False  # a policy that asks nothing has, and its decision is pending
+        self._fired = False  # a policy that asks nothing has; its decision is pending
         self._exit: int | None = None  # position
         self._confidences: list[float] = []
         self._shadow_reason: ExitReason | None = None
@@ -124,7 +124,7 @@ class ExitController:
     def would_answer(self, token: int, text: str) -> bool:
         """Whether this token, if it comes next, is part of the answer."""
         if self.state is State.PRELUDE:
-            return token != self._thinking.start_id and bool(text.strip())
+            return self._marks.would_answer(token, text)
         return not self._thinks() or token in self._thinking.tool_ids
 
     @property
@@ -156,14 +156,14 @@ class ExitController:
             self._received += 1
 
     def _take_prelude(self, token: int, text: str) -> None:
-        if token == self._thinking.start_id:
+        if self._marks.starts(token, text):
             self._begin = self._received + 1
             self._move(Signal.THINK_START)
-        elif text.strip():
+        elif self._marks.answers:
             self._move(Signal.OTHER_TEXT, ExitReason.NONE)
 
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
-        if token == self._thinking.end_id or token in self._thinking.tool_ids:
+        if token in self._thinking.tool_ids or self._marks.ends(token):
             self._thinking_end = self._received
             found = self._finder.finish()
         else:
@@ -374,7 +374,7 @@ class ExitController:
 
     def _room(self, position: int) -> float:
         """Tokens that an answer could have after a close at `position`."""
-        return self._limit - position - len(self._thinking.closing_ids)
+        return self._limit - position - self._thinking.cost
 
     def _fits(self, position: int, answer: int) -> bool:
         return self._room(position) >= answer
@@ -394,6 +394,6 @@ class ExitController:
 
     def _reasoning_tokens(self) -> int:
         if self._exit is not None:
-            closing = self._thinking.closing_ids
-            return self._exit - self._begin + closing.index(self._thinking.end_id)
-        return self._finder.tokens
+            return self._exit - self._begin + self._thinking.thought_in_closing
+        ended = self._thinking_end is not None
+        return self._finder.tokens - ended * len(self._thinking.before_end)

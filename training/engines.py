@@ -9,7 +9,9 @@ from vllm.inputs.engine import tokens_input
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
-from stepgrpo_core.thinking import detect_thinking, writing_of
+from stepgrpo_core.families import in_family
+from stepgrpo_core.policies import ExitSettings
+from stepgrpo_core.thinking import family_of, thinking_of, writing_of
 from training.requests import Delta, Format, Request, Sampling, Texts
 
 __all__ = ["VllmEngine", "format_of", "sampling_params"]
@@ -102,11 +104,17 @@ def _cause(finish_reason: str) -> Cause:
 def format_of(tokenizer: Any, closing_text: str) -> Format:
     """How a model's tokenizer writes thinking and text.
 
-    Raises InvalidSetting for a tokenizer without single tokens for ``<think>`` and ``</think>``.
+    `closing_text` goes before the family's if it is not the built-in one. Raises InvalidSetting
+    for a tokenizer of no family, of several, or of one whose thinking is only counted.
     """
-    thinking = detect_thinking(tokenizer, closing_text)
-    if thinking is None:
-        remedy = "it has no single tokens <think> and </think>; use a reasoning model's"
+    family = family_of(tokenizer)
+    if family is None:
+        remedy = "it has no known tokens of thinking; use a reasoning model's"
+        raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
+    settings = in_family(ExitSettings(closing_text=closing_text), family)
+    thinking = thinking_of(tokenizer, family, settings.closing_text)
+    if not thinking.closing_ids:
+        remedy = f"thinking of family {family.name} can only be counted; use another model's"
         raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
     core, writing = tokenizer.backend_tokenizer, writing_of(tokenizer, thinking)
 
@@ -114,4 +122,4 @@ def format_of(tokenizer: Any, closing_text: str) -> Format:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
         return lambda ids: [stream.step(core, token) or "" for token in ids]
 
-    return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat)
+    return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat, family)

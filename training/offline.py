@@ -22,6 +22,7 @@ from stepgrpo_core import (
     Tokens,
 )
 from stepgrpo_core.events import Command
+from stepgrpo_core.families import in_family
 from stepgrpo_core.policies import Induce, Trial
 from training.engines import format_of
 from training.patterns import matcher_of
@@ -162,6 +163,7 @@ class Engine:
         settings: ExitSettings,
         params: SamplingParams,
     ) -> "_Run":
+        settings = in_family(settings, self.form.family)
         controller = ExitController(
             settings,
             self.thinking,

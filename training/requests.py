@@ -6,6 +6,7 @@ from typing import Protocol
 
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.events import Cause
+from stepgrpo_core.families import FAMILIES, Family
 
 __all__ = ["Delta", "Format", "Request", "RolloutEngine", "Sampling", "Texts"]
 
@@ -77,3 +78,5 @@ class Format:
     """The text of ids, without special tokens; None: policies that read it ask in vain."""
     chat: Callable[[str], Sequence[int]] | None = None
     """A user message in the chat template, ready to be answered without thinking; None as above."""
+    family: Family = FAMILIES["think"]
+    """Whose texts hold where settings have none of their own."""

@@ -184,8 +184,8 @@ def _with_room(settings: ExitSettings, limit: int | None, closing: int) -> ExitS
     """A budget such that an answer still fits under `limit`, be it smaller than the reserve."""
     if limit is None or "budget" not in settings.policy.split("+"):
         return settings
-    after = limit - 1 - closing  # <think>, thinking, closing, answer
-    reserve = min(settings.answer_reserve, max(after // 2, 1))
+    after = limit - closing
+    reserve = min(settings.answer_reserve, max((after - 1) // 2, 1))
     budget = settings.budget_tokens
     if budget is not None and settings.budget_leaves_answer:
         budget = min(budget, max((after - reserve) * 10 // 11, 0))  # it may run over by a tenth

@@ -206,6 +206,12 @@ def test_a_bound_that_nothing_can_hold_is_refused(server: Server) -> None:
     assert "ignore_eos" in answer.json()["error"]["message"]
 
 
+def test_the_log_says_how_the_model_thinks(server: Server) -> None:
+    log = server.log.read_text()
+    assert "Thinking as of family demo (recognised by its tokens): '<think>' to '</think>'" in log
+    assert "switched off by enable_thinking" in log
+
+
 @pytest.mark.parametrize(
     "model", [ChatCompletionRequest, CompletionRequest, ResponsesRequest, AnthropicMessagesRequest]
 )

@@ -17,7 +17,18 @@ import openai
 import pytest
 
 from tests.integration.prometheus import tool
-from tests.integration.servers import CALIBRATED, MODEL, OURS, ROOT, Server, start, stop, wait_up
+from tests.integration.servers import (
+    CALIBRATED,
+    COMMON,
+    MODEL,
+    OURS,
+    ROOT,
+    Server,
+    free_port,
+    start,
+    stop,
+    wait_up,
+)
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration
@@ -85,6 +96,22 @@ def test_a_server_that_cannot_start_says_why_in_one_line(arguments, message) -> 
     last = result.stderr.strip().splitlines()[-1]
     assert message in last
     assert "Traceback" not in result.stderr
+
+
+def test_a_family_that_the_model_is_not_of_ends_the_start_with_one_line() -> None:
+    port = str(free_port())
+    result = subprocess.run(
+        [*OURS, *COMMON, "--exit-family", "gpt-oss", "--host", "127.0.0.1", "--port", port],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
+        check=False,
+        env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"},
+    )
+    assert result.returncode not in (0, None)
+    assert "flag: --exit-family='gpt-oss' cannot be honoured" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_a_port_that_is_taken_is_named() -> None:

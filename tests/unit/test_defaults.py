@@ -12,6 +12,7 @@ from service.defaults import OPTIONS, Defaults, add_flags, read_defaults
 from service.load import ProbeLimits
 from service.options import BadOption
 from stepgrpo_core import LEXICONS, ExitSettings
+from stepgrpo_core.families import Family
 
 
 def read(
@@ -64,6 +65,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "repetition_chunks": ("4", 4),
     "effort": ("low=0.3, high=4096", EFFORT | {"low": 0.3, "high": 4096}),
     "calibration": ("x.json", Path("x.json")),
+    "family": ("glm", "glm"),
+    "families": ("{x: {end: </x>}}", {"x": Family("x", end="</x>", closing="\n</x>\n\n")}),
 }
 
 
@@ -111,6 +114,12 @@ def test_a_file_may_list_markers_and_map_efforts(tmp_path: Path) -> None:
     defaults = read(file=file, at=tmp_path)
     assert defaults.settings.markers == ("Hmm", "Wait")
     assert defaults.effort == EFFORT | {"minimal": 256, "low": 0.25, "high": None}
+
+
+def test_a_family_may_be_one_of_the_files(tmp_path: Path) -> None:
+    defaults = read("--exit-family", "x", file="families: {x: {end: </x>}}", at=tmp_path)
+    assert defaults.family == "x"
+    assert defaults.families["x"].end == "</x>"
 
 
 def test_the_file_itself_may_come_from_the_environment(tmp_path: Path) -> None:
@@ -161,6 +170,8 @@ def test_the_file_itself_may_come_from_the_environment(tmp_path: Path) -> None:
         ([], {}, "effort: {low: -1}", "effort=.*low=-1 is neither"),
         ([], {}, "effort: {none: 0.1}", "effort=.*'none' switches thinking off"),
         ([], {}, "effort: 3", "effort=3 .*use efforts with"),
+        ([], {}, "families: {x: {ed: y}}", "exit.yaml: families=.*x.ed: did you mean 'end'"),
+        (["--exit-family", "qwen4"], {}, None, "flag: --exit-family='qwen4' .*use one of qwen3"),
         ([], {}, "a: [", "flag: --exit-config=.*it is not YAML"),
         ([], {}, "- 1", "flag: --exit-config=.*must hold keys"),
         (["--exit-config", "/nowhere.yaml"], {}, None, "config='/nowhere.yaml' .*No such file"),

@@ -27,6 +27,7 @@ def test_as_a_rule_every_policy_acts() -> None:
     ("facts", "reason"),
     [
         (Facts(thinks=False), Abstained.NO_THINKING_TOKENS),
+        (Facts(closes=False), Abstained.COUNTS_ONLY),
         (Facts(has_ids=False), Abstained.NO_TOKEN_IDS),
         (Facts(cumulative=True), Abstained.CUMULATIVE_OUTPUT),
         (Facts(continues_thought=True), Abstained.CONTINUED_THINKING),

@@ -8,19 +8,20 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.families import FAMILIES
 from stepgrpo_core.thinking import (
     continues_thinking,
-    detect_thinking,
+    family_of,
     opens_in_thinking,
     special_ids,
     switches_of,
+    thinking_of,
     writing_of,
 )
 
 CLOSING = "\n</think>\n\n"
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
-THINKING = detect_thinking(TOKENIZER, CLOSING)
-assert THINKING is not None
+THINKING = thinking_of(TOKENIZER, FAMILIES["demo"], CLOSING)
 
 
 def test_the_closing_text_becomes_ids_that_close() -> None:
@@ -32,8 +33,7 @@ def test_tokens_that_open_a_tool_call_are_known_where_they_exist() -> None:
     assert THINKING.tool_ids == frozenset()  # the demo model writes them letter by letter
     other = AutoTokenizer.from_pretrained(TOKENIZER.name_or_path)
     other.add_tokens(["<tool_call>", "</tool_call>"])
-    found = detect_thinking(other, CLOSING)
-    assert found is not None
+    found = thinking_of(other, FAMILIES["demo"], CLOSING)
     assert found.tool_ids == {other.convert_tokens_to_ids("<tool_call>")}
 
 
@@ -45,8 +45,8 @@ def test_a_closing_can_end_with_the_thinking() -> None:
 
 def test_a_tokenizer_without_thinking_tokens_has_no_format() -> None:
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
-    assert detect_thinking(plain, CLOSING) is None
-    assert detect_thinking(SimpleNamespace(), CLOSING) is None  # a slow one
+    assert family_of(plain) is None
+    assert family_of(SimpleNamespace()) is None  # a slow one
 
 
 def test_a_tokenizer_writes_text_and_messages_and_one_without_template_no_messages() -> None:
@@ -63,7 +63,7 @@ def test_a_tokenizer_writes_text_and_messages_and_one_without_template_no_messag
 
 def test_a_closing_text_that_does_not_close_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="must hold </think>"):
-        detect_thinking(TOKENIZER, "the end")
+        thinking_of(TOKENIZER, FAMILIES["demo"], "the end")
 
 
 @pytest.mark.parametrize(

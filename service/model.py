@@ -1,0 +1,70 @@
+"""What the server knows of its model's thinking, and what it says of it at start."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.controls import Template
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.families import Family, in_family
+from stepgrpo_core.thinking import Writing, family_of, switches_of, thinking_of, writing_of
+
+__all__ = ["Model", "model_of"]
+
+_log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format and level apply
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The served model, as far as its thinking goes."""
+
+    settings: ExitSettings
+    """The server's defaults with the texts of the model's family."""
+    writing: Writing | None
+    """None: it does not think."""
+    template: Template
+
+
+def model_of(
+    tokenizer: Any,
+    settings: ExitSettings,
+    *,
+    family: str | None = None,
+    families: Mapping[str, Family],
+    chat_template: str | None = None,
+) -> Model:
+    """What a tokenizer tells of its model, and logs. `family` names the model's, of `families` of
+    the operator's or the built-in ones; None: the tokenizer tells.
+
+    Raises InvalidSetting for a family that does not fit, for several that do, and for a closing
+    text that does not close.
+    """
+    switches = _switches(tokenizer, chat_template)
+    found = family_of(tokenizer, family, families)
+    if found is None:
+        _log.warning("The tokenizer has no known tokens of thinking, or is no fast one: no exits.")
+        return Model(settings, None, Template(switches, thinks=False))
+    settings = in_family(settings, found)
+    thinking = thinking_of(tokenizer, found, settings.closing_text)
+    _log.info(
+        "Thinking as of family %s (%s): %r to %r; switched off by %s.",
+        found.name,
+        "named by --exit-family" if family else "recognised by its tokens",
+        found.start,
+        found.end,
+        ", ".join(switches) or "nothing, a budget of 0 closes it at once",
+    )
+    if thinking.closing_ids:
+        _log.info("On exit %r is injected, and the answer is generated.", settings.closing_text)
+    else:
+        _log.warning("Family %s counts only: its thinking is never ended.", found.name)
+    return Model(settings, writing_of(tokenizer, thinking), Template(switches))
+
+
+def _switches(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:
+    try:
+        return switches_of(tokenizer, chat_template)
+    except Exception as error:  # noqa: BLE001 - a template is a program of its own
+        _log.warning("The chat template failed (%s): it is taken to have no switch.", error)
+        return ()

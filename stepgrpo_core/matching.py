@@ -1,0 +1,64 @@
+"""Finding the start and the end of thinking in a stream of token ids."""
+
+from collections.abc import Sequence
+
+from stepgrpo_core.events import ThinkingFormat
+
+__all__ = ["Marks", "SequenceFinder"]
+
+
+class SequenceFinder:
+    """Looks for one sequence of ids among those that it is fed."""
+
+    def __init__(self, sequence: Sequence[int]) -> None:
+        self.open = 0
+        """How many of the last ids may be the beginning of one."""
+        self._sequence = tuple(sequence)
+        self._recent: tuple[int, ...] = ()
+
+    def feed(self, token: int) -> bool:
+        """Take the next id; whether it completes the sequence."""
+        size = len(self._sequence)
+        if size == 1:  # what nearly all models write, for every token of theirs
+            return token == self._sequence[0]
+        self._recent = (*self._recent, token)[-size:]
+        fitting = (n for n in range(len(self._recent), 0, -1) if self._begins_with_last(n))
+        self.open = next(fitting, 0)
+        if self.open < size:
+            return False
+        self.open, self._recent = 0, ()
+        return True
+
+    def goes_on(self, token: int) -> bool:
+        """Whether the next id, if it is this, may be of the sequence."""
+        return token == self._sequence[self.open] or token == self._sequence[0]
+
+    def _begins_with_last(self, number: int) -> bool:
+        return self._recent[-number:] == self._sequence[:number]
+
+
+class Marks:
+    """The start and the end of one sequence's thinking."""
+
+    def __init__(self, thinking: ThinkingFormat) -> None:
+        self._start = SequenceFinder((*thinking.before_start, thinking.start_id))
+        self._end = SequenceFinder((*thinking.before_end, thinking.end_id))
+        self._visible = False
+        self.ends = self._end.feed
+        """Whether a token of the thinking completes its end."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether something visible has come instead of a start."""
+        return self._visible and not self._start.open
+
+    def would_answer(self, token: int, text: str) -> bool:
+        """Whether a token before any thinking, if it comes next, is visible and no start."""
+        return (self._visible or bool(text.strip())) and not self._start.goes_on(token)
+
+    def starts(self, token: int, text: str) -> bool:
+        """Whether a token before any thinking completes its start."""
+        if self._start.feed(token):
+            return True
+        self._visible = self._visible or bool(text.strip())
+        return False
