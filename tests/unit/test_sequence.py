@@ -19,11 +19,11 @@ from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.load import Load
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.thinking import detect_thinking, writing_of
+from stepgrpo_core.families import FAMILIES
+from stepgrpo_core.thinking import thinking_of, writing_of
 
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
-THINKING = detect_thinking(TOKENIZER, "\n</think>\n\n")
-assert THINKING is not None
+THINKING = thinking_of(TOKENIZER, FAMILIES["demo"], "\n</think>\n\n")
 PROMPT = TOKENIZER.encode("1+1=")
 THOUGHT = "<think>\n1+1=2. So 2.\n\nWait, again. 2.\n"
 ANSWER = "The final answer is 2. Done."
