@@ -49,3 +49,11 @@ def test_the_readme_runs_within_30_lines() -> None:
     assert any("make serve" in line for line in head)
     assert any("curl" in line for line in head)
     assert any('"saved"' in line for line in head)
+
+
+def test_every_alert_says_what_to_do() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8")
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    handbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert len(alerts) >= 7
+    assert re.findall(r"^\| (Stepgrpo\w+) \|", handbook, re.MULTILINE) == alerts
