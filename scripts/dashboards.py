@@ -162,6 +162,18 @@ SAVINGS = Board(
             ),
         ),
         Panel(
+            "Holdout: saved per request",
+            "short",
+            "Tokens per request that exits save, measured: conversations with exits against those "
+            "held out (--exit-holdout), with a 95 % interval.",
+            (
+                Query(
+                    f"stepgrpo_holdout_saved_tokens{{{OURS}}}",
+                    BY_POLICY + " · {{measure}} · {{bound}}",
+                ),
+            ),
+        ),
+        Panel(
             "Steps per request",
             "short",
             "Median and 90 % quantile of the steps of reasoning.",

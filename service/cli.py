@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from service.defaults import add_flags, read_defaults
+from service.holdout import open_book
 from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
 
 __all__ = ["main"]
@@ -30,11 +31,12 @@ def main() -> None:
         args = _arguments(sys.argv[1:])
         defaults = read_defaults(args, os.environ)
         calibrations = _calibrations(args, defaults.calibration)
-        address, bound = bind(args)
+        book = open_book(defaults.holdout, defaults.state)
+        listening = bind(args)
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
     try:
-        uvloop.run(serve(args, address, bound, defaults, calibrations))
+        uvloop.run(serve(args, listening, defaults, calibrations, book))
     except InvalidSetting as error:  # found out with the model's tokenizer
         refusal = defaults.resolved.refusal(error.name, error.value, error.remedy)
         sys.exit(f"stepgrpo-serve: {refusal}")

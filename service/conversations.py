@@ -14,24 +14,18 @@ _OPENINGS = ("system", "instructions", "conversation", "prompt_cache_key", "mode
 """Fields of a body that all turns share, where an API has them outside its messages."""
 
 
-def conversation_of(body: bytes) -> bytes | None:
-    """The beginning of a request body's conversation; None for a body that is no JSON object."""
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(parsed, dict):
-        return None
-    shared = {name: parsed[name] for name in _OPENINGS if name in parsed}
-    return json.dumps([shared, _beginning(parsed)], sort_keys=True).encode()
+def conversation_of(body: Mapping[str, Any]) -> bytes:
+    """The beginning of a request body's conversation."""
+    shared = {name: body[name] for name in _OPENINGS if name in body}
+    return json.dumps([shared, _beginning(body)], sort_keys=True).encode()
 
 
-def _beginning(parsed: Mapping[str, Any]) -> list[Any]:
+def _beginning(body: Mapping[str, Any]) -> list[Any]:
     """Messages up to the first of the user; of an API without messages the whole prompt."""
-    messages = parsed.get("messages", parsed.get("input"))
+    messages = body.get("messages", body.get("input"))
     if isinstance(messages, list):
         return list(_until_user(messages))
-    return [parsed.get("prompt", messages)]
+    return [body.get("prompt", messages)]
 
 
 def _until_user(messages: Iterable[Any]) -> Iterable[Any]:

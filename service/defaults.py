@@ -60,6 +60,10 @@ class Defaults:
     """The operator's own."""
     resolved: Resolved = dataclasses.field(default_factory=lambda: Resolved({}, {}), compare=False)
     """Where each option was set."""
+    holdout: float = 0.0
+    """Share of conversations that are served without exits."""
+    state: Path | None = None
+    """File of the holdout's sums."""
 
 
 def _markers(value: Any) -> tuple[str, ...]:
@@ -78,6 +82,13 @@ def _path(value: Any) -> Path:
 
 def _families(value: Any) -> Mapping[str, Family]:
     return read_families(yaml.safe_load(value) if isinstance(value, str) else value)
+
+
+def _share(value: Any) -> float:
+    share = reader_of(float)(value)
+    if not 0 <= share <= 1:
+        raise ValueError("use a number from 0 to 1")
+    return float(share)
 
 
 def _options() -> dict[str, Option]:
@@ -100,6 +111,13 @@ def _options() -> dict[str, Option]:
     options["family"] = Option("family", reader_of(str), family)
     families = "More families, from name to start, end, closing, inducing, tokens, opens, exits."
     options["families"] = Option("families", _families, families)
+    holdout = (
+        "Share of conversations, 0 to 1, that are served without exits to measure what exits save; "
+        "requests that set a policy, a budget or an effort are not. Default: 0."
+    )
+    options["holdout"] = Option("holdout", _share, holdout)
+    state = "SQLite file of the holdout's sums; without it they end with the server."
+    options["state"] = Option("state", _path, state)
     return options
 
 
@@ -146,6 +164,8 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         family,
         families,
         resolved,
+        holdout=resolved.values.get("holdout", 0.0),
+        state=resolved.values.get("state"),
     )
 
 

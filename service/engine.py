@@ -34,6 +34,7 @@ from service.controls import (
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
 from service.finishing import Finishing
 from service.guard import guarded
+from service.holdout import HoldoutBook
 from service.job import Job, Served
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.load import Load, ProbeLimits
@@ -43,6 +44,7 @@ from service.patterns import matcher_of
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
 from stepgrpo_core.families import Family
+from stepgrpo_core.holdout import Place
 from stepgrpo_core.thinking import continues_thinking, opens_in_thinking, special_ids
 
 __all__ = ["EarlyExitEngine"]
@@ -65,12 +67,14 @@ class EarlyExitEngine:
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
+        book: HoldoutBook | None = None,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         model = model_of(
             tokenizer, defaults, family=family, families=families, chat_template=chat_template
         )
         self._inner = inner
+        self.book = book
         self._defaults = model.settings
         self._effort = effort
         self._calibrations = calibrations or {}  # by adapter; None is the model itself
@@ -190,8 +194,12 @@ class EarlyExitEngine:
         self, job: Job, effective: Effective, ledger: RequestLedger
     ) -> AsyncGenerator[RequestOutput, None]:
         self.check_admission(job.params.n)
-        records = self._records(job, effective)
-        run = self._run(job, effective.settings, records)
+        place = self._place(effective, ledger)
+        records = self._records(job, effective, place)
+        settings = effective.settings
+        if place is not None and place.held:
+            settings = dataclasses.replace(settings, policy="none")
+        run = self._run(job, settings, records)
         ledger.sequences += records
         self._count_in(records)
         try:
@@ -206,6 +214,14 @@ class EarlyExitEngine:
             raise
         finally:
             self._end(run, records)
+
+    def _place(self, effective: Effective, ledger: RequestLedger) -> Place | None:
+        """Where the holdout deals a request; None for one that asked for something itself, that
+        nothing exits from anyway, or that shares its beginning with no other."""
+        ours = effective.settings.policy != "none" and not effective.settings.shadow
+        if self.book is None or ledger.conversation is None or effective.sources or not ours:
+            return None
+        return self.book.place(ledger.conversation)
 
     def _run(
         self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
@@ -262,7 +278,7 @@ class EarlyExitEngine:
 
     # Records.
 
-    def _records(self, job: Job, effective: Effective) -> list[SequenceRecord]:
+    def _records(self, job: Job, effective: Effective, place: Place | None) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if _has_ids(job.prompt) else 0
         lora = job.options.get("lora_request")
         adapter = lora.lora_name if lora else None
@@ -276,6 +292,7 @@ class EarlyExitEngine:
                 settings=effective.as_block(),
                 adapter=adapter,
                 abstained=effective.abstained,
+                place=place,
             )
             for index in range(job.params.n)
         ]
@@ -289,6 +306,8 @@ class EarlyExitEngine:
         for record in records:
             record.status = record.status or "aborted"
             self._metrics.ended(record)
+            if self.book is not None and record.place is not None:
+                self.book.enter(record, record.place, self._calibrations.get(record.adapter))
         with self._idle:
             self._active -= len(records)
             self._idle.notify_all()

@@ -17,10 +17,13 @@ from service.controls import Asked, BadParameter
 from service.eligibility import Abstained
 from service.load import Refusal
 from stepgrpo_core import Baseline, ExitReason, Outcome
+from stepgrpo_core.holdout import Place
 
 __all__ = ["RequestLedger", "Saved", "SequenceRecord", "Status", "current_ledger"]
 
 Status = Literal["completed", "aborted", "failed"]
+HOLDOUT = "holdout"
+"""Label of requests that a policy was withheld from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class SequenceRecord:
     adapter: str | None = None
     """Name of the LoRA adapter that served it; None for the model itself."""
     abstained: Abstained | None = None
+    place: Place | None = None
+    """Where the holdout dealt its conversation; None: it takes no part."""
     outcome: Outcome | None = None
     status: Status | None = None
     finish_reason: str | None = None
@@ -64,6 +69,11 @@ class SequenceRecord:
     stopped: bool = False
     """A stop string ended it."""
     saved: Saved | None = None
+
+    @property
+    def label(self) -> str:
+        """The policy as metrics have it. Responses do not say who was held out."""
+        return HOLDOUT if self.place is not None and self.place.held else self.policy
 
     @property
     def completion_tokens(self) -> int:
@@ -135,6 +145,8 @@ class RequestLedger:
     sequences: list[SequenceRecord] = field(default_factory=list)
     asked: Asked = field(default_factory=Asked)
     """What the body asks of the thinking outside ``vllm_xargs``."""
+    conversation: bytes | None = None
+    """What the body's conversation began with; None where nothing is held out."""
     offers_tools: bool = False
     """The answer may be a call."""
     refusal: BadParameter | None = None

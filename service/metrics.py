@@ -79,14 +79,14 @@ class Metrics:
 
     def started(self, record: SequenceRecord) -> None:
         """Count a sequence in."""
-        labels = (record.model_name, record.policy)
+        labels = (record.model_name, record.label)
         self._started.labels(*labels).inc()
         if record.abstained is not None:
             self._abstained.labels(*labels, str(record.abstained)).inc()
 
     def ended(self, record: SequenceRecord) -> None:
         """Count a sequence out, whatever became of it."""
-        labels = (record.model_name, record.policy)
+        labels = (record.model_name, record.label)
         self._requests.labels(*labels, record.status).inc()
         self._completion.labels(*labels).inc(record.delivered_tokens)
         self._injected.labels(*labels).inc(record.injected_tokens)

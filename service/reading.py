@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.controls import BadParameter, Template, carry, read_body
+from service.conversations import conversation_of
 from service.eligibility import offers_tools
 from service.ledger import RequestLedger
 
@@ -37,7 +38,10 @@ class BodyReader:
         self._ledger = ledger
         path = scope["path"]
         self._endpoint = next((each for each in _CONTROLLED if path.endswith(each)), None)
-        self._template = _template_of(scope)
+        engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
+        self._template: Template = getattr(engine, "template", Template())
+        """What the engine that this application serves knows of its chat template."""
+        self._deals = getattr(engine, "book", None) is not None
         self._parts: list[bytes] = []
 
     async def receive(self) -> Message:
@@ -60,6 +64,8 @@ class BodyReader:
             return body  # vLLM answers malformed bodies itself
         if not isinstance(parsed, dict):
             return body
+        if self._deals:
+            self._ledger.conversation = conversation_of(parsed)
         try:
             self._ledger.offers_tools = offers_tools(parsed)
             told, self._ledger.asked = carry(parsed, read_body(parsed), endpoint, self._template)
@@ -67,9 +73,3 @@ class BodyReader:
             self._ledger.refusal = error
             return body
         return body if told is None else json.dumps(told).encode()
-
-
-def _template_of(scope: MutableMapping[str, Any]) -> Template:
-    """What the engine that this application serves knows of its chat template."""
-    engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
-    return getattr(engine, "template", Template())

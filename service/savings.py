@@ -7,15 +7,18 @@ that were cut off would compare the patient of one side with the patient of the 
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from service.store import Key, Measure, Side
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from service.store import Key, Measure, Side, SumStore
 from stepgrpo_core.fleet import MIN_GROUPS, Comparison, Served, compare
 from stepgrpo_core.intervals import LEVEL, Estimate
 
-__all__ = ["Row", "as_csv", "as_json", "as_table", "savings_rows"]
+__all__ = ["HoldoutCollector", "Row", "as_csv", "as_json", "as_table", "savings_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,41 @@ def _shown(estimate: dict[str, float] | None) -> str:
 
 def _notes(data: dict[str, Any]) -> list[str]:
     if not data["data"]:
-        return ["Nothing was counted yet: start the server with --holdout-share."]
+        return ["Nothing was counted yet: start the server with --exit-holdout."]
     notes = [f"Method: randomised holdout; intervals of {100 * data['level']:.0f} %."]
     if any(figures["saved_per_request"] is None for figures in data["data"]):
         notes.append(f"Too early: each side needs conversations in {MIN_GROUPS} random groups.")
     return notes
+
+
+class HoldoutCollector:
+    """The figures of the holdout as gauges, computed when they are scraped."""
+
+    def __init__(self, store: SumStore) -> None:
+        self._store = store
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance: it would be computed twice."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Requests of both sides always, savings once there is an interval."""
+        labels = ["model_name", "policy"]
+        requests = GaugeMetricFamily(
+            "stepgrpo_holdout_requests",
+            "Sequences that take part in the comparison, by side.",
+            labels=[*labels, "side"],
+        )
+        saved = GaugeMetricFamily(
+            "stepgrpo_holdout_saved_tokens",
+            "Tokens per sequence that exits save, as the holdout shows, and its 95 % interval.",
+            labels=[*labels, "measure", "bound"],
+        )
+        for row in savings_rows(self._store.read()):
+            requests.add_metric([row.model_name, row.policy, "exited"], row.exited)
+            requests.add_metric([row.model_name, row.policy, "held"], row.held)
+            for measure, found in (("gross", row.gross), ("net", row.net)):
+                for bound, value in asdict(found.saved).items() if found else ():
+                    saved.add_metric([row.model_name, row.policy, measure, bound], value)
+        yield requests
+        yield saved

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from prometheus_client import REGISTRY
 from vllm.entrypoints.chat_utils import load_chat_template
 from vllm.entrypoints.launchers.api_server.entry import (
     build_and_serve,
@@ -27,6 +28,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from service.defaults import Defaults
 from service.engine import EarlyExitEngine
+from service.holdout import HoldoutBook
+from service.savings import HoldoutCollector
 from stepgrpo_core import Baseline
 
 __all__ = ["UPSTREAM", "argument_parser", "serve"]
@@ -111,13 +114,16 @@ def _is_no_refusal(record: logging.LogRecord) -> bool:
 
 async def serve(
     args: argparse.Namespace,
-    address: str,
-    bound: socket.socket,
+    listening: tuple[str, socket.socket],
     defaults: Defaults,
     calibrations: Mapping[str | None, Baseline],
+    book: HoldoutBook | None,
 ) -> None:
-    """Load the model and serve until a signal ends it."""
+    """Load the model and serve until a signal ends it. `listening` is what `bind` returned."""
+    address, bound = listening
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
+    if book is not None:
+        REGISTRY.register(HoldoutCollector(book.store))
     async with build_async_engine_client(args) as inner:
         engine = EarlyExitEngine(
             inner,
@@ -128,9 +134,12 @@ async def serve(
             chat_template=load_chat_template(args.chat_template),
             calibrations=calibrations,
             limits=defaults.limits,
+            book=book,
         )
         shutdown_task = await build_and_serve(engine, address, bound, args)
     try:
         await shutdown_task
     finally:
         bound.close()
+        if book is not None:
+            book.store.close()

@@ -140,7 +140,7 @@ class SumStore:
             yield
         except sqlite3.Error as error:
             remedy = f"{error}; name a file in a folder that can be written, or move this one away"
-            raise InvalidSetting("exit_state", str(self.path), remedy) from error
+            raise InvalidSetting("--exit-state", str(self.path), remedy) from error
 
     def _write_on(self) -> None:
         while not self._ended.wait(EVERY_SECONDS):

@@ -38,7 +38,7 @@ class Holdout:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise InvalidSetting("holdout_share", self.share, "use a number from 0 to 1")
+            raise InvalidSetting("holdout", self.share, "use a number from 0 to 1")
         if not 16 <= len(self.key) <= hashlib.blake2b.MAX_KEY_SIZE:
             raise InvalidSetting("holdout_key", f"{len(self.key)} bytes", "use 16 to 64 bytes")
 

@@ -36,7 +36,7 @@ def last_stage(image: str) -> str:
 
 
 def command(image: str, name: str) -> list[str]:
-    found = re.search(rf"{name} (\[.*\])", last_stage(image))
+    found = re.search(rf"^{name} (\[.*\])", last_stage(image), re.MULTILINE)
     assert found
     words: list[str] = json.loads(found[1])
     return words

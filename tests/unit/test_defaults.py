@@ -67,6 +67,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "calibration": ("x.json", Path("x.json")),
     "family": ("glm", "glm"),
     "families": ("{x: {end: </x>}}", {"x": Family("x", end="</x>", closing="\n</x>\n\n")}),
+    "state": ("x.sqlite", Path("x.sqlite")),
+    "holdout": ("0.5", 0.5),
 }
 
 

@@ -131,7 +131,7 @@ def test_none_and_all() -> None:
 
 @pytest.mark.parametrize(
     ("share", "key", "named"),
-    [(-0.1, KEY, "holdout_share"), (1.5, KEY, "1.5"), (0.1, b"short", "5 bytes")],
+    [(-0.1, KEY, "holdout"), (1.5, KEY, "1.5"), (0.1, b"short", "5 bytes")],
 )
 def test_a_holdout_that_cannot_work_is_refused(share: float, key: bytes, named: str) -> None:
     with pytest.raises(InvalidSetting, match=named):

@@ -67,4 +67,4 @@ def test_the_table_reads_what_a_server_sends() -> None:
     assert "demo" in table
     assert "40.0 (40.0 to 40.0)" in table
     assert "intervals of 95 %" in table
-    assert "--holdout-share" in as_table(as_json([]))
+    assert "--exit-holdout" in as_table(as_json([]))

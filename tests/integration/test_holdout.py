@@ -1,0 +1,146 @@
+"""The holdout on a real server: who is held out, what it shows, and what survives a kill."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
+from training.demo.world import sample_problems
+
+pytestmark = pytest.mark.integration
+
+REQUESTS = 240
+FLAGS = ("--exit-policy", "confidence", "--exit-holdout", "0.5", *CALIBRATED)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("holdout")
+
+
+@pytest.fixture(scope="module")
+def state(folder: Path) -> Path:
+    return folder / "sums.sqlite"
+
+
+@pytest.fixture(scope="module")
+def held(folder: Path, state: Path) -> Iterator[Server]:
+    server = start(OURS, folder / "server.log", *FLAGS, "--exit-state", str(state))
+    try:
+        wait_up(server)
+        yield server
+    finally:
+        stop(server)
+
+
+@pytest.fixture(scope="module")
+def answers(held: Server) -> list[dict[str, Any]]:
+    """One turn of many conversations."""
+    return asyncio.run(ask(held, range(REQUESTS)))
+
+
+async def ask(server: Server, problems: range, **more: Any) -> list[dict[str, Any]]:
+    texts = [each.prompt for each in sample_problems(0, "test", REQUESTS)]
+    async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
+
+        async def one(index: int) -> dict[str, Any]:
+            body = {
+                "model": "demo-base",
+                "messages": [{"role": "user", "content": texts[index]}],
+                "max_tokens": 900,
+                "temperature": 0.6,
+                "seed": index,
+            }
+            answer = await client.post("/v1/chat/completions", json=body | more)
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()
+            return found
+
+        return list(await asyncio.gather(*map(one, problems)))
+
+
+def savings(server: Server) -> dict[str, Any]:
+    answer = httpx.get(f"{server.url}/v1/stepgrpo/savings", timeout=30)
+    answer.raise_for_status()
+    (row,) = answer.json()["data"]
+    found: dict[str, Any] = row
+    return found
+
+
+def test_the_holdout_shows_what_exits_save(held: Server, answers: list[dict[str, Any]]) -> None:
+    row = savings(held)
+    assert row["requests_exited"] + row["requests_held"] == REQUESTS
+    assert 0.3 * REQUESTS < row["requests_held"] < 0.7 * REQUESTS
+    saved = row["saved_per_request"]
+    assert 0 < saved["low"] < saved["value"] < saved["high"]
+    assert row["net_saved_per_request"]["value"] < saved["value"]
+    assert row["compression"]["high"] < 1
+    mean = sum(each["usage"]["completion_tokens"] for each in answers) / REQUESTS
+    assert mean < 300  # sanity of the demo, so that the figures above mean something
+
+
+def test_nobody_can_tell_from_a_response_who_was_held_out(answers: list[dict[str, Any]]) -> None:
+    blocks = [each["stepgrpo"] for each in answers]
+    assert {block["policy"] for block in blocks} == {"confidence"}
+    assert len({frozenset(block) for block in blocks}) == 1
+
+
+def test_metrics_tell_the_sides_apart(held: Server, answers: list[dict[str, Any]]) -> None:
+    del answers
+    check_accounts(held.metrics())
+    text = httpx.get(f"{held.url}/metrics", timeout=30).text
+    row = savings(held)
+    side = 'stepgrpo_holdout_requests{model_name="demo-base",policy="confidence",side="held"}'
+    assert f"{side} {float(row['requests_held'])}" in text
+    by_label = (
+        'stepgrpo_requests_total{model_name="demo-base",outcome="completed",policy="holdout"}'
+    )
+    assert f"{by_label} {float(row['requests_held'])}" in text
+    assert 'stepgrpo_holdout_saved_tokens{bound="low",measure="net"' in text
+
+
+def test_a_request_that_sets_something_gets_it_and_takes_no_part(held: Server) -> None:
+    before = savings(held)
+    asked = asyncio.run(ask(held, range(20), vllm_xargs={"exit_policy": "confidence"}))
+    assert any(each["stepgrpo"]["exit_reason"] == "confident" for each in asked)
+    assert all(each["stepgrpo"]["probes"] for each in asked)
+    assert savings(held) == before
+
+
+def test_a_conversation_stays_where_it_was_dealt(held: Server) -> None:
+    """Its requests repeat, so they were treated alike."""
+    first, second = (asyncio.run(ask(held, range(12))) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert one["choices"][0]["message"] == other["choices"][0]["message"]
+        assert one["stepgrpo"] == other["stepgrpo"]
+
+
+def test_csv_has_the_same_figures(held: Server) -> None:
+    answer = httpx.get(f"{held.url}/v1/stepgrpo/savings?format=csv", timeout=30)
+    assert answer.headers["content-type"].startswith("text/csv")
+    head, row = answer.text.splitlines()
+    figures = dict(zip(head.split(","), row.split(","), strict=True))
+    assert float(figures["saved_total_value"]) == savings(held)["saved_total"]["value"]
+
+
+def test_sums_survive_a_kill(held: Server, state: Path) -> None:
+    """Last: it ends the server."""
+    before = savings(held)
+    time.sleep(3)  # one second is promised
+    os.killpg(held.process.pid, signal.SIGKILL)
+    held.process.wait()
+    with sqlite3.connect(state) as found:
+        sides = dict(
+            found.execute(
+                "SELECT side, SUM(requests) FROM served WHERE measure = 'completion' GROUP BY side"
+            ).fetchall()
+        )
+    assert sides == {"exited": before["requests_exited"], "held": before["requests_held"]}
