@@ -1,4 +1,4 @@
-"""`stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy ...]`."""
+"""`stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy ...]`, `stepgrpo-serve savings`."""
 
 import argparse
 import json
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from service.defaults import add_flags, read_defaults
 from service.holdout import open_book
+from service.savings_command import savings_command
 from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
 
 __all__ = ["main"]
 
-USAGE = "stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]"
+USAGE = """stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]
+       stepgrpo-serve savings [--url URL | --state FILE] [--format table|json|csv]"""
 DESCRIPTION = (
     "Serve MODEL with vLLM's OpenAI-compatible server, ending reasoning when it is done. "
     "Requests override the policy with vllm_xargs, for example "
@@ -23,6 +25,9 @@ DRAIN_SECONDS = 30
 
 def main() -> None:
     """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
+    if sys.argv[1:2] == ["savings"]:
+        savings_command(sys.argv[2:])
+        return
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
     from service.server import bind, serve  # noqa: PLC0415 - loads vLLM

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 from service.savings import as_csv, as_json, as_table, savings_rows
-from service.store import Key
+from service.savings_command import savings_command
+from service.store import Key, SumStore
 from stepgrpo_core.fleet import Served
 
 
@@ -68,3 +70,42 @@ def test_the_table_reads_what_a_server_sends() -> None:
     assert "40.0 (40.0 to 40.0)" in table
     assert "intervals of 95 %" in table
     assert "--exit-holdout" in as_table(as_json([]))
+
+
+# The command.
+
+
+def test_the_command_reads_the_file_of_a_server_that_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = SumStore(tmp_path / "sums.sqlite")
+    for key, served in sums(20).items():
+        store.add(key, served)
+    store.close()
+    for form, shown in (
+        ("table", "40.0 (40.0 to 40.0)"),
+        ("json", '"value": 40.0'),
+        ("csv", ",40"),
+    ):
+        savings_command(["--state", str(tmp_path / "sums.sqlite"), "--format", form])
+        assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--state", "none.sqlite"], "none.sqlite"),
+        (["--url", "http://127.0.0.1:9"], "refused"),
+        (["--url", "nonsense"], "protocol"),
+    ],
+)
+def test_the_command_says_what_is_missing(arguments: list[str], named: str) -> None:
+    with pytest.raises(SystemExit, match=named) as ended:
+        savings_command(arguments)
+    assert str(ended.value).startswith("stepgrpo-serve savings: ")
+
+
+def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database, and long enough to be seen as none")
+    with pytest.raises(SystemExit, match=r"notes\.txt"):
+        savings_command(["--state", str(tmp_path / "notes.txt")])
