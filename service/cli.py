@@ -56,7 +56,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     args: argparse.Namespace = parser.parse_args(arguments)
     _check_model(args)
     _check_processes(args)
-    args.middleware = [*args.middleware, "service.finishing.Routes", "service.reporting.Reporting"]
+    args.middleware = [*args.middleware, "service.routes.Routes", "service.reporting.Reporting"]
     return args
 
 

@@ -2,12 +2,15 @@
 server has any."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from service.finishing import CannotFinish, Finishing
 from service.holdout import HoldoutBook
+from service.ledger import current_ledger
 from service.savings import as_csv, as_json, savings_rows
 
 __all__ = ["Routes"]
@@ -25,6 +28,32 @@ def savings(request: Request, format: Literal["json", "csv"] = "json") -> Respon
     if format == "csv":
         return PlainTextResponse(as_csv(rows), media_type="text/csv")
     return JSONResponse(as_json(rows))
+
+
+def _error(status: HTTPStatus, kind: str, message: str) -> JSONResponse:
+    error = {"message": message, "type": kind, "param": "id", "code": int(status)}
+    return JSONResponse({"error": error}, status)
+
+
+@_router.post("/v1/chat/completions/{id}/finish-thinking")
+@_router.post("/v1/completions/{id}/finish-thinking")
+@_router.post("/v1/responses/{id}/finish-thinking")
+@_router.post("/v1/messages/{id}/finish-thinking")
+async def finish_thinking(id: str, request: Request) -> JSONResponse:  # noqa: A002
+    """End the thinking of a running request: its answer begins within a few tokens.
+
+    Asked again, or while it answers already, it changes nothing.
+    """
+    ledger = current_ledger.get()
+    finishing: Finishing = request.app.state.engine_client.finishing
+    try:
+        closed = finishing.finish(ledger.caller if ledger else b"", id)
+    except CannotFinish as refusal:
+        return _error(HTTPStatus.CONFLICT, "ConflictError", str(refusal))
+    if closed is None:
+        message = "No request of this API key that still runs has this id."
+        return _error(HTTPStatus.NOT_FOUND, "NotFoundError", message)
+    return JSONResponse({"id": id, "object": "thinking.finished", "sequences": closed})
 
 
 class Routes:
