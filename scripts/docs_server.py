@@ -135,8 +135,8 @@ FAMILIES_TEXT = (
     "file adds more, which go before these. Where several fit between which it makes a difference "
     "the start is refused. `closing_text` and `inducing_prompt` go before a family's if they are "
     "not the built-in ones. Rows are from public templates and parsers, not checked against every "
-    "release, and tested on tokenizers with the same added tokens; of the models themselves only the demo's was run. A "
-    "family whose end is more than one token only counts."
+    "release, and tested on tokenizers with the same added tokens; of the models themselves only "
+    "the demo's was run. A family whose end is more than one token only counts."
 )
 
 
