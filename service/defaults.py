@@ -13,8 +13,9 @@ import yaml
 from service.ceilings import held
 from service.controls import BadParameter
 from service.controls.effort import EFFORT, read_efforts
+from service.judges import KEY_VARIABLE, JudgeServer
 from service.load import ProbeLimits
-from service.options import CONFIG, Option, Resolved, read_yaml, reader_of, resolve
+from service.options import CONFIG, BadOption, Option, Resolved, read_yaml, reader_of, resolve
 from service.patterns import matcher_of
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.families import FAMILIES, Family, read_families
@@ -39,6 +40,10 @@ _HELP = {
     "probe_load": "Probes are at most this share (above 0, to 1) of the running sequences; one may "
     "always run, none starts while requests queue, and requests with a seed are exempt.",
     "probe_timeout": "Seconds after which a probe without an answer has failed.",
+    "verifier_url": "Policy verifier: base URL of an OpenAI-compatible server that judges, such as "
+    "http://judge:8000/v1; its key: STEPGRPO_VERIFIER_API_KEY. Default: the served model itself.",
+    "verifier_model": "Policy verifier: name of the model there. Default: the only one.",
+    "verifier_timeout": "Seconds that a judge behind a URL has for one question.",
     "limit_probes": "Probes per sequence that a request may ask for, at most.",
     "limit_interval": "Reasoning tokens between two probes that it may ask for, at least.",
     "limit_share": "Probe tokens per reasoning token, 0 to 1, at most.",
@@ -64,6 +69,8 @@ class Defaults:
     """Share of conversations that are served without exits."""
     state: Path | None = None
     """File of the holdout's sums."""
+    judge: JudgeServer | None = None
+    """Of policy verifier, behind a URL."""
 
 
 def _markers(value: Any) -> tuple[str, ...]:
@@ -166,7 +173,24 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         resolved,
         holdout=resolved.values.get("holdout", 0.0),
         state=resolved.values.get("state"),
+        judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),
     )
+
+
+def _judge(
+    resolved: Resolved, settings: ExitSettings, limits: ProbeLimits, key: str
+) -> JudgeServer | None:
+    url, model = settings.verifier_url, settings.verifier_model
+    if url is None:
+        if model is not None:
+            raise resolved.refusal("verifier_model", model, "set verifier_url as well")
+        return None
+    try:
+        return JudgeServer(url, model, limits.verifier_timeout, key or None)
+    except InvalidSetting as error:
+        if error.name == KEY_VARIABLE:
+            raise BadOption("environment", error.name, error.value, error.remedy) from error
+        raise resolved.refusal(error.name, error.value, error.remedy) from error
 
 
 def _built(section: type[Section], resolved: Resolved) -> Section:

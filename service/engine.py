@@ -36,6 +36,7 @@ from service.finishing import Finishing
 from service.guard import guarded
 from service.holdout import HoldoutBook
 from service.job import Job, Served
+from service.judges import JudgeClient, JudgeServer
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.load import Load, ProbeLimits
 from service.metrics import Metrics
@@ -68,6 +69,7 @@ class EarlyExitEngine:
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
         book: HoldoutBook | None = None,
+        judge: JudgeServer | None = None,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         model = model_of(
@@ -88,6 +90,7 @@ class EarlyExitEngine:
             probe_timeout=limits.probe_timeout,
             priorities=inner.vllm_config.scheduler_config.policy == "priority",
             scores_prompts=inner.vllm_config.lora_config is None,
+            judge=JudgeClient(judge, judged=self._metrics.judged) if judge else None,
         )
         self.template = model.template
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
@@ -119,6 +122,11 @@ class EarlyExitEngine:
         with self._idle:
             self._idle.wait_for(lambda: self._active == 0, timeout=timeout or 0)
         self._inner.shutdown(timeout=max(deadline - time.monotonic(), 0))
+
+    async def release(self) -> None:
+        """Close the connections to the judge, when all is over."""
+        if self._served.judge is not None:
+            await self._served.judge.close()
 
     # Generating.
 

@@ -8,6 +8,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput
 from vllm.sampling_params import SamplingParams
 
+from service.judges import JudgeClient
 from service.load import Load, ProbeLimits
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.events import Cause
@@ -32,6 +33,8 @@ class Served:
     """Seconds."""
     priorities: bool = False
     """The scheduler looks at priorities."""
+    judge: JudgeClient | None = None
+    """Of policy ``verifier``, behind a URL."""
 
     scores_prompts: bool = True
     """Prompt log-probs can be had. Not with adapters: for the rows of a prompt vLLM 0.31 has no

@@ -62,6 +62,8 @@ class SequenceRecord:
     """By the main stream and the answer's, whatever became of them."""
     probe_tokens: int = 0
     refused_probes: Counter[Refusal] = field(default_factory=Counter)
+    judge_tokens: int = 0
+    """Of a judge behind a URL, prompts included: cost of another engine, in no other account."""
     delivered_tokens: int = 0
     injected_tokens: int = 0
     discarded_tokens: int = 0
@@ -131,6 +133,8 @@ class SequenceRecord:
             block["failed_probes"] = outcome.failed_probes
         if self.abstained is not None:
             block["abstained"] = str(self.abstained)
+        if self.judge_tokens:
+            block["judge_tokens"] = self.judge_tokens
         if self.refused_probes:
             block["refused_probes"] = self.refused_probes.total()
         return block

@@ -24,6 +24,8 @@ class ProbeLimits:
     probe_timeout: float = 30.0
     """Seconds after which a probe without an answer has failed. A request with a seed waits longer
     while requests queue, for time must not decide."""
+    verifier_timeout: float = 5.0
+    """Seconds a judge behind a URL has for one question, repeated attempts included; up to 600."""
     limit_probes: int = 32
     """Questions of a sequence, all its policies together, at most; 1 or more. Against hostile
     prompts: 16."""

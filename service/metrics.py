@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import Metric
 
 from service.eligibility import Abstained
+from service.judges import Judgement
 from service.ledger import SequenceRecord
 
 __all__ = ["Metrics"]
@@ -61,6 +62,19 @@ class Metrics:
         self._refused = counter(
             "probes_refused_total", "Trial answers not asked for, to spare the engine.", "cause"
         )
+        # Of the server, whose policy may differ by request.
+        self._judge_requests = Counter(
+            "stepgrpo_judge_requests_total",
+            "Questions to the judge behind a URL, by what became of them.",
+            ("outcome",),
+            registry=counters,
+        )
+        self._judge_tokens = Counter(
+            "stepgrpo_judge_tokens_total",
+            "Tokens of the judge behind a URL, as it counts them.",
+            ("kind",),
+            registry=counters,
+        )
         self._discarded = counter("discarded_tokens_total", "Tokens generated past an exit.")
         self._aborted = counter(
             "aborted_tokens_total", "Tokens generated for clients that had left."
@@ -83,6 +97,12 @@ class Metrics:
         self._started.labels(*labels).inc()
         if record.abstained is not None:
             self._abstained.labels(*labels, str(record.abstained)).inc()
+
+    def judged(self, judgement: Judgement) -> None:
+        """Count a question to the judge behind a URL."""
+        self._judge_requests.labels(judgement.outcome).inc()
+        self._judge_tokens.labels("prompt").inc(judgement.prompt_tokens)
+        self._judge_tokens.labels("completion").inc(judgement.completion_tokens)
 
     def ended(self, record: SequenceRecord) -> None:
         """Count a sequence out, whatever became of it."""

@@ -135,6 +135,7 @@ async def serve(
             calibrations=calibrations,
             limits=defaults.limits,
             book=book,
+            judge=defaults.judge,
         )
         shutdown_task = await build_and_serve(engine, address, bound, args)
     try:
@@ -143,3 +144,4 @@ async def serve(
         bound.close()
         if book is not None:
             book.store.close()
+        await engine.release()

@@ -59,7 +59,7 @@ def put_question(
     question: Question, prompt_ids: Sequence[int], kept: Sequence[int], writer: Writer
 ) -> Probe | None:
     """The probe that puts `question` after the `kept` generated tokens; None where no driver
-    can: judges behind a URL, and tokenizers without a chat template.
+    can by generating: judges behind a URL, and tokenizers without a chat template.
 
     A judge is shown the whole prompt as the question, since drivers have its ids alone.
     """

@@ -32,6 +32,7 @@ from training.configs.layers import (
 from training.configs.typed import at_least, build, check_leaf, refused
 from training.data import DataConfig
 from training.patterns import matcher_of
+from training.probes import check_judge
 
 __all__ = [
     "GradingConfig",
@@ -103,6 +104,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         build_policy(self.exit, matcher_of(self.exit))
+        check_judge(self.exit)
         if not 0 < self.truncated_share <= 1:
             raise InvalidSetting(
                 "truncated_share", self.truncated_share, "use a number above 0, at most 1"

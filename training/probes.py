@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 
-from stepgrpo_core.policies import Answer, Question
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.policies import Answer, ExitSettings, Question
 from stepgrpo_core.probing import put_question, read_answer
 from training.requests import Delta, Format, Request, Sampling
 
-__all__ = ["answer_of", "probe_request"]
+__all__ = ["answer_of", "check_judge", "probe_request"]
+
+
+def check_judge(settings: ExitSettings) -> None:
+    """Raise InvalidSetting for a judge that rollouts cannot ask."""
+    if settings.verifier_url is not None:
+        remedy = "rollouts ask no other server: leave it out, and the model judges itself"
+        raise InvalidSetting("verifier_url", settings.verifier_url, remedy)
 
 
 def probe_request(

@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.engines import BLOCKS, CAPACITY, Machine, running_machine
 from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, running
+from tests.judging import KEY, LocalJudge
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +18,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Ours, with two API keys."""
+def local_judge() -> Iterator[LocalJudge]:
+    with LocalJudge().serving() as judge:
+        yield judge
+
+
+@pytest.fixture(scope="session")
+def guarded(local_judge: LocalJudge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Ours, with two API keys and a judge behind a URL."""
     log = tmp_path_factory.mktemp("guarded") / "server.log"
-    with running(OURS, log, "--api-key", "mine", "yours") as up:
-        yield up
+    judge = ("--exit-verifier-url", local_judge.url, "--exit-verifier-timeout", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEPGRPO_VERIFIER_API_KEY", KEY)
+        with running(OURS, log, "--api-key", "mine", "yours", *judge) as up:
+            yield up
 
 
 @pytest.fixture(scope="session")

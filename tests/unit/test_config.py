@@ -131,6 +131,8 @@ def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path) -> Non
         ("rollout.exit.threshold='0.9'", "threshold='0.9' cannot be honoured: use a number"),
         ("rollout.exit.threshold=2", "threshold=2.0 cannot be honoured: use a number from 0 to 1"),
         ("rollout.exit.markers=[1]", "markers=[1] cannot be honoured: use a list of text (quoted)"),
+        ("rollout.exit.verifier_url=http://x", "leave it out, and the model judges itself"),
+        ("rollout.exit.policy=pattern", "policy pattern needs a regular expression"),
         ("rollout.exit.policy=none", "exit.policy='none' cannot be honoured: nothing would be"),
         ("rollout.exit.policy=maybe", f"use one of {', '.join(POLICIES)}"),
         ("reward.settings=[]", "reward.settings=[] cannot be honoured: use a mapping"),

@@ -9,6 +9,7 @@ import pytest
 
 from service.controls import EFFORT
 from service.defaults import OPTIONS, Defaults, add_flags, read_defaults
+from service.judges import JudgeServer
 from service.load import ProbeLimits
 from service.options import BadOption
 from stepgrpo_core import LEXICONS, ExitSettings
@@ -91,10 +92,11 @@ def test_every_option_can_be_set_in_all_three_places(tmp_path: Path, name: str) 
     flag = [option.flag, text]
     if option.switch:
         flag = [option.flag if value else option.flag.replace("--", "--no-", 1)]
+    also = ["--exit-verifier-url", "http://x"] if name == "verifier_model" else []
     for defaults in (
-        read(*flag, at=tmp_path),
-        read(environment={option.variable: text}, at=tmp_path),
-        read(file=f"{name}: {text}", at=tmp_path),
+        read(*flag, *also, at=tmp_path),
+        read(*also, environment={option.variable: text}, at=tmp_path),
+        read(*also, file=f"{name}: {text}", at=tmp_path),
     ):
         places = (defaults.settings, defaults.limits, defaults)
         assert next(getattr(each, name) for each in places if hasattr(each, name)) == value
@@ -109,6 +111,14 @@ def test_a_default_policy_that_cannot_act_under_the_limits_ends_the_start(tmp_pa
     flags = ("--exit-policy", "consistency", "--exit-limit-probes", "2")
     with pytest.raises(BadOption, match=r"--exit-policy='consistency'.*allows 2 probes a sequence"):
         read(*flags, at=tmp_path)
+
+
+def test_a_judge_behind_a_url_has_its_key_from_the_environment(tmp_path: Path) -> None:
+    flags = ("--exit-verifier-url", "http://judge/v1", "--exit-verifier-timeout", "2")
+    key = {"STEPGRPO_VERIFIER_API_KEY": "hush\n"}
+    judge = read(*flags, environment=key, at=tmp_path).judge
+    assert judge == JudgeServer("http://judge/v1", None, 2.0, "hush")
+    assert read(*flags, at=tmp_path).judge == JudgeServer("http://judge/v1", None, 2.0)
 
 
 def test_a_file_may_list_markers_and_map_efforts(tmp_path: Path) -> None:
@@ -174,6 +184,20 @@ def test_the_file_itself_may_come_from_the_environment(tmp_path: Path) -> None:
         ([], {}, "effort: 3", "effort=3 .*use efforts with"),
         ([], {}, "families: {x: {ed: y}}", "exit.yaml: families=.*x.ed: did you mean 'end'"),
         (["--exit-family", "qwen4"], {}, None, "flag: --exit-family='qwen4' .*use one of qwen3"),
+        ([], {}, "verifier_url: judge", "verifier_url='judge' .*use http://HOST:PORT/v1"),
+        ([], {}, "verifier_model: m", "verifier_model='m' .*set verifier_url as well"),
+        (
+            ["--exit-verifier-url", "http://judge", "--exit-verifier-timeout", "0"],
+            {},
+            None,
+            "flag: --exit-verifier-timeout=0.0 .*use seconds",
+        ),
+        (
+            ["--exit-verifier-url", "http://judge"],
+            {"STEPGRPO_VERIFIER_API_KEY": "hüsh"},
+            None,
+            r"environment: STEPGRPO_VERIFIER_API_KEY='\.\.\.' .*ASCII",
+        ),
         ([], {}, "a: [", "flag: --exit-config=.*it is not YAML"),
         ([], {}, "- 1", "flag: --exit-config=.*must hold keys"),
         (["--exit-config", "/nowhere.yaml"], {}, None, "config='/nowhere.yaml' .*No such file"),

@@ -47,6 +47,7 @@ def test_expressions_that_take_other_engines_forever_end(pattern: str) -> None:
         ("[z-a]", "invalid character class range"),
         ("a{1001}", "invalid repetition"),
         (r"\pL{500}", "pattern too large"),
+        ("[^z]{1000}z", "pattern too large"),
         ("(((a{30}){30}){30}){30}", "invalid repetition"),
         ("\ud800", "not valid Unicode"),
         ("", "use 1 to 512 characters"),

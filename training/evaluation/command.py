@@ -14,6 +14,7 @@ from training.configs.typed import build
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
 from training.patterns import matcher_of
+from training.probes import check_judge
 
 __all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
 
@@ -190,6 +191,7 @@ def exit_of(text: str) -> ExitSettings:
     parts = re.split(r",(?=[a-z_]+=)", rest) if rest else []
     values = merge(map(parse_override, parts))
     settings: ExitSettings = build(ExitSettings, {**values, "policy": policy}, ("policy",))
+    check_judge(settings)
     build_policy(settings, matcher_of(settings))  # refuses an unknown name
     return settings
 
