@@ -95,11 +95,11 @@ def yes(_: dict[str, Any]) -> tuple[int, bytes]:
     return completion("Yes", ("Yes", -0.1), ("No", -3.0))
 
 
-def forwarding(url: str) -> Callable[[dict[str, Any]], tuple[int, bytes]]:
-    """Ask a real server."""
+def forwarding(client: httpx.Client, model: str) -> Callable[[dict[str, Any]], tuple[int, bytes]]:
+    """Ask `model` on a real server."""
 
     def ask(body: dict[str, Any]) -> tuple[int, bytes]:
-        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+        answer = client.post("/v1/chat/completions", json=body | {"model": model})
         return answer.status_code, answer.content
 
     return ask

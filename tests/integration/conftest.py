@@ -27,7 +27,7 @@ def local_judge() -> Iterator[LocalJudge]:
 def guarded(local_judge: LocalJudge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Ours, with two API keys and a judge behind a URL."""
     log = tmp_path_factory.mktemp("guarded") / "server.log"
-    judge = ("--exit-verifier-url", local_judge.url, "--exit-verifier-timeout", "2")
+    judge = ("--exit-verifier-url", local_judge.url, "--exit-verifier-timeout", "5")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEPGRPO_VERIFIER_API_KEY", KEY)
         with running(OURS, log, "--api-key", "mine", "yours", *judge) as up:

@@ -128,8 +128,9 @@ def test_the_same_model_judges_alike_behind_a_url(
     server: Server, guarded: Server, judge: LocalJudge
 ) -> None:
     """Real vLLM as the judge, asked over HTTP and asked in the engine."""
-    judge.behave = forwarding(server.url)
-    there, here = chat(guarded, BY_JUDGE), chat(server, BY_JUDGE)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        judge.behave = forwarding(client, "demo-base")
+        there, here = chat(guarded, BY_JUDGE), chat(server, BY_JUDGE)
     assert there["choices"] == here["choices"]
     for name in ("exit_reason", "probes", "confidence"):
         assert there["stepgrpo"][name] == here["stepgrpo"][name]
