@@ -143,7 +143,7 @@ def test_real_vllm_tells_its_probabilities(server: Server) -> None:
     question = Judge("", "", "", max_tokens=1, top=20)
 
     async def ask() -> Any:
-        client = JudgeClient(JudgeServer(f"{server.url}/v1", timeout=60))
+        client = JudgeClient(JudgeServer(f"{server.url}/v1", "demo-base", timeout=60))
         try:
             return await client.ask(question, messages()[0]["content"])
         finally:
