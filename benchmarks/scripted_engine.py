@@ -57,6 +57,7 @@ class ScriptedClient:
         """What the wrapper reads of it."""
         return SimpleNamespace(
             cache_config=SimpleNamespace(enable_prefix_caching=True),
+            lora_config=None,
             parallel_config=SimpleNamespace(data_parallel_size=1),
             scheduler_config=SimpleNamespace(
                 max_num_queued_reqs=None, max_num_seqs=sys.maxsize, policy="fcfs"
