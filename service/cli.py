@@ -56,7 +56,8 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     args: argparse.Namespace = parser.parse_args(arguments)
     _check_model(args)
     _check_processes(args)
-    args.middleware = [*args.middleware, "service.routes.Routes", "service.reporting.Reporting"]
+    ours = ("routes.Routes", "reporting.Reporting", "readiness.Readiness")  # last: outermost
+    args.middleware = [*args.middleware, *(f"service.{name}" for name in ours)]
     return args
 
 

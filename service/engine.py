@@ -10,17 +10,18 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import AsyncGenerator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import QueueOverflowError, VLLMValidationError
+from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from service.admission import Admission
 from service.ceilings import held
 from service.controlled import Controlled
 from service.controls import (
@@ -28,14 +29,13 @@ from service.controls import (
     Asked,
     BadParameter,
     Effective,
-    Wish,
     effective_settings,
 )
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
 from service.finishing import Finishing
 from service.guard import guarded
 from service.holdout import HoldoutBook
-from service.job import Job, Served
+from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
 from service.load import Load, ProbeLimits
@@ -95,33 +95,77 @@ class EarlyExitEngine:
         self.template = model.template
         self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
         self._special = frozenset[int]() if model.writing is None else special_ids(tokenizer)
-        self._limit = _take_admission_limit(inner)
+        self._admission = Admission(inner)
         if not self._prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self.finishing = Finishing()
-        self._active = 0  # sequences
-        self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
-        self._idle = threading.Condition()
+        self._proven = False
+        self._stopped = False
+        self._lost = False
+        self.drained_by = 0.0
+        """When a drain ends at the latest, by ``time.monotonic``."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    # Its life.
+
+    async def prove(self) -> None:
+        """Generate one token: an engine is ready when it has shown that it can."""
+        generates = "generate" in await self._inner.get_supported_tasks()
+        if generates and not self._inner.model_config.is_encoder_decoder:
+            params = SamplingParams(max_tokens=1, detokenize=False)
+            prompt = TokensPrompt(prompt_token_ids=[0])
+            async for _ in self._inner.generate(prompt, params, "stepgrpo-proof"):
+                self._metrics.proved(self._model_name(), self._defaults.policy)
+        self._proven = True
+        self._metrics.watch(asyncio.get_running_loop())
+
+    @property
+    def lost(self) -> bool:
+        """Whether the engine's process ended without having been asked to."""
+        return self._lost or (not self._stopped and self._inner.errored)
+
+    @property
+    def errored(self) -> bool:
+        """Never: to vLLM's layers a lost engine is one that refuses (503 in place of 500)."""
+        return False
+
+    async def check_health(self) -> None:
+        """Liveness: raises when the engine is lost, and not while it is being stopped."""
+        if self.lost:
+            raise self._inner.dead_error
+
+    @property
+    def readiness(self) -> Literal["starting", "ready", "draining", "lost"]:
+        """Whether new requests should come here."""
+        if self.lost:
+            return "lost"
+        if self._admission.closed:
+            return "draining"
+        return "ready" if self._proven else "starting"
+
     # Admission and drain.
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Refuse a request that the limit or a drain leaves no room for (HTTP 503)."""
-        if self._draining or (self._limit is not None and self._active + n > self._limit):
+        """Let `n` sequences in, or refuse them, as `Admission.ask` does."""
+        del request_id  # for vLLM's log
+        if self.lost:
             raise QueueOverflowError
-        self._inner.check_admission(n, request_id)
+        self._admission.ask(n, current_ledger.get())
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
-        self._draining = True
-        deadline = time.monotonic() + (timeout or 0)
-        with self._idle:
-            self._idle.wait_for(lambda: self._active == 0, timeout=timeout or 0)
-        self._inner.shutdown(timeout=max(deadline - time.monotonic(), 0))
+        self._admission.closed = True
+        self.drained_by = time.monotonic() + (timeout or 0)
+        while self._admission.taken and not self.lost and time.monotonic() < self.drained_by:
+            time.sleep(0.02)  # in a thread of its own
+        self._lost = self.lost
+        if self._lost:
+            self.drained_by = time.monotonic()
+        self._stopped = True
+        self._inner.shutdown(timeout=max(self.drained_by - time.monotonic(), 0))
 
     async def release(self) -> None:
         """Close the connections to the judge, when all is over."""
@@ -134,13 +178,14 @@ class EarlyExitEngine:
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs of one request. Bad parameters of ours raise here, before any output."""
-        ledger = current_ledger.get() or RequestLedger()
+        ledger = current_ledger.get()
+        if ledger is not None:
+            self._admission.claim(sampling_params.n, ledger)
+        ledger = ledger or RequestLedger()
         try:
             if ledger.refusal:
                 raise ledger.refusal
-            job, asked = _own_budget(
-                Job(request_id, prompt, sampling_params, options), ledger.asked
-            )
+            job, asked = own_budget(Job(request_id, prompt, sampling_params, options), ledger.asked)
             effective = self._effective(job, asked, tools=ledger.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
@@ -201,7 +246,6 @@ class EarlyExitEngine:
     async def _generate(
         self, job: Job, effective: Effective, ledger: RequestLedger
     ) -> AsyncGenerator[RequestOutput, None]:
-        self.check_admission(job.params.n)
         place = self._place(effective, ledger)
         records = self._records(job, effective, place)
         settings = effective.settings
@@ -209,7 +253,7 @@ class EarlyExitEngine:
             settings = dataclasses.replace(settings, policy="none")
         run = self._run(job, settings, records)
         ledger.sequences += records
-        self._count_in(records)
+        self._count_in(records, ledger)
         try:
             with self.finishing.running(ledger.caller, job.request_id, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
@@ -305,10 +349,10 @@ class EarlyExitEngine:
             for index in range(job.params.n)
         ]
 
-    def _count_in(self, records: list[SequenceRecord]) -> None:
+    def _count_in(self, records: list[SequenceRecord], ledger: RequestLedger) -> None:
+        self._admission.start(len(records), ledger)
         for record in records:
             self._metrics.started(record)
-        self._active += len(records)
 
     def _count_out(self, records: list[SequenceRecord]) -> None:
         for record in records:
@@ -316,9 +360,7 @@ class EarlyExitEngine:
             self._metrics.ended(record)
             if self.book is not None and record.place is not None:
                 self.book.enter(record, record.place, self._calibrations.get(record.adapter))
-        with self._idle:
-            self._active -= len(records)
-            self._idle.notify_all()
+        self._admission.end(len(records))
 
     def _deliver(
         self, output: RequestOutput, records: list[SequenceRecord], kind: RequestOutputKind
@@ -339,17 +381,6 @@ class EarlyExitEngine:
         return str(name if isinstance(name, str) else name[0])
 
 
-def _own_budget(job: Job, asked: Asked) -> tuple[Job, Asked]:
-    """vLLM's own budget as one of ours: two hands that close would close twice."""
-    tokens = job.params.thinking_token_budget
-    if tokens is None:
-        return job, asked
-    params = job.params.clone()
-    params.thinking_token_budget = None
-    budget = asked.budget or Wish(tokens, "thinking_token_budget")
-    return dataclasses.replace(job, params=params), dataclasses.replace(asked, budget=budget)
-
-
 _STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}
 
 
@@ -363,11 +394,3 @@ def _load(inner: EngineClient, limits: ProbeLimits) -> Load:
     load = Load(capacity=config.scheduler_config.max_num_seqs * engines, share=limits.probe_load)
     load.watch(getattr(inner, "logger_manager", None))
     return load
-
-
-def _take_admission_limit(inner: EngineClient) -> int | None:
-    """Own the queue limit: the engine would apply it to probes and answers as well."""
-    scheduler = inner.vllm_config.scheduler_config
-    limit: int | None = scheduler.max_num_queued_reqs
-    scheduler.max_num_queued_reqs = None
-    return limit

@@ -1,5 +1,6 @@
 """What is served, and what a client asked of it."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,14 @@ from vllm.engine.protocol import EngineClient
 from vllm.outputs import CompletionOutput
 from vllm.sampling_params import SamplingParams
 
+from service.controls import Asked, Wish
 from service.judges import JudgeClient
 from service.load import Load, ProbeLimits
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.events import Cause
 from stepgrpo_core.thinking import Writing
 
-__all__ = ["Job", "Served", "cause_of"]
+__all__ = ["Job", "Served", "cause_of", "own_budget"]
 
 _LAST = 2**63 - 1  # vLLM's priorities are 64-bit integers
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
@@ -91,3 +93,14 @@ def cause_of(completion: CompletionOutput) -> Cause | None:
     if completion.finish_reason == "stop":
         return "stop" if isinstance(completion.stop_reason, str) else "eos"
     return _CAUSES.get(completion.finish_reason, "stop")
+
+
+def own_budget(job: Job, asked: Asked) -> tuple[Job, Asked]:
+    """vLLM's own budget as one of ours: two hands that close would close twice."""
+    tokens = job.params.thinking_token_budget
+    if tokens is None:
+        return job, asked
+    params = job.params.clone()
+    params.thinking_token_budget = None
+    budget = asked.budget or Wish(tokens, "thinking_token_budget")
+    return dataclasses.replace(job, params=params), dataclasses.replace(asked, budget=budget)

@@ -9,7 +9,7 @@ and exists only for sequences that completed.
 
 import contextvars
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from service.load import Refusal
 from stepgrpo_core import Baseline, ExitReason, Outcome
 from stepgrpo_core.holdout import Place
 
-__all__ = ["RequestLedger", "Saved", "SequenceRecord", "Status", "current_ledger"]
+__all__ = ["RequestLedger", "Saved", "Seats", "SequenceRecord", "Status", "current_ledger"]
 
 Status = Literal["completed", "aborted", "failed"]
 HOLDOUT = "holdout"
@@ -141,6 +141,16 @@ class SequenceRecord:
 
 
 @dataclass(slots=True)
+class Seats:
+    """Sequences for which admission has let one HTTP request in."""
+
+    granted: int = 0
+    claimed: int = 0
+    """By the engine's calls of ``generate``, started or not."""
+    started: int = 0
+
+
+@dataclass(slots=True)
 class RequestLedger:
     """The sequences of one HTTP request, and what its body said outside vLLM's schema."""
 
@@ -155,6 +165,14 @@ class RequestLedger:
     """The answer may be a call."""
     refusal: BadParameter | None = None
     """A body that cannot be honoured: the engine refuses it, after authentication."""
+    seats: Seats = field(default_factory=Seats)
+    on_end: Callable[["RequestLedger"], None] | None = None
+    """Takes back the seats that were not used."""
+
+    def end(self) -> None:
+        """The response is out, or nobody waits for it."""
+        if self.on_end is not None:
+            self.on_end(self)
 
     @property
     def reasoning_tokens(self) -> int:

@@ -3,9 +3,10 @@
 Labels are bounded: served models, the registered policies, closed sets of reasons and methods.
 """
 
+import asyncio
 from collections.abc import Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
 from service.eligibility import Abstained
@@ -49,7 +50,9 @@ class Metrics:
         )
         self._reasoning = counter("reasoning_tokens_total", "Tokens between <think> and </think>.")
         self._injected = counter("injected_tokens_total", "Closing tokens put in by an exit.")
-        self._probe = counter("probe_tokens_total", "Tokens generated for trial answers.")
+        self._probe = counter(
+            "probe_tokens_total", "Tokens generated for trial answers, and one at start."
+        )
         self._abstained = counter(
             "abstained_total", "Sequences in which a policy did not act, or not all of it.", "cause"
         )
@@ -89,7 +92,12 @@ class Metrics:
         self._saved_each = histogram(
             "saved_tokens", "Estimated tokens saved per sequence.", _TOKEN_BUCKETS, "method"
         )
+        self._tasks = Gauge("stepgrpo_tasks", "Tasks of the event loop.", registry=counters)
         registry.register(_Joined(counters, histograms))
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Show how many tasks the loop has: as many as before, when nothing runs."""
+        self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def started(self, record: SequenceRecord) -> None:
         """Count a sequence in."""
@@ -103,6 +111,10 @@ class Metrics:
         self._judge_requests.labels(judgement.outcome).inc()
         self._judge_tokens.labels("prompt").inc(judgement.prompt_tokens)
         self._judge_tokens.labels("completion").inc(judgement.completion_tokens)
+
+    def proved(self, model_name: str, policy: str) -> None:
+        """Count the token that is generated at start: a trial, and nobody's completion."""
+        self._probe.labels(model_name, policy).inc()
 
     def ended(self, record: SequenceRecord) -> None:
         """Count a sequence out, whatever became of it."""

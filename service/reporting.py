@@ -29,25 +29,27 @@ _REASONING = re.compile(rb'"reasoning":("(?:[^"\\]|\\.)*"|null)')
 
 
 class Reporting:
-    """Wraps vLLM's application; acts on POST requests to ``/v1/`` and ``/invocations`` only."""
+    """Wraps vLLM's application: a ledger for each POST request; acts on ``/v1/`` and
+    ``/invocations`` only."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        relevant = scope["type"] == "http" and scope["method"] == "POST"
-        if not relevant or not ("/v1/" in scope["path"] or scope["path"].endswith("/invocations")):
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         ledger = RequestLedger(caller_of(scope.get("headers", ())))
         token = current_ledger.set(ledger)
         try:
-            reader = BodyReader(receive, ledger, scope)
-            amender = _Amender(send, ledger, api_of(scope["path"]))
-            await self._app(scope, reader.receive, amender.send)
+            if "/v1/" in scope["path"] or scope["path"].endswith("/invocations"):
+                receive = BodyReader(receive, ledger, scope).receive
+                send = _Amender(send, ledger, api_of(scope["path"])).send
+            await self._app(scope, receive, send)
         finally:
             current_ledger.reset(token)
+            ledger.end()
 
 
 class _Amender:

@@ -5,10 +5,15 @@ this package relies on, and why; a test imports each, so that an upgrade fails t
 """
 
 import argparse
+import asyncio
+import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +34,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from service.defaults import Defaults
 from service.engine import EarlyExitEngine
 from service.holdout import HoldoutBook
+from service.lifeline import tie_engine_processes
 from service.savings import HoldoutCollector
 from stepgrpo_core import Baseline
 
@@ -37,6 +43,10 @@ __all__ = ["UPSTREAM", "argument_parser", "serve"]
 _ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 _OUTPUTS = "vllm.outputs"
 _ANTHROPIC = "vllm.entrypoints.anthropic.api_router"
+
+LAST_WORDS_SECONDS = 1.0  # for clients to read how their streams ended
+
+_log = logging.getLogger("vllm.stepgrpo")
 
 UPSTREAM: dict[str, str] = {
     f"{_ENTRY}.build_async_engine_client": "starts the engine; we wrap what it yields",
@@ -53,12 +63,21 @@ UPSTREAM: dict[str, str] = {
     "vllm.engine.protocol.EngineClient.generate": "what the wrapper replaces",
     "vllm.engine.protocol.EngineClient.check_admission": "the wrapper owns admission",
     "vllm.engine.protocol.EngineClient.shutdown": "the wrapper drains first",
+    "vllm.engine.protocol.EngineClient.dead_error": "a new one for each request",
+    "vllm.engine.protocol.EngineClient.errored": "the engine's process has ended",
+    "vllm.engine.protocol.EngineClient.check_health": "liveness, also at the end of a drain",
+    "vllm.v1.engine.core.EngineCoreProc.run_engine_core": "replaced: ends with the server",
+    "vllm.v1.executor.multiproc_executor.WorkerProc.worker_main": "replaced: likewise",
+    "vllm.v1.engine.coordinator.DPCoordinatorProc.run_coordinator": "replaced: likewise",
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
     "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
     "vllm.config.scheduler.SchedulerConfig.policy": "whether priorities count",
     "vllm.v1.metrics.loggers.StatLoggerManager.record": "tells who waits; probes yield to them",
     "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
+    "vllm.exceptions.MaxQueuedTokensError": "becomes HTTP 503",
+    "vllm.v1.engine.exceptions.EngineDeadError": "what every request gets when the engine dies",
+    "vllm.inputs.TokensPrompt": "the prompt of the token that is generated at start",
     f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
     "vllm.logprobs.Logprob": "the value for none, at injected tokens",
     f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
@@ -119,9 +138,11 @@ async def serve(
     calibrations: Mapping[str | None, Baseline],
     book: HoldoutBook | None,
 ) -> None:
-    """Load the model and serve until a signal ends it. `listening` is what `bind` returned."""
+    """Load the model and serve until a signal ends it; SystemExit if the engine ended first.
+    `listening` is what `bind` returned."""
     address, bound = listening
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
+    tie_engine_processes()
     if book is not None:
         REGISTRY.register(HoldoutCollector(book.store))
     async with build_async_engine_client(args) as inner:
@@ -137,11 +158,32 @@ async def serve(
             book=book,
             judge=defaults.judge,
         )
+        await engine.prove()
+        watch = asyncio.create_task(_stop_when_lost(engine))
         shutdown_task = await build_and_serve(engine, address, bound, args)
+        watch.cancel()
     try:
-        await shutdown_task
+        # The HTTP server waits for its clients to have read all. Some never do.
+        left = max(engine.drained_by - time.monotonic(), LAST_WORDS_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(shutdown_task, left)
     finally:
         bound.close()
         if book is not None:
             book.store.close()
         await engine.release()
+    if engine.lost:
+        sys.exit("stepgrpo-serve: the engine's process ended; what it said last is above")
+
+
+async def _stop_when_lost(engine: EarlyExitEngine) -> None:
+    """Stop as after a signal when the engine has died.
+
+    vLLM's server does so too, but takes up to five seconds and calls that a success, so whoever
+    restarts what fails does not restart it.
+    """
+    while not engine.lost:  # noqa: ASYNC110 - vLLM offers no event for it
+        await asyncio.sleep(0.1)
+    _log.critical("The engine's process ended: its requests fail, and the server stops.")
+    await asyncio.sleep(LAST_WORDS_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

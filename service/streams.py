@@ -9,6 +9,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.load import Load
 from stepgrpo_core.policies import Answer, Question, Reply
@@ -119,9 +120,20 @@ class EngineStream:
             async for output in self._engine.generate(prompt, params, self.id, **options):
                 self._count(output)
                 self._inbox.put_nowait((self, output))
+        except EngineDeadError as error:
+            # vLLM hands one and the same to all requests, and each that raises it makes its
+            # traceback longer: to log two dozen of them took seconds.
+            error.__traceback__ = None
+            end = EngineDeadError()
+        except asyncio.CancelledError:
+            # vLLM cancels what waits for its sockets when the engine dies. Nobody else cancels
+            # this task but `stop`, and then nobody reads.
+            end = EngineDeadError()
+            raise
         except Exception as error:  # noqa: BLE001 - carried to the consumer, whatever it is
             end = error
-        self._inbox.put_nowait((self, end))
+        finally:
+            self._inbox.put_nowait((self, end))
 
     def _count(self, output: RequestOutput) -> None:
         for completion in output.outputs:

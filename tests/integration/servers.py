@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,14 @@ class Server:
                 sums[match[1]] = sums.get(match[1], 0) + float(match[2])
         return sums
 
+    def by(self, name: str, label: str) -> Counter[str]:
+        """The samples of a counter, summed by one of its labels."""
+        sums = Counter[str]()
+        for line in httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines():
+            if line.startswith(f"{name}{{") and (match := re.search(rf'\b{label}="([^"]*)"', line)):
+                sums[match[1]] += int(float(line.rpartition(" ")[2]))
+        return sums
+
     def wait_idle(self, seconds: float) -> float:
         """How long until the engine ran nothing; fails after `seconds`."""
         started = time.monotonic()
@@ -55,6 +64,32 @@ class Server:
                 return time.monotonic() - started
             time.sleep(0.05)
         raise AssertionError(f"still busy after {seconds} s: {busy=} {open_requests=}")
+
+    def processes(self) -> dict[int, str]:
+        """Its whole process tree, command lines by id, also after its own end.
+
+        It started a session; what it starts belongs to that, whoever the parent becomes.
+        """
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                state, session = fields[0], int(fields[3])
+                if session == self.process.pid and state != "Z":
+                    found[int(folder.name)] = (folder / "cmdline").read_text()
+        return found
+
+    def engine(self) -> int:
+        """Process id of vLLM's engine."""
+        (pid,) = [pid for pid, name in self.processes().items() if "EngineCore" in name]
+        return pid
+
+    def wait_gone(self, seconds: float) -> None:
+        """Until nothing of its process tree is left; fails after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"still there after {seconds} s: {left}"
+            time.sleep(0.05)
 
 
 def total(metrics: dict[str, float], name: str) -> float:

@@ -270,8 +270,23 @@ def test_only_bodies_that_generate_are_read() -> None:
 
 def test_other_paths_are_left_alone() -> None:
     out, _, ledger = serve([b'{"a":1}'], b"application/json", path="/health")
-    assert ledger is None
+    assert ledger is not None  # for admission
     assert b"".join(out) == b'{"a":1}'
+
+
+def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
+    ended: list[RequestLedger] = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        ledger = current_ledger.get()
+        assert ledger is not None
+        ledger.on_end = ended.append
+        raise ConnectionError
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
+    with pytest.raises(ConnectionError):
+        asyncio.run(Reporting(app)(scope, app, app))
+    assert len(ended) == 1
 
 
 def test_other_content_passes() -> None:

@@ -1,0 +1,86 @@
+"""Who may generate: decided once for a request, before its response starts.
+
+vLLM asks twice, and its engine once more for every probe and answer, so under load a client could
+read half of its response and then a refusal. Here a request that is let in keeps its seats, one
+for each sequence, until it ends: nothing that it still needs is refused, neither when others take
+the last seats nor in a drain.
+"""
+
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValidationError
+
+from service.ledger import RequestLedger
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """The seats of a server; as many as its limit allows, without one as many as are asked for."""
+
+    def __init__(self, inner: EngineClient) -> None:
+        scheduler = inner.vllm_config.scheduler_config
+        self._limit: int | None = scheduler.max_num_queued_reqs
+        self._token_limit: int | None = scheduler.max_num_queued_tokens
+        self._inner = inner
+        # The engine would apply them to probes and answers as well.
+        scheduler.max_num_queued_reqs = scheduler.max_num_queued_tokens = None
+        self.taken = 0
+        """Seats of requests that were let in and have not ended."""
+        self.closed = False
+        """Whether all that is new is refused."""
+
+    def ask(self, n: int, ledger: RequestLedger | None) -> None:
+        """Let in `n` sequences of an HTTP request, or refuse them.
+
+        Without a ledger, which means outside of one, nothing is kept for them. Raises
+        QueueOverflowError or MaxQueuedTokensError (HTTP 503: later, or elsewhere) and
+        VLLMValidationError (HTTP 400: never).
+        """
+        asked = n + (ledger.seats.granted if ledger else 0)
+        if self._limit is not None and asked > self._limit:
+            raise VLLMValidationError(
+                f"The request asks for {asked} sequences (n for each prompt), and this server "
+                f"takes {self._limit} at once: lower n, or raise its --max-num-queued-reqs",
+                parameter="n",
+            )
+        if self.closed or (self._limit is not None and self.taken + n > self._limit):
+            raise QueueOverflowError
+        if self._token_limit is not None and (
+            self._inner.get_num_queued_tokens() >= self._token_limit
+        ):
+            raise MaxQueuedTokensError
+        if ledger is not None:
+            self._grant(n, ledger)
+
+    def claim(self, n: int, ledger: RequestLedger) -> None:
+        """Seats for one prompt of a request; asks for those that it was not granted.
+
+        A request of which a sequence has started is not asked about any more: its response may
+        be on its way, and what it generates now (a beam, a further turn) is part of it.
+        """
+        seats = ledger.seats
+        seats.claimed += n
+        missing = seats.claimed - seats.granted
+        if missing > 0 and not seats.started:
+            self.ask(missing, ledger)
+
+    def start(self, n: int, ledger: RequestLedger) -> None:
+        """`n` sequences begin; `end` gives their seats back."""
+        seats = ledger.seats
+        seats.started += n
+        self._grant(max(seats.started - seats.granted, 0), ledger)
+
+    def end(self, n: int) -> None:
+        """`n` sequences have ended, and nothing of them runs any more."""
+        self.taken -= n
+
+    def leave(self, ledger: RequestLedger) -> None:
+        """The HTTP request has ended: give back what no sequence of it began to use."""
+        seats = ledger.seats
+        self.taken -= seats.granted - seats.started
+        seats.granted = seats.started
+
+    def _grant(self, n: int, ledger: RequestLedger) -> None:
+        self.taken += n
+        ledger.seats.granted += n
+        ledger.on_end = self.leave
