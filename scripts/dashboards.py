@@ -72,6 +72,24 @@ def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
     return f"histogram_quantile({share}, {inner})"
 
 
+def latencies(title: str, name: str, description: str) -> Panel:
+    """Median and 99 % quantile of a histogram of the engine's."""
+    queries = tuple(
+        Query(quantile(share, name, "model_name", ENGINE), f"{{{{model_name}}}} · {share:.0%}")
+        for share in (0.5, 0.99)
+    )
+    return Panel(title, "s", description, queries)
+
+
+def per_request(title: str, name: str, description: str) -> Panel:
+    """Median and 90 % quantile of a histogram of ours."""
+    queries = tuple(
+        Query(quantile(share, name, "model_name, policy"), f"{BY_POLICY} · {share:.0%}")
+        for share in (0.5, 0.9)
+    )
+    return Panel(title, "short", description, queries)
+
+
 NET = (
     f"{gained('stepgrpo_saved_tokens_total')} - {gained('stepgrpo_overspent_tokens_total')}"
     f" - {gained('stepgrpo_probe_tokens_total')} - {gained('stepgrpo_discarded_tokens_total')}"
@@ -173,29 +191,15 @@ SAVINGS = Board(
                 ),
             ),
         ),
-        Panel(
+        per_request(
             "Steps per request",
-            "short",
+            "stepgrpo_reasoning_steps",
             "Median and 90 % quantile of the steps of reasoning.",
-            tuple(
-                Query(
-                    quantile(share, "stepgrpo_reasoning_steps", "model_name, policy"),
-                    f"{BY_POLICY} · {share:.0%}",
-                )
-                for share in (0.5, 0.9)
-            ),
         ),
-        Panel(
+        per_request(
             "Saved per request",
-            "short",
+            "stepgrpo_saved_tokens",
             "Median and 90 % quantile of the predicted tokens saved by a request.",
-            tuple(
-                Query(
-                    quantile(share, "stepgrpo_saved_tokens", "model_name, policy"),
-                    f"{BY_POLICY} · {share:.0%}",
-                )
-                for share in (0.5, 0.9)
-            ),
         ),
         Panel(
             "Cost of exits",
@@ -249,41 +253,18 @@ SERVING = Board(
             "Tokens per second that were generated for clients that had left.",
             (Query(rate("stepgrpo_aborted_tokens_total"), BY_POLICY),),
         ),
-        Panel(
+        latencies(
             "Time to first token",
-            "s",
+            "vllm:time_to_first_token_seconds",
             "Of the engine's requests, trial answers and answers after an exit among them.",
-            tuple(
-                Query(
-                    quantile(share, "vllm:time_to_first_token_seconds", "model_name", ENGINE),
-                    f"{{{{model_name}}}} · {share:.0%}",
-                )
-                for share in (0.5, 0.99)
-            ),
         ),
-        Panel(
-            "Inter-token latency",
-            "s",
-            "Of the engine's requests.",
-            tuple(
-                Query(
-                    quantile(share, "vllm:inter_token_latency_seconds", "model_name", ENGINE),
-                    f"{{{{model_name}}}} · {share:.0%}",
-                )
-                for share in (0.5, 0.99)
-            ),
+        latencies(
+            "Inter-token latency", "vllm:inter_token_latency_seconds", "Of the engine's requests."
         ),
-        Panel(
+        latencies(
             "Latency",
-            "s",
+            "vllm:e2e_request_latency_seconds",
             "Of the engine's requests, from arrival to end.",
-            tuple(
-                Query(
-                    quantile(share, "vllm:e2e_request_latency_seconds", "model_name", ENGINE),
-                    f"{{{{model_name}}}} · {share:.0%}",
-                )
-                for share in (0.5, 0.99)
-            ),
         ),
         Panel(
             "Engine",
