@@ -60,7 +60,10 @@ class ScriptedClient:
             lora_config=None,
             parallel_config=SimpleNamespace(data_parallel_size=1),
             scheduler_config=SimpleNamespace(
-                max_num_queued_reqs=None, max_num_seqs=sys.maxsize, policy="fcfs"
+                max_num_queued_reqs=None,
+                max_num_queued_tokens=None,
+                max_num_seqs=sys.maxsize,
+                policy="fcfs",
             ),
         )
 

@@ -1,6 +1,7 @@
 """A real Prometheus beside a server: from PATH, or Debian's package unpacked without root."""
 
 import contextlib
+import math
 import shutil
 import subprocess
 import time
@@ -11,9 +12,17 @@ from typing import Any
 import httpx
 import yaml
 
+from scripts.dashboards import Panel
 from tests.integration.servers import ROOT, Server, free_port
 
 DEPLOY = ROOT / "deploy" / "prometheus"
+VARIABLES = {
+    "$model": ".*",
+    "$policy": ".*",
+    "$price": "0.6",
+    "$__rate_interval": "30s",
+    "$__range": "5m",
+}
 
 
 def tool(name: str) -> str:
@@ -62,6 +71,22 @@ def query(url: str, expression: str) -> list[dict[str, Any]]:
     assert body["status"] == "success", (expression, body)
     result: list[dict[str, Any]] = body["data"]["result"]
     return result
+
+
+def filled_in(expression: str) -> str:
+    """A dashboard's query with values for Grafana's variables."""
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    return expression
+
+
+def check_data(url: str, panel: Panel) -> None:
+    """Every query of a panel returns a number."""
+    for each in panel.queries:
+        expression = filled_in(each.expr)
+        values = [float(series["value"][1]) for series in query(url, expression)]
+        assert any(map(math.isfinite, values)), expression
 
 
 def wait_scrapes(url: str, count: int) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts.dashboards import SAVINGS
+from tests.integration.prometheus import check_data, scraping, wait_scrapes
 from tests.integration.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
 from training.demo.world import sample_problems
 
@@ -107,6 +109,16 @@ def test_metrics_tell_the_sides_apart(held: Server, answers: list[dict[str, Any]
     )
     assert f"{by_label} {float(row['requests_held'])}" in text
     assert 'stepgrpo_holdout_saved_tokens{bound="low",measure="net"' in text
+
+
+def test_the_dashboard_shows_it(
+    held: Server, answers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    del answers
+    (panel,) = (each for each in SAVINGS.panels if each.title.startswith("Holdout"))
+    with scraping(held, tmp_path) as url:
+        wait_scrapes(url, 1)
+        check_data(url, panel)
 
 
 def test_a_request_that_sets_something_gets_it_and_takes_no_part(held: Server) -> None:
