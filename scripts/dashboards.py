@@ -72,6 +72,12 @@ def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
     return f"histogram_quantile({share}, {inner})"
 
 
+def tokens(title: str, name: str, description: str) -> Panel:
+    """A counter of tokens, per second."""
+    queries = (Query(rate(f"stepgrpo_{name}_tokens_total"), BY_POLICY),)
+    return Panel(title, "short", f"Tokens per second {description}", queries)
+
+
 def latencies(title: str, name: str, description: str) -> Panel:
     """Median and 99 % quantile of a histogram of the engine's."""
     queries = tuple(
@@ -159,7 +165,7 @@ SAVINGS = Board(
         Panel(
             "Why thinking ended",
             "reqps",
-            "natural: by itself. probe_error above zero: look at the server's log.",
+            "natural: by itself; eos_in_thinking and client: closed, but by no policy.",
             (
                 Query(
                     rate("stepgrpo_exits_total", "model_name, policy, exit_reason"),
@@ -210,6 +216,18 @@ SAVINGS = Board(
                 for name in ("probe", "discarded", "injected")
             ),
         ),
+        Panel(
+            "Trial answers that failed or were not asked for",
+            "ops",
+            "failed: the server's log says why. refused: the engine was busy (--exit-probe-load).",
+            (
+                Query(rate("stepgrpo_probes_failed_total"), f"{BY_POLICY} · failed"),
+                Query(
+                    rate("stepgrpo_probes_refused_total", "model_name, policy, cause"),
+                    f"{BY_POLICY} · refused: {{{{cause}}}}",
+                ),
+            ),
+        ),
     ),
 )
 
@@ -241,18 +259,8 @@ SERVING = Board(
                 ),
             ),
         ),
-        Panel(
-            "Delivered tokens",
-            "short",
-            "Tokens per second that clients received.",
-            (Query(rate("stepgrpo_completion_tokens_total"), BY_POLICY),),
-        ),
-        Panel(
-            "Aborted tokens",
-            "short",
-            "Tokens per second that were generated for clients that had left.",
-            (Query(rate("stepgrpo_aborted_tokens_total"), BY_POLICY),),
-        ),
+        tokens("Delivered tokens", "completion", "that clients received."),
+        tokens("Aborted tokens", "aborted", "generated for clients that had left."),
         latencies(
             "Time to first token",
             "vllm:time_to_first_token_seconds",

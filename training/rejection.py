@@ -44,7 +44,6 @@ NOT_TAUGHT = {
     ExitReason.EOS_IN_THINKING,
     ExitReason.CLIENT,
     ExitReason.LENGTH,
-    ExitReason.PROBE_ERROR,
     ExitReason.NONE,
 }
 """Endings that the model must not learn, even where the answer is right."""

@@ -29,7 +29,6 @@ class ExitReason(enum.StrEnum):
     """The client left or asked for the answer."""
     LENGTH = "length"
     """The token limit was reached inside the thinking."""
-    PROBE_ERROR = "probe_error"
     NONE = "none"
     """There was no thinking, or something else ended it (a stop string)."""
 

@@ -80,7 +80,7 @@ def test_what_was_cut_or_could_not_be_scored_is_never_kept() -> None:
 
 @pytest.mark.parametrize("reason", ExitReason)
 def test_only_thinking_that_an_exit_or_the_model_closed_is_kept(reason: ExitReason) -> None:
-    open_ended = {"eos_in_thinking", "client", "length", "probe_error", "none"}
+    open_ended = {"eos_in_thinking", "client", "length", "none"}
     made = [rollout(1, reason=reason)]
     assert select(made, [RIGHT], 1) == ([] if reason in open_ended else made)
 

@@ -58,7 +58,7 @@ def test_the_tables_name_every_state_and_reason() -> None:
     assert set(TRANSITIONS) == set(State)
     assert {s for state, s in REASONS if s in TRANSITIONS[state]} == {s for _, s in REASONS}
     settled = frozenset().union(*REASONS.values())
-    assert settled == set(ExitReason) - {ExitReason.PROBE_ERROR}
+    assert settled == set(ExitReason)
 
 
 # Without an exit.
