@@ -222,10 +222,7 @@ SAVINGS = Board(
             "failed: the server's log says why. refused: the engine was busy (--exit-probe-load).",
             (
                 Query(rate("stepgrpo_probes_failed_total"), f"{BY_POLICY} · failed"),
-                Query(
-                    rate("stepgrpo_probes_refused_total", "model_name, policy, cause"),
-                    f"{BY_POLICY} · refused: {{{{cause}}}}",
-                ),
+                Query(f"{rate('stepgrpo_probes_refused_total', 'cause')} or vector(0)", "refused"),
             ),
         ),
     ),
