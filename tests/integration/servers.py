@@ -131,6 +131,10 @@ def start(command: Sequence[str], log: Path, *flags: str) -> Server:
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        # One core computes, the other serves: threads that wait for each other in turns would
+        # keep a wish of a client waiting until its request is over.
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "HF_HUB_OFFLINE": "1",
         # vLLM closes idle connections after 5 s, and a client may just be reusing one.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",

@@ -42,6 +42,10 @@ def chat_body(**options: Any) -> dict[str, Any]:
     }
 
 
+TRIES = 6
+NOT_FOUND = 404
+
+
 @dataclass
 class Streamed:
     """What a stream brought, and what was answered to each wish in it."""
@@ -77,7 +81,26 @@ def wished(
     leave: bool = False,
 ) -> Streamed:
     """Stream `body` with the last key; after so many events, the first with `when` in it among
-    them, ask with each of `keys` to finish. Then read on, or leave."""
+    them, ask with each of `keys` to finish. Then read on, or leave.
+
+    An engine that keeps all cores busy can be done before the server hears the wish; that shows
+    nothing, and is tried again."""
+    for _ in range(TRIES):
+        found = _wished(server, body, path, after, keys, when, leave)
+        if any(answer.status_code != NOT_FOUND for answer in found.answers):
+            break
+    return found
+
+
+def _wished(
+    server: Server,
+    body: dict[str, Any],
+    path: str,
+    after: int,
+    keys: tuple[str | None, ...],
+    when: str,
+    leave: bool,
+) -> Streamed:
     found = Streamed()
     with (
         httpx.Client(base_url=server.url, timeout=120) as client,
