@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from benchmarks.reports import commit, keep, machine, number
+from benchmarks.reports import commit, keep, machine, made, number
 from benchmarks.scripted_engine import ScriptedClient
 from service.engine import EarlyExitEngine
 from service.load import ProbeLimits
@@ -55,8 +55,11 @@ class Script:
 def main() -> None:
     """Print the tables, and keep every figure in outputs/bench/wrapper.json."""
     args = _arguments()
-    script = make_script(args.tokens)
-    report(measure(script, args.streams, args.rounds), held_by_streams(script, args.open), args)
+    where, script = made(), make_script(args.tokens)
+    times = measure(script, args.streams, args.rounds)
+    found = figures(times, held_by_streams(script, args.open), args)
+    report(found)
+    keep("wrapper", {"made": where, **found})
 
 
 def make_script(tokens: int) -> Script:
@@ -158,18 +161,25 @@ async def hold(outputs: Any, tokens: int) -> Any:
     return outputs
 
 
-def report(times: Mapping[str, list[float]], sizes: Mapping[str, float], args: Any) -> None:
-    """Print the tables and write the figures."""
-    setting = (
-        f"{args.streams} scripted streams of {args.tokens} tokens, {args.rounds} rounds, "
-        f"1 core of {machine()}, commit {commit()}"
-    )
-    print(f"\n{setting}\n\n| way | µs per token, median | min to max | KiB per open stream |")
-    print("|---|---|---|---|")
-    for name, found in times.items():
-        middle, low, high = map(number, (statistics.median(found), min(found), max(found)))
-        print(f"| {name} | {middle} | {low} to {high} | {number(sizes[name] / 1024)} |")
-    keep("wrapper", {"setting": setting, "microseconds": times, "bytes": sizes})
+def figures(
+    times: Mapping[str, list[float]], sizes: Mapping[str, float], args: argparse.Namespace
+) -> dict[str, Any]:
+    """All of them."""
+    return {
+        "setting": f"{args.streams} scripted streams of {args.tokens} tokens, {args.rounds} rounds",
+        "microseconds": times,
+        "bytes": sizes,
+    }
+
+
+def report(found: Mapping[str, Any]) -> None:
+    """Print the table."""
+    print(f"\n{found['setting']}, 1 core of {machine()}, commit {commit()}\n")
+    print("| way | µs per token, median | min to max | KiB per open stream |\n|---|---|---|---|")
+    for name, spent in found["microseconds"].items():
+        middle, low, high = map(number, (statistics.median(spent), min(spent), max(spent)))
+        size = number(found["bytes"][name] / 1024)
+        print(f"| {name} | {middle} | {low} to {high} | {size} |")
 
 
 def _arguments() -> argparse.Namespace:
