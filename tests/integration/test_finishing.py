@@ -182,7 +182,7 @@ def test_what_was_thought_until_then_stays(server: Server) -> None:
         text: str = answer.json()["choices"][0]["message"]["reasoning"]
         return text
 
-    full = chat_body(stream_options=None, vllm_xargs={"exit_policy": "none"}, max_tokens=900)
+    full = chat_body(stream_options=None, vllm_xargs={"exit_policy": "none"})
     for xargs in ({"exit_policy": "none"}, NEVER):
         found = wished(server, chat_body(vllm_xargs=xargs))
         kept = found.text("reasoning").removesuffix("\n")
