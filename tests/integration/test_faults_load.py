@@ -102,6 +102,7 @@ def test_f5_who_was_let_in_amid_overload_is_served_to_the_end(
 
 def test_f6_a_drain_ends_what_was_admitted_and_refuses_the_rest(small: Server) -> None:
     """SIGTERM to all of the process group, as a terminal does, amid probes and answers."""
+    small.wait_idle(30)  # every seat is needed
     with (
         httpx.Client(base_url=small.url, limits=httpx.Limits(), timeout=600) as client,
         concurrent.futures.ThreadPoolExecutor(SEATS) as pool,
@@ -114,7 +115,11 @@ def test_f6_a_drain_ends_what_was_admitted_and_refuses_the_rest(small: Server) -
             and now["vllm:num_requests_running"] >= SEATS + PROBES
             and sum(stream.answers_since > 0 for stream in streams[:ANSWERING]) >= 10
         ):
-            assert not any(future.done() for future in futures)
+            over = [stream for stream in streams if stream.finish_reason]
+            assert not over, (len(over), vars(over[0]), now["vllm:num_requests_running"])
+            for future in futures:
+                if future.done():
+                    future.result()  # says why it failed
         os.killpg(small.process.pid, signal.SIGTERM)
         told = time.monotonic()
         while client.get("/ready").status_code != 503:
