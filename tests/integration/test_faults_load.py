@@ -36,10 +36,10 @@ SEATS = 50
 FLAGS = ("--max-num-queued-reqs", str(SEATS), "--shutdown-timeout", "300")
 ADMITTED = 200  # 1 000 in `python -m benchmarks.churn`
 RECOVERY_SECONDS = 6.0  # 2 are promised
-PROBES = 5  # at least so many under way when the drain begins
+PROBES = 3  # at least so many under way when the drain begins
 UNREADY_SECONDS = 5.0  # 0.2 are; a busy event loop hears the signal late
-ANSWERING, EXITING = 15, 20
-LONG = {"model": "demo-base", "max_tokens": 1200, "stream": True, "logit_bias": {END: -100}}
+ANSWERING, EXITING = 12, 12
+LONG = {"model": "demo-base", "max_tokens": 1800, "stream": True, "logit_bias": {END: -100}}
 PROBING = {
     "exit_policy": "confidence",
     "exit_threshold": 1.0,
