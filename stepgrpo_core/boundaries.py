@@ -133,14 +133,12 @@ class BoundaryFinder:
         return due
 
     def _before(self, offset: int) -> int:
-        """The first token that carries a part of the character at `offset`."""
+        """The first token that carries a part of the character at `offset`, which has begun."""
         index = bisect_left(self._starts, offset)
         starts_there = index < self.tokens and self._starts[index] == offset
         if not starts_there and offset < self._characters:
             index -= 1  # the character is inside a token
-        if index < self.tokens:  # tokens with no text yet carry its first bytes
-            index = bisect_left(self._starts, self._starts[index])
-        return index
+        return bisect_left(self._starts, self._starts[index])  # textless ones carry first bytes
 
     def _after(self, offset: int) -> int:
         """The tokens that it takes to complete the characters before `offset`."""

@@ -1,6 +1,11 @@
 """What all tests share."""
 
+import os
+
 from hypothesis import settings
+
+# What a command printed is read while it runs.
+os.environ.setdefault("PYTHONUNBUFFERED", "1")
 
 # Speed is measured by benchmarks; a busy machine is no fault of the code.
 settings.register_profile("steady", deadline=None)
