@@ -131,6 +131,7 @@ def start(command: Sequence[str], log: Path, *flags: str) -> Server:
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "INFO",  # importing TRL sets another
         # One core computes, the other serves: threads that wait for each other in turns would
         # keep a wish of a client waiting until its request is over.
         "OMP_NUM_THREADS": "1",

@@ -144,10 +144,11 @@ def long_bodies() -> list[dict[str, Any]]:
     """Streams that answer soon, that probe all the time, and that exit late."""
     early = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 8}}
     late = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 900}}
+    thinking = LONG | {"logit_bias": {END: -100, CLOSE: -100}}
     kinds = (
         [LONG | early] * ANSWERING
-        + [LONG | {"seed": 1, "vllm_xargs": PROBING}] * (SEATS - ANSWERING - EXITING)
-        + [LONG | {"logit_bias": {END: -100, CLOSE: -100}} | late] * EXITING
+        + [thinking | {"seed": 1, "vllm_xargs": PROBING}] * (SEATS - ANSWERING - EXITING)
+        + [thinking | late] * EXITING
     )
     assert len(kinds) == SEATS
     return kinds
