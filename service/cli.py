@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from service.defaults import add_flags, read_defaults
-from service.holdout import open_book
-from service.savings_command import savings_command
+from service.savings.command import savings_command
+from service.savings.holdout import open_book
 from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
 
 __all__ = ["main"]

@@ -34,7 +34,6 @@ from service.controls import (
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
 from service.finishing import Finishing
 from service.guard import guarded
-from service.holdout import HoldoutBook
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
@@ -42,6 +41,7 @@ from service.load import Load, ProbeLimits
 from service.metrics import Metrics
 from service.model import model_of
 from service.patterns import matcher_of
+from service.savings.holdout import HoldoutBook
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
 from stepgrpo_core.families import Family

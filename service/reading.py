@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.controls import BadParameter, Template, carry, read_body
-from service.conversations import conversation_of
 from service.eligibility import offers_tools
 from service.ledger import RequestLedger
+from service.savings.conversations import conversation_of
 
 __all__ = ["BodyReader"]
 

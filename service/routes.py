@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from service.finishing import CannotFinish, Finishing
-from service.holdout import HoldoutBook
 from service.ledger import current_ledger
-from service.savings import as_csv, as_json, savings_rows
+from service.savings.holdout import HoldoutBook
+from service.savings.report import as_csv, as_json, savings_rows
 
 __all__ = ["Routes"]
 

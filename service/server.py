@@ -33,9 +33,9 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from service.defaults import Defaults
 from service.engine import EarlyExitEngine
-from service.holdout import HoldoutBook
 from service.lifeline import tie_engine_processes
-from service.savings import HoldoutCollector
+from service.savings.holdout import HoldoutBook
+from service.savings.report import HoldoutCollector
 from stepgrpo_core import Baseline
 
 __all__ = ["UPSTREAM", "argument_parser", "serve"]

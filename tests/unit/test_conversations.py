@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.conversations import conversation_of
+from service.savings.conversations import conversation_of
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 FIRST = {"role": "user", "content": "2+2?"}

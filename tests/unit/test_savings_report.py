@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.savings import as_csv, as_json, as_table, savings_rows
-from service.savings_command import savings_command
-from service.store import Key, SumStore
+from service.savings.command import savings_command
+from service.savings.report import as_csv, as_json, as_table, savings_rows
+from service.savings.store import Key, SumStore
 from stepgrpo_core.fleet import Served
 
 

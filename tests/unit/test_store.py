@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.store import Key, SumStore
+from service.savings.store import Key, SumStore
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.fleet import Served
 
@@ -22,7 +22,7 @@ ONE = Served.one(tokens=10, predicted=20)
 ADDER = f"""
 import sys, time
 from pathlib import Path
-from service.store import Key, SumStore
+from service.savings.store import Key, SumStore
 from stepgrpo_core.fleet import Served
 store = SumStore(Path(sys.argv[1]))
 for count in range(1, int(sys.argv[2]) + 1):
@@ -107,7 +107,7 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     full = """
 import resource, signal, sys, time
 from pathlib import Path
-from service.store import Key, SumStore
+from service.savings.store import Key, SumStore
 from stepgrpo_core.fleet import Served
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = SumStore(Path(sys.argv[1]))

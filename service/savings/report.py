@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from service.store import Key, Measure, Side, SumStore
+from service.savings.store import Key, Measure, Side, SumStore
 from stepgrpo_core.fleet import MIN_GROUPS, Comparison, Served, compare
 from stepgrpo_core.intervals import LEVEL, Estimate
 

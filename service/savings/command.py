@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from service.savings import as_csv, as_json, as_table, savings_rows
-from service.store import SumStore
+from service.savings.report import as_csv, as_json, as_table, savings_rows
+from service.savings.store import SumStore
 
 __all__ = ["PATH", "savings_command"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.ledger import SequenceRecord
-from service.store import Key, Side, SumStore
+from service.savings.store import Key, Side, SumStore
 from stepgrpo_core import Baseline
 from stepgrpo_core.fleet import Served
 from stepgrpo_core.holdout import Holdout, Place
