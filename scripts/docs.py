@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def generated() -> dict[Path, str]:
     architecture = ROOT / "docs" / "architecture.md"
     reference = ROOT / "docs" / "reference.md"
     return dashboards() | {
+        ROOT / "deploy/kubernetes/monitoring/prometheusrule.yaml": prometheus_rule(),
         architecture: replaced(architecture, "state diagram", diagram()),
         reference: "\n\n".join(
             [
@@ -61,6 +63,20 @@ def generated() -> dict[Path, str]:
         )
         + "\n",
     }
+
+
+def prometheus_rule() -> str:
+    """Prometheus's rules as the object that its operator for Kubernetes reads."""
+    rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8")
+    return (
+        "# Made by `make docs` from deploy/prometheus/rules.yml.\n"
+        "apiVersion: monitoring.coreos.com/v1\n"
+        "kind: PrometheusRule\n"
+        "metadata:\n"
+        "  name: stepgrpo\n"
+        "  labels: {app.kubernetes.io/name: stepgrpo}\n"
+        "spec:\n" + textwrap.indent(rules, "  ")
+    )
 
 
 def replaced(path: Path, name: str, text: str) -> str:

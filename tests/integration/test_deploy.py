@@ -22,6 +22,7 @@ from tests.integration.servers import ROOT, STARTUP_SECONDS, free_port
 pytestmark = pytest.mark.integration
 
 IMAGES = ("service", "training")
+DOCKERFILES = (*IMAGES, "ray")
 BIN = Path(sys.executable).parent
 
 
@@ -116,7 +117,7 @@ def wait_healthy(process: "subprocess.Popen[bytes]", health: list[str], folder: 
     raise AssertionError((folder / "log").read_text()[-4000:])
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", DOCKERFILES)
 def test_hadolint_finds_nothing(name: str) -> None:
     ran = subprocess.run(
         [BIN / "hadolint", "--no-color", dockerfile(name)],
