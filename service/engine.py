@@ -138,12 +138,14 @@ class EarlyExitEngine:
             raise self._inner.dead_error
 
     @property
-    def readiness(self) -> Literal["starting", "ready", "draining", "lost"]:
+    def readiness(self) -> Literal["starting", "ready", "stalled", "draining", "lost"]:
         """Whether new requests should come here."""
         if self.lost:
             return "lost"
         if self._admission.closed:
             return "draining"
+        if self._served.load.stalled:
+            return "stalled"
         return "ready" if self._proven else "starting"
 
     # Admission and drain.

@@ -6,6 +6,7 @@ seed are exempt, for what they get must not depend on others.
 
 import enum
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from stepgrpo_core import InvalidSetting
 
 __all__ = ["Load", "ProbeLimits", "Refusal", "refusal"]
+
+STALL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,25 @@ class Load:
     One event loop's; no locks.
     """
 
-    def __init__(self, *, capacity: int, share: float) -> None:
+    def __init__(
+        self, *, capacity: int, share: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.running = 0
         """Sequences handed to the engine, probes among them, that have not ended."""
         self.probes = 0
         self._capacity = capacity
         self._share = share
         self._waiting: dict[int, int] = {}  # by engine
+        self._clock = clock
+        self._heard = False  # whether the engine tells of its steps
+        self._alive = clock()  # at the last step, or when something began to run
+
+    @property
+    def stalled(self) -> bool:
+        """Whether sequences have been running for `STALL_SECONDS` without a step of any engine.
+        Never, if the engine does not tell of its steps (``--disable-log-stats``)."""
+        silence = self._clock() - self._alive
+        return self._heard and self.running > 0 and silence >= STALL_SECONDS
 
     @property
     def waiting(self) -> int:
@@ -109,6 +124,8 @@ class Load:
         return lambda: self._add(-sequences, -probes)
 
     def _add(self, sequences: int, probes: int) -> None:
+        if not self.running:
+            self._alive = self._clock()
         self.running += sequences
         self.probes += probes
 
@@ -119,6 +136,7 @@ class Load:
         """Join vLLM's statistics loggers; None (``--disable-log-stats``) leaves our own count."""
         if manager is not None:
             manager.stat_loggers.append(self)
+            self._heard = True
 
     def record(
         self,
@@ -129,6 +147,7 @@ class Load:
     ) -> None:
         """Called after every step of an engine."""
         del iteration_stats, mm_cache_stats
+        self._alive = self._clock()
         if scheduler_stats is not None:
             self._waiting[engine_idx] = scheduler_stats.num_waiting_reqs
 

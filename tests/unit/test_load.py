@@ -77,6 +77,37 @@ def test_who_waits_in_any_engine_is_heard_from_its_statistics() -> None:
     Load(capacity=8, share=0.25).watch(None)  # --disable-log-stats
 
 
+def test_a_stall_is_ten_seconds_without_a_step_while_something_runs() -> None:
+    now = 100.0
+    load = Load(capacity=8, share=0.25, clock=lambda: now)
+    load.watch(Manager())
+    now = 200.0
+    assert not load.stalled  # nothing runs
+    leave = load.enter(1)
+    now = 209.0
+    assert not load.stalled
+    now = 210.0
+    load.enter(1)()  # what comes and goes is no step
+    assert load.stalled
+    load.record(None, None)
+    assert not load.stalled
+    now = 221.0
+    assert load.stalled
+    leave()
+    assert not load.stalled
+    load.enter(1)
+    assert not load.stalled
+
+
+def test_an_engine_that_tells_nothing_of_its_steps_is_not_said_to_stall() -> None:
+    now = 0.0
+    load = Load(capacity=8, share=0.25, clock=lambda: now)
+    load.watch(None)  # --disable-log-stats
+    load.enter(1)
+    now = 1000.0
+    assert not load.stalled
+
+
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, math.nan])
 def test_a_share_that_cannot_be_is_refused(share: float) -> None:
     with pytest.raises(InvalidSetting, match="probe_load"):

@@ -39,7 +39,8 @@ def serve(
 
 
 @pytest.mark.parametrize(
-    ("state", "status"), [("starting", 503), ("ready", 200), ("draining", 503), ("lost", 503)]
+    ("state", "status"),
+    [("starting", 503), ("ready", 200), ("stalled", 503), ("draining", 503), ("lost", 503)],
 )
 def test_ready_says_how_the_engine_is(state: str, status: int) -> None:
     found, headers, body = serve(state, "/ready")

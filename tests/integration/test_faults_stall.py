@@ -1,0 +1,94 @@
+"""F10: an engine that hangs is told from one that works, and nothing is lost when it goes on."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.servers import Server, check_accounts
+from tests.integration.test_accounts import END
+from tests.integration.test_server import messages
+
+pytestmark = pytest.mark.integration
+
+STALLED_SECONDS = 30.0  # 10 are promised
+RECOVERY_SECONDS = 20.0
+POLICIES = ("none", "confidence", "confidence+repetition", "budget")
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def test_f10_a_hanging_engine_is_not_ready_until_it_goes_on(server: Server) -> None:
+    """Streams and a whole response, caught in the middle, get what they would have got."""
+    with (
+        httpx.Client(base_url=server.url, timeout=300) as client,
+        concurrent.futures.ThreadPoolExecutor(len(POLICIES)) as pool,
+    ):
+        undisturbed = list(pool.map(lambda policy: read(client, policy), POLICIES))
+        futures = [pool.submit(read, client, policy) for policy in POLICIES]
+        wait_running(server, len(POLICIES))
+        with stopped(server.engine()):
+            since = time.monotonic()
+            assert client.get("/ready").status_code == 200  # it has only just stopped
+            while (ready := client.get("/ready")).status_code == 200:
+                assert time.monotonic() - since < STALLED_SECONDS
+                time.sleep(0.1)
+            assert (ready.status_code, ready.text) == (503, "stalled")
+            assert "retry-after" in ready.headers
+            assert client.get("/health").status_code == 200  # not for a restart, yet
+            assert not any(future.done() for future in futures)
+        went_on = time.monotonic()
+        while client.get("/ready").status_code != 200:
+            assert time.monotonic() - went_on < RECOVERY_SECONDS
+            time.sleep(0.1)
+        assert [future.result() for future in futures] == undisturbed
+    server.wait_idle(RECOVERY_SECONDS)
+    check_accounts(server.metrics())
+
+
+def read(client: httpx.Client, policy: str) -> tuple[str, str, int]:
+    """All text, the finish reason and the tokens of a stream that ends exactly once."""
+    body: dict[str, Any] = {
+        "model": "demo-base",
+        "messages": messages(POLICIES.index(policy)),
+        "max_tokens": 900,
+        "seed": 7,
+        "logit_bias": {END: -100},
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "vllm_xargs": {"exit_policy": policy},
+    }
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert lines.count("[DONE]") == 1
+    assert lines[-1] == "[DONE]"
+    *events, last = map(json.loads, lines[:-1])
+    choices = [choice for event in events for choice in event["choices"]]
+    (finish,) = (each["finish_reason"] for each in choices if each["finish_reason"])
+    text = "".join(
+        (each["delta"].get("reasoning") or "") + (each["delta"].get("content") or "")
+        for each in choices
+    )
+    return text, finish, last["usage"]["completion_tokens"]
+
+
+def wait_running(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while server.metrics()["vllm:num_requests_running"] < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
