@@ -9,7 +9,7 @@ from vllm.sampling_params import RequestOutputKind
 from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
-from service.streams import AnswerNow, Inbox
+from service.streams import AnswerNow, Cut, Inbox
 from stepgrpo_core import ExitController
 from stepgrpo_core.states import THINKS
 
@@ -59,6 +59,10 @@ class Controlled:
             self._inbox.put_nowait((AnswerNow(), None))
         return count
 
+    def cut(self, error: Exception) -> None:
+        """End all of it, soon, with this error."""
+        self._inbox.put_nowait((Cut(error), None))
+
     async def close(self) -> None:
         """Stop whatever runs, and settle the records."""
         await asyncio.gather(*(each.close() for each in self._sequences))
@@ -70,6 +74,8 @@ class Controlled:
         unfinished = len(self._sequences)
         while unfinished:
             source, item = await self._inbox.get()
+            if isinstance(source, Cut):
+                raise source.error
             if isinstance(source, AnswerNow):
                 outputs = [o for each in self._sequences for o in await each.finish_thinking()]
             else:

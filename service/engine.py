@@ -31,6 +31,7 @@ from service.controls import (
     Effective,
     effective_settings,
 )
+from service.drain import Drain
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
 from service.finishing import Finishing
 from service.guard import guarded
@@ -99,12 +100,11 @@ class EarlyExitEngine:
         if not self._prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self.finishing = Finishing()
+        self.drain = Drain(self._admission, self.finishing)
         self._closing: set[asyncio.Task[None]] = set()
         self._proven = False
         self._stopped = False
         self._lost = False
-        self.drained_by = 0.0
-        """When a drain ends at the latest, by ``time.monotonic``."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -120,6 +120,7 @@ class EarlyExitEngine:
             async for _ in self._inner.generate(prompt, params, "stepgrpo-proof"):
                 self._metrics.proved(self._model_name(), self._defaults.policy)
         self._proven = True
+        self.drain.serve()
         self._metrics.watch(asyncio.get_running_loop())
 
     @property
@@ -159,15 +160,10 @@ class EarlyExitEngine:
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
-        self._admission.closed = True
-        self.drained_by = time.monotonic() + (timeout or 0)
-        while self._admission.taken and not self.lost and time.monotonic() < self.drained_by:
-            time.sleep(0.02)  # in a thread of its own
+        self.drain.wait(timeout or 0, lambda: self.lost)
         self._lost = self.lost
-        if self._lost:
-            self.drained_by = time.monotonic()
         self._stopped = True
-        self._inner.shutdown(timeout=max(self.drained_by - time.monotonic(), 0))
+        self._inner.shutdown(timeout=max(self.drain.by - time.monotonic(), 0))
 
     async def release(self) -> None:
         """Close the connections to the judge, when all is over."""

@@ -22,6 +22,9 @@ class Thinker(Protocol):
     def finish_thinking(self) -> int:
         """Close what thinks, soon; how many sequences that is. Raises CannotFinish."""
 
+    def cut(self, error: Exception) -> None:
+        """End all of it, soon, with this error."""
+
 
 class Finishing:
     """The running requests by who made them and the id their client knows.
@@ -63,6 +66,12 @@ class Finishing:
         if len(refusals) == len(thinkers):
             raise refusals[0]
         return closed
+
+    def cut(self, error: Exception) -> None:
+        """End every running request with this error."""
+        thinkers = [each for several in self._running.values() for each in several]
+        for thinker in {id(each): each for each in thinkers}.values():  # some have two ids
+            thinker.cut(error)
 
     def __len__(self) -> int:
         return len(self._running)

@@ -163,6 +163,8 @@ class RequestLedger:
     """What the body's conversation began with; None where nothing is held out."""
     offers_tools: bool = False
     """The answer may be a call."""
+    wants_usage: bool = False
+    """The body asks for the usage of its stream."""
     refusal: BadParameter | None = None
     """A body that cannot be honoured: the engine refuses it, after authentication."""
     seats: Seats = field(default_factory=Seats)
@@ -178,6 +180,17 @@ class RequestLedger:
     def reasoning_tokens(self) -> int:
         """Over all sequences, for ``usage``."""
         return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
+
+    def usage(self) -> dict[str, int]:
+        """Of what was delivered, where vLLM has not come to count it: prompts once for all their
+        sequences, as it does."""
+        prompt = sum(each.prompt_tokens for each in self.sequences if each.index == 0)
+        completion = sum(each.delivered_tokens for each in self.sequences)
+        return {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + completion,
+            "completion_tokens": completion,
+        }
 
     def as_block(self) -> dict[str, Any] | None:
         """The response's block: flat for one sequence, a list under ``choices`` for several."""

@@ -66,6 +66,8 @@ class BodyReader:
             return body
         if self._deals:
             self._ledger.conversation = conversation_of(parsed)
+        options = parsed.get("stream_options")
+        self._ledger.wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         try:
             self._ledger.offers_tools = offers_tools(parsed)
             told, self._ledger.asked = carry(parsed, read_body(parsed), endpoint, self._template)

@@ -24,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _DATA, _END = b"data: ", b"\n\n"
 _DONE = _DATA + b"[DONE]"
+_ERROR = _DATA + b'{"error"'
 # As a key: inside a JSON string its quotes would be escaped.
 _REASONING = re.compile(rb'"reasoning":("(?:[^"\\]|\\.)*"|null)')
 
@@ -63,6 +64,7 @@ class _Amender:
         self._start: Message | None = None
         self._body: list[bytes] = []
         self._held = b""
+        self._before = b""  # the event before this one
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -108,6 +110,9 @@ class _Amender:
             if event == _DONE:
                 self._held = self._amended_event(self._held)
             out, self._held = out + self._held, b""
+            if event.startswith(_ERROR):
+                out += self._usage()
+            self._before = event if body.endswith(_END) else b""
             if not any(sign in event for sign in self._api.last):
                 out += whole
             elif self._api.waits:
@@ -122,6 +127,16 @@ class _Amender:
             return event
         holder = self._api.holder
         return head + data + _amended(body[: -len(_END)], self._ledger, self._api, holder) + _END
+
+    def _usage(self) -> bytes:
+        """The last chunk of a stream that was cut off and asked for its usage: before the error,
+        behind which clients read no more."""
+        if not (self._ledger.wants_usage and self._api.waits and self._before.startswith(_DATA)):
+            return b""
+        like = json.loads(self._before.removeprefix(_DATA))
+        head = {name: like.get(name) for name in ("id", "object", "created", "model")}
+        chunk = head | {"choices": [], "usage": self._ledger.usage()}
+        return _DATA + json.dumps(chunk, separators=(",", ":")).encode() + _END
 
     def _both_names(self, body: bytes) -> bytes:
         if not self._api.both_names:

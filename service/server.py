@@ -44,6 +44,7 @@ _ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 _OUTPUTS = "vllm.outputs"
 _ANTHROPIC = "vllm.entrypoints.anthropic.api_router"
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS_SECONDS = 1.0  # for clients to read how their streams ended
 
 _log = logging.getLogger("vllm.stepgrpo")
@@ -72,6 +73,7 @@ UPSTREAM: dict[str, str] = {
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
     "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
+    "vllm.exceptions.GracefulHTTPError": "the same, in our words",
     "vllm.config.scheduler.SchedulerConfig.policy": "whether priorities count",
     "vllm.v1.metrics.loggers.StatLoggerManager.record": "tells who waits; probes yield to them",
     "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
@@ -159,12 +161,14 @@ async def serve(
             judge=defaults.judge,
         )
         await engine.prove()
-        watch = asyncio.create_task(_stop_when_lost(engine))
+        watch = asyncio.create_task(_watch(engine))
         shutdown_task = await build_and_serve(engine, address, bound, args)
         watch.cancel()
+    for number in SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)  # another one ends it as it is
     try:
         # The HTTP server waits for its clients to have read all. Some never do.
-        left = max(engine.drained_by - time.monotonic(), LAST_WORDS_SECONDS)
+        left = max(engine.drain.by - time.monotonic(), LAST_WORDS_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(shutdown_task, left)
     finally:
@@ -176,13 +180,18 @@ async def serve(
         sys.exit("stepgrpo-serve: the engine's process ended; what it said last is above")
 
 
-async def _stop_when_lost(engine: EarlyExitEngine) -> None:
-    """Stop as after a signal when the engine has died.
+async def _watch(engine: EarlyExitEngine) -> None:
+    """Stop as after a signal when the engine has died, and at once after a second signal.
 
-    vLLM's server does so too, but takes up to five seconds and calls that a success, so whoever
-    restarts what fails does not restart it.
+    vLLM's server stops, too, but takes up to five seconds and calls that a success, so whoever
+    restarts what fails does not restart it. Signals during a drain it ignores.
     """
-    while not engine.lost:  # noqa: ASYNC110 - vLLM offers no event for it
+    loop, second = asyncio.get_running_loop(), False
+    while not engine.lost:  # vLLM offers no event for it
+        if engine.readiness == "draining" and not second:
+            second = True
+            for number in SIGNALS:
+                loop.add_signal_handler(number, engine.drain.hurry)
         await asyncio.sleep(0.1)
     _log.critical("The engine's process ended: its requests fail, and the server stops.")
     await asyncio.sleep(LAST_WORDS_SECONDS)

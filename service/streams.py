@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vllm.engine.protocol import EngineClient
@@ -18,6 +19,7 @@ from stepgrpo_core.thinking import Writing
 
 __all__ = [
     "AnswerNow",
+    "Cut",
     "EngineStream",
     "Inbox",
     "Item",
@@ -40,7 +42,7 @@ Output = TypeVar("Output", RequestOutput, CompletionOutput)
 NO_LOGPROB = -9999.0  # what vLLM's chat API puts where it has none
 
 Item: TypeAlias = RequestOutput | Reply | Exception | None
-Inbox: TypeAlias = asyncio.Queue[tuple["Source | AnswerNow", Item]]
+Inbox: TypeAlias = asyncio.Queue[tuple["Source | AnswerNow | Cut", Item]]
 
 DRAIN_SECONDS = 5.0  # for the engine to confirm an abort, before the stream is just dropped
 
@@ -61,6 +63,13 @@ class Source(Protocol):
 
 class AnswerNow:
     """In an inbox: the client wants no more thinking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """In an inbox: the request must end, with this error."""
+
+    error: Exception
 
 
 class EngineStream:

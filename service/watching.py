@@ -11,7 +11,7 @@ from service.finishing import CannotFinish
 from service.job import Job, Served, cause_of
 from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
-from service.streams import AnswerNow, EngineStream, Inbox
+from service.streams import AnswerNow, Cut, EngineStream, Inbox
 from service.tokens import Passed, TokenTexts
 from stepgrpo_core import ExitController, Finished, State, Tokens
 from stepgrpo_core.states import THINKS
@@ -72,6 +72,8 @@ class Watched:
         )
         while not self.closed:
             source, item = await self._inbox.get()
+            if isinstance(source, Cut):
+                raise source.error
             if isinstance(source, AnswerNow):
                 outputs = await self._take_over(self._stream)
             elif self._taken is not None:
@@ -99,6 +101,10 @@ class Watched:
         if count:
             self._inbox.put_nowait((AnswerNow(), None))
         return count
+
+    def cut(self, error: Exception) -> None:
+        """End all of it, soon, with this error."""
+        self._inbox.put_nowait((Cut(error), None))
 
     async def close(self) -> None:
         """Stop what runs, and settle the records."""

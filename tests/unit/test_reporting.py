@@ -123,6 +123,42 @@ def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
     assert b"".join(broken) == end
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_stream_that_is_cut_off_says_what_it_used_if_that_was_asked(asked: bool) -> None:
+    token = (
+        b'data: {"id":"c","object":"chunk","created":1,"model":"m","choices":[{"delta":{}}]}\n\n'
+    )
+    error = b'data: {"error": {"message": "over", "code": 503}}\n\n'
+    done = b"data: [DONE]\n\n"
+    request = json.dumps({"stream_options": {"include_usage": asked}}).encode()
+    records = tuple(
+        SequenceRecord(index, "m", "none", 5, delivered_tokens=9 + index) for index in (0, 1)
+    )
+    out, _, _ = serve(
+        [token, error + done], b"text/event-stream", records=records, request=(request,)
+    )
+    if not asked:
+        assert b"".join(out) == token + error + done
+        return
+    usage, rest = b"".join(out).removeprefix(token).split(b"\n\n", 1)
+    assert rest == error + done
+    assert json.loads(usage.removeprefix(b"data: ")) == {
+        "id": "c",
+        "object": "o",
+        "created": 1,
+        "model": "m",
+        "choices": [],
+        "usage": {"prompt_tokens": 5, "total_tokens": 24, "completion_tokens": 19},
+    }
+
+
+def test_a_stream_that_fails_before_its_first_token_has_no_usage() -> None:
+    error = b'data: {"error": {"code": 503}}\n\n'
+    request = b'{"stream_options": {"include_usage": true}}'
+    out, _, _ = serve([error], b"text/event-stream", request=(request,))
+    assert b"".join(out) == error
+
+
 def test_a_response_of_the_responses_api_gets_it_inside_its_last_event() -> None:
     text = b'event: response.output_text.delta\ndata: {"delta":"event: response.completed\\n"}\n\n'
     usage = b'"usage":{"output_tokens":40,"output_tokens_details":{"reasoning_tokens":0}}'
