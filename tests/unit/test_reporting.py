@@ -125,9 +125,7 @@ def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_stream_that_is_cut_off_says_what_it_used_if_that_was_asked(asked: bool) -> None:
-    token = (
-        b'data: {"id":"c","object":"chunk","created":1,"model":"m","choices":[{"delta":{}}]}\n\n'
-    )
+    token = b'data: {"id":"c","object":"o","created":1,"model":"m","choices":[{"delta":{}}]}\n\n'
     error = b'data: {"error": {"message": "over", "code": 503}}\n\n'
     done = b"data: [DONE]\n\n"
     request = json.dumps({"stream_options": {"include_usage": asked}}).encode()
