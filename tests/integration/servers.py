@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,10 @@ def running(command: Sequence[str], log: Path, *flags: str) -> Iterator[Server]:
         stop(server)
 
 
-def start(command: Sequence[str], log: Path, *flags: str) -> Server:
+def start(
+    command: Sequence[str], log: Path, *flags: str, more: Mapping[str, str] | None = None
+) -> Server:
+    """`more` is for its environment."""
     port = free_port()
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -139,6 +142,7 @@ def start(command: Sequence[str], log: Path, *flags: str) -> Server:
         "HF_HUB_OFFLINE": "1",
         # vLLM closes idle connections after 5 s, and a client may just be reusing one.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",
+        **(more or {}),
     }
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -1,17 +1,31 @@
-"""F7: the time to drain is over before the requests are. Each client hears of it."""
+"""F7 and F20: the time to drain is over before the requests are, and a clock that jumps.
+
+When their time is over each client hears of it; no jump makes it so.
+"""
 
 import concurrent.futures
+import itertools
 import json
 import os
 import signal
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.servers import CALIBRATED, OURS, start, stop, total, wait_up
+from benchmarks.harm import Clock
+from tests.integration.servers import (
+    CALIBRATED,
+    OURS,
+    Server,
+    check_accounts,
+    start,
+    stop,
+    total,
+    wait_up,
+)
 from tests.integration.test_accounts import END
 from tests.integration.test_server import messages
 
@@ -19,41 +33,92 @@ pytestmark = pytest.mark.integration
 
 STILL_SECONDS = 2.0  # into the drain
 END_SECONDS = 30.0
+DAY = 86_400
+ONE_TOKEN = {"model": "demo-base", "prompt": "1+1", "max_tokens": 1}
 POLICIES = ("none", "confidence", "repetition", "confidence+repetition")
 
 
-def test_f7_a_second_signal_ends_at_once_and_tells_every_client(tmp_path: Path) -> None:
-    """Streams end with their usage and an error, a whole response is a 503, nothing lives on."""
-    server = start(OURS, tmp_path / "server.log", *CALIBRATED, "--shutdown-timeout", "600")
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture(scope="module")
+def patient(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With ten minutes to drain, and a clock that can be shifted."""
+    log = tmp_path_factory.mktemp("patient") / "server.log"
+    server = start(OURS, log, *CALIBRATED, "--shutdown-timeout", "600", more=clock.environment)
     try:
         wait_up(server)
-        with (
-            httpx.Client(base_url=server.url, timeout=120) as client,
-            concurrent.futures.ThreadPoolExecutor(2 * len(POLICIES) + 1) as pool,
-        ):
-            streams = [pool.submit(stream, client, *each) for each in asked()]
-            whole = pool.submit(client.post, "/v1/chat/completions", json=endless("none"))
-            while total(server.metrics(), "requests_started") < len(streams) + 1:
-                time.sleep(0.02)
-            time.sleep(1)  # so that each has delivered something
-            os.kill(server.process.pid, signal.SIGTERM)
-            time.sleep(STILL_SECONDS)
-            assert server.process.poll() is None
-            assert not any(future.done() for future in (*streams, whole))
-            os.kill(server.process.pid, signal.SIGTERM)
-            told = time.monotonic()
-            for future in streams:
-                usage, error, tokens = future.result()
-                assert usage["choices"] == []
-                assert usage["usage"]["completion_tokens"] == tokens > 0
-                assert error["code"] == 503
-                assert "shutting down" in error["message"]
-            assert whole.result().status_code == 503
-            assert "retry-after" in whole.result().headers
-        assert server.process.wait(told + END_SECONDS - time.monotonic()) == 0
-        server.wait_gone(told + END_SECONDS - time.monotonic())
+        yield server
     finally:
         stop(server)
+
+
+def test_f20_a_clock_that_jumps_changes_no_answer(patient: Server, clock: Clock) -> None:
+    """A day ahead, a day back: no probe times out, nothing is counted twice."""
+    bodies = [
+        endless(policy) | {"max_tokens": 400, "seed": index}
+        for index, policy in enumerate(POLICIES)
+    ]
+    with (
+        httpx.Client(base_url=patient.url, timeout=120) as client,
+        concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool,
+    ):
+        before = list(pool.map(lambda body: answer(client, body), bodies))
+        futures = [pool.submit(answer, client, body) for body in bodies]
+        for jump in itertools.cycle((DAY, -DAY)):
+            clock.shift(jump)
+            time.sleep(0.2)
+            created = client.post("/v1/completions", json=ONE_TOKEN).json()["created"]
+            assert abs(created - time.time() - jump) < DAY / 2  # it does see the jump
+            if all(future.done() for future in futures):
+                break
+        assert [future.result() for future in futures] == before
+    clock.shift(0)
+    patient.wait_idle(10)
+    check_accounts(patient.metrics())
+    assert not patient.by("stepgrpo_probes_failed_total", "policy").total()
+
+
+def answer(client: httpx.Client, body: dict[str, Any]) -> tuple[Any, Any]:
+    response = client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    found = response.json()
+    return found["choices"][0]["message"], found["stepgrpo"]
+
+
+def test_f7_a_second_signal_ends_at_once_and_tells_every_client(
+    patient: Server, clock: Clock
+) -> None:
+    """Streams end with their usage and an error, a whole response is a 503, nothing lives on."""
+    with (
+        httpx.Client(base_url=patient.url, timeout=120) as client,
+        concurrent.futures.ThreadPoolExecutor(2 * len(POLICIES) + 1) as pool,
+    ):
+        started = total(patient.metrics(), "requests_started")
+        streams = [pool.submit(stream, client, *each) for each in asked()]
+        whole = pool.submit(client.post, "/v1/chat/completions", json=endless("none"))
+        while total(patient.metrics(), "requests_started") <= started + len(streams):
+            time.sleep(0.02)
+        time.sleep(1)  # so that each has delivered something
+        os.kill(patient.process.pid, signal.SIGTERM)
+        clock.shift(DAY)  # the ten minutes are not over (F20)
+        time.sleep(STILL_SECONDS)
+        assert patient.process.poll() is None
+        assert not any(future.done() for future in (*streams, whole))
+        os.kill(patient.process.pid, signal.SIGTERM)
+        told = time.monotonic()
+        for future in streams:
+            usage, error, tokens = future.result()
+            assert usage["choices"] == []
+            assert usage["usage"]["completion_tokens"] == tokens > 0
+            assert error["code"] == 503
+            assert "shutting down" in error["message"]
+        assert whole.result().status_code == 503
+        assert "retry-after" in whole.result().headers
+    assert patient.process.wait(told + END_SECONDS - time.monotonic()) == 0
+    patient.wait_gone(told + END_SECONDS - time.monotonic())
 
 
 def endless(policy: str) -> dict[str, Any]:
