@@ -1,9 +1,9 @@
-"""What a machine does to a server: a clock that jumps, a disk that fills, a root nobody can write to.
+"""What a machine does to a server: a clock that jumps, a disk that fills, a root that is read-only.
 
 The clock is the one that Python reads (`time.time`, `time.time_ns`) in the server and its engine: a
-`sitecustomize` shifts it, since nothing here may set the machine's own. The full disk of `full_disk`
-is a limit on the size of files, with which every write beyond it fails, the log's included; that of
-`Walls` is a real one.
+`sitecustomize` shifts it, since nothing here may set the machine's own. The full disk of
+`full_disk` is a limit on the size of files, with which every write beyond it fails, the log's
+included; that of `Walls` is a real one.
 """
 
 import contextlib
