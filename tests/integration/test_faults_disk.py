@@ -1,8 +1,10 @@
 """F21: a root that cannot be written to, few file descriptors, a full disk. It serves on."""
 
 import contextlib
+import shutil
 import socket
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,9 +75,18 @@ def test_f21_more_connections_than_descriptors(walled: Server) -> None:
                 with contextlib.suppress(TimeoutError):
                     one = socket.create_connection((address.hostname, address.port), timeout=1)
                     crowd.enter_context(one)
+            wait_full(walled)
             body = {"model": "demo-base", "messages": messages(1), "max_tokens": 50}
             assert early.post("/v1/chat/completions", json=body).status_code == 200
     assert ask(walled, 2)["choices"][0]["finish_reason"]
+
+
+def wait_full(server: Server) -> None:
+    """Until it has no descriptor left."""
+    deadline = time.monotonic() + 30
+    while len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) < DESCRIPTORS:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_f21_a_full_disk_loses_nothing_and_stops_nobody(walls: Walls, walled: Server) -> None:
@@ -100,8 +111,15 @@ def test_f21_a_full_disk_loses_nothing_and_stops_nobody(walls: Walls, walled: Se
 
 
 def on_disk(disk: Path) -> int:
-    """Requests in the sums, as another process finds them."""
-    with contextlib.closing(sqlite3.connect(disk / "sums.sqlite")) as found:
+    """Requests in the sums, as another process would find them after a kill."""
+    with tempfile.TemporaryDirectory() as copy:
+        for name in ("sums.sqlite", "sums.sqlite-wal"):
+            shutil.copy(disk / name, copy)
+        return requests_in(Path(copy) / "sums.sqlite")
+
+
+def requests_in(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as found:
         (count,) = found.execute(
             "SELECT COALESCE(SUM(requests), 0) FROM served WHERE measure = 'completion'"
         ).fetchone()
