@@ -94,12 +94,15 @@ def places_of(seats: Iterable[Seat]) -> frozenset[Place]:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A decision that waits for its probe, or for those before it."""
+    """A decision that waits for its probe, or for those before it; then, what was decided."""
 
     boundary: Boundary
     seat: Seat
     probe: int | None = None
+    question: Question | None = None
+    """Its probe's; None: the policy asks nothing."""
     answered: bool = False
     answer: Answer | None = None
+    """None once `answered`: the probe failed."""
     verdict: Verdict | None = None
-    """Of a policy that asks nothing."""
+    """None: not yet, or never, for a decision before it made it needless."""

@@ -96,7 +96,7 @@ class ExitController:
         self._finished: Cause | None = None
         self._wished = False
         self._pending: deque[Pending] = deque()
-        self._questions: list[Question] = []  # of all probes, by number
+        self.asked: list[Pending] = []  # every question, by number, with what came of it
         self._failures = self._refused = 0
         self._fired = False  # a policy that asks nothing has; its decision is pending
         self._exit: int | None = None  # position
@@ -136,7 +136,7 @@ class ExitController:
             reason=self.reason,
             steps=self._steps(),
             reasoning_tokens=self._reasoning_tokens(),
-            probes=len(self._questions) - self._refused,
+            probes=len(self.asked) - self._refused,
             failed_probes=self._failures,
             confidences=tuple(self._confidences),
             shadow_reason=self._shadow_reason,
@@ -172,19 +172,20 @@ class ExitController:
             self._consider(each, commands)
 
     def _take_answer(self, event: ProbeAnswered | ProbeRefused) -> None:
-        if not 0 <= event.probe < len(self._questions):
+        if not 0 <= event.probe < len(self.asked):
             raise ProtocolViolation(f"probe {event.probe} was never started")
-        question = self._questions[event.probe]
-        pending = [each for each in self._pending if each.probe == event.probe]  # or was cancelled
+        asked = self.asked[event.probe]
+        assert asked.question is not None
+        waits = asked in self._pending  # or was cancelled
         if isinstance(event, ProbeRefused):
             self._refused += 1
-            for each in pending:
-                each.seat.not_asked(question)
-                self._pending.remove(each)
+            if waits:
+                asked.seat.not_asked(asked.question)
+                self._pending.remove(asked)
             return
-        check_answer(question, event.answer)
-        for each in pending:
-            each.answered, each.answer = True, event.answer
+        check_answer(asked.question, event.answer)
+        if waits:
+            asked.answered, asked.answer = True, event.answer
 
     def _take_end(self, event: Finished, commands: list[Command]) -> None:
         aborted = event.cause == "abort"  # may come at any time
@@ -240,10 +241,10 @@ class ExitController:
     ) -> None:
         if not seat.may_ask(question, boundary):
             return
-        number = len(self._questions)
-        commands.append(StartProbe(number, boundary.position, question))
-        self._pending.append(Pending(boundary, seat, number))
-        self._questions.append(question)
+        pending = Pending(boundary, seat, len(self.asked), question)
+        commands.append(StartProbe(len(self.asked), boundary.position, question))
+        self._pending.append(pending)
+        self.asked.append(pending)
         seat.asked(question, boundary)
 
     def _settled_by(self) -> bool:
@@ -266,7 +267,7 @@ class ExitController:
             self._move(Signal.FINISHED, reason_at_end(self._finished, self.state))
 
     def _decide(self, pending: Pending, commands: list[Command]) -> None:
-        verdict = pending.verdict or self._judged(pending, commands)
+        verdict = pending.verdict = pending.verdict or self._judged(pending, commands)
         if verdict is None:
             return
         if verdict.confidence is not None:
