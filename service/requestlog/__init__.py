@@ -1,0 +1,1 @@
+"""What became of single requests: timelines, the request log, and its explanation."""
