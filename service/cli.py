@@ -1,4 +1,4 @@
-"""`stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy ...]`, `stepgrpo-serve savings`."""
+"""`stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy ...]`, and its subcommands."""
 
 import argparse
 import json
@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from service.defaults import add_flags, read_defaults
+from service.defaults import Defaults, add_flags, read_defaults
+from service.requestlog.command import explain_command
+from service.requestlog.writer import RequestLog
 from service.savings.command import savings_command
 from service.savings.holdout import open_book
 from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
@@ -14,7 +16,8 @@ from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_ba
 __all__ = ["main"]
 
 USAGE = """stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]
-       stepgrpo-serve savings [--url URL | --state FILE] [--format table|json|csv]"""
+       stepgrpo-serve savings [--url URL | --state FILE] [--format table|json|csv]
+       stepgrpo-serve explain ID --log FILE [--format text|json]"""
 DESCRIPTION = (
     "Serve MODEL with vLLM's OpenAI-compatible server, ending reasoning when it is done. "
     "Requests override the policy with vllm_xargs, for example "
@@ -28,6 +31,9 @@ def main() -> None:
     if sys.argv[1:2] == ["savings"]:
         savings_command(sys.argv[2:])
         return
+    if sys.argv[1:2] == ["explain"]:
+        explain_command(sys.argv[2:], os.environ)
+        return
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
     from service.server import bind, serve  # noqa: PLC0415 - loads vLLM
@@ -37,11 +43,12 @@ def main() -> None:
         defaults = read_defaults(args, os.environ)
         calibrations = _calibrations(args, defaults.calibration)
         book = open_book(defaults.holdout, defaults.state)
+        log = _log(defaults)
         listening = bind(args)
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
     try:
-        uvloop.run(serve(args, listening, defaults, calibrations, book))
+        uvloop.run(serve(args, listening, defaults, calibrations, book=book, log=log))
     except InvalidSetting as error:  # found out with the model's tokenizer
         refusal = defaults.resolved.refusal(error.name, error.value, error.remedy)
         sys.exit(f"stepgrpo-serve: {refusal}")
@@ -77,6 +84,14 @@ def _calibration(path: Path) -> Baseline:
         return parse_baseline(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, InvalidCalibration) as error:
         raise InvalidCalibration(f"calibration file {path}: {error}") from error
+
+
+def _log(defaults: Defaults) -> RequestLog | None:
+    """The request log, open."""
+    try:
+        return RequestLog(defaults.log) if defaults.log else None
+    except InvalidSetting as error:
+        raise defaults.resolved.refusal(error.name, error.value, error.remedy) from error
 
 
 def _check_model(args: argparse.Namespace) -> None:

@@ -69,6 +69,10 @@ class Defaults:
     """Share of conversations that are served without exits."""
     state: Path | None = None
     """File of the holdout's sums."""
+    log: Path | None = None
+    """File of the request log."""
+    log_text: bool = False
+    """With completions in it."""
     judge: JudgeServer | None = None
     """Of policy verifier, behind a URL."""
 
@@ -125,6 +129,12 @@ def _options() -> dict[str, Option]:
     options["holdout"] = Option("holdout", _share, holdout)
     state = "SQLite file of the holdout's sums; without it they end with the server."
     options["state"] = Option("state", _path, state)
+    log = (
+        "File for a JSON line per sequence: what it cost and saved, when, and its probes; no text."
+    )
+    options["log"] = Option("log", _path, log)
+    text = "Write the completions, reasoning included, into the request log as well. Default: off."
+    options["log_text"] = Option("log_text", reader_of(bool), text, switch=True)
     return options
 
 
@@ -163,6 +173,8 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
     known = [*FAMILIES, *families]
     if family is not None and family not in known:
         raise resolved.refusal("family", family, f"use one of {', '.join(known)}")
+    if resolved.values.get("log_text") and "log" not in resolved.values:
+        raise resolved.refusal("log_text", True, "set log as well")
     return Defaults(
         settings,
         resolved.values.get("effort", EFFORT),
@@ -173,6 +185,8 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         resolved,
         holdout=resolved.values.get("holdout", 0.0),
         state=resolved.values.get("state"),
+        log=resolved.values.get("log"),
+        log_text=resolved.values.get("log_text", False),
         judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),
     )
 

@@ -38,10 +38,11 @@ from service.guard import guarded
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
 from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
-from service.load import Load, ProbeLimits
+from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
 from service.patterns import matcher_of
+from service.requestlog.journal import Journal
 from service.savings.holdout import HoldoutBook
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
@@ -71,6 +72,7 @@ class EarlyExitEngine:
         limits: ProbeLimits | None = None,
         book: HoldoutBook | None = None,
         judge: JudgeServer | None = None,
+        journal: Journal | None = None,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         model = model_of(
@@ -82,12 +84,13 @@ class EarlyExitEngine:
         self._effort = effort
         self._calibrations = calibrations or {}  # by adapter; None is the model itself
         self._metrics = metrics or Metrics()
+        self._journal = journal or Journal()
         self._limits = limits = limits or ProbeLimits()
         self._served = Served(
             inner,
             tokenizer,
             model.writing,
-            _load(inner, limits),
+            load_of(inner, limits),
             probe_timeout=limits.probe_timeout,
             priorities=inner.vllm_config.scheduler_config.policy == "priority",
             scores_prompts=inner.vllm_config.lora_config is None,
@@ -246,6 +249,7 @@ class EarlyExitEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         place = self._place(effective, ledger)
         records = self._records(job, effective, place)
+        job = self._journal.begin(job, records, ledger.arrived)
         settings = effective.settings
         if place is not None and place.held:
             settings = dataclasses.replace(settings, policy="none")
@@ -359,6 +363,7 @@ class EarlyExitEngine:
             if self.book is not None and record.place is not None:
                 self.book.enter(record, record.place, self._calibrations.get(record.adapter))
         self._admission.end(len(records))
+        self._journal.end(records)
 
     def _deliver(
         self, output: RequestOutput, records: list[SequenceRecord], kind: RequestOutputKind
@@ -368,6 +373,8 @@ class EarlyExitEngine:
             record = records[completion.index]
             before = record.delivered_tokens if kind is RequestOutputKind.DELTA else 0
             record.delivered_tokens = before + len(completion.token_ids)
+            if record.timeline.texts is not None:
+                record.timeline.texts.append(completion.text)
             if completion.finish_reason is not None:
                 record.finish_reason = completion.finish_reason
                 record.stopped = isinstance(completion.stop_reason, str)
@@ -384,11 +391,3 @@ _STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}
 
 def _has_ids(prompt: Any) -> bool:
     return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
-
-
-def _load(inner: EngineClient, limits: ProbeLimits) -> Load:
-    config = inner.vllm_config
-    engines = config.parallel_config.data_parallel_size
-    load = Load(capacity=config.scheduler_config.max_num_seqs * engines, share=limits.probe_load)
-    load.watch(getattr(inner, "logger_manager", None))
-    return load

@@ -8,6 +8,7 @@ and exists only for sequences that completed.
 """
 
 import contextvars
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from service.controls import Asked, BadParameter
 from service.eligibility import Abstained
 from service.load import Refusal
+from service.requestlog.timeline import UNTIMED, Timeline, Untimed
 from stepgrpo_core import Baseline, ExitReason, Outcome
 from stepgrpo_core.holdout import Place
 
@@ -71,6 +73,7 @@ class SequenceRecord:
     stopped: bool = False
     """A stop string ended it."""
     saved: Saved | None = None
+    timeline: Timeline | Untimed = UNTIMED
 
     @property
     def label(self) -> str:
@@ -156,6 +159,7 @@ class RequestLedger:
 
     caller: bytes = b""
     """A digest of the API key that asks."""
+    arrived: float = field(default_factory=time.monotonic)
     sequences: list[SequenceRecord] = field(default_factory=list)
     asked: Asked = field(default_factory=Asked)
     """What the body asks of the thinking outside ``vllm_xargs``."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from stepgrpo_core import InvalidSetting
 
-__all__ = ["Load", "ProbeLimits", "Refusal", "refusal"]
+__all__ = ["Load", "ProbeLimits", "Refusal", "load_of", "refusal"]
 
 STALL_SECONDS = 10.0
 
@@ -160,3 +160,12 @@ class Load:
     def record_sleep_state(self, is_awake: int = 0, level: int = 0) -> None:
         """Nothing to note."""
         del is_awake, level
+
+
+def load_of(engine: Any, limits: ProbeLimits) -> Load:
+    """The load of a vLLM engine client."""
+    config = engine.vllm_config
+    engines = config.parallel_config.data_parallel_size
+    load = Load(capacity=config.scheduler_config.max_num_seqs * engines, share=limits.probe_load)
+    load.watch(getattr(engine, "logger_manager", None))
+    return load

@@ -92,6 +92,11 @@ class Metrics:
         self._saved_each = histogram(
             "saved_tokens", "Estimated tokens saved per sequence.", _TOKEN_BUCKETS, "method"
         )
+        self._log_dropped = Counter(
+            "stepgrpo_log_lines_dropped_total",
+            "Lines of the request log that could not be written.",
+            registry=counters,
+        )
         self._tasks = Gauge("stepgrpo_tasks", "Tasks of the event loop.", registry=counters)
         registry.register(_Joined(counters, histograms))
 
@@ -111,6 +116,10 @@ class Metrics:
         self._judge_requests.labels(judgement.outcome).inc()
         self._judge_tokens.labels("prompt").inc(judgement.prompt_tokens)
         self._judge_tokens.labels("completion").inc(judgement.completion_tokens)
+
+    def log_dropped(self, lines: int) -> None:
+        """Count lines of the request log that are lost; called in any thread."""
+        self._log_dropped.inc(lines)
 
     def proved(self, model_name: str, policy: str) -> None:
         """Count the token that is generated at start: a trial, and nobody's completion."""

@@ -88,9 +88,13 @@ class _Amender:
         if message.get("more_body", False):
             return
         assert self._start is not None
-        body = self._both_names(_amended(b"".join(self._body), self._ledger, self._api))
+        plain = b"".join(self._body)
+        amended = _amended(plain, self._ledger, self._api)
+        body = self._both_names(amended)
         headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
+        if amended is not plain:
+            headers += headers_of(self._ledger)
         await self._send({**self._start, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -142,6 +146,19 @@ class _Amender:
         if not self._api.both_names:
             return body
         return _REASONING.sub(rb'\g<0>,"reasoning_content":\1', body)
+
+
+def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
+    """What proxies and scripts want to know without reading the body. Of several sequences only
+    the sum of their reasoning tokens: reasons differ, and intervals do not add up."""
+    found = {"reasoning-tokens": str(ledger.reasoning_tokens)}
+    records = [record for record in ledger.sequences if record.outcome is not None]
+    if len(records) == 1 and (outcome := records[0].outcome):
+        found["exit-reason"] = str(outcome.reason)
+        if saved := records[0].saved:
+            found["saved-tokens"] = f"{saved.tokens}; low={saved.low}; high={saved.high}"
+            found["saved-method"] = saved.method
+    return [(f"x-stepgrpo-{name}".encode(), value.encode()) for name, value in found.items()]
 
 
 def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = None) -> bytes:

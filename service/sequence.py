@@ -76,6 +76,7 @@ class ControlledSequence:
         self._job = job
         self._controller = controller
         self._record = record
+        self._timeline = record.timeline
         self._params = main_params(job.params, record.index)
         in_answer = bool(job.params.stop) and not job.stops_everywhere
         self._stops = AnswerStops(self._params) if in_answer else None  # None: vLLM's business
@@ -111,6 +112,7 @@ class ControlledSequence:
         await asyncio.gather(*(s.stop() for s in (*self._streams, *self._probes.values())))
         if self._controller.state is not State.DONE:
             self._controller.receive(Finished("abort"))
+        self._timeline.finish(self._controller.asked)
         self._held.clear()
         record = self._record
         record.outcome = self._controller.outcome
@@ -209,6 +211,8 @@ class ControlledSequence:
 
     async def _take_piece(self, output: RequestOutput, texts: list[str]) -> list[RequestOutput]:
         ids = list(output.outputs[0].token_ids)
+        if self._timeline.on:
+            self._timeline.took(output)
         if self._stops and self._in_answer(ids, texts, self._stops):
             output = self._stops.take(output, len(self._ids) + 1)
         if len(self._streams) == 1:
@@ -239,6 +243,7 @@ class ControlledSequence:
         if item is None:
             answer = self._answer(question, outputs)
         outputs.clear()
+        self._timeline.answered(probe)
         if self._controller.state is State.DONE:
             return []
         return await self._execute(self._controller.receive(ProbeAnswered(probe, answer)))
@@ -268,6 +273,8 @@ class ControlledSequence:
     async def _execute(self, commands: Sequence[Command]) -> list[RequestOutput]:
         ready: list[RequestOutput] = []
         unasked: list[Event] = []
+        if self._timeline.on:
+            self._timeline.see(self._controller)
         for command in commands:
             if isinstance(command, Emit):
                 ready += self._emit(command.count)
@@ -286,6 +293,7 @@ class ControlledSequence:
     def _start_probe(self, command: StartProbe) -> Event | None:
         """Put the question; or what becomes of it, if it is not put."""
         kept = self._ids[: command.position]
+        trace = self._timeline.ask(command.probe)
         if isinstance(command.question, Judge) and command.question.url:
             return self._ask_judge(command.probe, command.question, kept)
         probe = put_question(command.question, self._job.prompt_ids, kept, self._writing)
@@ -293,12 +301,13 @@ class ControlledSequence:
             return ProbeAnswered(command.probe, None)
         if self._params.seed is None and (refusal := self._served.load.refusal()):
             self._record.refused_probes[refusal] += 1
+            self._timeline.refused(command.probe, refusal)
             return ProbeRefused(command.probe)
         stream = self._stream(
             "probe",
             asked_prompt(self._job.prompt, probe.prompt_ids),
             probe_params(probe),
-            self._job.probe_options(priorities=self._served.priorities),
+            {**self._job.probe_options(priorities=self._served.priorities), **trace},
         )
         stream.expire_after(self._served.probe_timeout)
         self._probes[command.probe] = stream
@@ -333,6 +342,7 @@ class ControlledSequence:
 
     async def _close_thinking(self, command: CloseThinking) -> list[RequestOutput]:
         assert self._first is not None
+        self._timeline.cuts()
         await self._streams[0].stop()
         self._stops, self._stopped = None, False  # the answer's own stream has vLLM look for them
         self._held.clear()
@@ -345,7 +355,7 @@ class ControlledSequence:
         self._open(
             extended_prompt(self._job.prompt, [*kept, *closing]),
             params,
-            self._job.answer_options(),
+            {**self._job.answer_options(), **self._timeline.closes()},
         )
         unsent = "".join(self._kept_texts)[self._sent_characters :]
         first, *rest = self._texts_after(kept).texts(closing)

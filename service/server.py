@@ -34,8 +34,12 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from service.defaults import Defaults
 from service.engine import EarlyExitEngine
 from service.lifeline import tie_engine_processes
+from service.metrics import Metrics
+from service.requestlog.journal import Journal
+from service.requestlog.writer import RequestLog
 from service.savings.holdout import HoldoutBook
 from service.savings.report import HoldoutCollector
+from service.tracing import tracing_of
 from stepgrpo_core import Baseline
 
 __all__ = ["UPSTREAM", "argument_parser", "serve"]
@@ -82,6 +86,10 @@ UPSTREAM: dict[str, str] = {
     "vllm.inputs.TokensPrompt": "the prompt of the token that is generated at start",
     f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
     "vllm.logprobs.Logprob": "the value for none, at injected tokens",
+    "vllm.v1.metrics.stats.RequestStateStats.scheduled_ts": "when a request left the queue",
+    "vllm.v1.metrics.stats.RequestStateStats.first_token_latency": "of responses that come whole",
+    "vllm.config.observability.ObservabilityConfig.otlp_traces_endpoint": "whether to trace",
+    "vllm.tracing.init_tracer": "sets up OpenTelemetry's tracer, which ours is",
     f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
     "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
     "vllm.sampling_params.RequestOutputKind.DELTA": "streams come as deltas",
@@ -138,7 +146,9 @@ async def serve(
     listening: tuple[str, socket.socket],
     defaults: Defaults,
     calibrations: Mapping[str | None, Baseline],
+    *,
     book: HoldoutBook | None,
+    log: RequestLog | None,
 ) -> None:
     """Load the model and serve until a signal ends it; SystemExit if the engine ended first.
     `listening` is what `bind` returned."""
@@ -147,6 +157,9 @@ async def serve(
     tie_engine_processes()
     if book is not None:
         REGISTRY.register(HoldoutCollector(book.store))
+    metrics = Metrics()
+    if log is not None:
+        log.start(metrics.log_dropped)
     async with build_async_engine_client(args) as inner:
         engine = EarlyExitEngine(
             inner,
@@ -156,9 +169,11 @@ async def serve(
             families=defaults.families,
             chat_template=load_chat_template(args.chat_template),
             calibrations=calibrations,
+            metrics=metrics,
             limits=defaults.limits,
             book=book,
             judge=defaults.judge,
+            journal=Journal(log, tracing_of(inner.vllm_config), with_text=defaults.log_text),
         )
         await engine.prove()
         watch = asyncio.create_task(_watch(engine))
@@ -175,6 +190,8 @@ async def serve(
         bound.close()
         if book is not None:
             book.store.close()
+        if log is not None:
+            log.close()
         await engine.release()
     if engine.lost:
         sys.exit("stepgrpo-serve: the engine's process ended; what it said last is above")

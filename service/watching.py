@@ -54,6 +54,7 @@ class Watched:
             Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
             for _ in controllers
         ]
+        self._timed = any(record.timeline.on for record in records)
         self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
         self._taken: ControlledSequence | None = None
 
@@ -119,6 +120,7 @@ class Watched:
                 self._read(record.index)
                 controller.receive(Finished("abort"))
             record.outcome = controller.outcome
+            record.timeline.finish()
         self.closed = True
 
     async def _take_over(self, stream: EngineStream) -> list[RequestOutput]:
@@ -137,8 +139,19 @@ class Watched:
             raise item
         for completion in item.outputs:
             self._observe(completion, item)
+            if self._timed:
+                self._note(completion.index, item)
         item.request_id = self._job.request_id
         return item
+
+    def _note(self, index: int, output: RequestOutput) -> None:
+        timeline = self._records[index].timeline
+        if self._job.params.output_kind is RequestOutputKind.FINAL_ONLY:
+            timeline.took_all(output)
+            return
+        timeline.took(output)
+        if self._controllers:
+            timeline.see(self._controllers[index])
 
     def _observe(self, completion: CompletionOutput, output: RequestOutput) -> None:
         if not self._controllers:
@@ -153,10 +166,15 @@ class Watched:
         unread = self._unread[index]
         unread += ids
         cause = cause_of(completion)
-        if cause or len(unread) >= READ_AT_ONCE:
+        if cause or len(unread) >= READ_AT_ONCE or (self._timed and self._ends_thinking(ids)):
             self._read(index)
         if cause:
             self._controllers[index].receive(Finished(cause))
+
+    def _ends_thinking(self, ids: Sequence[int]) -> bool:
+        """It would be read late, and its moment is wanted."""
+        thinking = self._served.thinking
+        return thinking is not None and thinking.end_id in ids
 
     def _read(self, index: int) -> None:
         """Show the controller of a sequence what has passed since the last time."""

@@ -16,7 +16,7 @@ from stepgrpo_core import ExitReason
 from stepgrpo_core.policies import POLICIES
 from stepgrpo_core.seats import Pending
 
-__all__ = ["id_of", "line_of", "probe_of", "result_of"]
+__all__ = ["MAX_ID", "id_of", "line_of", "probe_of", "result_of"]
 
 MAX_ID = 512  # characters: clients may choose it, and headers can be long
 _NUMBERED = re.compile(r"(cmpl-.+)-\d+|((?!chatcmpl-).+)_\d+", re.DOTALL)
@@ -133,6 +133,9 @@ def events_of(record: SequenceRecord, timeline: Timeline) -> list[dict[str, Any]
     """The timeline: `at` and `answered` are seconds since the request came."""
     outcome, reason = record.outcome, str(record.outcome.reason) if record.outcome else None
     thought = {"reason": reason, "reasoning_tokens": outcome.reasoning_tokens if outcome else None}
+    answer = timeline.answer
+    if answer is None and timeline.cut is None and record.status == "completed":
+        answer = timeline.thought  # its first token came with the end of the thinking
     cut = {"discarded_tokens": record.discarded_tokens}
     found = [
         _event(timeline, timeline.start.moment, "arrived", prompt_tokens=record.prompt_tokens),
@@ -142,7 +145,7 @@ def events_of(record: SequenceRecord, timeline: Timeline) -> list[dict[str, Any]
         if timeline.cut
         else _event(timeline, timeline.thought, "thinking_end", **thought),
         _event(timeline, timeline.closed, "closing", injected_tokens=record.injected_tokens),
-        _event(timeline, timeline.answer, "answer"),
+        _event(timeline, answer, "answer"),
         _event(timeline, timeline.ended, "end", outcome=record.status),
     ]
     return sorted((event for event in found if event["at"] is not None), key=lambda e: e["at"])

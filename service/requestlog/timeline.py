@@ -145,8 +145,6 @@ class Timeline:
         """The sequence has ended; `asked` are its controller's questions."""
         self.asked = asked or self.asked
         self.ended = self.ended or time.monotonic()
-        if self.thought is not None and self.answer is None and self.cut is None:
-            self.answer = self.thought  # it came with the end of the thinking
 
 
 class Untimed:
