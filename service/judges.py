@@ -12,14 +12,16 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import httpx
 
 from service.breaker import Breaker
-from service.streams import Inbox
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
+
+if TYPE_CHECKING:  # it brings vLLM, which the subcommands start without
+    from service.streams import Inbox
 
 __all__ = [
     "KEY_VARIABLE",
@@ -211,7 +213,7 @@ class JudgeCall:
     tokens = 0  # the judge's are not this engine's
 
     def __init__(
-        self, inbox: Inbox, client: JudgeClient, sequence: int, question: Judge, message: str
+        self, inbox: "Inbox", client: JudgeClient, sequence: int, question: Judge, message: str
     ) -> None:
         self.sequence = sequence
         self.judge_tokens = 0

@@ -68,6 +68,8 @@ def _parser(log: str | None) -> argparse.ArgumentParser:
 def _told(name: str, path: Path | None, form: str) -> str:
     if path is None:
         raise ValueError(f"pass --log FILE, the file of the server's --exit-log, or set {VARIABLE}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; it is made by --exit-log")
     found, hints = find_lines(path, name)
     if not found:
         remedy = "it may be in a rotated file, run still, or have been refused"

@@ -70,6 +70,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "families": ("{x: {end: </x>}}", {"x": Family("x", end="</x>", closing="\n</x>\n\n")}),
     "state": ("x.sqlite", Path("x.sqlite")),
     "holdout": ("0.5", 0.5),
+    "log": ("x.jsonl", Path("x.jsonl")),
+    "log_text": ("true", True),
 }
 
 
@@ -92,7 +94,11 @@ def test_every_option_can_be_set_in_all_three_places(tmp_path: Path, name: str) 
     flag = [option.flag, text]
     if option.switch:
         flag = [option.flag if value else option.flag.replace("--", "--no-", 1)]
-    also = ["--exit-verifier-url", "http://x"] if name == "verifier_model" else []
+    needed = {
+        "verifier_model": ["--exit-verifier-url", "http://x"],
+        "log_text": ["--exit-log", "x.jsonl"],
+    }
+    also = needed.get(name, [])
     for defaults in (
         read(*flag, *also, at=tmp_path),
         read(*also, environment={option.variable: text}, at=tmp_path),
@@ -186,6 +192,8 @@ def test_the_file_itself_may_come_from_the_environment(tmp_path: Path) -> None:
         (["--exit-family", "qwen4"], {}, None, "flag: --exit-family='qwen4' .*use one of qwen3"),
         ([], {}, "verifier_url: judge", "verifier_url='judge' .*use http://HOST:PORT/v1"),
         ([], {}, "verifier_model: m", "verifier_model='m' .*set verifier_url as well"),
+        ([], {}, "log_text: true", "log_text=True .*set log as well"),
+        ([], {}, "log: 3", "file .*exit.yaml: log=3 .*name of a file"),
         (
             ["--exit-verifier-url", "http://judge", "--exit-verifier-timeout", "0"],
             {},

@@ -25,7 +25,8 @@ def test_where_they_do_not_count_nothing_changes() -> None:
     assert job().probe_options(priorities=False) == {}
 
 
-def test_probes_inherit_adapter_and_rank_but_no_trace() -> None:
+def test_probes_inherit_adapter_and_rank_and_no_more() -> None:
+    """A trace has spans of their own for them, whose headers `Timeline.ask` gives."""
     made = job(lora_request="adapter", data_parallel_rank=1, trace_headers={}, session_id="s")
     expected = {"lora_request": "adapter", "data_parallel_rank": 1}
     assert made.probe_options(priorities=False) == expected

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.controls import Template, Wish
-from service.ledger import RequestLedger, SequenceRecord, current_ledger
+from service.ledger import RequestLedger, Saved, SequenceRecord, current_ledger
 from service.reporting import Reporting
 from stepgrpo_core import ExitReason, Outcome
 
@@ -77,6 +77,39 @@ def test_json_gets_the_block_true_reasoning_tokens_and_a_true_length() -> None:
     assert amended["usage"]["completion_tokens_details"] == {"reasoning_tokens": 30}
     assert amended["text"] == "é\n"
     assert int(headers[b"content-length"]) == len(b"".join(out))
+
+
+SAVED = SequenceRecord(0, "m", "confidence", 5, saved=Saved(44, -2, 100, 37))
+SAVED.outcome = RECORD.outcome
+
+
+def told(kind: bytes, *records: SequenceRecord, body: bytes = b"{}") -> dict[str, str]:
+    """Headers of ours."""
+    _, headers, _ = serve([body], kind, records=records)
+    names = [name for name in headers if name.startswith(b"x-")]
+    return {name.decode(): headers[name].decode() for name in names}
+
+
+def test_headers_say_the_same() -> None:
+    plain = {"x-stepgrpo-exit-reason": "confident", "x-stepgrpo-reasoning-tokens": "30"}
+    assert told(b"application/json", RECORD) == plain
+    assert told(b"application/json", SAVED) == plain | {
+        "x-stepgrpo-saved-tokens": "44; low=-2; high=100",
+        "x-stepgrpo-saved-method": "predicted",
+    }
+
+
+def test_of_several_sequences_they_have_the_sum_alone() -> None:
+    second = SequenceRecord(1, "m", "confidence", 5)
+    second.outcome = RECORD.outcome
+    expected = {"x-stepgrpo-reasoning-tokens": "60"}
+    assert told(b"application/json", SAVED, second) == expected
+
+
+def test_no_headers_where_there_is_no_block() -> None:
+    assert told(b"application/json") == {}
+    assert told(b"application/json", RECORD, body=b'{"error":{"code":400}}') == {}
+    assert told(b"text/event-stream", RECORD, body=b"data: [DONE]\n\n") == {}
 
 
 def test_a_count_of_vllms_own_stands() -> None:

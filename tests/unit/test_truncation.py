@@ -327,6 +327,24 @@ def test_a_refused_probe_holds_no_text_back() -> None:
     controller.receive(ProbeRefused(0), Finished("abort"))  # late, and harmless
 
 
+def test_each_question_tells_what_came_of_it() -> None:
+    settings = replace(CONFIDENT, max_probes=5)
+    controller = ExitController(settings, THINKING)
+    words = ["<think>", "a", " b", *([" Wait", " c"] * 4), " d"]
+    ids = list(range(10, 10 + len(words)))
+    ids[0] = THINKING.start_id
+    controller.receive(Tokens(ids, words))
+    answers = [ProbeAnswered(0, trial(0.5)), ProbeAnswered(1, None), ProbeRefused(2)]
+    controller.receive(*answers, ProbeAnswered(3, trial(0.99)))
+    declined, failed, refused, fired = controller.asked
+    assert [each.boundary.steps for each in controller.asked] == [1, 2, 3, 4]
+    assert declined.verdict == Verdict(None, 0.5)
+    assert fired.verdict == Verdict(ExitReason.CONFIDENT, 0.99)
+    assert failed.verdict is refused.verdict is None
+    assert [each.answered for each in controller.asked] == [True, True, False, True]
+    assert failed.answer is None
+
+
 def test_a_client_that_leaves_cancels_everything() -> None:
     controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
     controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))

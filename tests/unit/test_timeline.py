@@ -1,0 +1,420 @@
+"""What the request log says of a sequence: over a scripted engine, and by hand."""
+
+import asyncio
+import itertools
+import json
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.metrics.stats import RequestStateStats
+
+from service.controlled import Controlled
+from service.job import Job, Served
+from service.ledger import Saved, SequenceRecord
+from service.load import Load
+from service.requestlog.journal import Journal
+from service.requestlog.line import MAX_ID, id_of, line_of
+from service.requestlog.timeline import MAX_PROBES, UNTIMED, Start, Timeline
+from service.requestlog.writer import RequestLog
+from service.watching import Watched
+from stepgrpo_core import ExitController, ExitReason, ExitSettings, Outcome
+from stepgrpo_core.holdout import Place
+from stepgrpo_core.thinking import writing_of
+from tests.unit.test_sequence import PROMPT, THINKING, TOKENIZER
+
+MAIN = "<think>\n1+1=2. So 2.\n\nWait, again. 2.\n\nWait, so 2.\n</think>\n\nThe final answer is 2."
+ANSWER = "The final answer is 2. Done."
+TRIAL = "{2}\n</think>"
+EVENTS = ("arrived", "first_token", "probe", "cut", "thinking_end", "closing", "answer", "end")
+STATS = RequestStateStats(queued_ts=3.0, scheduled_ts=3.25, first_token_latency=1e-5)
+
+
+class Engine:
+    """Generates the thinking, trials and the answer; probes fail from the `broken`-th on."""
+
+    def __init__(self, confidences: Sequence[float], *, broken: int = 99) -> None:
+        self.confidences = iter(confidences)
+        self.broken = broken
+        self.aborted: set[str] = set()
+        self.options: dict[str, Mapping[str, Any]] = {}
+
+    async def abort(self, request_id: str) -> None:
+        self.aborted.add(request_id)
+
+    async def generate(
+        self, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncIterator[RequestOutput]:
+        self.options[request_id] = options
+        if "-probe-" in request_id:
+            self.broken -= 1
+            if self.broken < 0:
+                raise ValueError("the probe is lost")
+            yield trial(next(self.confidences))
+            return
+        ids = TOKENIZER.encode(MAIN if prompt["prompt_token_ids"] == PROMPT else ANSWER)
+        if params.output_kind is RequestOutputKind.FINAL_ONLY:
+            yield output(ids, "stop")
+            return
+        for place, token in enumerate(ids, start=1):
+            await asyncio.sleep(0.001)
+            if request_id in self.aborted:
+                yield output([], "abort")
+                return
+            yield output([token], "stop" if place == len(ids) else None)
+
+
+def output(ids: list[int], finish: str | None, logprobs: Any = None) -> RequestOutput:
+    completion = CompletionOutput(
+        0, TOKENIZER.decode(ids), ids, None, logprobs, finish_reason=finish
+    )
+    return RequestOutput(
+        "r", None, PROMPT, None, [completion], finished=finish is not None, metrics=STATS
+    )
+
+
+def trial(confidence: float) -> RequestOutput:
+    ids = TOKENIZER.encode(TRIAL)
+    value = type("Logprob", (), {"logprob": math.log(confidence)})()
+    return output(ids, "stop", [{token: value} for token in ids])
+
+
+def run(
+    engine: Any,
+    policy: str = "confidence",
+    *,
+    kind: RequestOutputKind = RequestOutputKind.DELTA,
+    texts: bool = False,
+    leave_after: int = 10_000,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The line of one sequence."""
+    asked = ExitSettings(policy=policy, answer_reserve=0, min_interval=0, **settings)
+    params = SamplingParams(max_tokens=200, output_kind=kind)
+    load = Load(capacity=8, share=1.0)
+    served = Served(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
+    record = SequenceRecord(0, "m", policy, len(PROMPT))
+    record.timeline = Timeline("chatcmpl-x", Start.at(0.0), texts=deque() if texts else None)
+    record.timeline.start = Start.at(record.timeline.handed)
+
+    async def collect() -> None:
+        controller = ExitController(asked, THINKING, max_tokens=200)
+        job = Job("chatcmpl-x", {"prompt_token_ids": PROMPT}, params, {})
+        if policy == "none":
+            run: Any = Watched(served, job, [record], [controller], obstacle=lambda: None)
+        else:
+            run = Controlled(served, job, [record], [controller])
+        record.status = "aborted"
+        async for each in run.outputs():
+            record.delivered_tokens += len(each.outputs[0].token_ids)
+            if record.timeline.texts is not None:
+                record.timeline.texts.append(each.outputs[0].text)
+            if each.finished:
+                record.status, record.finish_reason = "completed", each.outputs[0].finish_reason
+            if record.delivered_tokens >= leave_after:
+                break
+        await run.close()
+
+    asyncio.run(collect())
+    assert isinstance(record.timeline, Timeline)
+    line = line_of(record, record.timeline)
+    assert json.loads(json.dumps(line)) == line
+    check_order(line)
+    return line
+
+
+def check_order(line: Mapping[str, Any]) -> None:
+    """What comes after something else comes later."""
+    events = line["timeline"]
+    assert {event["event"] for event in events} <= set(EVENTS)
+    assert [event["at"] for event in events] == sorted(event["at"] for event in events)
+    assert (events[0]["event"], events[0]["at"]) == ("arrived", 0)
+    assert (events[-1]["event"], events[-1]["at"]) == ("end", line["seconds"]["total"])
+    for probe in of(line, "probe"):
+        assert probe["answered"] is None or probe["answered"] >= probe["at"]
+
+
+def of(line: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    return [event for event in line["timeline"] if event["event"] == name]
+
+
+def test_an_exit_has_its_probes_its_cut_and_its_answer() -> None:
+    line = run(Engine([0.2, 0.99]))
+    names = [event["event"] for event in line["timeline"]]
+    order = ["arrived", "first_token", "probe", "probe", "cut", "closing", "answer", "end"]
+    assert names == order
+    declined, fired = of(line, "probe")
+    assert (declined["result"], declined["confidence"]) == ("declined", 0.2)
+    assert (fired["result"], fired["confidence"]) == ("fired", 0.99)
+    assert [probe["steps"] for probe in (declined, fired)] == [1, 2]
+    assert [probe["policy"] for probe in (declined, fired)] == ["confidence"] * 2
+    (cut,) = of(line, "cut")
+    assert cut["reason"] == line["exit_reason"] == "confident"
+    # The closing's first token is thinking still.
+    assert fired["reasoning_tokens"] + 1 == line["reasoning_tokens"] == cut["reasoning_tokens"]
+    assert line["discarded_tokens"] == cut["discarded_tokens"]
+    assert (line["outcome"], line["finish_reason"]) == ("completed", "stop")
+    seconds = line["seconds"]
+    assert seconds["queue"] == 0.25
+    spent = seconds["first_token"] + seconds["thinking"] + seconds["answer"]
+    assert spent == pytest.approx(seconds["total"], abs=1e-4)
+    assert "text" not in line
+
+
+def test_an_end_by_itself_has_no_cut() -> None:
+    line = run(Engine([0.2, 0.2]))
+    names = [event["event"] for event in line["timeline"] if event["event"] != "probe"]
+    assert names == ["arrived", "first_token", "thinking_end", "answer", "end"]
+    (end,) = of(line, "thinking_end")
+    assert end["reason"] == line["exit_reason"] == "natural"
+    assert [probe["result"] for probe in of(line, "probe")] == ["declined"] * 2
+    assert min(line["seconds"].values()) > 0
+
+
+def test_probes_that_fail_and_probes_that_are_refused_say_so() -> None:
+    failed = run(Engine([], broken=0))
+    assert [probe["result"] for probe in of(failed, "probe")] == ["failed"] * 2
+    assert failed["failed_probes"] == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Load, "waiting", 1)
+        refused = run(Engine([]))
+    assert [probe["result"] for probe in of(refused, "probe")] == ["refused"] * 2
+    assert {probe["cause"] for probe in of(refused, "probe")} == {"queue"}
+    assert (refused["refused_probes"], refused["probes"]) == (2, 0)
+
+
+def test_a_question_that_another_decision_made_needless_is_unused() -> None:
+    """The first probe answers once the second is under way, and the second never does."""
+
+    class Slow(Engine):
+        second: asyncio.Event
+
+        async def generate(self, prompt: Any, params: Any, request_id: str, **options: Any) -> Any:
+            if "-run-" in request_id:
+                self.second = asyncio.Event()
+            elif self.broken == 99:  # the first probe
+                self.broken -= 1
+                await self.second.wait()
+            else:
+                self.second.set()
+                while request_id not in self.aborted:  # noqa: ASYNC110 - as streams end here
+                    await asyncio.sleep(0.001)
+                yield output([], "abort")
+                return
+            async for each in Engine.generate(self, prompt, params, request_id, **options):
+                yield each
+
+    line = run(Slow([0.99]))
+    fired, unused = of(line, "probe")
+    assert (fired["result"], unused["result"]) == ("fired", "unused")
+
+
+def test_in_shadow_mode_what_fired_cut_nothing() -> None:
+    line = run(Engine([0.99, 0.99]), shadow=True)
+    assert of(line, "probe")[0]["result"] == "fired"
+    assert (line["shadow_reason"], line["exit_reason"]) == ("confident", "natural")
+    assert not of(line, "cut")
+
+
+def test_policy_none_has_the_moments_of_its_stream() -> None:
+    line = run(Engine([]), "none")
+    assert [event["event"] for event in line["timeline"]] == [
+        *("arrived", "first_token", "thinking_end", "answer", "end")
+    ]
+    thinking, answer = line["seconds"]["thinking"], line["seconds"]["answer"]
+    # A millisecond each, or more: nothing was read late.
+    assert thinking > 0.001 * 20
+    assert answer > 0.001 * len(TOKENIZER.encode("The final answer is 2."))
+
+
+def test_a_response_that_comes_whole_has_no_moments_inside() -> None:
+    line = run(Engine([]), "none", kind=RequestOutputKind.FINAL_ONLY)
+    assert (line["seconds"]["thinking"], line["seconds"]["answer"]) == (None, None)
+    assert line["seconds"]["first_token"] >= STATS.first_token_latency
+    assert line["exit_reason"] == "natural"
+
+
+def test_a_client_that_leaves_in_the_thinking_had_no_answer() -> None:
+    line = run(Engine([0.2, 0.2]), leave_after=5)
+    assert (line["outcome"], line["exit_reason"]) == ("aborted", "client")
+    assert line["seconds"]["answer"] is None
+    assert line["seconds"]["thinking"] > 0
+    assert not of(line, "answer")
+    assert line["completion_tokens"] == 5
+
+
+def test_the_text_is_there_when_asked_for() -> None:
+    assert run(Engine([]), "none", texts=True)["text"] == MAIN
+    exited = run(Engine([0.99]), texts=True)["text"]
+    assert exited == f"<think>\n1+1=2. So 2.\n\n\n</think>\n\n{ANSWER}"
+
+
+# By hand.
+
+
+def timeline(request_id: str = "chatcmpl-x", **moments: float) -> Timeline:
+    made = Timeline(request_id, Start(100.0, 1_700_000_000_000_000_000))
+    made.ended = 102.0
+    for name, moment in moments.items():
+        setattr(made, name, moment)
+    return made
+
+
+def record(**changes: Any) -> SequenceRecord:
+    made = SequenceRecord(1, "m", "confidence", 20, settings={"exit_pattern": "hush"})
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_line_says_it_all_and_no_more() -> None:
+    outcome = Outcome(ExitReason.CONFIDENT, 2, 100, 2, 1, (0.2, 0.97531), None)
+    made = record(
+        outcome=outcome,
+        status="completed",
+        finish_reason="stop",
+        generated_tokens=130,
+        injected_tokens=3,
+        discarded_tokens=10,
+        delivered_tokens=120,
+        probe_tokens=12,
+        judge_tokens=5,
+        saved=Saved(44, 2, 100, 32),
+        place=Place(held=True, group=3),
+    )
+    assert line_of(made, timeline(first_token=100.5, thought=101.0, answer=101.25)) == {
+        "time": "2023-11-14T22:13:22.000Z",
+        "id": "chatcmpl-x",
+        "index": 1,
+        "model": "m",
+        "policy": "confidence",
+        "label": "holdout",
+        "exit_reason": "confident",
+        "shadow_reason": None,
+        "abstained": None,
+        "outcome": "completed",
+        "finish_reason": "stop",
+        "steps": 2,
+        "prompt_tokens": 20,
+        "reasoning_tokens": 100,
+        "completion_tokens": 120,
+        "injected_tokens": 3,
+        "discarded_tokens": 10,
+        "aborted_tokens": 3,
+        "probe_tokens": 12,
+        "judge_tokens": 5,
+        "probes": 2,
+        "refused_probes": 0,
+        "failed_probes": 1,
+        "confidence": 0.9753,
+        "saved": {"tokens": 44, "low": 2, "high": 100, "net": 32, "method": "predicted"},
+        "seconds": {
+            "queue": None,
+            "first_token": 0.5,
+            "thinking": 0.5,
+            "answer": 1.0,
+            "total": 2.0,
+        },
+        "timeline": [
+            {"at": 0.0, "event": "arrived", "prompt_tokens": 20},
+            {"at": 0.5, "event": "first_token"},
+            {
+                "at": 1.0,
+                "event": "thinking_end",
+                "reason": "confident",
+                "reasoning_tokens": 100,
+            },
+            {"at": 1.25, "event": "answer"},
+            {"at": 2.0, "event": "end", "outcome": "completed"},
+        ],
+    }
+
+
+def test_a_sequence_without_thinking_answers_from_its_first_token_on() -> None:
+    for outcome in (None, Outcome(ExitReason.NONE, 0, 0, 0, 0, (), None)):
+        seconds = line_of(record(outcome=outcome), timeline(first_token=100.5))["seconds"]
+        assert (seconds["thinking"], seconds["answer"]) == (None, 1.5)
+
+
+def test_one_that_never_began_has_a_line_all_the_same() -> None:
+    line = line_of(record(status="failed"), timeline())
+    assert [event["event"] for event in line["timeline"]] == ["arrived", "end"]
+    assert line["seconds"]["first_token"] is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "response"),
+    [
+        ("chatcmpl-1f", "chatcmpl-1f"),
+        ("chatcmpl-my_7", "chatcmpl-my_7"),
+        ("cmpl-1f-0", "cmpl-1f"),
+        ("cmpl-my-7-12", "cmpl-my-7"),
+        ("resp_1f_0", "resp_1f"),
+        ("mine_0", "mine"),
+        ("chatcmpl-a\nb_1", "chatcmpl-a\nb_1"),
+        ("chatcmpl-" + "x" * 9999, "chatcmpl-" + "x" * (MAX_ID - 9)),
+    ],
+)
+def test_the_id_is_the_one_that_the_response_has(engine: str, response: str) -> None:
+    assert id_of(engine) == response
+
+
+def test_probes_that_are_remembered_are_bounded() -> None:
+    made = timeline()
+    for number in range(3 * MAX_PROBES):
+        assert made.ask(number) == {}
+        made.answered(number)
+    assert len(made.probes) == MAX_PROBES
+    assert len(line_of(record(), made)["timeline"]) == MAX_PROBES + 2
+
+
+# The journal.
+
+
+def job(**options: Any) -> Job:
+    params = SamplingParams(output_kind=RequestOutputKind.CUMULATIVE)
+    return Job("chatcmpl-x", {"prompt_token_ids": [1]}, params, options)
+
+
+def test_where_nobody_wants_to_know_nothing_is_noted() -> None:
+    made, asked = record(), job()
+    journal = Journal(with_text=True)
+    assert journal.begin(asked, [made], 0.0) is asked
+    assert made.timeline is UNTIMED
+    journal.end([made])
+    journal.close()
+
+
+def test_the_journal_writes_each_sequence_when_its_request_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = RequestLog(path)
+    log.start(lambda lines: pytest.fail(f"{lines} lost"))
+    journal = Journal(log, with_text=True)
+    records = [record(index=index, status="completed") for index in range(2)]
+    asked = job()
+    assert journal.begin(asked, records, 0.0) is asked
+    for each, text in itertools.product(records, ("a", "ab")):  # cumulative: the last has it all
+        assert each.timeline.texts is not None
+        each.timeline.texts.append(text)
+    journal.end(records)
+    journal.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["index"], line["text"]) for line in lines] == [(0, "ab"), (1, "ab")]
+    assert "hush" not in path.read_text(), "a request's pattern is a client's text"
+
+
+def test_what_cannot_be_told_fails_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = RequestLog(tmp_path / "log.jsonl")
+    log.start(lambda lines: pytest.fail(f"{lines} lost"))
+    journal = Journal(log)
+    broken, whole = record(saved="nothing of the kind"), record()
+    journal.begin(job(), [broken, whole], 0.0)
+    journal.end([broken, whole])
+    journal.close()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+    assert "'chatcmpl-x' cannot be told: TypeError" in caplog.text
