@@ -202,8 +202,10 @@ def answer_params(params: SamplingParams, spent: int, *, scored: bool) -> Sampli
 
 
 def asked_prompt(prompt: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
-    """The engine input of a probe: `ids` in place of the prompt's; its cache salt stays."""
-    return extended_prompt({**prompt, "prompt_token_ids": []}, ids)
+    """The engine input of a probe: `ids` in place of the prompt's; its cache salt stays. It comes
+    when it is asked; an answer keeps its request's arrival, and so its place in vLLM's queue."""
+    mine = {k: v for k, v in prompt.items() if k != "arrival_time"}
+    return extended_prompt({**mine, "prompt_token_ids": []}, ids)
 
 
 def probe_params(probe: Probe) -> SamplingParams:

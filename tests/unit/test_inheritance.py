@@ -5,7 +5,13 @@ from vllm.sampling_params import SamplingParams
 from service.job import Job
 from service.streams import asked_prompt, extended_prompt
 
-PROMPT = {"type": "token", "prompt": "a", "prompt_token_ids": [1, 2], "cache_salt": "tenant"}
+PROMPT = {
+    "type": "token",
+    "prompt": "a",
+    "prompt_token_ids": [1, 2],
+    "cache_salt": "tenant",
+    "arrival_time": 5.0,
+}
 
 
 def job(**options: object) -> Job:
@@ -33,10 +39,12 @@ def test_probes_inherit_adapter_and_rank_and_no_more() -> None:
 
 
 def test_the_cache_salt_stays_and_the_text_does_not() -> None:
+    """An answer came with its request; a probe comes now."""
     assert extended_prompt(PROMPT, [3]) == {
         "type": "token",
         "prompt_token_ids": [1, 2, 3],
         "cache_salt": "tenant",
+        "arrival_time": 5.0,
     }
     assert asked_prompt(PROMPT, [7]) == {
         "type": "token",

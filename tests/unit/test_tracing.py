@@ -1,0 +1,191 @@
+"""The spans of a request, as the OpenTelemetry SDK exports them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import StatusCode
+from vllm.sampling_params import SamplingParams
+
+from service.job import Job
+from service.ledger import SequenceRecord
+from service.load import Refusal
+from service.requestlog.journal import Journal
+from service.requestlog.timeline import MAX_PROBES, UNTIMED, Start, Timeline
+from service.tracing import Tracing, tracing_of
+from stepgrpo_core import ExitReason, Outcome
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "a=b"}
+OUTCOME = Outcome(ExitReason.CONFIDENT, 2, 30, 2, 0, (0.2, 0.99), None)
+
+
+class Traced:
+    """A journal whose spans are kept here."""
+
+    def __init__(self, **provider: Any) -> None:
+        self.exporter = InMemorySpanExporter()
+        made = TracerProvider(shutdown_on_exit=False, **provider)
+        made.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.journal = Journal(tracing=Tracing(made.get_tracer("test")))
+
+    def begin(self, n: int = 1, **options: Any) -> tuple[Job, list[SequenceRecord]]:
+        records = [SequenceRecord(index, "m", "confidence", 20) for index in range(n)]
+        job = Job("chatcmpl-x", {"prompt_token_ids": [1]}, SamplingParams(), options)
+        job = self.journal.begin(job, records, Start.at(0.0).moment)
+        return job, records
+
+    def spans(self) -> dict[str, list[ReadableSpan]]:
+        found: dict[str, list[ReadableSpan]] = {}
+        for span in self.exporter.get_finished_spans():
+            found.setdefault(span.name, []).append(span)
+        return found
+
+
+def timeline_of(record: SequenceRecord) -> Timeline:
+    assert isinstance(record.timeline, Timeline)
+    return record.timeline
+
+
+def ids(headers: Any) -> tuple[str, str]:
+    """Trace and span in the options that go with a stream."""
+    _, trace, span, _ = headers["trace_headers"]["traceparent"].split("-")
+    return trace, span
+
+
+def test_an_exit_in_spans() -> None:
+    traced = Traced()
+    job, (record,) = traced.begin(trace_headers=HEADERS, priority=3)
+    assert job.options["priority"] == 3
+    assert job.options["trace_headers"]["tracestate"] == "a=b"
+    timeline = timeline_of(record)
+    timeline.took(SimpleNamespace(metrics=None))
+    asked = [timeline.ask(number) for number in range(2)]
+    timeline.refused(0, Refusal.LOAD)
+    timeline.answered(1)
+    timeline.cuts()
+    answer = timeline.closes()
+    record.outcome, record.status, record.finish_reason = OUTCOME, "completed", "stop"
+    record.delivered_tokens, record.probe_tokens = 40, 12
+    assert traced.spans() == {}, "all are sent at the end"
+    traced.journal.end([record])
+
+    spans = traced.spans()
+    names = {"stepgrpo.request", "stepgrpo.thinking", "stepgrpo.probe", "stepgrpo.answer"}
+    assert set(spans) == names
+    (request,) = spans["stepgrpo.request"]
+    assert ids(job.options) == (TRACE, f"{request.context.span_id:016x}")
+    assert request.parent is not None
+    assert f"{request.parent.span_id:016x}" == PARENT
+    below = [span for name, found in spans.items() if name != "stepgrpo.request" for span in found]
+    assert {span.parent.span_id for span in below if span.parent} == {request.context.span_id}
+    assert {f"{span.context.trace_id:032x}" for span in below} == {TRACE}
+    told = [f"{span.context.span_id:016x}" for span in spans["stepgrpo.probe"]]
+    assert [ids(each)[1] for each in asked] == told
+    assert ids(answer)[1] == f"{spans['stepgrpo.answer'][0].context.span_id:016x}"
+    assert dict(request.attributes or {}) == {
+        "gen_ai.request.id": "chatcmpl-x",
+        "gen_ai.response.model": "m",
+        "gen_ai.request.n": 1,
+        "gen_ai.usage.prompt_tokens": 20,
+        "gen_ai.usage.completion_tokens": 40,
+        "stepgrpo.policy": "confidence",
+        "stepgrpo.label": "confidence",
+        "stepgrpo.exit_reason": "confident",
+        "stepgrpo.reasoning_tokens": 30,
+        "stepgrpo.probe_tokens": 12,
+        "stepgrpo.discarded_tokens": 0,
+    }
+    assert dict(spans["stepgrpo.thinking"][0].attributes or {}) == {
+        "stepgrpo.index": 0,
+        "stepgrpo.exit_reason": "confident",
+        "stepgrpo.steps": 2,
+        "stepgrpo.reasoning_tokens": 30,
+        "stepgrpo.probes": 2,
+        "stepgrpo.confidence": 0.99,
+    }
+    refused, other = (dict(span.attributes or {}) for span in spans["stepgrpo.probe"])
+    assert refused == {
+        "stepgrpo.index": 0,
+        "stepgrpo.probe": 0,
+        "stepgrpo.result": "refused",
+        "stepgrpo.cause": "load",
+    }
+    assert other["stepgrpo.result"] == "unused"
+    assert request.status.status_code is StatusCode.UNSET
+
+
+def test_spans_lie_where_the_moments_do() -> None:
+    traced = Traced()
+    _, (record,) = traced.begin()
+    timeline = timeline_of(record)
+    timeline.start = start = Start(100.0, 5_000_000_000)
+    timeline.spans._request.start = start  # type: ignore[union-attr]
+    timeline.first_token, timeline.thought, timeline.ended = 100.5, 101.0, 102.0
+    record.outcome = OUTCOME
+    traced.journal.end([record])
+    spans = traced.spans()
+    found = {name: (each.start_time, each.end_time) for name, (each,) in spans.items()}
+    assert found["stepgrpo.thinking"] == (5_500_000_000, 6_000_000_000)
+    assert found["stepgrpo.answer"] == (6_000_000_000, 7_000_000_000)
+    assert found["stepgrpo.request"][1] == 7_000_000_000
+
+
+def test_the_request_ends_with_the_last_of_its_sequences() -> None:
+    traced = Traced()
+    _, records = traced.begin(3)
+    for record, reason in zip(records, ("natural", "confident", "natural"), strict=True):
+        record.outcome = Outcome(ExitReason(reason), 1, 10, 0, 0, (), None)
+        record.delivered_tokens = 20
+    records[1].status = "failed"
+    traced.journal.end(records)
+    (request,) = traced.spans()["stepgrpo.request"]
+    attributes = request.attributes or {}
+    assert attributes["stepgrpo.exit_reason"] == ("natural", "confident", "natural")
+    assert attributes["gen_ai.usage.completion_tokens"] == 60
+    assert attributes["stepgrpo.reasoning_tokens"] == 30
+    assert request.status.status_code is StatusCode.ERROR
+
+
+def test_one_that_never_began_has_its_request_alone() -> None:
+    traced = Traced()
+    _, (record,) = traced.begin()
+    traced.journal.end([record])
+    (request,) = traced.spans()["stepgrpo.request"]
+    assert request.parent is None
+    assert set(traced.spans()) == {"stepgrpo.request"}
+
+
+def test_more_probes_than_are_remembered_end_as_well() -> None:
+    traced = Traced()
+    _, (record,) = traced.begin()
+    for number in range(MAX_PROBES + 3):
+        timeline_of(record).ask(number)
+    traced.journal.end([record])
+    assert len(traced.spans()["stepgrpo.probe"]) == MAX_PROBES + 3
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_sampler_decides_for_all(flags: str) -> None:
+    traced = Traced(**({"sampler": ALWAYS_OFF} if flags == "00" else {}))
+    job, (record,) = traced.begin()
+    sampled = int(job.options["trace_headers"]["traceparent"][-2:], 16) & 1
+    assert sampled == int(flags)
+    traced.journal.end([record])
+    assert bool(traced.spans()) is (flags == "01")
+
+
+def test_without_the_option_nothing_is_made() -> None:
+    def config(endpoint: str | None) -> Any:
+        return SimpleNamespace(observability_config=SimpleNamespace(otlp_traces_endpoint=endpoint))
+
+    assert tracing_of(config(None)) is None
+    assert isinstance(tracing_of(config("http://localhost:4317")), Tracing)
+    record = SequenceRecord(0, "m", "confidence", 20)
+    job = Job("x", {}, SamplingParams(), {})
+    assert Journal(tracing=tracing_of(config(None))).begin(job, [record], 0.0) is job
+    assert record.timeline is UNTIMED
