@@ -277,7 +277,8 @@ def test_without_an_exit_the_main_stream_hangs_below_the_request(
     client: httpx.Client, collector: Collector
 ) -> None:
     trace = TRACE[::-1]
-    chat(client, 0, {"exit_policy": "repetition"}, headers=below(trace))
+    never = {"exit_policy": "budget", "exit_budget_tokens": 800}
+    chat(client, 0, never, headers=below(trace))
     spans = collector.wait(trace, lambda spans: len(spans) == 4)
     found = by_name(spans)
     (request,) = found["stepgrpo.request"]
