@@ -11,6 +11,9 @@ WALL = {
     "datetime": {"datetime", "date"},
 }
 ALLOWED = {
+    ("service/requestlog/line.py", "datetime.datetime"): "writes the moment of a line as a date",
+    ("service/requestlog/timeline.py", "time.time_ns"): "where a trace begins; the rest is counted "
+    "from there by a monotonic clock",
     ("training/evaluation/command.py", "datetime.datetime"): "the date of a report",
 }
 
