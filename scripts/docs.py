@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dashboards import dashboards
-from scripts.docs_server import abstentions, families, options, parameters
+from scripts.docs_server import abstentions, access, families, options, parameters
+from service.access.settings import AccessSettings
 from service.eligibility import Abstained
 from service.load import ProbeLimits
 from stepgrpo_core import REWARDS, ExitSettings
@@ -53,6 +54,7 @@ def generated() -> dict[Path, str]:
                 "# Reference\n\nWritten by `make docs` from the code.",
                 parameters(field_docs(ExitSettings)),
                 options(field_docs(ExitSettings) | field_docs(ProbeLimits)),
+                access(field_docs(AccessSettings)),
                 abstentions(field_docs(Abstained)),
                 families(),
                 settings(),

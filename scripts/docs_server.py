@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
+from service.access.settings import ACCESS, AccessSettings
 from service.controls import EFFORT, FOREIGN, PARAMETERS
 from service.defaults import OPTIONS
 from service.eligibility import Abstained
@@ -115,6 +116,22 @@ def default_of(name: str) -> str:
         if hasattr(section, name):
             return f"`{getattr(section, name)!r}`"
     return ""
+
+
+ACCESS_TEXT = (
+    "A flag of `stepgrpo-serve` goes before the environment: that of `key_rate` is `--key-rate`, "
+    "its variable `STEPGRPO_SERVE_KEY_RATE`. What they are for is in "
+    "[operations.md](operations.md#security)."
+)
+
+
+def access(docs: Mapping[str, str]) -> str:
+    """The server's options of access."""
+    rows = [
+        f"| `{name}` | {docs[name]} | `{getattr(AccessSettings(), name)!r}` |" for name in ACCESS
+    ]
+    table = ["| option | meaning | default |", "|---|---|---|", *rows]
+    return "\n".join(["## Options of access", "", *wrapped(ACCESS_TEXT), "", *table])
 
 
 def abstentions(docs: Mapping[str, str]) -> str:

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from service.access.scrape import bind_metrics
+from service.access.settings import add_access_flags, rules_of
 from service.defaults import Defaults, add_flags, read_defaults
 from service.requestlog.command import explain_command
 from service.requestlog.writer import RequestLog
@@ -24,6 +26,9 @@ DESCRIPTION = (
     '{"vllm_xargs": {"exit_policy": "confidence", "exit_threshold": 0.9}}.'
 )
 DRAIN_SECONDS = 30
+NO_MEDIA = ["none: set --allowed-media-domains"]  # no URL has such a host; errors quote it
+MIDDLEWARE = ("routes.Routes", "reporting.Reporting", "access.guard.Access", "readiness.Readiness")
+"""The last is the outermost; those of ``--middleware`` are within."""
 
 
 def main() -> None:
@@ -40,15 +45,27 @@ def main() -> None:
 
     try:
         args = _arguments(sys.argv[1:])
+        rules = rules_of(args, os.environ)
         defaults = read_defaults(args, os.environ)
         calibrations = _calibrations(args, defaults.calibration)
         book = open_book(defaults.holdout, defaults.state)
         log = _log(defaults)
         listening = bind(args)
+        scraped = bind_metrics(*rules.metrics_at) if rules.metrics_at else None
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"stepgrpo-serve: {error}")
+    serving = serve(
+        args,
+        listening,
+        scraped,
+        rules=rules,
+        defaults=defaults,
+        calibrations=calibrations,
+        book=book,
+        log=log,
+    )
     try:
-        uvloop.run(serve(args, listening, defaults, calibrations, book=book, log=log))
+        uvloop.run(serving)
     except InvalidSetting as error:  # found out with the model's tokenizer
         refusal = defaults.resolved.refusal(error.name, error.value, error.remedy)
         sys.exit(f"stepgrpo-serve: {refusal}")
@@ -59,12 +76,16 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
     parser = argument_parser(USAGE, DESCRIPTION)
     add_flags(parser)
-    parser.set_defaults(shutdown_timeout=DRAIN_SECONDS)
+    add_access_flags(parser)
+    parser.set_defaults(
+        shutdown_timeout=DRAIN_SECONDS, allowed_origins=[], allowed_media_domains=NO_MEDIA
+    )
     args: argparse.Namespace = parser.parse_args(arguments)
     _check_model(args)
     _check_processes(args)
-    ours = ("routes.Routes", "reporting.Reporting", "readiness.Readiness")  # last: outermost
-    args.middleware = [*args.middleware, *(f"service.{name}" for name in ours)]
+    # A host that is allowed could send the fetcher to one that is not, in a private network.
+    os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
+    args.middleware = [*args.middleware, *(f"service.{name}" for name in MIDDLEWARE)]
     return args
 
 

@@ -35,16 +35,20 @@ class Option:
     help: str
     switch: bool = False
     """On or off: as a flag it takes no value."""
+    lead: str = "--exit-"
+    """Of the flag."""
+    prefix: str = PREFIX
+    """Of the variable."""
 
     @property
     def flag(self) -> str:
         """On the command line."""
-        return "--exit-" + self.name.replace("_", "-")
+        return self.lead + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
         """In the environment."""
-        return PREFIX + self.name.upper()
+        return self.prefix + self.name.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,15 @@ def resolve(
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
     file: tuple[str, Mapping[str, Any]],
+    *,
+    prefix: str = PREFIX,
 ) -> Resolved:
     """The options that are set anywhere. `flags` are by name, None where not given; `file` is
-    the name of the YAML file and what it holds. Raises BadOption."""
+    the name of the YAML file and what it holds; no variable that begins with `prefix` may be none
+    of theirs. Raises BadOption."""
     place, content = file
-    _check_names(environment, {option.variable for option in options.values()} | {CONFIG})
+    known = {option.variable for option in options.values()} | {CONFIG}
+    _check_names({k: v for k, v in environment.items() if k.startswith(prefix)}, known)
     for name, value in content.items():
         if name not in options:
             raise BadOption(place, str(name), value, _advice(str(name), options))
@@ -91,7 +99,7 @@ def resolve(
 
 def _check_names(environment: Mapping[str, str], known: set[str]) -> None:
     for variable, value in environment.items():
-        if variable.startswith(PREFIX) and variable not in known:
+        if variable not in known:
             raise BadOption("environment", variable, value, _advice(variable, known))
 
 

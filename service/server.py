@@ -18,19 +18,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import REGISTRY
+from uvicorn import Config
 from vllm.entrypoints.chat_utils import load_chat_template
 from vllm.entrypoints.launchers.api_server.entry import (
     build_and_serve,
     build_async_engine_client,
 )
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.entrypoints.launchers.launcher import setup_server
+from vllm.entrypoints.launchers.launcher import NoSignalServer, setup_server
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.exceptions import VLLMValidationError
 from vllm.logger import configure_logging_from_args
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from service.access.guard import Rules
+from service.access.protocol import HttpProtocol
+from service.access.scrape import metrics_app
+from service.access.tenants import IsolatedEngine
 from service.defaults import Defaults
 from service.engine import EarlyExitEngine
 from service.lifeline import tie_engine_processes
@@ -59,6 +65,8 @@ UPSTREAM: dict[str, str] = {
     "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template can switch thinking",
     f"{_ANTHROPIC}.logger": "logs every request that it refuses as an error",
     "vllm.entrypoints.launchers.launcher.setup_server": "binds the port before the model loads",
+    "vllm.entrypoints.launchers.launcher.NoSignalServer": "metrics on a port of their own",
+    "vllm.v1.metrics.prometheus.get_prometheus_registry": "the same",
     "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
     "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
     "vllm.entrypoints.serve.utils.api_utils.cli_env_setup": "spawned engine processes",
@@ -66,6 +74,7 @@ UPSTREAM: dict[str, str] = {
     "vllm.logger.configure_logging_from_args": "log flags",
     "vllm.utils.argparse_utils.FlexibleArgumentParser": "flags from YAML and JSON",
     "vllm.engine.protocol.EngineClient.generate": "what the wrapper replaces",
+    "vllm.engine.protocol.EngineClient.encode": "its prompts get their tenant's salt, too",
     "vllm.engine.protocol.EngineClient.check_admission": "the wrapper owns admission",
     "vllm.engine.protocol.EngineClient.shutdown": "the wrapper drains first",
     "vllm.engine.protocol.EngineClient.dead_error": "a new one for each request",
@@ -144,15 +153,18 @@ def _is_no_refusal(record: logging.LogRecord) -> bool:
 async def serve(
     args: argparse.Namespace,
     listening: tuple[str, socket.socket],
+    scraped: socket.socket | None,
+    *,
+    rules: Rules,
     defaults: Defaults,
     calibrations: Mapping[str | None, Baseline],
-    *,
     book: HoldoutBook | None,
     log: RequestLog | None,
 ) -> None:
     """Load the model and serve until a signal ends it; SystemExit if the engine ended first.
-    `listening` is what `bind` returned."""
+    `listening` is what `bind` returned; `scraped`, of its own port for metrics if it has one."""
     address, bound = listening
+    args.access = rules  # where the middleware finds them
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
     tie_engine_processes()
     if book is not None:
@@ -162,7 +174,7 @@ async def serve(
         log.start(metrics.log_dropped)
     async with build_async_engine_client(args) as inner:
         engine = EarlyExitEngine(
-            inner,
+            IsolatedEngine(inner) if rules.isolates else inner,
             defaults.settings,
             effort=defaults.effort,
             family=defaults.family,
@@ -176,9 +188,11 @@ async def serve(
             journal=Journal(log, tracing_of(inner.vllm_config), with_text=defaults.log_text),
         )
         await engine.prove()
-        watch = asyncio.create_task(_watch(engine))
-        shutdown_task = await build_and_serve(engine, address, bound, args)
-        watch.cancel()
+        beside = [_watch(engine), rules.keys.watch(), _serve_metrics(scraped)]
+        tasks = [asyncio.create_task(each) for each in beside]
+        shutdown_task = await build_and_serve(engine, address, bound, args, http=HttpProtocol)
+        for task in tasks:
+            task.cancel()
     for number in SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)  # another one ends it as it is
     try:
@@ -195,6 +209,14 @@ async def serve(
         await engine.release()
     if engine.lost:
         sys.exit("stepgrpo-serve: the engine's process ended; what it said last is above")
+
+
+async def _serve_metrics(bound: socket.socket | None) -> None:
+    """Answer scrapes on their own port, if they have one."""
+    if bound is not None:
+        app = metrics_app(get_prometheus_registry())
+        config = Config(app, http=HttpProtocol, lifespan="off", access_log=False, log_config=None)
+        await NoSignalServer(config).serve(sockets=[bound])
 
 
 async def _watch(engine: EarlyExitEngine) -> None:

@@ -6,8 +6,11 @@ import openai
 import pytest
 
 from tests.integration.engines import BLOCKS, CAPACITY, Machine, running_machine
-from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, running
+from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, free_port, running
 from tests.judging import KEY, LocalJudge
+
+FILED = "# of the tests\n\nfiled-secret-1\nalice: filed-secret-2\n"
+SEATS, PER_MINUTE = 4, 600
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +28,20 @@ def local_judge() -> Iterator[LocalJudge]:
 
 @pytest.fixture(scope="session")
 def guarded(local_judge: LocalJudge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Ours, with two API keys and a judge behind a URL."""
+    """Ours, with two API keys and more in a file, metrics on a port of their own, and a judge
+    behind a URL."""
     log = tmp_path_factory.mktemp("guarded") / "server.log"
     judge = ("--exit-verifier-url", local_judge.url, "--exit-verifier-timeout", "5")
+    file = log.with_name("keys")
+    file.write_text(FILED)
+    keys = ("--api-key", "mine", "yours", "--api-key-file", str(file))
+    limits = ("--key-concurrency", str(SEATS), "--key-rate", str(PER_MINUTE))
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEPGRPO_VERIFIER_API_KEY", KEY)
-        with running(OURS, log, "--api-key", "mine", "yours", *judge) as up:
+        patch.setenv("STEPGRPO_SERVE_METRICS_PORT", str(port))
+        with running(OURS, log, *keys, *limits, *judge) as up:
+            up.scraped = f"http://127.0.0.1:{port}"
             yield up
 
 

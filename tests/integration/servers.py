@@ -36,11 +36,17 @@ class Server:
     process: subprocess.Popen[bytes]
     url: str
     log: Path
+    scraped: str = ""
+    """Where its metrics are, if they have a port of their own."""
+
+    def scrape(self) -> list[str]:
+        """The lines of its metrics."""
+        return httpx.get(f"{self.scraped or self.url}/metrics", timeout=30).text.splitlines()
 
     def metrics(self) -> dict[str, float]:
         """Sum over labels of every sample, by name."""
         sums: dict[str, float] = {}
-        for line in httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines():
+        for line in self.scrape():
             if match := re.match(r"([a-zA-Z_:]+)(?:\{.*\})? ([0-9.eE+-]+|NaN)$", line):
                 sums[match[1]] = sums.get(match[1], 0) + float(match[2])
         return sums
@@ -48,7 +54,7 @@ class Server:
     def by(self, name: str, label: str) -> Counter[str]:
         """The samples of a counter, summed by one of its labels."""
         sums = Counter[str]()
-        for line in httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines():
+        for line in self.scrape():
             if line.startswith(f"{name}{{") and (match := re.search(rf'\b{label}="([^"]*)"', line)):
                 sums[match[1]] += int(float(line.rpartition(" ")[2]))
         return sums

@@ -167,7 +167,9 @@ def test_what_the_compose_file_mounts_is_there() -> None:
             assert (ROOT / service["build"]["dockerfile"]).is_file()
     targets = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
     (scraped,) = targets["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert scraped.split(":")[0] in services["service"]["networks"]["default"]["aliases"]
+    host, port = scraped.split(":")
+    assert host in services["service"]["networks"]["default"]["aliases"]
+    assert int(port) == services["service"]["environment"]["STEPGRPO_SERVE_METRICS_PORT"]
     sources = yaml.safe_load(
         (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text("utf-8")
     )
@@ -183,14 +185,14 @@ def test_settings_of_the_example_are_read() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "secret"])
-def test_the_services_key_comes_from_a_file(tmp_path: Path, key: str) -> None:
+def test_the_services_keys_come_from_a_file(tmp_path: Path, key: str) -> None:
     """The entry point of the compose file, with an echo in place of the server."""
     words = [
         word.replace("$$", "$").replace("/run/secrets/api_key", str(tmp_path / "key"))
         for word in compose()["services"]["service"]["entrypoint"]
     ]
     (tmp_path / "key").write_text(key)
-    (tmp_path / "stepgrpo-serve").write_text('#!/bin/sh\necho "$VLLM_API_KEY|$*"\n')
+    (tmp_path / "stepgrpo-serve").write_text('#!/bin/sh\necho "$STEPGRPO_SERVE_API_KEY_FILE|$*"\n')
     (tmp_path / "stepgrpo-serve").chmod(0o755)
     ran = subprocess.run(
         [*words, "models/a b", "--port", "1"],
@@ -199,4 +201,5 @@ def test_the_services_key_comes_from_a_file(tmp_path: Path, key: str) -> None:
         text=True,
         check=True,
     )
-    assert ran.stdout == f"{key}|models/a b --port 1\n"
+    file = tmp_path / "key" if key else ""
+    assert ran.stdout == f"{file}|models/a b --port 1\n"

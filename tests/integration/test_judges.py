@@ -38,7 +38,7 @@ def chat(server: Server, xargs: dict[str, Any], **options: Any) -> dict[str, Any
 
 def outcomes(server: Server) -> dict[str, float]:
     """Questions to the judge, by what became of them."""
-    text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    text = "\n".join(server.scrape())
     found = re.findall(r'stepgrpo_judge_requests_total\{outcome="(\w+)"\} (\S+)', text)
     return {outcome: float(count) for outcome, count in found}
 

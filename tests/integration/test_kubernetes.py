@@ -3,7 +3,6 @@ accept it, and what it says of the server is true of the server."""
 
 import functools
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.access.settings import add_access_flags
 from service.defaults import add_flags, read_defaults
 from service.server import argument_parser
 from tests.integration.prometheus import tool
@@ -154,6 +154,7 @@ def test_the_server_takes_its_arguments(variant: str) -> None:
     deployment, container = server_of(variant)
     parser = argument_parser("", "")
     add_flags(parser)
+    add_access_flags(parser)
     args = parser.parse_args(container["args"])
     assert read_defaults(args, {}).settings.policy in ("confidence", "none")
     pod = deployment["spec"]["template"]["spec"]
@@ -246,22 +247,15 @@ def test_the_job_trains_what_the_service_serves() -> None:
         assert output.startswith(f"output={mount['mountPath']}/")
 
 
-@pytest.mark.parametrize("key", ["", "secret"])
-def test_the_key_comes_from_its_file(tmp_path: Path, key: str) -> None:
-    """The command of the container, with an echo in place of the server."""
-    container = server_of("base")[1]
-    words = [
-        word.replace("/etc/stepgrpo/api-keys/key", str(tmp_path / "key"))
-        for word in [*container["command"], *container["args"]]
-    ]
-    (tmp_path / "key").write_text(key)
-    (tmp_path / "stepgrpo-serve").write_text('#!/bin/sh\necho "$VLLM_API_KEY|$*"\n')
-    (tmp_path / "stepgrpo-serve").chmod(0o755)
-    ran = subprocess.run(
-        words,
-        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ran.stdout == f"{key}|{' '.join(container['args'])}\n"
+def test_keys_come_from_their_file_and_metrics_have_a_port() -> None:
+    """The demo alone has no keys; nowhere can a server start open because a file is missing."""
+    for variant in ("base", *OVERLAYS):
+        _, container = server_of(variant)
+        environment = {each["name"]: each["value"] for each in container["env"]}
+        ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+        assert environment["STEPGRPO_SERVE_METRICS_PORT"] == str(ports["metrics"])
+        file = environment.get("STEPGRPO_SERVE_API_KEY_FILE")
+        assert (file is None) == (variant == "overlays/demo")
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "api-keys")
+        assert file is None or Path(file) == Path(mount["mountPath"]) / "key"
+        assert "API_KEY" not in json.dumps([container["command"], container["args"]])

@@ -1,0 +1,42 @@
+"""Metrics on a port of their own, for a network that clients do not reach."""
+
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, make_asgi_app
+
+from service.access.guard import METRICS
+from service.access.refusals import Refused, answer
+
+__all__ = ["bind_metrics", "metrics_app"]
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Any, Send], Awaitable[None]]
+
+
+def bind_metrics(host: str, port: int) -> socket.socket:
+    """Take the port, before anything slow; raises OSError that says which."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OSError(
+            f"port {port} cannot be taken ({error.strerror}); pass --metrics-port"
+        ) from error
+
+
+def metrics_app(registry: CollectorRegistry) -> App:
+    """Answers ``GET /metrics``, and nothing else."""
+    inner = make_asgi_app(registry)
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == METRICS and scope["method"] in ("GET", "HEAD"):
+            await inner(scope, receive, send)
+            return
+        message = f"This port answers GET {METRICS}, and nothing else."
+        await answer(Refused("key", 404, "NotFoundError", message), send)
+
+    return app

@@ -1,0 +1,58 @@
+"""Whose prompt gets which salt."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.access.tenants import IsolatedEngine
+from service.ledger import RequestLedger, current_ledger
+
+PROMPT = {"prompt_token_ids": [1, 2]}
+
+
+class Recorder:
+    """An engine that answers what it is asked."""
+
+    errored = False
+
+    def generate(self, prompt: Any, *args: Any, **options: Any) -> Any:
+        return prompt, args, options
+
+    encode = generate
+
+
+@pytest.fixture
+def engine() -> Iterator[IsolatedEngine]:
+    before = current_ledger.set(None)
+    yield IsolatedEngine(Recorder())
+    current_ledger.reset(before)
+
+
+def salt(engine: IsolatedEngine, caller: bytes, own: str | None = None) -> str:
+    current_ledger.set(RequestLedger(caller))
+    prompt, args, options = engine.generate(PROMPT | ({"cache_salt": own} if own else {}), 1, a=2)
+    assert (prompt["prompt_token_ids"], args, options) == ([1, 2], (1,), {"a": 2})
+    return str(prompt["cache_salt"])
+
+
+def test_a_caller_has_one_salt_and_no_other_has_it(engine: IsolatedEngine) -> None:
+    salts = [salt(engine, caller, own) for caller in (b"a", b"b") for own in (None, "x", "y")]
+    assert len(set(salts)) == 6
+    assert salt(engine, b"a", "x") == salts[1]
+    assert salt(IsolatedEngine(Recorder()), b"a") != salts[0], "nor is it known"
+    assert PROMPT == {"prompt_token_ids": [1, 2]}
+
+
+def test_pooling_is_of_its_tenant_too(engine: IsolatedEngine) -> None:
+    current_ledger.set(RequestLedger(b"a"))
+    assert engine.encode(PROMPT)[0]["cache_salt"] == salt(engine, b"a")
+
+
+def test_nobodys_prompts_and_texts_stay_as_they_are(engine: IsolatedEngine) -> None:
+    assert engine.generate(PROMPT)[0] is PROMPT
+    current_ledger.set(RequestLedger())
+    assert engine.generate(PROMPT)[0] is PROMPT
+    current_ledger.set(RequestLedger(b"a"))
+    assert engine.generate("text")[0] == "text"
+    assert engine.errored is False
