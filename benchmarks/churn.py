@@ -145,6 +145,10 @@ class Churned:
     idle_seconds: float = 0.0
     """From the last response until the server was idle."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """For a report. Not `dataclasses.asdict`, which makes other counters of counters."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+
     def add(self, visited: Visit, reply: Reply) -> None:
         """Count one request."""
         self.requests += 1
@@ -317,7 +321,7 @@ def _churn_all(server: Server, requests: int, warm: int) -> list[dict[str, Any]]
             {
                 "after": first + result.requests,
                 "held": dataclasses.asdict(held(server)),
-                **dataclasses.asdict(result),
+                **result.as_dict(),
             }
         )
         print(blocks[-1], flush=True)

@@ -79,7 +79,7 @@ def total(rng: np.random.Generator, fleet: Fleet, predictor: Predictor, share: f
     )
     found = total_savings(
         {
-            group: Measured(int(requests), saved, int(pairs), error)
+            group: Measured(requests=requests, saved=saved, pairs=pairs, error=error)
             for group, (requests, saved, pairs, error) in enumerate(zip(*columns, strict=True))
         }
     )

@@ -5,9 +5,7 @@ its queries. A test executes every query against a real Prometheus that has scra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from grafana_foundation_sdk.builders import dashboard as grafana
 from grafana_foundation_sdk.builders import prometheus, stat, timeseries
@@ -16,84 +14,24 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
 
+from scripts.panels import (
+    BY_POLICY,
+    ENGINE,
+    OURS,
+    Board,
+    Panel,
+    Query,
+    gained,
+    latencies,
+    per_request,
+    rate,
+    tokens,
+)
+
 __all__ = ["BOARDS", "SAVINGS", "Board", "Panel", "Query", "dashboards"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "grafana" / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """PromQL, and how its series are called."""
-
-    expr: str
-    legend: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """A picture of one thing."""
-
-    title: str
-    unit: str
-    description: str
-    queries: tuple[Query, ...]
-    kind: Literal["stat", "series"] = "series"
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """A page of panels."""
-
-    uid: str
-    title: str
-    description: str
-    panels: tuple[Panel, ...]
-
-
-BY_POLICY = "{{model_name}} · {{policy}}"
-OURS = 'model_name=~"$model", policy=~"$policy"'
-ENGINE = 'model_name=~"$model"'
-
-
-def rate(name: str, by: str = "model_name, policy", where: str = OURS) -> str:
-    """Of a counter, per second, summed."""
-    return f"sum by ({by}) (rate({name}{{{where}}}[$__rate_interval]))"
-
-
-def gained(name: str) -> str:
-    """By how much a counter grew over the time shown."""
-    return f"(sum(increase({name}{{{OURS}}}[$__range])) or vector(0))"
-
-
-def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
-    """Of a histogram."""
-    inner = f"sum by (le, {by}) (rate({name}_bucket{{{where}}}[$__rate_interval]))"
-    return f"histogram_quantile({share}, {inner})"
-
-
-def tokens(title: str, name: str, description: str) -> Panel:
-    """A counter of tokens, per second."""
-    queries = (Query(rate(f"stepgrpo_{name}_tokens_total"), BY_POLICY),)
-    return Panel(title, "short", f"Tokens per second {description}", queries)
-
-
-def latencies(title: str, name: str, description: str) -> Panel:
-    """Median and 99 % quantile of a histogram of the engine's."""
-    queries = tuple(
-        Query(quantile(share, name, "model_name", ENGINE), f"{{{{model_name}}}} · {share:.0%}")
-        for share in (0.5, 0.99)
-    )
-    return Panel(title, "s", description, queries)
-
-
-def per_request(title: str, name: str, description: str) -> Panel:
-    """Median and 90 % quantile of a histogram of ours."""
-    queries = tuple(
-        Query(quantile(share, name, "model_name, policy"), f"{BY_POLICY} · {share:.0%}")
-        for share in (0.5, 0.9)
-    )
-    return Panel(title, "short", description, queries)
 
 
 NET = (
@@ -194,6 +132,48 @@ SAVINGS = Board(
                 Query(
                     f"stepgrpo_holdout_saved_tokens{{{OURS}}}",
                     BY_POLICY + " · {{measure}} · {{bound}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Paired: saved in all",
+            "short",
+            "Tokens saved since the sums began, as paired runs show (--exit-pairs), with a 95 % "
+            "interval; exit: by exits from outside, training: by the model's training.",
+            (
+                Query(
+                    f"stepgrpo_measured_saved_tokens{{{OURS}}}",
+                    BY_POLICY + " · {{source}} · {{measure}} · {{bound}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Paired: same answer",
+            "percentunit",
+            "Share of judged pairs in which the answer stayed as it was, with a 95 % interval. The "
+            "guard (--exit-agreement) switches a policy off by the newest of them.",
+            (
+                Query(
+                    f"stepgrpo_agreement_ratio{{{OURS}}}",
+                    BY_POLICY + " · {{source}} · {{bound}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Paired: predictions that held",
+            "percentunit",
+            "Share of measured lengths inside their predicted interval of 90 %, with a 95 % "
+            "interval. Far from 0.9 the calibration is of another time.",
+            (Query(f"stepgrpo_prediction_coverage_ratio{{{OURS}}}", BY_POLICY + " · {{bound}}"),),
+        ),
+        Panel(
+            "Paired: runs",
+            "ops",
+            "dropped: too many waited for an idle moment; failed: the log says why.",
+            (
+                Query(
+                    rate("stepgrpo_pairs_total", "model_name, policy, outcome"),
+                    BY_POLICY + " · {{outcome}}",
                 ),
             ),
         ),

@@ -11,14 +11,14 @@ from service.access.settings import add_access_flags, rules_of
 from service.defaults import Defaults, add_flags, read_defaults
 from service.requestlog.command import explain_command
 from service.requestlog.writer import RequestLog
-from service.savings.command import savings_command
-from service.savings.holdout import open_book
+from service.savings.command import guard_command, savings_command
 from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
 
 __all__ = ["main"]
 
 USAGE = """stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]
        stepgrpo-serve savings [--url URL | --state FILE] [--format table|json|csv]
+       stepgrpo-serve guard --state FILE [--switch-on MODEL POLICY]
        stepgrpo-serve explain ID --log FILE [--format text|json]"""
 DESCRIPTION = (
     "Serve MODEL with vLLM's OpenAI-compatible server, ending reasoning when it is done. "
@@ -33,22 +33,24 @@ MIDDLEWARE = ("routes.Routes", "reporting.Reporting", "access.guard.Access", "re
 
 def main() -> None:
     """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
-    if sys.argv[1:2] == ["savings"]:
-        savings_command(sys.argv[2:])
+    commands = {"savings": savings_command, "guard": guard_command}
+    if command := commands.get("".join(sys.argv[1:2])):
+        command(sys.argv[2:])
         return
     if sys.argv[1:2] == ["explain"]:
         explain_command(sys.argv[2:], os.environ)
         return
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
-    from service.server import bind, serve  # noqa: PLC0415 - loads vLLM
+    from service.savings.evidence import open_evidence  # noqa: PLC0415 - loads vLLM
+    from service.server import bind, serve  # noqa: PLC0415
 
     try:
         args = _arguments(sys.argv[1:])
         rules = rules_of(args, os.environ)
         defaults = read_defaults(args, os.environ)
         calibrations = _calibrations(args, defaults.calibration)
-        book = open_book(defaults.holdout, defaults.state)
+        evidence = open_evidence(defaults.plan)
         log = _log(defaults)
         listening = bind(args)
         scraped = bind_metrics(*rules.metrics_at) if rules.metrics_at else None
@@ -61,7 +63,7 @@ def main() -> None:
         rules=rules,
         defaults=defaults,
         calibrations=calibrations,
-        book=book,
+        evidence=evidence,
         log=log,
     )
     try:

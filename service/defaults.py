@@ -17,13 +17,14 @@ from service.judges import KEY_VARIABLE, JudgeServer
 from service.load import ProbeLimits
 from service.options import CONFIG, BadOption, Option, Resolved, read_yaml, reader_of, resolve
 from service.patterns import matcher_of
+from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.families import FAMILIES, Family, read_families
 
 __all__ = ["OPTIONS", "Defaults", "add_flags", "read_defaults"]
 
 Effort = Mapping[str, int | float | None]
-Section = TypeVar("Section", ExitSettings, ProbeLimits)
+Section = TypeVar("Section", ExitSettings, ProbeLimits, Plan)
 
 _HELP = {
     "policy": "Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
@@ -44,6 +45,22 @@ _HELP = {
     "http://judge:8000/v1; its key: STEPGRPO_VERIFIER_API_KEY. Default: the served model itself.",
     "verifier_model": "Policy verifier: name of the model there. Default: the only one.",
     "verifier_timeout": "Seconds that a judge behind a URL has for one question.",
+    "holdout": "Share of conversations, 0 to 1, that are served without exits to measure what "
+    "exits save; requests that set a policy, a budget or an effort are not.",
+    "pairs": "Share of requests, 0 to 1, whose run without exits is made in the background to "
+    "measure what exits save and whether they change answers.",
+    "pairs_load": "Paired runs are at most this share (above 0, to 1) of the running sequences; "
+    "one may always run, none while requests queue.",
+    "pairs_url": "Base URL of a server that makes the paired runs from token ids, such as "
+    "http://replica:8000/v1; its key: STEPGRPO_PAIRS_API_KEY. Default: this server's own engine.",
+    "pairs_base": "Name of the base model, here (beside its adapters) or behind pairs_url: "
+    "requests that nothing exits are paired with it, to measure what training saves.",
+    "agreement": "Quality guard: share of answers, between 0 and 1, that exits must leave as they "
+    "were. Where the 95 % interval of the paired runs begins below it, the policy is switched off.",
+    "agreement_pairs": "Judged pairs before the guard judges, 20 to 500.",
+    "probation": "Seconds after which a policy that was switched off is tried again; default: an "
+    "operator switches it on (stepgrpo-serve guard).",
+    "state": "SQLite file of the sums; without it they end with the server.",
     "limit_probes": "Probes per sequence that a request may ask for, at most.",
     "limit_interval": "Reasoning tokens between two probes that it may ask for, at least.",
     "limit_share": "Probe tokens per reasoning token, 0 to 1, at most.",
@@ -65,10 +82,8 @@ class Defaults:
     """The operator's own."""
     resolved: Resolved = dataclasses.field(default_factory=lambda: Resolved({}, {}), compare=False)
     """Where each option was set."""
-    holdout: float = 0.0
-    """Share of conversations that are served without exits."""
-    state: Path | None = None
-    """File of the holdout's sums."""
+    plan: Plan = dataclasses.field(default_factory=Plan)
+    """How savings are measured."""
     log: Path | None = None
     """File of the request log."""
     log_text: bool = False
@@ -95,16 +110,10 @@ def _families(value: Any) -> Mapping[str, Family]:
     return read_families(yaml.safe_load(value) if isinstance(value, str) else value)
 
 
-def _share(value: Any) -> float:
-    share = reader_of(float)(value)
-    if not 0 <= share <= 1:
-        raise ValueError("use a number from 0 to 1")
-    return float(share)
-
-
 def _options() -> dict[str, Option]:
     options = {"markers": Option("markers", _markers, "Step markers: a named lexicon.")}
-    for section in (ExitSettings, ProbeLimits):
+    options["state"] = Option("state", _path, _HELP["state"])
+    for section in (ExitSettings, ProbeLimits, Plan):
         hints = typing.get_type_hints(section)
         for name in (field.name for field in dataclasses.fields(section)):
             if name not in options:
@@ -122,13 +131,6 @@ def _options() -> dict[str, Option]:
     options["family"] = Option("family", reader_of(str), family)
     families = "More families, from name to start, end, closing, inducing, tokens, opens, exits."
     options["families"] = Option("families", _families, families)
-    holdout = (
-        "Share of conversations, 0 to 1, that are served without exits to measure what exits save; "
-        "requests that set a policy, a budget or an effort are not. Default: 0."
-    )
-    options["holdout"] = Option("holdout", _share, holdout)
-    state = "SQLite file of the holdout's sums; without it they end with the server."
-    options["state"] = Option("state", _path, state)
     log = (
         "File for a JSON line per sequence: what it cost and saved, when, and its probes; no text."
     )
@@ -138,6 +140,7 @@ def _options() -> dict[str, Option]:
     return options
 
 
+_SECTIONS = (ExitSettings(), ProbeLimits(), Plan())
 OPTIONS = _options()
 """Every option by name. A field of ExitSettings or ProbeLimits is one without more ado."""
 
@@ -148,7 +151,8 @@ def add_flags(parser: Any) -> None:
     text = "YAML file of options, by their names without --exit- and with underscores."
     group.add_argument("--exit-config", metavar="FILE", default=None, help=text)
     for option in OPTIONS.values():
-        default = getattr(ExitSettings(), option.name, getattr(ProbeLimits(), option.name, None))
+        holders = (each for each in _SECTIONS if hasattr(each, option.name))
+        default = getattr(next(holders, None), option.name, None)
         shown = "" if default is None or option.name == "markers" else f" Default: {default!r}."
         text = (option.help + shown).replace("%", "%%")
         if option.switch:
@@ -183,8 +187,7 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         family,
         families,
         resolved,
-        holdout=resolved.values.get("holdout", 0.0),
-        state=resolved.values.get("state"),
+        plan=_built(Plan, resolved),
         log=resolved.values.get("log"),
         log_text=resolved.values.get("log_text", False),
         judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),

@@ -43,6 +43,8 @@ class Abstained(enum.StrEnum):
     """[policies that ask for an answer] Tools are offered, so what follows may be a call, and a
     trial answer says nothing about it. A request that names its policy itself is taken at its
     word, and one with ``tool_choice`` none is not concerned."""
+    SWITCHED_OFF = "switched_off"
+    """The quality guard has switched the policy off: its exits changed too many answers."""
     POLICY_ERROR = "policy_error"
     """The policy failed: a bug in it. The thinking ran on without exits."""
 

@@ -22,33 +22,28 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.admission import Admission
-from service.ceilings import held
 from service.controlled import Controlled
-from service.controls import (
-    EFFORT,
-    Asked,
-    BadParameter,
-    Effective,
-    effective_settings,
-)
+from service.controls import EFFORT, BadParameter, Effective
+from service.deciding import Decider
 from service.drain import Drain
-from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
+from service.eligibility import Abstained
 from service.finishing import Finishing
 from service.guard import guarded
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
-from service.ledger import RequestLedger, SequenceRecord, Status, current_ledger
+from service.ledger import Follows, RequestLedger, SequenceRecord, Status, current_ledger
 from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
 from service.patterns import matcher_of
 from service.requestlog.journal import Journal
-from service.savings.holdout import HoldoutBook
+from service.savings.evidence import Evidence
+from service.savings.predictions import Trust
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
 from stepgrpo_core.families import Family
 from stepgrpo_core.holdout import Place
-from stepgrpo_core.thinking import continues_thinking, opens_in_thinking, special_ids
+from stepgrpo_core.thinking import opens_in_thinking, special_ids
 
 __all__ = ["EarlyExitEngine"]
 
@@ -70,7 +65,7 @@ class EarlyExitEngine:
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
-        book: HoldoutBook | None = None,
+        evidence: Evidence | None = None,
         judge: JudgeServer | None = None,
         journal: Journal | None = None,
     ) -> None:
@@ -79,33 +74,44 @@ class EarlyExitEngine:
             tokenizer, defaults, family=family, families=families, chat_template=chat_template
         )
         self._inner = inner
-        self.book = book
+        self.evidence = evidence
         self._defaults = model.settings
-        self._effort = effort
         self._calibrations = calibrations or {}  # by adapter; None is the model itself
         self._metrics = metrics or Metrics()
         self._journal = journal or Journal()
-        self._limits = limits = limits or ProbeLimits()
+        limits = limits or ProbeLimits()
+        config = inner.vllm_config
         self._served = Served(
             inner,
             tokenizer,
             model.writing,
             load_of(inner, limits),
             probe_timeout=limits.probe_timeout,
-            priorities=inner.vllm_config.scheduler_config.policy == "priority",
-            scores_prompts=inner.vllm_config.lora_config is None,
+            priorities=config.scheduler_config.policy == "priority",
+            scores_prompts=config.lora_config is None,
             judge=JudgeClient(judge, judged=self._metrics.judged) if judge else None,
+            pairs=evidence is not None and bool(evidence.plan.pairs),
         )
         self.template = model.template
-        self._prefix_caching = bool(inner.vllm_config.cache_config.enable_prefix_caching)
-        self._special = frozenset[int]() if model.writing is None else special_ids(tokenizer)
-        self._admission = Admission(inner)
-        if not self._prefix_caching:
+        grammars = config.structured_outputs_config
+        self._decider = Decider(
+            self._served,
+            self._defaults,
+            limits,
+            effort,
+            max_model_len=inner.model_config.max_model_len,
+            prefix_caching=bool(config.cache_config.enable_prefix_caching),
+            special=frozenset() if model.writing is None else special_ids(tokenizer),
+            grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
+            is_off=self._is_off,
+        )
+        if not self._decider.prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
+        self._admission = Admission(inner)
         self.finishing = Finishing()
         self.drain = Drain(self._admission, self.finishing)
         self._closing: set[asyncio.Task[None]] = set()
-        self._proven = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self._lost = False
 
@@ -122,9 +128,11 @@ class EarlyExitEngine:
             prompt = TokensPrompt(prompt_token_ids=[0])
             async for _ in self._inner.generate(prompt, params, "stepgrpo-proof"):
                 self._metrics.proved(self._model_name(), self._defaults.policy)
-        self._proven = True
+        self._loop = asyncio.get_running_loop()
         self.drain.serve()
-        self._metrics.watch(asyncio.get_running_loop())
+        self._metrics.watch(self._loop)
+        if self.evidence is not None:
+            self.evidence.start(self._served, self._metrics)
 
     @property
     def lost(self) -> bool:
@@ -150,7 +158,12 @@ class EarlyExitEngine:
             return "draining"
         if self._served.load.stalled:
             return "stalled"
-        return "ready" if self._proven else "starting"
+        return "ready" if self._loop else "starting"
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is not as it should be, although requests may come."""
+        return self.evidence.complaints() if self.evidence is not None else []
 
     # Admission and drain.
 
@@ -163,6 +176,8 @@ class EarlyExitEngine:
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
+        if self.evidence is not None and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.evidence.stop(), self._loop)
         self.drain.wait(timeout or 0, lambda: self.lost)
         self._lost = self.lost
         self._stopped = True
@@ -187,7 +202,7 @@ class EarlyExitEngine:
             if ledger.refusal:
                 raise ledger.refusal
             job, asked = own_budget(Job(request_id, prompt, sampling_params, options), ledger.asked)
-            effective = self._effective(job, asked, tools=ledger.offers_tools)
+            effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
         except PolicyFailed as error:
@@ -196,63 +211,17 @@ class EarlyExitEngine:
             effective = Effective(without, abstained=Abstained.POLICY_ERROR)
         return self._generate(job, effective, ledger)
 
-    def _effective(self, job: Job, asked: Asked, *, tools: bool) -> Effective:
-        """What is asked over the defaults, as far as an exit works there and means something.
-        Raises BadParameter, also for a bound that then nothing would hold."""
-        thinking = self._served.thinking
-        effective = effective_settings(
-            job.params.extra_args,
-            self._defaults,
-            asked,
-            limit=job.params.max_tokens or self._inner.model_config.max_model_len,
-            closing=len(thinking.closing_ids) if thinking else 0,
-            effort=self._effort,
-        )
-        settings = held(effective.settings, self._limits, effective.sources)
-        effective = dataclasses.replace(effective, settings=settings)
-        policy, reason = eligible(questions_of(settings), self._facts(job, tools))
-        if reason is None:
-            return effective
-        demand = effective.demand
-        if demand is not None and "budget" not in policy.split("+"):
-            remedy = f"nothing can hold it: {OBSTACLES[reason]}"
-            raise BadParameter(demand.parameter, demand.value, remedy)
-        return effective.abstaining(policy, reason)
-
-    def _facts(self, job: Job, tools: bool) -> Facts:
-        params, thinking, has_ids = job.params, self._served.thinking, _has_ids(job.prompt)
-        named = "exit_policy" in (params.extra_args or {})
-        return Facts(
-            thinks=thinking is not None,
-            closes=thinking is not None and bool(thinking.closing_ids),
-            has_ids=has_ids,
-            cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
-            continues_thought=thinking is not None
-            and has_ids
-            and continues_thinking(self._served.tokenizer, thinking, job.prompt_ids, self._special),
-            ignore_eos=bool(params.ignore_eos),
-            prompt_logprobs=params.prompt_logprobs is not None,
-            grammar=job.has_grammar and not self._grammar_waits(job),
-            prefix_caching=self._prefix_caching,
-            tools=tools and not named,
-        )
-
-    def _grammar_waits(self, job: Job) -> bool:
-        """Whether vLLM lets the request think before its grammar starts: a reasoning parser tells
-        it when. A grammar that starts at once leaves no thinking to exit from."""
-        config = self._inner.vllm_config.structured_outputs_config
-        waits = bool(config.reasoning_parser) and not config.enable_in_reasoning
-        return waits and job.options.get("reasoning_ended") is not True
-
     async def _generate(
         self, job: Job, effective: Effective, ledger: RequestLedger
     ) -> AsyncGenerator[RequestOutput, None]:
         place = self._place(effective, ledger)
-        records = self._records(job, effective, place)
-        job = self._journal.begin(job, records, ledger.arrived)
         settings = effective.settings
         if place is not None and place.held:
             settings = dataclasses.replace(settings, policy="none")
+        records = self._records(job, effective, place)
+        job = self._journal.begin(job, records, ledger.arrived)
+        if self.evidence is not None:
+            self._prepare(self.evidence, records, ledger, exits=settings.policy != "none")
         run = self._run(job, settings, records)
         ledger.sequences += records
         self._count_in(records, ledger)
@@ -267,52 +236,64 @@ class EarlyExitEngine:
                 record.status = record.status or "failed"
             raise
         finally:
-            self._end(run, records)
+            self._end(job, run, records)
 
     def _place(self, effective: Effective, ledger: RequestLedger) -> Place | None:
         """Where the holdout deals a request; None for one that asked for something itself, that
         nothing exits from anyway, or that shares its beginning with no other."""
         ours = effective.settings.policy != "none" and not effective.settings.shadow
-        if self.book is None or ledger.conversation is None or effective.sources or not ours:
+        if self.evidence is None or effective.sources or not ours:
             return None
-        return self.book.place(ledger.conversation)
+        return self.evidence.place(ledger.conversation)
+
+    def _prepare(
+        self,
+        evidence: Evidence,
+        records: list[SequenceRecord],
+        ledger: RequestLedger,
+        *,
+        exits: bool,
+    ) -> None:
+        """Make room for what a paired run needs to know."""
+        group = evidence.group(ledger.conversation)
+        for record in records:
+            record.group = group
+            if not exits and evidence.follows(record.model_name):
+                record.follows = Follows()
 
     def _run(
         self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
     ) -> Controlled | Watched:
-        known = self._served.thinking is not None and _has_ids(job.prompt)
+        known = self._served.thinking is not None and job.has_ids
         controllers = [self._controller(job, settings) for _ in records] if known else []
         as_vllm = settings.shadow or settings.policy == "none"
         job = dataclasses.replace(job, stops_everywhere=as_vllm)
         if settings.policy != "none":
             return Controlled(self._served, job, records, controllers)
         return Watched(
-            self._served, job, records, controllers, obstacle=lambda: self._obstacle(job)
+            self._served, job, records, controllers, obstacle=lambda: self._decider.obstacle(job)
         )
 
-    def _obstacle(self, job: Job) -> Abstained | None:
-        """Why no thinking of this request can be closed."""
-        _, reason = eligible({"budget": None}, self._facts(job, tools=False))
-        return reason
-
-    def _end(self, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
+    def _end(self, job: Job, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
         """Free what a request holds and close its records.
 
         When the client left, this runs inside a cancelled scope, where nothing can be awaited:
         the clean-up gets a task of its own.
         """
         if run.closed:
-            self._count_out(records)
+            self._count_out(job, records)
             return
-        task = asyncio.create_task(self._close(run, records))
+        task = asyncio.create_task(self._close(job, run, records))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _close(self, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
+    async def _close(
+        self, job: Job, run: Controlled | Watched, records: list[SequenceRecord]
+    ) -> None:
         try:
             await run.close()
         finally:
-            self._count_out(records)
+            self._count_out(job, records)
 
     def _controller(self, job: Job, settings: ExitSettings) -> ExitController:
         thinking = self._served.thinking
@@ -333,10 +314,8 @@ class EarlyExitEngine:
     # Records.
 
     def _records(self, job: Job, effective: Effective, place: Place | None) -> list[SequenceRecord]:
-        prompt_tokens = len(job.prompt_ids) if _has_ids(job.prompt) else 0
-        lora = job.options.get("lora_request")
-        adapter = lora.lora_name if lora else None
-        name = adapter or self._model_name()
+        prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
+        name = job.adapter or self._model_name()
         return [
             SequenceRecord(
                 index,
@@ -344,7 +323,7 @@ class EarlyExitEngine:
                 effective.settings.policy,
                 prompt_tokens,
                 settings=effective.as_block(),
-                adapter=adapter,
+                adapter=job.adapter,
                 abstained=effective.abstained,
                 place=place,
             )
@@ -356,12 +335,12 @@ class EarlyExitEngine:
         for record in records:
             self._metrics.started(record)
 
-    def _count_out(self, records: list[SequenceRecord]) -> None:
+    def _count_out(self, job: Job, records: list[SequenceRecord]) -> None:
         for record in records:
             record.status = record.status or "aborted"
             self._metrics.ended(record)
-            if self.book is not None and record.place is not None:
-                self.book.enter(record, record.place, self._calibrations.get(record.adapter))
+            if self.evidence is not None:
+                self.evidence.ended(job, record, self._calibrations.get(record.adapter))
         self._admission.end(len(records))
         self._journal.end(records)
 
@@ -379,7 +358,16 @@ class EarlyExitEngine:
                 record.finish_reason = completion.finish_reason
                 record.stopped = isinstance(completion.stop_reason, str)
                 record.status = _STATUS.get(completion.finish_reason, "completed")
-                record.settle(self._calibrations.get(record.adapter))
+                record.settle(self._calibrations.get(record.adapter), self._trust(record))
+
+    def _trust(self, record: SequenceRecord) -> Trust:
+        if self.evidence is None:
+            return Trust()
+        return self.evidence.predictions.trust(record.model_name, record.policy)
+
+    def _is_off(self, job: Job, policy: str) -> bool:
+        name = job.adapter or self._model_name()
+        return self.evidence is not None and self.evidence.guard.is_off(name, policy)
 
     def _model_name(self) -> str:
         name = self._inner.model_config.served_model_name
@@ -387,7 +375,3 @@ class EarlyExitEngine:
 
 
 _STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}
-
-
-def _has_ids(prompt: Any) -> bool:
-    return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)

@@ -16,9 +16,9 @@ from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.events import Cause
 from stepgrpo_core.thinking import Writing
 
-__all__ = ["Job", "Served", "cause_of", "own_budget"]
+__all__ = ["LAST_PRIORITY", "Job", "Served", "cause_of", "own_budget"]
 
-_LAST = 2**63 - 1  # vLLM's priorities are 64-bit integers
+LAST_PRIORITY = 2**63 - 1  # vLLM's priorities are 64-bit integers
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
 
 
@@ -37,6 +37,8 @@ class Served:
     """The scheduler looks at priorities."""
     judge: JudgeClient | None = None
     """Of policy ``verifier``, behind a URL."""
+    pairs: bool = False
+    """What exits cut off is gone on with, to see what they saved."""
 
     scores_prompts: bool = True
     """Prompt log-probs can be had. Not with adapters: for the rows of a prompt vLLM 0.31 has no
@@ -67,6 +69,18 @@ class Job:
         return ids
 
     @property
+    def has_ids(self) -> bool:
+        """Whether the prompt is made of tokens."""
+        prompt = self.prompt
+        return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
+
+    @property
+    def adapter(self) -> str | None:
+        """Name of the LoRA adapter that serves it; None for the model itself."""
+        lora = self.options.get("lora_request")
+        return str(lora.lora_name) if lora else None
+
+    @property
     def has_grammar(self) -> bool:
         """Whether a schema, a tool or the like prescribes the form of the answer."""
         return self.params.structured_outputs is not None
@@ -77,7 +91,7 @@ class Job:
         names = ("lora_request", "priority", "data_parallel_rank")
         inherited = {name: self.options[name] for name in names if name in self.options}
         if priorities:
-            inherited["priority"] = min(inherited.get("priority", 0) + 1, _LAST)
+            inherited["priority"] = min(inherited.get("priority", 0) + 1, LAST_PRIORITY)
         return inherited
 
     def answer_options(self) -> dict[str, Any]:

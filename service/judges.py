@@ -1,22 +1,20 @@
 """The judge of policy `verifier` behind a URL: any OpenAI-compatible server.
 
 A judge is never waited for longer than its time, and whatever it does, no request of ours fails:
-no answer is no exit. Its address and key come from the operator; clients choose neither.
+no answer is no exit.
 """
 
 import asyncio
 import contextlib
-import json
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import httpx
-
 from service.breaker import Breaker
+from service.remote import Address, Failed, NotUnderstood, Remote, Trouble
+from service.streams import Inbox
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 
@@ -37,16 +35,10 @@ __all__ = [
 _log = logging.getLogger("vllm.stepgrpo")
 
 KEY_VARIABLE = "STEPGRPO_VERIFIER_API_KEY"
-ATTEMPTS = 3
-BACKOFF_SECONDS = 0.1  # doubles, and half of it is drawn
-MAX_BYTES = 2**20  # of a response
-CONNECTIONS = 64
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # another attempt may get through
-NOT_UNDERSTOOD = {400, 422}
 
-Outcome = Literal["answered", "timeout", "unreachable", "refused", "garbage", "paused", "cancelled"]
-"""Of a question; paused: the breaker is open; cancelled: its answer no longer mattered."""
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+Outcome = Literal["answered", "cancelled"] | Trouble
+"""Of a question; cancelled: its answer no longer mattered."""
+OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(Trouble))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +54,14 @@ class JudgeServer:
     key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        url = _parsed(self.url)
-        if url is None or url.scheme not in ("http", "https") or not url.host or url.userinfo:
-            shown = "(with a password in it)" if url and url.userinfo else self.url
-            remedy = f"use http://HOST:PORT/v1; a key goes into {KEY_VARIABLE}"
-            raise InvalidSetting("verifier_url", shown, remedy)
-        if self.key and not (self.key.isascii() and self.key.isprintable()):
-            raise InvalidSetting(KEY_VARIABLE, "...", "use printable ASCII characters")
+        self.address.check("verifier_url", KEY_VARIABLE)
         if not 0 < self.timeout <= 600:
             raise InvalidSetting("verifier_timeout", self.timeout, "use seconds, above 0 to 600")
 
-
-def _parsed(url: str) -> httpx.URL | None:
-    try:
-        return httpx.URL(url)
-    except httpx.InvalidURL:
-        return None
+    @property
+    def address(self) -> Address:
+        """Where it is."""
+        return Address(self.url, self.timeout, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +86,14 @@ class JudgeClient:
         breaker: Breaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._server = server
         self._judged = judged
-        self._breaker = breaker or Breaker()
-        self._clock = clock
         self._dialect = 0
         self._model = server.model
-        headers = {"Accept-Encoding": "identity"}  # MAX_BYTES are what arrives
-        if server.key:
-            headers["Authorization"] = f"Bearer {server.key}"
-        self._http = httpx.AsyncClient(
-            base_url=server.url.rstrip("/") + "/",
-            headers=headers,
-            timeout=server.timeout,
-            limits=httpx.Limits(max_connections=CONNECTIONS),
-        )
+        self._remote = Remote(server.address, "judge", breaker=breaker, clock=clock)
 
     async def close(self) -> None:
         """Free the connections."""
-        await self._http.aclose()
+        await self._remote.close()
 
     async def ask(self, question: Judge, message: str) -> Judgement:
         """What the judge says to `message`, or why it says nothing."""
@@ -132,75 +105,26 @@ class JudgeClient:
         return judgement
 
     async def _guarded(self, question: Judge, message: str) -> Judgement:
-        if not self._breaker.allows(self._clock()):
-            return Judgement("paused")
         try:
-            async with asyncio.timeout(self._server.timeout):
-                judgement = await self._ask(question, message)
-        except _Failed as failure:
-            judgement = Judgement(failure.outcome)
-        except (TimeoutError, httpx.TimeoutException):
-            judgement = Judgement("timeout")
-        self._remember(judgement.outcome)
-        return judgement
-
-    def _remember(self, outcome: Outcome) -> None:
-        was_closed = self._breaker.closed
-        if outcome == "answered":
-            self._breaker.succeeded()
-        else:
-            self._breaker.failed(self._clock())
-        if self._breaker.closed != was_closed:
-            host = self._http.base_url.host
-            if was_closed:
-                _log.warning("The judge at %s fails (%s): it is asked less often.", host, outcome)
-            else:
-                _log.info("The judge at %s answers again.", host)
+            return await self._remote.guarded(lambda: self._ask(question, message))
+        except Failed as failure:
+            return Judgement(failure.trouble)
 
     async def _ask(self, question: Judge, message: str) -> Judgement:
         if self._model is None:
-            self._model = _only_model(await self._request("GET", "models", None))
+            self._model = _only_model(await self._remote.request("GET", "models", None))
         body = {"model": self._model, "messages": [{"role": "user", "content": message}]}
         *others, last = range(self._dialect, len(DIALECTS))
         for dialect in others:
-            with contextlib.suppress(_NotUnderstoodError):
+            with contextlib.suppress(NotUnderstood):
                 return await self._say(dialect, question, body)
         return await self._say(last, question, body)
 
     async def _say(self, dialect: int, question: Judge, body: Mapping[str, Any]) -> Judgement:
         said = {**body, **DIALECTS[dialect](question)}
-        judgement = _judgement(await self._request("POST", "chat/completions", said))
+        judgement = _judgement(await self._remote.request("POST", "chat/completions", said))
         self._dialect = dialect  # it is understood: a refusal may have had other reasons
         return judgement
-
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        for attempt in range(ATTEMPTS - 1):
-            with contextlib.suppress(_PassingError):
-                return await self._attempt(method, path, body)
-            await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1))
-        return await self._attempt(method, path, body)
-
-    async def _attempt(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        try:
-            async with self._http.stream(method, path, json=body) as response:
-                if response.status_code in NOT_UNDERSTOOD:
-                    raise _NotUnderstoodError("refused")
-                if response.status_code != httpx.codes.OK:
-                    passing = response.status_code in PASSING
-                    raise (_PassingError if passing else _Failed)("refused")
-                content = b""
-                async for part in response.aiter_bytes():
-                    content += part
-                    if len(content) > MAX_BYTES:
-                        raise _Failed("garbage")
-        except httpx.TimeoutException:
-            raise
-        except httpx.HTTPError as error:
-            raise _PassingError("unreachable") from error
-        try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise _Failed("garbage") from error
 
 
 class NoReply(Exception):
@@ -237,21 +161,6 @@ class JudgeCall:
         await asyncio.wait([self._task])
 
 
-class _Failed(Exception):
-    """The judge gave no answer."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-
-class _PassingError(_Failed):
-    """Another attempt may get one."""
-
-
-class _NotUnderstoodError(_Failed):
-    """Another dialect may get one."""
-
-
 def _of_vllm(question: Judge) -> dict[str, Any]:
     """vLLM, SGLang and llama.cpp can be told not to think first."""
     off = {"enable_thinking": False}
@@ -280,7 +189,7 @@ def _only_model(listed: Any) -> str:
         return str(model["id"])
     except (TypeError, KeyError, ValueError) as error:
         _log.warning("The judge does not have exactly one model: set --exit-verifier-model.")
-        raise _Failed("garbage") from error
+        raise Failed("garbage") from error
 
 
 def _judgement(response: Any) -> Judgement:
@@ -292,9 +201,9 @@ def _judgement(response: Any) -> Judgement:
         usage = response.get("usage") or {}
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
-        raise _Failed("garbage") from error
+        raise Failed("garbage") from error
     if not isinstance(text, str) or not (text or first):
-        raise _Failed("garbage")
+        raise Failed("garbage")
     return Judgement("answered", Reply(text, first), _count(prompt), _count(completion))
 
 

@@ -18,10 +18,20 @@ from service.controls import Asked, BadParameter
 from service.eligibility import Abstained
 from service.load import Refusal
 from service.requestlog.timeline import UNTIMED, Timeline, Untimed
-from stepgrpo_core import Baseline, ExitReason, Outcome
+from service.savings.predictions import Trust
+from stepgrpo_core import Baseline, ExitReason, Outcome, Prediction
 from stepgrpo_core.holdout import Place
 
-__all__ = ["RequestLedger", "Saved", "Seats", "SequenceRecord", "Status", "current_ledger"]
+__all__ = [
+    "HOLDOUT",
+    "Follows",
+    "RequestLedger",
+    "Saved",
+    "Seats",
+    "SequenceRecord",
+    "Status",
+    "current_ledger",
+]
 
 Status = Literal["completed", "aborted", "failed"]
 HOLDOUT = "holdout"
@@ -38,6 +48,20 @@ class Saved:
     net: int
     """`tokens` less the probe tokens they cost."""
     method: Literal["predicted"] = "predicted"
+    stale: bool = False
+    """Measured lengths no longer lie in predicted intervals as often as they should."""
+
+
+@dataclass(slots=True)
+class Follows:
+    """What a sequence generated, for a paired run that follows it."""
+
+    ids: list[int] = field(default_factory=list)
+    """With which the run begins: of an exit's, all that the main stream had shown."""
+    ended: bool = False
+    """The run has ended by that."""
+    answer: list[int] = field(default_factory=list)
+    """Ids of the answer after an exit, or of the whole completion without one."""
 
 
 @dataclass(slots=True)
@@ -74,6 +98,31 @@ class SequenceRecord:
     """A stop string ended it."""
     saved: Saved | None = None
     timeline: Timeline | Untimed = UNTIMED
+    group: int = 0
+    """Random group of its conversation."""
+    predicted: Prediction | None = None
+    """Of its length, had it not been cut, before the interval is widened."""
+    follows: Follows | None = None
+    """None: no paired run will follow."""
+
+    @property
+    def told(self) -> bool:
+        """Whether it ended in a way that tells something about savings."""
+        reason = self.outcome.reason if self.outcome else None
+        closed = reason in (ExitReason.EOS_IN_THINKING, ExitReason.CLIENT)  # by no policy
+        ended = self.status == "completed" and self.finish_reason == "stop" and not self.stopped
+        return ended and reason is not None and not closed
+
+    @property
+    def acted(self) -> bool:
+        """Whether a policy could have cut its thinking, which ended by itself."""
+        natural = self.outcome is not None and self.outcome.reason is ExitReason.NATURAL
+        return natural and self.label not in ("none", HOLDOUT)
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the engine generated beyond the completion."""
+        return self.probe_tokens + self.discarded_tokens
 
     @property
     def label(self) -> str:
@@ -90,27 +139,25 @@ class SequenceRecord:
         """Generated, but neither delivered nor discarded: the client had left."""
         return self.completion_tokens - self.delivered_tokens
 
-    def settle(self, baseline: Baseline | None) -> None:
+    def settle(self, baseline: Baseline | None, trust: Trust) -> None:
         """Estimate the saving, if there is a basis for one."""
-        if baseline is None or self.outcome is None or self.policy == "none":
+        if baseline is None or self.policy == "none" or not self.told:
             return
-        if self.status != "completed" or self.finish_reason != "stop" or self.stopped:
-            return
-        if self.outcome.reason in (ExitReason.EOS_IN_THINKING, ExitReason.CLIENT):
-            return  # closed, but by no policy
         if self.cut_at is None:
             # Ended by itself under a policy that may exit: nothing was cut, probes were spent.
-            if self.outcome.reason is ExitReason.NATURAL:
+            if self.outcome and self.outcome.reason is ExitReason.NATURAL:
                 self.saved = Saved(0, 0, 0, -self.probe_tokens)
             return
-        prediction = baseline.predict(self.prompt_tokens, longer_than=self.cut_at)
-        if prediction is not None:
-            saved = round(prediction.tokens) - self.completion_tokens
+        self.predicted = baseline.predict(self.prompt_tokens, longer_than=self.cut_at)
+        if self.predicted is not None:
+            shown = trust.shown(self.predicted)
+            saved = round(shown.tokens) - self.completion_tokens
             self.saved = Saved(
                 tokens=saved,
-                low=round(prediction.low) - self.completion_tokens,
-                high=round(prediction.high) - self.completion_tokens,
+                low=round(shown.low) - self.completion_tokens,
+                high=round(shown.high) - self.completion_tokens,
                 net=saved - self.probe_tokens,
+                stale=trust.stale,
             )
 
     def as_block(self) -> dict[str, Any]:

@@ -107,6 +107,11 @@ class Load:
         """Requests that queue in the engines, as of their last step."""
         return sum(self._waiting.values())
 
+    @property
+    def crowded(self) -> bool:
+        """Whether one more sequence would make others wait."""
+        return self.waiting > 0 or self.running >= self._capacity
+
     def refusal(self) -> Refusal | None:
         """Why a probe may not start now."""
         return refusal(

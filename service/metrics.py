@@ -78,6 +78,12 @@ class Metrics:
             ("kind",),
             registry=counters,
         )
+        self._pairs = counter("pairs_total", "Paired runs, by what became of them.", "outcome")
+        self._pair_tokens = Counter(
+            "stepgrpo_pair_tokens_total",
+            "Tokens that this engine generated for paired runs.",
+            registry=counters,
+        )
         self._discarded = counter("discarded_tokens_total", "Tokens generated past an exit.")
         self._aborted = counter(
             "aborted_tokens_total", "Tokens generated for clients that had left."
@@ -120,6 +126,14 @@ class Metrics:
     def log_dropped(self, lines: int) -> None:
         """Count lines of the request log that are lost; called in any thread."""
         self._log_dropped.inc(lines)
+
+    def paired(self, model_name: str, policy: str, outcome: str) -> None:
+        """Count a paired run."""
+        self._pairs.labels(model_name, policy, outcome).inc()
+
+    def ran_pairs(self, tokens: int) -> None:
+        """Count tokens of paired runs."""
+        self._pair_tokens.inc(tokens)
 
     def proved(self, model_name: str, policy: str) -> None:
         """Count the token that is generated at start: a trial, and nobody's completion."""

@@ -31,7 +31,7 @@ class Readiness:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif _path(scope) == PATH and scope["method"] in ("GET", "HEAD"):
-            await _answer(scope["app"].state.engine_client.readiness, send)
+            await _answer(scope["app"].state.engine_client, send)
         else:
             await self._app(scope, receive, _Retrying(scope, send).send)
 
@@ -63,9 +63,11 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-async def _answer(state: str, send: Send) -> None:
+async def _answer(engine: Any, send: Send) -> None:
+    """The state, and below it what is not as it should be."""
+    state = engine.readiness
     status = 200 if state == "ready" else UNAVAILABLE
-    body = state.encode()
+    body = "\n".join([state, *engine.complaints]).encode()
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     if status == UNAVAILABLE:
         headers += _retry_headers()

@@ -41,7 +41,7 @@ class BodyReader:
         engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
         self._template: Template = getattr(engine, "template", Template())
         """What the engine that this application serves knows of its chat template."""
-        self._deals = getattr(engine, "book", None) is not None
+        self._deals = getattr(engine, "evidence", None) is not None
         self._parts: list[bytes] = []
 
     async def receive(self) -> Message:

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from service.finishing import CannotFinish, Finishing
 from service.ledger import current_ledger
-from service.savings.holdout import HoldoutBook
-from service.savings.report import as_csv, as_json, savings_rows
+from service.savings.evidence import Evidence
+from service.savings.report import as_csv, as_json, read_rows
 
 __all__ = ["Routes"]
 
@@ -22,9 +22,9 @@ _router = APIRouter(tags=["stepgrpo"])
 
 @_router.get("/v1/stepgrpo/savings")
 def savings(request: Request, format: Literal["json", "csv"] = "json") -> Response:  # noqa: A002
-    """What exits saved, by model and policy, as the holdout shows it."""
-    book: HoldoutBook | None = request.app.state.engine_client.book
-    rows = savings_rows(book.store.read()) if book else []
+    """What exits saved, by model and policy, as the holdout and paired runs show it."""
+    evidence: Evidence | None = request.app.state.engine_client.evidence
+    rows = read_rows(evidence.store) if evidence else []
     if format == "csv":
         return PlainTextResponse(as_csv(rows), media_type="text/csv")
     return JSONResponse(as_json(rows))

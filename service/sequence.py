@@ -16,7 +16,7 @@ from vllm.sampling_params import SamplingParams
 from service.eligibility import Abstained
 from service.job import Job, Served, cause_of
 from service.judges import JudgeCall
-from service.ledger import SequenceRecord
+from service.ledger import Follows, SequenceRecord
 from service.stopping import AnswerStops
 from service.streams import (
     EngineStream,
@@ -48,7 +48,7 @@ from stepgrpo_core import (
     State,
     Tokens,
 )
-from stepgrpo_core.events import Command, Event
+from stepgrpo_core.events import Cause, Command, Event
 from stepgrpo_core.policies import Answer, Judge, Question, Reply
 from stepgrpo_core.probing import put_question
 
@@ -81,6 +81,7 @@ class ControlledSequence:
         in_answer = bool(job.params.stop) and not job.stops_everywhere
         self._stops = AnswerStops(self._params) if in_answer else None  # None: vLLM's business
         self._stopped = False  # the main stream, by one of them
+        self._ended: Cause | None = None  # the stream that is listened to
         self._texts = self._new_texts(job.prompt_ids)
         self._streams: list[EngineStream] = []  # main, then the answer's
         self._probes: dict[int, EngineStream | JudgeCall] = {}
@@ -217,9 +218,11 @@ class ControlledSequence:
             output = self._stops.take(output, len(self._ids) + 1)
         if len(self._streams) == 1:
             self._ids += ids
+        elif self._record.follows is not None:
+            self._record.follows.answer += ids
         self._held.append((output, texts))
         events: list[Event] = [Tokens(ids, texts)]
-        cause = cause_of(output.outputs[0])
+        cause = self._ended = cause_of(output.outputs[0])
         if cause:
             events.append(Finished(cause))
         if cause == "stop" and self._stops:
@@ -347,6 +350,8 @@ class ControlledSequence:
         self._stops, self._stopped = None, False  # the answer's own stream has vLLM look for them
         self._held.clear()
         self._record.cut_at = command.position
+        if self._served.pairs:
+            self._record.follows = Follows(list(self._ids), ended=self._ended is not None)
         closing = list(command.closing_ids)
         self._record.injected_tokens = len(closing)
         kept = self._ids[: command.position]

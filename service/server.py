@@ -43,8 +43,7 @@ from service.lifeline import tie_engine_processes
 from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
-from service.savings.holdout import HoldoutBook
-from service.savings.report import HoldoutCollector
+from service.savings.evidence import Evidence
 from service.tracing import tracing_of
 from stepgrpo_core import Baseline
 
@@ -135,6 +134,10 @@ def _settle_cpu(args: argparse.Namespace) -> None:
         # With a seed, a prompt that is prefilled in chunks ends the engine ("CPU Generator does
         # not use offset", GPUModelRunner._bookkeeping_sync).
         args.enable_chunked_prefill = False
+    if args.enable_lora:
+        # Its LoRA operations take a request without adapter for one with the last slot's
+        # (vllm#48421): a slot that stays empty adds nothing.
+        args.max_loras = max(args.max_loras, len(args.lora_modules or ())) + 1
     if shutil.which("g++") is None:
         args.enforce_eager = True
     if args.enforce_eager:
@@ -158,7 +161,7 @@ async def serve(
     rules: Rules,
     defaults: Defaults,
     calibrations: Mapping[str | None, Baseline],
-    book: HoldoutBook | None,
+    evidence: Evidence | None,
     log: RequestLog | None,
 ) -> None:
     """Load the model and serve until a signal ends it; SystemExit if the engine ended first.
@@ -167,8 +170,8 @@ async def serve(
     args.access = rules  # where the middleware finds them
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
     tie_engine_processes()
-    if book is not None:
-        REGISTRY.register(HoldoutCollector(book.store))
+    if evidence is not None:
+        REGISTRY.register(evidence)
     metrics = Metrics()
     if log is not None:
         log.start(metrics.log_dropped)
@@ -183,7 +186,7 @@ async def serve(
             calibrations=calibrations,
             metrics=metrics,
             limits=defaults.limits,
-            book=book,
+            evidence=evidence,
             judge=defaults.judge,
             journal=Journal(log, tracing_of(inner.vllm_config), with_text=defaults.log_text),
         )
@@ -202,8 +205,8 @@ async def serve(
             await asyncio.wait_for(shutdown_task, left)
     finally:
         bound.close()
-        if book is not None:
-            book.store.close()
+        if evidence is not None:
+            evidence.close()
         if log is not None:
             log.close()
         await engine.release()

@@ -165,6 +165,8 @@ class Watched:
             self._passed[index].note(completion, output)
         unread = self._unread[index]
         unread += ids
+        if (follows := self._records[index].follows) is not None:
+            follows.answer += ids
         cause = cause_of(completion)
         if cause or len(unread) >= READ_AT_ONCE or (self._timed and self._ends_thinking(ids)):
             self._read(index)

@@ -35,7 +35,7 @@ MIN_GROUPS = 10
 class Served(NamedTuple):
     """Sums over one group's requests on one side."""
 
-    requests: int = 0
+    requests: float = 0
     tokens: float = 0
     """Completion tokens."""
     predicted: float = 0
@@ -54,14 +54,17 @@ class Served(NamedTuple):
         return Served(1, tokens, predicted, predicted**2, predicted * tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Sums over one group's requests that could exit."""
+class Measured(NamedTuple):
+    """Sums over one group's requests that could be paired with their run without exits."""
 
-    requests: int = 0
+    requests: float = 0
+    tokens: float = 0
+    """Completion tokens, with the exit."""
     saved: float = 0
     """Predicted tokens without the exit, less the tokens with it."""
-    pairs: int = 0
+    cost: float = 0
+    """Tokens of trial answers and those generated past the cut: known, not estimated."""
+    pairs: float = 0
     """Requests of which the length without the exit was measured."""
     error: float = 0
     """Over pairs: measured length without the exit, less the predicted one."""
@@ -75,9 +78,9 @@ class Comparison:
     """Tokens per request: without exits less with them."""
     ratio: Estimate
     """Tokens with exits over tokens without: 0.6 is 40 % saved."""
-    exited: int
+    exited: float
     """Requests served with exits."""
-    held: int
+    held: float
     """Requests served without."""
 
 

@@ -25,7 +25,7 @@ def wilson(share: float, total: float, z: float | None = None) -> tuple[float, f
     z = _Z if z is None else z
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
 
 
 def student_t(freedom: int) -> float:

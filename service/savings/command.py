@@ -1,18 +1,26 @@
-"""`stepgrpo-serve savings`: what a running server, or the file of its sums, says was saved."""
+"""`stepgrpo-serve savings`: what a running server, or the file of its sums, says was saved.
+
+`stepgrpo-serve guard`: what the quality guard has switched off, and how to switch it on.
+"""
 
 import argparse
+import contextlib
+import datetime
 import json
 import os
+import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from service.savings.report import as_csv, as_json, as_table, savings_rows
-from service.savings.store import SumStore
+from service.savings.report import as_csv, as_json, as_table, read_rows
+from service.savings.series import JUDGED
+from service.savings.store import Recent, SumStore
 
-__all__ = ["PATH", "savings_command"]
+__all__ = ["PATH", "guard_command", "savings_command"]
 
 PATH = "/v1/stepgrpo/savings"
 
@@ -29,8 +37,8 @@ def savings_command(arguments: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve savings",
-        description="Print what exits saved, by model and policy, as a server's holdout shows "
-        "(--exit-holdout). The API key comes from OPENAI_API_KEY.",
+        description="Print what exits saved, by model and policy, as a server's holdout and "
+        "paired runs show (--exit-holdout, --exit-pairs). The API key comes from OPENAI_API_KEY.",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--url", default="http://localhost:8000", help="the server (%(default)s)")
@@ -39,14 +47,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _from_file(path: Path, form: str) -> str:
+def guard_command(arguments: list[str]) -> None:
+    """List what is switched off, or switch a policy on; one clear line where that fails."""
+    parser = argparse.ArgumentParser(
+        prog="stepgrpo-serve guard",
+        description="List the policies that the quality guard (--exit-agreement) has switched off, "
+        "or switch one on again: servers with this file follow within seconds, and count its "
+        "pairs anew.",
+    )
+    parser.add_argument("--state", type=Path, required=True, help="the file of --exit-state")
+    parser.add_argument("--switch-on", nargs=2, metavar=("MODEL", "POLICY"), help="as listed")
+    args = parser.parse_args(arguments)
+    try:
+        with _opened(args.state) as store:
+            print(_switched_on(store, *args.switch_on) if args.switch_on else _listed(store))
+    except (OSError, ValueError, sqlite3.Error) as error:
+        sys.exit(f"stepgrpo-serve guard: {error}")
+
+
+def _listed(store: SumStore) -> str:
+    off = store.switched_off()
+    lines = [f"{e.model}  {e.policy}  since {_local(e.since)}: {e.why}" for e in sorted(off)]
+    return "\n".join(lines) or "Nothing is switched off."
+
+
+def _local(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(" ", "seconds")
+
+
+def _switched_on(store: SumStore, model: str, policy: str) -> str:
+    store.forget(Recent(JUDGED, model, policy))
+    if not store.switch_on(model, policy):
+        raise ValueError(f"policy {policy!r} is not switched off for {model!r}")
+    return f"Policy {policy} is on again for {model}."
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[SumStore]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; it is made by --exit-state")
     store = SumStore(path)
     try:
-        rows = savings_rows(store.read())
+        yield store
     finally:
         store.close()
+
+
+def _from_file(path: Path, form: str) -> str:
+    with _opened(path) as store:
+        rows = read_rows(store)
     return as_csv(rows) if form == "csv" else _shown(as_json(rows), form)
 
 

@@ -1,61 +1,32 @@
-"""What exits saved, as a randomised holdout shows it: by model and policy, as JSON, CSV or a table.
-
-Every admitted request counts on the side it was dealt to, whatever became of it: leaving out those
-that were cut off would compare the patient of one side with the patient of the other.
-"""
+"""What is known of savings, as JSON, CSV, a table or metrics."""
 
 import csv
 import io
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from service.savings.store import Key, Measure, Side, SumStore
-from stepgrpo_core.fleet import MIN_GROUPS, Comparison, Served, compare
+from service.savings.rows import PREFIXES, Figures, Row, rows_of
+from service.savings.store import SumStore
+from stepgrpo_core.fleet import MIN_GROUPS
 from stepgrpo_core.intervals import LEVEL, Estimate
 
-__all__ = ["HoldoutCollector", "Row", "as_csv", "as_json", "as_table", "savings_rows"]
+__all__ = ["ReportCollector", "as_csv", "as_json", "as_table", "read_rows"]
+
+_HEAD = (
+    "model|policy|saved by|method|requests|compared|saved each|net|saved in all|tokens, %|"
+    "same answer, %"
+)
+_FIGURES = tuple(field.name for field in fields(Figures))
+_ESTIMATES = (*_FIGURES, "agreement")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A model under a policy."""
-
-    model_name: str
-    policy: str
-    exited: int
-    """Requests under the policy."""
-    held: int
-    """Requests without exits that would have been."""
-    gross: Comparison | None
-    """Completion tokens; None: too little is known yet."""
-    net: Comparison | None
-    """All tokens that the engine generated, trial answers among them."""
-
-
-def savings_rows(sums: Mapping[Key, Served]) -> list[Row]:
-    """One row for every model and policy that there are sums of."""
-    sides: dict[tuple[str, str], dict[tuple[Measure, Side], dict[int, Served]]] = {}
-    for key, served in sums.items():
-        sides.setdefault((key.model, key.policy), defaultdict(dict))[key.measure, key.side][
-            key.group
-        ] = served
-    return [_row(model, policy, sides[model, policy]) for model, policy in sorted(sides)]
-
-
-def _row(model: str, policy: str, sides: dict[tuple[Measure, Side], dict[int, Served]]) -> Row:
-    return Row(
-        model,
-        policy,
-        exited=sum(each.requests for each in sides["completion", "exited"].values()),
-        held=sum(each.requests for each in sides["completion", "held"].values()),
-        gross=compare(sides["completion", "exited"], sides["completion", "held"]),
-        net=compare(sides["engine", "exited"], sides["engine", "held"]),
-    )
+def read_rows(store: SumStore) -> list[Row]:
+    """What a store knows by now; raises sqlite3.Error."""
+    return rows_of({key: sums for prefix in PREFIXES for key, sums in store.read(prefix).items()})
 
 
 def as_json(rows: list[Row]) -> dict[str, Any]:
@@ -64,42 +35,33 @@ def as_json(rows: list[Row]) -> dict[str, Any]:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+    return {
         "model_name": row.model_name,
         "policy": row.policy,
-        "method": "holdout",
-        "requests_exited": row.exited,
-        "requests_held": row.held,
-        "saved_per_request": None,
-        "saved_total": None,
-        "compression": None,
-        "net_saved_per_request": None,
-        "net_saved_total": None,
+        "source": row.source,
+        "method": row.method,
+        "requests": row.requests,
+        "requests_compared": row.compared,
+        "requests_unmeasurable": row.unmeasurable,
+        **{
+            name: _rounded(name, getattr(row.figures, name) if row.figures else None)
+            for name in _FIGURES
+        },
+        "agreement": _rounded("agreement", row.agreement),
+        "pairs_judged": row.judged,
     }
-    if row.gross is not None and row.net is not None:
-        figures |= {
-            "saved_per_request": _rounded(row.gross.saved),
-            "saved_total": _rounded(_times(row.gross.saved, row.exited)),
-            "compression": _rounded(row.gross.ratio, 4),
-            "net_saved_per_request": _rounded(row.net.saved),
-            "net_saved_total": _rounded(_times(row.net.saved, row.exited)),
-        }
-    return figures
 
 
-def _times(each: Estimate, count: int) -> Estimate:
-    return Estimate(each.value * count, each.low * count, each.high * count)
-
-
-def _rounded(each: Estimate, digits: int = 1) -> dict[str, float]:
-    return {name: round(value, digits) for name, value in asdict(each).items()}
+def _rounded(name: str, each: Estimate | None) -> dict[str, float] | None:
+    digits = 4 if name in ("compression", "agreement") else 1
+    return {part: round(value, digits) for part, value in asdict(each).items()} if each else None
 
 
 def as_csv(rows: list[Row]) -> str:
     """The same figures in columns; what is not known yet is empty."""
     out = io.StringIO()
     lines = [_columns(_flat(row)) for row in rows]
-    names = list(_columns(_flat(Row("", "", 0, 0, None, None))))
+    names = list(_columns(_flat(Row("", "", "exit", "holdout", 0, 0, None))))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -109,7 +71,7 @@ def as_csv(rows: list[Row]) -> str:
 def _columns(figures: dict[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, value in figures.items():
-        if isinstance(value, dict) or name in _ESTIMATES:
+        if name in _ESTIMATES:
             for part in ("value", "low", "high"):
                 columns[f"{name}_{part}"] = None if value is None else value[part]
         else:
@@ -117,18 +79,9 @@ def _columns(figures: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-_ESTIMATES = {
-    "saved_per_request",
-    "saved_total",
-    "compression",
-    "net_saved_per_request",
-    "net_saved_total",
-}
-
-
 def as_table(data: dict[str, Any]) -> str:
     """What `as_json` says, for people; takes the JSON, which may come from a server."""
-    head = ("model", "policy", "requests", "held", "saved each", "net", "saved in all", "tokens, %")
+    head = tuple(_HEAD.split("|"))
     lines = [head, *(_line(figures) for figures in data["data"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = [
@@ -139,23 +92,30 @@ def as_table(data: dict[str, Any]) -> str:
 
 
 def _line(figures: dict[str, Any]) -> tuple[str, ...]:
-    compression = figures["compression"]
-    percent = None if compression is None else {k: 100 * v for k, v in compression.items()}
     return (
         figures["model_name"],
         figures["policy"],
-        f"{figures['requests_exited']:,}",
-        f"{figures['requests_held']:,}",
+        figures["source"],
+        figures["method"],
+        f"{figures['requests']:,}",
+        f"{figures['requests_compared']:,}",
         _shown(figures["saved_per_request"]),
         _shown(figures["net_saved_per_request"]),
         _shown(figures["saved_total"]),
-        _shown(percent),
+        _shown(_percent(figures["compression"])),
+        _shown(_percent(figures["agreement"]), "none judged")
+        if figures["method"] == "measured"
+        else "",
     )
 
 
-def _shown(estimate: dict[str, float] | None) -> str:
+def _percent(estimate: dict[str, float] | None) -> dict[str, float] | None:
+    return None if estimate is None else {part: 100 * each for part, each in estimate.items()}
+
+
+def _shown(estimate: dict[str, float] | None, nothing: str = "too early") -> str:
     if estimate is None:
-        return "too early"
+        return nothing
     digits = 1 if abs(estimate["value"]) < 10_000 else 0
     value, low, high = (f"{estimate[part]:,.{digits}f}" for part in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
@@ -163,41 +123,78 @@ def _shown(estimate: dict[str, float] | None) -> str:
 
 def _notes(data: dict[str, Any]) -> list[str]:
     if not data["data"]:
-        return ["Nothing was counted yet: start the server with --exit-holdout."]
-    notes = [f"Method: randomised holdout; intervals of {100 * data['level']:.0f} %."]
+        return ["Nothing was counted: start the server with --exit-holdout or --exit-pairs."]
+    notes = [
+        f"Intervals of {100 * data['level']:.0f} %.",
+        "holdout: against requests served without exits.",
+        "measured: against runs without exits, or of the base model, that followed requests.",
+    ]
     if any(figures["saved_per_request"] is None for figures in data["data"]):
-        notes.append(f"Too early: each side needs conversations in {MIN_GROUPS} random groups.")
+        notes.append(f"Too early: it takes conversations in {MIN_GROUPS} random groups.")
     return notes
 
 
-class HoldoutCollector:
-    """The figures of the holdout as gauges, computed when they are scraped."""
+class ReportCollector:
+    """The figures as gauges, computed when they are scraped."""
 
     def __init__(self, store: SumStore) -> None:
         self._store = store
 
-    def describe(self) -> list[Metric]:
-        """Nothing in advance: it would be computed twice."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
-        """Requests of both sides always, savings once there is an interval."""
-        labels = ["model_name", "policy"]
-        requests = GaugeMetricFamily(
-            "stepgrpo_holdout_requests",
-            "Sequences that take part in the comparison, by side.",
-            labels=[*labels, "side"],
-        )
-        saved = GaugeMetricFamily(
-            "stepgrpo_holdout_saved_tokens",
-            "Tokens per sequence that exits save, as the holdout shows, and its 95 % interval.",
-            labels=[*labels, "measure", "bound"],
-        )
-        for row in savings_rows(self._store.read()):
-            requests.add_metric([row.model_name, row.policy, "exited"], row.exited)
-            requests.add_metric([row.model_name, row.policy, "held"], row.held)
-            for measure, found in (("gross", row.gross), ("net", row.net)):
-                for bound, value in asdict(found.saved).items() if found else ():
-                    saved.add_metric([row.model_name, row.policy, measure, bound], value)
-        yield requests
-        yield saved
+        """Requests always, figures once there is an interval."""
+        rows = read_rows(self._store)
+        yield from _holdout_metrics([row for row in rows if row.method == "holdout"])
+        yield from _measured_metrics([row for row in rows if row.method == "measured"])
+
+
+def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
+    labels = ["model_name", "policy"]
+    requests = GaugeMetricFamily(
+        "stepgrpo_holdout_requests",
+        "Sequences that take part in the comparison, by side.",
+        labels=[*labels, "side"],
+    )
+    saved = GaugeMetricFamily(
+        "stepgrpo_holdout_saved_tokens",
+        "Tokens per sequence that exits save, as the holdout shows, and its 95 % interval.",
+        labels=[*labels, "measure", "bound"],
+    )
+    for row in rows:
+        requests.add_metric([row.model_name, row.policy, "exited"], row.requests)
+        requests.add_metric([row.model_name, row.policy, "held"], row.compared)
+        if row.figures is not None:
+            for measure, found in (
+                ("gross", row.figures.saved_per_request),
+                ("net", row.figures.net_saved_per_request),
+            ):
+                _add_bounds(saved, [row.model_name, row.policy, measure], found)
+    yield requests
+    yield saved
+
+
+def _measured_metrics(rows: list[Row]) -> Iterator[Metric]:
+    labels = ["model_name", "policy", "source"]
+    saved = GaugeMetricFamily(
+        "stepgrpo_measured_saved_tokens",
+        "Tokens saved in all, as paired runs show, and its 95 % interval.",
+        labels=[*labels, "measure", "bound"],
+    )
+    same = GaugeMetricFamily(
+        "stepgrpo_agreement_ratio",
+        "Share of judged pairs whose answer stayed as it was, and its 95 % interval.",
+        labels=[*labels, "bound"],
+    )
+    for row in rows:
+        key = [row.model_name, row.policy, row.source]
+        if row.figures is not None:
+            _add_bounds(saved, [*key, "gross"], row.figures.saved_total)
+            _add_bounds(saved, [*key, "net"], row.figures.net_saved_total)
+        if row.agreement is not None:
+            _add_bounds(same, key, row.agreement)
+    yield saved
+    yield same
+
+
+def _add_bounds(gauge: GaugeMetricFamily, labels: list[str], found: Estimate) -> None:
+    for bound, value in asdict(found).items():
+        gauge.add_metric([*labels, bound], value)

@@ -110,6 +110,7 @@ def check_accounts(metrics: dict[str, float]) -> None:
         + total(metrics, "discarded_tokens")
         + total(metrics, "aborted_tokens")
         + total(metrics, "probe_tokens")
+        + total(metrics, "pair_tokens")
     )
     assert ours == metrics["vllm:generation_tokens_total"]
     assert total(metrics, "requests_started") == total(metrics, "requests")

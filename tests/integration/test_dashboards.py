@@ -24,12 +24,12 @@ from tests.integration.test_server import EXIT, messages
 
 pytestmark = pytest.mark.integration
 
-# What the holdout shows needs a server with one: see test_holdout.py.
+# What a holdout and pairs show needs servers with them: see test_holdout.py and test_pairs.py.
 PANELS = [
     pytest.param(panel, id=panel.title)
     for board in BOARDS
     for panel in board.panels
-    if not panel.title.startswith("Holdout")
+    if not panel.title.startswith(("Holdout", "Paired"))
 ]
 
 

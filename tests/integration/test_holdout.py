@@ -79,8 +79,8 @@ def savings(server: Server) -> dict[str, Any]:
 
 def test_the_holdout_shows_what_exits_save(held: Server, answers: list[dict[str, Any]]) -> None:
     row = savings(held)
-    assert row["requests_exited"] + row["requests_held"] == REQUESTS
-    assert 0.3 * REQUESTS < row["requests_held"] < 0.7 * REQUESTS
+    assert row["requests"] + row["requests_compared"] == REQUESTS
+    assert 0.3 * REQUESTS < row["requests_compared"] < 0.7 * REQUESTS
     saved = row["saved_per_request"]
     assert 0 < saved["low"] < saved["value"] < saved["high"]
     assert row["net_saved_per_request"]["value"] < saved["value"]
@@ -103,11 +103,11 @@ def test_metrics_tell_the_sides_apart(held: Server, answers: list[dict[str, Any]
     text = httpx.get(f"{held.url}/metrics", timeout=30).text
     row = savings(held)
     side = 'stepgrpo_holdout_requests{model_name="demo-base",policy="confidence",side="held"}'
-    assert f"{side} {float(row['requests_held'])}" in text
+    assert f"{side} {float(row['requests_compared'])}" in text
     by_label = (
         'stepgrpo_requests_total{model_name="demo-base",outcome="completed",policy="holdout"}'
     )
-    assert f"{by_label} {float(row['requests_held'])}" in text
+    assert f"{by_label} {float(row['requests_compared'])}" in text
     assert 'stepgrpo_holdout_saved_tokens{bound="low",measure="net"' in text
 
 
@@ -154,7 +154,8 @@ def test_sums_survive_a_kill(held: Server, state: Path) -> None:
     with sqlite3.connect(state) as found:
         sides = dict(
             found.execute(
-                "SELECT side, SUM(requests) FROM served WHERE measure = 'completion' GROUP BY side"
+                "SELECT substr(series, 9, instr(substr(series, 9), '/') - 1), SUM(value) FROM sums "
+                "WHERE series LIKE 'holdout/%/completion' AND name = 'requests' GROUP BY series"
             ).fetchall()
         )
-    assert sides == {"exited": before["requests_exited"], "held": before["requests_held"]}
+    assert sides == {"exited": before["requests"], "held": before["requests_compared"]}

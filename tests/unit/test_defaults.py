@@ -12,6 +12,7 @@ from service.defaults import OPTIONS, Defaults, add_flags, read_defaults
 from service.judges import JudgeServer
 from service.load import ProbeLimits
 from service.options import BadOption
+from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, ExitSettings
 from stepgrpo_core.families import Family
 
@@ -72,7 +73,14 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "holdout": ("0.5", 0.5),
     "log": ("x.jsonl", Path("x.jsonl")),
     "log_text": ("true", True),
+    "pairs": ("0.5", 0.5),
+    "pairs_url": ("http://x", "http://x"),
+    "pairs_base": ("x", "x"),
+    "agreement": ("0.5", 0.5),
+    "agreement_pairs": ("50", 50),
 }
+NEEDS = {"verifier_model": "verifier_url", "pairs_url": "pairs", "pairs_base": "pairs"}
+NEEDS |= {"agreement": "pairs", "log_text": "log"}
 
 
 def other_of(name: str) -> tuple[str, Any]:
@@ -82,7 +90,12 @@ def other_of(name: str) -> tuple[str, Any]:
         return OTHERS[name]
     if isinstance(default, bool):
         return str(not default).lower(), not default
-    fraction = isinstance(default, float) or name in ("probe_share", "limit_share", "probe_load")
+    fraction = isinstance(default, float) or name in (
+        "probe_share",
+        "limit_share",
+        "probe_load",
+        "pairs_load",
+    )
     return ("0.5", 0.5) if fraction else ("7", 7)
 
 
@@ -94,22 +107,18 @@ def test_every_option_can_be_set_in_all_three_places(tmp_path: Path, name: str) 
     flag = [option.flag, text]
     if option.switch:
         flag = [option.flag if value else option.flag.replace("--", "--no-", 1)]
-    needed = {
-        "verifier_model": ["--exit-verifier-url", "http://x"],
-        "log_text": ["--exit-log", "x.jsonl"],
-    }
-    also = needed.get(name, [])
+    also = [OPTIONS[NEEDS[name]].flag, OTHERS[NEEDS[name]][0]] if name in NEEDS else []
     for defaults in (
         read(*flag, *also, at=tmp_path),
         read(*also, environment={option.variable: text}, at=tmp_path),
         read(*also, file=f"{name}: {text}", at=tmp_path),
     ):
-        places = (defaults.settings, defaults.limits, defaults)
+        places = (defaults.settings, defaults.limits, defaults.plan, defaults)
         assert next(getattr(each, name) for each in places if hasattr(each, name)) == value
 
 
 def test_every_field_of_the_settings_is_an_option() -> None:
-    for section in (ExitSettings, ProbeLimits):
+    for section in (ExitSettings, ProbeLimits, Plan):
         assert {field.name for field in dataclasses.fields(section)} < set(OPTIONS)
 
 

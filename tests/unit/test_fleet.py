@@ -91,7 +91,7 @@ def test_too_few_groups_give_no_figure(groups: int) -> None:
     many = {g: Served.one(100, 0) for g in range(30)}
     assert compare(few, many) is None
     assert compare(many, few) is None
-    pairs = {g: Measured(2, 10, int(g < groups), 1) for g in range(30)}
+    pairs = {g: Measured(requests=2, saved=10, pairs=int(g < groups), error=1) for g in range(30)}
     assert total_savings(pairs) is None
 
 

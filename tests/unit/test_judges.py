@@ -10,14 +10,8 @@ from typing import Any
 import pytest
 
 from service.breaker import Breaker
-from service.judges import (
-    ATTEMPTS,
-    MAX_BYTES,
-    OUTCOMES,
-    JudgeClient,
-    Judgement,
-    JudgeServer,
-)
+from service.judges import OUTCOMES, JudgeClient, Judgement, JudgeServer
+from service.remote import ATTEMPTS, MAX_BYTES
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 from stepgrpo_core.policies.verifier import probability_of_yes

@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from service.ledger import Saved, SequenceRecord
 from service.metrics import Metrics
+from service.savings.predictions import Trust
 from stepgrpo_core import ExitReason, Outcome, fit_baseline
 
 BASELINE = fit_baseline("m", {}, [(20, 10 * n) for n in range(1, 101)])
@@ -30,7 +31,7 @@ def test_delivered_tokens_are_generated_less_discarded_plus_injected() -> None:
 
 def test_a_saving_is_the_conditional_prediction_less_what_was_used() -> None:
     made = record()
-    made.settle(BASELINE)
+    made.settle(BASELINE, Trust())
     assert made.saved is not None
     mean = sum(range(110, 1001, 10)) / 90
     assert made.saved.tokens == round(mean) - 123
@@ -40,14 +41,14 @@ def test_a_saving_is_the_conditional_prediction_less_what_was_used() -> None:
 
 def test_a_saving_may_be_negative() -> None:
     made = record(generated_tokens=2000, delivered_tokens=1993)
-    made.settle(BASELINE)
+    made.settle(BASELINE, Trust())
     assert made.saved is not None
     assert made.saved.tokens < 0
 
 
 def test_without_an_exit_nothing_is_saved_and_probes_are_a_cost() -> None:
     made = record(ExitReason.NATURAL, cut_at=None)
-    made.settle(BASELINE)
+    made.settle(BASELINE, Trust())
     assert made.saved == Saved(0, 0, 0, -12)
 
 
@@ -70,7 +71,7 @@ def test_without_an_exit_nothing_is_saved_and_probes_are_a_cost() -> None:
 )
 def test_no_basis_no_number(changes) -> None:
     made = record(**changes)
-    made.settle(BASELINE)
+    made.settle(BASELINE, Trust())
     assert made.saved is None
 
 
@@ -78,7 +79,7 @@ def test_without_calibration_there_is_no_number_and_no_metric() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     made = record()
-    made.settle(None)
+    made.settle(None, Trust())
     metrics.started(made)
     metrics.ended(made)
     text = generate_latest(registry).decode()
@@ -96,7 +97,7 @@ def test_metrics_add_up() -> None:
     negative = record(generated_tokens=2000, delivered_tokens=1993)
     aborted = record(status="aborted", delivered_tokens=100, outcome=None)
     for made in (record(), negative, aborted):
-        made.settle(BASELINE)
+        made.settle(BASELINE, Trust())
         metrics.started(made)
         metrics.ended(made)
 

@@ -1,6 +1,7 @@
 """/ready, and what a refusal says."""
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,13 @@ from service.readiness import Readiness
 
 
 def serve(
-    state: str, path: str, *, status: int = 200, method: str = "GET", root_path: str = ""
+    state: str,
+    path: str,
+    *,
+    status: int = 200,
+    method: str = "GET",
+    root_path: str = "",
+    complaints: Sequence[str] = (),
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of one request; the application behind answers `status`."""
     sent: list[Any] = []
@@ -26,7 +33,7 @@ def serve(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    engine = SimpleNamespace(readiness=state)
+    engine = SimpleNamespace(readiness=state, complaints=complaints)
     scope = {
         "type": "http",
         "path": path,
@@ -46,6 +53,11 @@ def test_ready_says_how_the_engine_is(state: str, status: int) -> None:
     found, headers, body = serve(state, "/ready")
     assert (found, body) == (status, state.encode())
     assert (b"retry-after" in headers) == (status == 503)
+
+
+def test_what_is_not_as_it_should_be_is_told_below() -> None:
+    status, _, body = serve("ready", "/ready", complaints=["policy p is switched off for m"])
+    assert (status, body) == (200, b"ready\npolicy p is switched off for m")
 
 
 def test_ready_is_found_below_a_root_path() -> None:

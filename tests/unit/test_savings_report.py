@@ -7,26 +7,40 @@ from pathlib import Path
 
 import pytest
 
-from service.savings.command import savings_command
-from service.savings.report import as_csv, as_json, as_table, savings_rows
-from service.savings.store import Key, SumStore
+from service.savings.command import guard_command, savings_command
+from service.savings.report import ReportCollector, as_csv, as_json, as_table
+from service.savings.rows import rows_of
+from service.savings.series import EXIT, JUDGED, TRAINED, Side, holdout
+from service.savings.store import Key, Recent, Sums, SumStore, SwitchedOff
 from stepgrpo_core.fleet import Served
 
+SIDES: tuple[tuple[Side, int, int], ...] = (("exited", 60, 5), ("held", 100, 0))
 
-def sums(groups: int, policy: str = "confidence") -> dict[Key, Served]:
-    found = {}
+
+def sums(groups: int, policy: str = "confidence") -> dict[Key, Sums]:
+    found: dict[Key, Sums] = {}
     for group in range(groups):
-        for side, tokens, probes in (("exited", 60, 5), ("held", 100, 0)):
-            key = Key("demo", policy, side, "completion", group)  # type: ignore[arg-type]
-            found[key] = Served.one(tokens + group, 100)
-            found[key._replace(measure="engine")] = Served.one(tokens + group + probes, 100)
+        for side, tokens, probes in SIDES:
+            key = Key(holdout(side, "completion"), "demo", policy, group)
+            found[key] = Served.one(tokens + group, 100)._asdict()
+            engine = Served.one(tokens + group + probes, 100)._asdict()
+            found[key._replace(series=holdout(side, "engine"))] = engine
     return found
 
 
+def pairs(groups: int, series: str = EXIT) -> dict[Key, Sums]:
+    """Two exits in a group, of which one is paired, and a request that ended by itself."""
+    entry: Sums = {
+        "requests": 2, "tokens": 100, "saved": 60, "cost": 10, "pairs": 1, "error": 5,
+        "natural": 1, "natural_tokens": 80, "agreed": 1, "unmeasurable": 1,
+    }  # fmt: skip
+    return {Key(series, "demo", "confidence", group): entry for group in range(groups)}
+
+
 def test_savings_gross_and_net_and_in_all() -> None:
-    (row,) = as_json(savings_rows(sums(20)))["data"]
+    (row,) = as_json(rows_of(sums(20)))["data"]
     assert (row["model_name"], row["policy"], row["method"]) == ("demo", "confidence", "holdout")
-    assert (row["requests_exited"], row["requests_held"]) == (20, 20)
+    assert (row["requests"], row["requests_compared"]) == (20, 20)
     assert row["saved_per_request"]["value"] == 40
     assert row["net_saved_per_request"]["value"] == 35
     assert row["saved_total"]["value"] == 800
@@ -36,26 +50,65 @@ def test_savings_gross_and_net_and_in_all() -> None:
         assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
 
 
+def test_pairs_correct_what_was_predicted() -> None:
+    (row,) = as_json(rows_of(pairs(16)))["data"]
+    assert (row["source"], row["method"]) == ("exit", "measured")
+    assert (row["requests"], row["requests_compared"], row["requests_unmeasurable"]) == (48, 16, 16)
+    assert row["saved_total"]["value"] == 16 * 60 + 32 * 5
+    assert row["net_saved_total"]["value"] == 16 * 60 + 32 * 5 - 160
+    assert row["saved_per_request"]["value"] == pytest.approx(1120 / 48, abs=0.05)
+    assert row["compression"]["value"] == pytest.approx(2880 / 4000, abs=1e-4)
+    assert row["agreement"]["value"] == 1
+    assert 0.75 < row["agreement"]["low"] < 1
+    assert row["pairs_judged"] == 16
+
+
+def test_what_training_saves_is_a_row_of_its_own() -> None:
+    data = as_json(rows_of(pairs(16) | pairs(16, TRAINED) | sums(20)))["data"]
+    assert [(row["source"], row["method"]) for row in data] == [
+        ("exit", "holdout"),
+        ("exit", "measured"),
+        ("training", "measured"),
+    ]
+
+
+def test_metrics_have_the_figures_of_both_methods() -> None:
+    store = SumStore()
+    for key, found in (sums(20) | pairs(16)).items():
+        store.add(key, found)
+    values = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for metric in ReportCollector(store).collect()
+        for sample in metric.samples
+    }
+    store.close()
+    key = ("confidence", "demo")
+    assert values["stepgrpo_holdout_requests", *key, "held"] == 20
+    gross = tuple(sorted((*key, "exit", "gross", "value")))
+    assert values["stepgrpo_measured_saved_tokens", *gross] == 1120
+    assert values["stepgrpo_agreement_ratio", *sorted((*key, "exit", "value"))] == 1
+
+
 def test_no_figure_before_there_is_an_interval() -> None:
-    rows = savings_rows(sums(5))
+    rows = rows_of(sums(5))
     (row,) = as_json(rows)["data"]
     assert row["saved_per_request"] is row["saved_total"] is row["compression"] is None
-    assert row["requests_held"] == 5
+    assert row["requests_compared"] == 5
     table = as_table(as_json(rows))
     assert "too early" in table
     assert "10 random groups" in table
 
 
 def test_policies_are_not_mixed() -> None:
-    data = as_json(savings_rows(sums(20) | sums(12, "budget")))["data"]
-    assert [(row["policy"], row["requests_exited"]) for row in data] == [
+    data = as_json(rows_of(sums(20) | sums(12, "budget")))["data"]
+    assert [(row["policy"], row["requests"]) for row in data] == [
         ("budget", 12),
         ("confidence", 20),
     ]
 
 
 def test_csv_has_the_same_columns_with_and_without_figures() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(savings_rows(sums(20) | sums(3, "budget"))))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(rows_of(sums(20) | sums(3, "budget"))))))
     assert rows[0]["saved_total_value"] == ""
     assert float(rows[1]["saved_total_value"]) == 800
     assert float(rows[1]["compression_low"]) <= float(rows[1]["compression_value"])
@@ -64,11 +117,11 @@ def test_csv_has_the_same_columns_with_and_without_figures() -> None:
 
 
 def test_the_table_reads_what_a_server_sends() -> None:
-    data = json.loads(json.dumps(as_json(savings_rows(sums(20)))))
+    data = json.loads(json.dumps(as_json(rows_of(sums(20)))))
     table = as_table(data)
     assert "demo" in table
     assert "40.0 (40.0 to 40.0)" in table
-    assert "intervals of 95 %" in table
+    assert "Intervals of 95 %" in table
     assert "--exit-holdout" in as_table(as_json([]))
 
 
@@ -109,3 +162,40 @@ def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, and long enough to be seen as none")
     with pytest.raises(SystemExit, match=r"notes\.txt"):
         savings_command(["--state", str(tmp_path / "notes.txt")])
+
+
+# The guard's.
+
+
+def test_the_guard_lists_and_switches_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sums.sqlite"
+    store = SumStore(path)
+    store.note(Recent(JUDGED, "demo", "confidence"), 0.0)
+    store.switch_off(SwitchedOff("demo", "confidence", 0.0, "too many differ"))
+    store.close()
+    guard_command(["--state", str(path)])
+    assert "demo  confidence  since 1970-01-01 00:00:00+00:00: too many" in capsys.readouterr().out
+    guard_command(["--state", str(path), "--switch-on", "demo", "confidence"])
+    guard_command(["--state", str(path)])
+    assert capsys.readouterr().out.splitlines() == [
+        "Policy confidence is on again for demo.",
+        "Nothing is switched off.",
+    ]
+    store = SumStore(path)
+    assert store.recent(JUDGED) == {}
+    store.close()
+
+
+def test_the_guard_says_what_is_wrong(tmp_path: Path) -> None:
+    SumStore(tmp_path / "sums.sqlite").close()
+    for arguments, named in (
+        (["--state", str(tmp_path / "none")], "none is not there"),
+        (
+            ["--state", str(tmp_path / "sums.sqlite"), "--switch-on", "a", "b"],
+            "'b' is not switched",
+        ),
+    ):
+        with pytest.raises(SystemExit, match=named):
+            guard_command(arguments)

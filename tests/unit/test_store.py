@@ -10,23 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from service.savings.store import Key, SumStore
+from service.savings.store import KEPT, Key, Recent, SumStore, SwitchedOff
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.fleet import Served
 
-KEY = Key("demo", "confidence", "exited", "completion", 3)
-OTHER = KEY._replace(side="held", group=63)
-ONE = Served.one(tokens=10, predicted=20)
+KEY = Key("holdout/exited/completion", "demo", "confidence", 3)
+OTHER = KEY._replace(series="holdout/held/completion", group=63)
+ONE = {"requests": 1.0, "tokens": 10.0}
 
 # Adds one request at a time and says so, for as long as it lives.
 ADDER = f"""
 import sys, time
 from pathlib import Path
 from service.savings.store import Key, SumStore
-from stepgrpo_core.fleet import Served
 store = SumStore(Path(sys.argv[1]))
 for count in range(1, int(sys.argv[2]) + 1):
-    store.add(Key(*{tuple(KEY)!r}), Served.one(tokens=10, predicted=20))
+    store.add(Key(*{tuple(KEY)!r}), {ONE!r})
     print(count, time.monotonic(), flush=True)
     time.sleep(0.002)
 store.close()
@@ -56,25 +54,27 @@ def test_sums_add_by_key_and_survive_a_restart(path: Path) -> None:
         store.add(KEY, ONE)
         store.add(KEY, ONE)
         store.add(OTHER, ONE)
-        expected = {KEY: Served(2 * count, 20 * count, 40 * count, 800 * count, 400 * count)}
-        assert store.read() == expected | {OTHER: Served(count, *(count * v for v in ONE[1:]))}
+        twice = {name: 2 * count * value for name, value in ONE.items()}
+        once = {name: count * value for name, value in ONE.items()}
+        assert store.read("holdout/") == {KEY: twice, OTHER: once}
+        assert store.read(OTHER.series) == {OTHER: once}
         store.close()
 
 
 def test_without_a_file_sums_live_as_long_as_the_process() -> None:
     store = SumStore()
     store.add(KEY, ONE)
-    assert store.read() == {KEY: ONE}
+    assert store.read("") == {KEY: ONE}
     store.close()
 
 
 def test_what_was_added_is_on_disk_within_a_second_or_so(path: Path, store: SumStore) -> None:
     store.add(KEY, ONE)
     deadline = time.monotonic() + 10
-    while not (rows := sqlite3.connect(path).execute("SELECT * FROM served").fetchall()):
+    while not (rows := sqlite3.connect(path).execute("SELECT * FROM sums").fetchall()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert rows == [(*KEY, *ONE)]
+    assert rows == [(*KEY, *each) for each in ONE.items()]
 
 
 def test_processes_add_to_each_others_sums(path: Path, store: SumStore) -> None:
@@ -82,7 +82,7 @@ def test_processes_add_to_each_others_sums(path: Path, store: SumStore) -> None:
     for process in both:
         process.communicate()
         assert process.returncode == 0
-    assert store.read()[KEY].requests == 500
+    assert store.read("")[KEY]["requests"] == 500
 
 
 def test_a_kill_loses_a_second_at_most_and_never_half_a_sum(path: Path) -> None:
@@ -94,12 +94,13 @@ def test_a_kill_loses_a_second_at_most_and_never_half_a_sum(path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     lines += [line.split() for line in process.communicate()[0].splitlines()]
     store = SumStore(path)
-    found = store.read()[KEY]
+    found = store.read("")[KEY]
+    requests = found["requests"]
     store.close()
-    assert found == Served(*(found.requests * each for each in ONE))
+    assert found == {name: requests * each for name, each in ONE.items()}
     last = float(lines[-1][1])
     before = sum(float(when) < last - 3 for _, when in lines)  # three times what is promised
-    assert before <= found.requests <= len(lines) + 1
+    assert before <= requests <= len(lines) + 1
 
 
 def test_a_full_disk_loses_nothing(path: Path) -> None:
@@ -107,14 +108,14 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     full = """
 import resource, signal, sys, time
 from pathlib import Path
-from service.savings.store import Key, SumStore
-from stepgrpo_core.fleet import Served
+from service.savings.store import Key, Recent, SumStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = SumStore(Path(sys.argv[1]))
 size = Path(sys.argv[1] + "-wal").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 for group in range(64):
-    store.add(Key("demo", "confidence", "exited", "completion", group), Served(1, 2, 3, 4, 5))
+    store.add(Key("a", "demo", "confidence", group), {"requests": 1, "tokens": 2})
+store.note(Recent("scores", "demo", "confidence"), 7)
 while not store.failures:
     time.sleep(0.05)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -122,7 +123,8 @@ store.close()
 """
     subprocess.run([sys.executable, "-c", full, str(path)], check=True)
     store = SumStore(path)
-    assert list(store.read().values()) == [Served(1, 2, 3, 4, 5)] * 64
+    assert list(store.read("a").values()) == [{"requests": 1, "tokens": 2}] * 64
+    assert list(store.recent("scores").values()) == [[7]]
     store.close()
 
 
@@ -152,3 +154,31 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="can be written"):
         SumStore(tmp_path / "none" / "sums.sqlite")
+
+
+def test_the_newest_values_of_a_series_are_kept_by_model_and_policy(path: Path) -> None:
+    one, other = Recent("scores", "demo", "confidence"), Recent("scores", "demo", "budget")
+    for start in (0, KEPT // 2, KEPT):
+        store = SumStore(path)
+        store.note(one, *range(start, start + KEPT // 2))
+        store.note(other, 1.5)
+        store.close()
+    store = SumStore(path)
+    assert store.recent("scores") == {one: [*range(KEPT // 2, 3 * KEPT // 2)], other: [1.5] * 3}
+    assert store.recent("others") == {}
+    store.forget(one)
+    assert store.recent("scores") == {other: [1.5] * 3}
+    store.close()
+
+
+def test_what_is_switched_off_stays_off_for_all_until_it_is_switched_on(path: Path) -> None:
+    first, second = SumStore(path), SumStore(path)
+    off = SwitchedOff("demo", "confidence", 12.5, "reasons")
+    assert first.switch_off(off)
+    assert not second.switch_off(off._replace(since=13.0))
+    assert second.switched_off() == [off]
+    assert second.switch_on("demo", "confidence")
+    assert not first.switch_on("demo", "confidence")
+    assert first.switched_off() == []
+    first.close()
+    second.close()

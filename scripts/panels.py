@@ -1,0 +1,93 @@
+"""What a dashboard's panel is made of, and queries that many of them have."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "BY_POLICY",
+    "ENGINE",
+    "OURS",
+    "Board",
+    "Panel",
+    "Query",
+    "gained",
+    "latencies",
+    "per_request",
+    "quantile",
+    "rate",
+    "tokens",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """PromQL, and how its series are called."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A picture of one thing."""
+
+    title: str
+    unit: str
+    description: str
+    queries: tuple[Query, ...]
+    kind: Literal["stat", "series"] = "series"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A page of panels."""
+
+    uid: str
+    title: str
+    description: str
+    panels: tuple[Panel, ...]
+
+
+BY_POLICY = "{{model_name}} · {{policy}}"
+OURS = 'model_name=~"$model", policy=~"$policy"'
+ENGINE = 'model_name=~"$model"'
+
+
+def rate(name: str, by: str = "model_name, policy", where: str = OURS) -> str:
+    """Of a counter, per second, summed."""
+    return f"sum by ({by}) (rate({name}{{{where}}}[$__rate_interval]))"
+
+
+def gained(name: str) -> str:
+    """By how much a counter grew over the time shown."""
+    return f"(sum(increase({name}{{{OURS}}}[$__range])) or vector(0))"
+
+
+def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
+    """Of a histogram."""
+    inner = f"sum by (le, {by}) (rate({name}_bucket{{{where}}}[$__rate_interval]))"
+    return f"histogram_quantile({share}, {inner})"
+
+
+def tokens(title: str, name: str, description: str) -> Panel:
+    """A counter of tokens, per second."""
+    queries = (Query(rate(f"stepgrpo_{name}_tokens_total"), BY_POLICY),)
+    return Panel(title, "short", f"Tokens per second {description}", queries)
+
+
+def latencies(title: str, name: str, description: str) -> Panel:
+    """Median and 99 % quantile of a histogram of the engine's."""
+    queries = tuple(
+        Query(quantile(share, name, "model_name", ENGINE), f"{{{{model_name}}}} · {share:.0%}")
+        for share in (0.5, 0.99)
+    )
+    return Panel(title, "s", description, queries)
+
+
+def per_request(title: str, name: str, description: str) -> Panel:
+    """Median and 90 % quantile of a histogram of ours."""
+    queries = tuple(
+        Query(quantile(share, name, "model_name, policy"), f"{BY_POLICY} · {share:.0%}")
+        for share in (0.5, 0.9)
+    )
+    return Panel(title, "short", description, queries)

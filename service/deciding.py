@@ -1,0 +1,89 @@
+"""What one request gets: its effective settings, as far as an exit works and means something."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from vllm.sampling_params import RequestOutputKind
+
+from service.ceilings import held
+from service.controls import Asked, BadParameter, Effective, effective_settings
+from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
+from service.job import Job, Served
+from service.load import ProbeLimits
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.thinking import continues_thinking
+
+__all__ = ["Decider"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """What the server knows, beside the request."""
+
+    served: Served
+    defaults: ExitSettings
+    limits: ProbeLimits
+    effort: Mapping[str, int | float | None]
+    max_model_len: int
+    prefix_caching: bool
+    special: frozenset[int]
+    """Ids of special tokens."""
+    grammars_wait: bool
+    """vLLM lets thinking end before a grammar starts: a reasoning parser tells it when."""
+    is_off: Callable[[Job, str], bool]
+    """Whether the quality guard has switched a policy off."""
+
+    def effective(self, job: Job, asked: Asked, *, tools: bool) -> Effective:
+        """What is asked over the defaults. Raises BadParameter, also for a bound that then
+        nothing would hold."""
+        thinking = self.served.thinking
+        effective = effective_settings(
+            job.params.extra_args,
+            self.defaults,
+            asked,
+            limit=job.params.max_tokens or self.max_model_len,
+            closing=len(thinking.closing_ids) if thinking else 0,
+            effort=self.effort,
+        )
+        settings = held(effective.settings, self.limits, effective.sources)
+        effective = dataclasses.replace(effective, settings=settings)
+        policy, reason = eligible(questions_of(settings), self._facts(job, tools))
+        if self.is_off(job, policy):
+            reason = Abstained.SWITCHED_OFF
+            bound = effective.demand is not None and "budget" in policy.split("+")
+            policy = "budget" if bound else "none"
+        if reason is None:
+            return effective
+        demand = effective.demand
+        if demand is not None and "budget" not in policy.split("+"):
+            remedy = f"nothing can hold it: {OBSTACLES[reason]}"
+            raise BadParameter(demand.parameter, demand.value, remedy)
+        return effective.abstaining(policy, reason)
+
+    def obstacle(self, job: Job) -> Abstained | None:
+        """Why no thinking of this request can be closed."""
+        _, reason = eligible({"budget": None}, self._facts(job, tools=False))
+        return reason
+
+    def _facts(self, job: Job, tools: bool) -> Facts:
+        params, thinking = job.params, self.served.thinking
+        named = "exit_policy" in (params.extra_args or {})
+        return Facts(
+            thinks=thinking is not None,
+            closes=thinking is not None and bool(thinking.closing_ids),
+            has_ids=job.has_ids,
+            cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
+            continues_thought=thinking is not None
+            and job.has_ids
+            and continues_thinking(self.served.tokenizer, thinking, job.prompt_ids, self.special),
+            ignore_eos=bool(params.ignore_eos),
+            prompt_logprobs=params.prompt_logprobs is not None,
+            grammar=job.has_grammar and not self._grammar_waits(job),
+            prefix_caching=self.prefix_caching,
+            tools=tools and not named,
+        )
+
+    def _grammar_waits(self, job: Job) -> bool:
+        """A grammar that starts at once leaves no thinking to exit from."""
+        return self.grammars_wait and job.options.get("reasoning_ended") is not True

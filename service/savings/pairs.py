@@ -1,0 +1,226 @@
+"""Paired runs: what a request would have taken, measured.
+
+After an exit the un-exited run is made in the background: the request's own reasoning is gone on
+with, from the last token that was generated, by free draws from the same model. So the pair is
+what would have come, not another try, and only its rest costs anything. Savings of training are
+measured likewise: a request that nothing exits is run by the base model, from the beginning.
+
+Which requests are paired is drawn at random when they end. A run that could not be made is left
+out, and counted: for being dropped it matters how busy the server was, not how long the run is.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from service.job import Job
+from service.ledger import Follows, SequenceRecord
+from service.remote import Failed
+from service.savings.agreement import Agreement, Judges
+from service.savings.plan import Plan
+from service.savings.predictions import Predictions
+from service.savings.quality import QualityGuard
+from service.savings.runs import Run, Runs
+from service.savings.series import EXIT, JUDGED, TRAINED
+from service.savings.store import Key, Recent, SumStore
+from stepgrpo_core.fleet import Measured
+from stepgrpo_core.savings import Prediction
+from stepgrpo_core.thinking import Writing
+
+__all__ = ["Outcome", "Pairs", "measurable"]
+
+_log = logging.getLogger("vllm.stepgrpo")
+
+QUEUE = 64
+POLL_SECONDS = 0.2
+
+Outcome = Literal["measured", "dropped", "failed"]
+"""Of a pair; dropped: too many waited, or the server ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    key: Key
+    run: Run
+    predicted: Prediction | None
+    baseline: float
+    """Tokens that were entered as predicted."""
+    answer: list[int]
+    """Ids of the request's, to compare the run's with."""
+
+
+def measurable(job: Job, record: SequenceRecord) -> bool:
+    """Whether a sequence that ended can be compared with a run of the same prompt."""
+    params = job.params
+    return (
+        record.told
+        and not params.stop
+        and not params.presence_penalty
+        and not params.frequency_penalty  # they count what was generated, not what is a prompt
+        and not job.has_grammar
+        and job.prompt.get("type", "token") == "token"
+    )
+
+
+class Pairs:
+    """Draws, queues and makes pairs, and enters what they show. One event loop's."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: SumStore,
+        guard: QualityGuard,
+        predictions: Predictions,
+        *,
+        runs: Runs,
+        writing: Writing,
+        end: str,
+        ended: Callable[[Key, Outcome], None],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._guard = guard
+        self._predictions = predictions
+        self._runs = runs
+        self._writing = writing
+        self._end = end  # of the thinking, as text
+        self._ended = ended
+        self._judges = Judges()
+        self._queue: deque[_Pair] = deque()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dispatcher = asyncio.create_task(self._dispatch())
+
+    def offer(self, job: Job, record: SequenceRecord) -> None:
+        """Enter a sequence that ended, and queue its pair if it is drawn."""
+        if not record.told:
+            return
+        if record.follows is None:
+            if record.acted:  # nothing was cut: what it saved is known, and what it cost
+                key = Key(EXIT, record.model_name, record.policy, record.group)
+                tokens = record.completion_tokens
+                sums = {"natural": 1, "natural_tokens": tokens, "cost": record.cost}
+                self._store.add(key, sums)
+            return
+        exits = record.cut_at is not None
+        policy = record.policy if exits else "none"
+        key = Key(EXIT if exits else TRAINED, record.model_name, policy, record.group)
+        if not measurable(job, record):
+            self._store.add(key, {"unmeasurable": 1})
+            return
+        pair = self._pair(key, job, record, record.follows)
+        tokens = record.completion_tokens
+        entry = Measured(1, tokens, saved=pair.baseline - tokens, cost=record.cost)
+        self._store.add(key, entry._asdict())
+        if random.random() >= self._plan.pairs:
+            return
+        if len(self._queue) >= QUEUE:
+            self._ended(key, "dropped")
+            return
+        self._queue.append(pair)
+        self._wake.set()
+
+    def _pair(self, key: Key, job: Job, record: SequenceRecord, follows: Follows) -> _Pair:
+        exits = key.series == EXIT
+        predicted = record.predicted if exits else None
+        return _Pair(
+            key,
+            Run(
+                job,
+                record.model_name if exits else str(self._plan.pairs_base),
+                base=not exits,
+                ids=follows.ids,
+                ended=follows.ended,
+                length=len(follows.ids),
+            ),
+            predicted,
+            predicted.tokens if predicted else record.completion_tokens,
+            (follows.answer if exits else self._after_end(follows.answer)) or [],
+        )
+
+    async def close(self) -> None:
+        """Make no more of them."""
+        tasks = [self._dispatcher, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for pair in self._queue:
+            self._ended(pair.key, "dropped")
+        self._queue.clear()
+        await asyncio.to_thread(self._judges.close)
+        await self._runs.close()
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                if len(self._tasks) < self._runs.room():
+                    task = asyncio.create_task(self._make(self._queue.popleft()))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                else:
+                    await asyncio.sleep(POLL_SECONDS)
+
+    async def _make(self, pair: _Pair) -> None:
+        try:
+            if not pair.run.ended:
+                await self._runs.go_on(pair.run)
+            if not pair.run.ended:
+                self._queue.appendleft(pair)
+                self._wake.set()
+                return
+            await self._enter(pair)
+        except asyncio.CancelledError:
+            self._ended(pair.key, "dropped")
+            raise
+        except Failed:
+            self._ended(pair.key, "failed")  # its server's log says more
+        except Exception as error:  # noqa: BLE001 - nothing of it may reach a request
+            _log.warning("A paired run failed: %s", type(error).__name__)
+            self._ended(pair.key, "failed")
+
+    async def _enter(self, pair: _Pair) -> None:
+        key, length = pair.key, pair.run.length
+        agreement = await self._agreement(pair)
+        self._store.add(key, {"pairs": 1, "error": length - pair.baseline, agreement: 1})
+        self._ended(key, "measured")
+        if key.series != EXIT:
+            return
+        if pair.predicted is not None:
+            self._predictions.enter(key.model, key.policy, pair.predicted, length)
+        if agreement != "unjudged":
+            self._store.note(Recent(JUDGED, key.model, key.policy), float(agreement == "agreed"))
+            with contextlib.suppress(sqlite3.Error):  # the store says so itself
+                await asyncio.to_thread(self._guard.review, key.model, key.policy)
+
+    async def _agreement(self, pair: _Pair) -> Agreement:
+        other = self._answer(pair.run)
+        if not pair.answer or not other:
+            return "unjudged"  # one never came to an answer
+        return await self._judges.compare(self._decode(pair.answer), other)
+
+    def _answer(self, run: Run) -> str | None:
+        """What a run answered; None where its thinking never ended."""
+        begun = self._after_end(run.ids)
+        if begun is not None:
+            return self._decode(begun) + (run.text or "")
+        if run.text is None:
+            return None
+        _, found, answer = run.text.partition(self._end)
+        return answer if found else None
+
+    def _after_end(self, ids: list[int]) -> list[int] | None:
+        """What follows the thinking; None where it never ended."""
+        end = self._writing.thinking.end_id
+        return ids[ids.index(end) + 1 :] if end in ids else None
+
+    def _decode(self, ids: list[int]) -> str:
+        assert self._writing.decode is not None
+        return self._writing.decode(ids)

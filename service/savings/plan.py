@@ -1,0 +1,64 @@
+"""How savings are measured: what the operator decides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.remote import Address
+from stepgrpo_core import InvalidSetting
+
+__all__ = ["KEY_VARIABLE", "SECONDS", "Plan"]
+
+KEY_VARIABLE = "STEPGRPO_PAIRS_API_KEY"
+SECONDS = 600.0  # for one run elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Raises InvalidSetting for what cannot work."""
+
+    holdout: float = 0.0
+    """Share of conversations that are served without exits."""
+    pairs: float = 0.0
+    """Share of requests whose run without exits, or of the base model, is made as well."""
+    pairs_load: float = 0.1
+    """Share of the running sequences that may be such runs; one may always run."""
+    pairs_url: str | None = None
+    """Where they are made; None: in the server's own engine."""
+    pairs_base: str | None = None
+    """Name of the model that trained savings are measured against; None: they are not."""
+    agreement: float | None = None
+    """Share of answers that exits must leave as they were; None: no guard."""
+    agreement_pairs: int = 100
+    """Judged pairs before the guard judges a policy."""
+    probation: float | None = None
+    """Seconds after which a policy that was switched off is tried again; None: an operator
+    switches it on."""
+    state: Path | None = None
+    """File of the sums."""
+
+    def __post_init__(self) -> None:
+        for name in ("holdout", "pairs"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidSetting(name, getattr(self, name), "use a number from 0 to 1")
+        if not 0 < self.pairs_load <= 1:
+            raise InvalidSetting("pairs_load", self.pairs_load, "use a number above 0, up to 1")
+        self._check_guard()
+        for name in ("pairs_url", "pairs_base", "agreement"):
+            if getattr(self, name) is not None and not self.pairs:
+                raise InvalidSetting(name, getattr(self, name), "set pairs as well")
+        if self.pairs_url is not None:
+            Address(self.pairs_url, SECONDS).check("pairs_url", KEY_VARIABLE)
+
+    def _check_guard(self) -> None:
+        if self.agreement is not None and not 0 < self.agreement < 1:
+            remedy = "use a number between 0 and 1, such as 0.95"
+            raise InvalidSetting("agreement", self.agreement, remedy)
+        if not 20 <= self.agreement_pairs <= 500:
+            raise InvalidSetting("agreement_pairs", self.agreement_pairs, "use 20 to 500")
+        if self.probation is not None and self.probation < 1:
+            raise InvalidSetting("probation", self.probation, "use seconds, 1 or more")
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is measured."""
+        return bool(self.holdout or self.pairs)

@@ -1,0 +1,94 @@
+"""How far predictions can be trusted: widened by what pairs have shown, and watched."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from service.savings.series import COVERED, SCORES
+from service.savings.store import Recent, SumStore
+from stepgrpo_core.conformal import Coverage, coverage, score, widened, widening
+from stepgrpo_core.savings import Prediction
+
+__all__ = ["Predictions", "Trust"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """In the predictions for one model under one policy."""
+
+    by: float = 0.0
+    """Tokens on both ends of their intervals."""
+    stale: bool = False
+    """Their intervals hold too few outcomes, or too many: calibrate again."""
+
+    def shown(self, prediction: Prediction) -> Prediction:
+        """The prediction as clients see it."""
+        return widened(prediction, self.by)
+
+
+_PLAIN = Trust()
+
+
+class Predictions:
+    """By model and policy, as of the last `refresh`."""
+
+    def __init__(self, store: SumStore) -> None:
+        self._store = store
+        self._trust: dict[tuple[str, str], Trust] = {}
+        self._coverage: dict[tuple[str, str], Coverage] = {}
+        self.refresh()
+
+    def trust(self, model: str, policy: str) -> Trust:
+        """How far to trust a prediction."""
+        return self._trust.get((model, policy), _PLAIN)
+
+    def enter(self, model: str, policy: str, prediction: Prediction, outcome: float) -> None:
+        """Note what was measured where `prediction` had been made."""
+        shown = self.trust(model, policy).shown(prediction)
+        held = shown.low <= outcome <= shown.high
+        self._store.note(Recent(COVERED, model, policy), float(held))
+        self._store.note(Recent(SCORES, model, policy), score(prediction, outcome))
+
+    def refresh(self) -> None:
+        """See what all processes have noted by now; called every second or so."""
+        try:
+            scores, held = self._store.recent(SCORES), self._store.recent(COVERED)
+        except sqlite3.Error:
+            return  # the store says so itself
+        found = {each[1:]: coverage(values) for each, values in held.items()}
+        self._coverage = {key: each for key, each in found.items() if each is not None}
+        self._trust = {
+            (model, policy): Trust(widening(values), self._is_stale(model, policy))
+            for (_, model, policy), values in scores.items()
+        }
+
+    def _is_stale(self, model: str, policy: str) -> bool:
+        found = self._coverage.get((model, policy))
+        return found is not None and found.stale
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Coverage with its interval, and whether it is out of its band."""
+        labels = ["model_name", "policy"]
+        share = GaugeMetricFamily(
+            "stepgrpo_prediction_coverage_ratio",
+            "Share of measured lengths that lay in the predicted interval of 90 %; 95 % interval.",
+            labels=[*labels, "bound"],
+        )
+        stale = GaugeMetricFamily(
+            "stepgrpo_prediction_stale",
+            "1 while predictions hold too few of the measured lengths, or too many.",
+            labels=labels,
+        )
+        for key, found in sorted(self._coverage.items()):
+            for bound in ("value", "low", "high"):
+                share.add_metric([*key, bound], getattr(found, bound))
+            stale.add_metric([*key], float(found.stale))
+        yield share
+        yield stale

@@ -1,0 +1,102 @@
+"""The quality guard: a policy whose exits change too many answers is switched off.
+
+It looks at the newest judged pairs of a model and policy. When the lower end of the 95 % interval
+of their agreement is under the target, the policy is off for that model, in all processes that
+share the state file, until an operator switches it on (`stepgrpo-serve guard`) or a probation has
+passed. Then its pairs are counted anew.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from service.savings.plan import Plan
+from service.savings.series import JUDGED
+from service.savings.store import Recent, SumStore, SwitchedOff
+from stepgrpo_core.intervals import Estimate, wilson
+
+__all__ = ["QualityGuard", "agreement"]
+
+_log = logging.getLogger("vllm.stepgrpo")
+
+
+def agreement(agreed: float, judged: float) -> Estimate | None:
+    """Share of answers that stayed, with its 95 % interval; None of none."""
+    if not judged:
+        return None
+    return Estimate(agreed / judged, *wilson(agreed / judged, judged))
+
+
+class QualityGuard:
+    """Says which policies are off; without a target it switches none off."""
+
+    def __init__(self, store: SumStore, plan: Plan) -> None:
+        self._store = store
+        self._target = plan.agreement
+        self._pairs = plan.agreement_pairs
+        self._probation = plan.probation
+        self._off: dict[tuple[str, str], SwitchedOff] = {}
+        self.refresh()
+
+    @property
+    def off(self) -> list[SwitchedOff]:
+        """What is switched off, as of the last `refresh`."""
+        return sorted(self._off.values())
+
+    def is_off(self, model: str, policy: str) -> bool:
+        """Whether exits of this policy are switched off for this model."""
+        return (model, policy) in self._off
+
+    def refresh(self) -> None:
+        """See what is off by now, and end probations; called every second or so."""
+        try:
+            found = self._store.switched_off()
+            for each in found:
+                if self._probation is not None and time.time() - each.since >= self._probation:
+                    self._try_again(each)
+                    found = self._store.switched_off()
+        except sqlite3.Error:
+            return  # the store says so itself; what was off stays off
+        for key in self._off.keys() - {each[:2] for each in found}:
+            _log.warning("Policy %s is on again for %s: its pairs count anew.", key[1], key[0])
+        self._off = {each[:2]: each for each in found}
+
+    def _try_again(self, which: SwitchedOff) -> None:
+        self._store.forget(Recent(JUDGED, which.model, which.policy))
+        self._store.switch_on(which.model, which.policy)
+
+    def review(self, model: str, policy: str) -> None:
+        """Judge a policy by its newest pairs, after one has come; raises sqlite3.Error."""
+        if self._target is None or self.is_off(model, policy):
+            return
+        judged = self._store.recent(JUDGED).get(Recent(JUDGED, model, policy), [])
+        found = agreement(sum(judged), len(judged))
+        if found is None or len(judged) < self._pairs or found.low >= self._target:
+            return
+        why = (
+            f"{100 * found.value:.1f} % of the last {len(judged)} judged answers stayed as they "
+            f"were (95 % interval from {100 * found.low:.1f} %), the target is "
+            f"{100 * self._target:.1f} %"
+        )
+        if self._store.switch_off(SwitchedOff(model, policy, time.time(), why)):
+            _log.error("Policy %s is switched off for %s: %s.", policy, model, why)
+        self.refresh()
+
+    def describe(self) -> list[Metric]:
+        """Nothing in advance."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """A gauge that is 1 for what is off."""
+        gauge = GaugeMetricFamily(
+            "stepgrpo_policy_switched_off",
+            "1 while the quality guard keeps a policy off for a model.",
+            labels=["model_name", "policy"],
+        )
+        for each in self.off:
+            gauge.add_metric([each.model, each.policy], 1)
+        yield gauge

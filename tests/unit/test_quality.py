@@ -1,0 +1,119 @@
+"""The quality guard and the trust in predictions: what the newest pairs decide."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.savings.plan import Plan
+from service.savings.predictions import Predictions, Trust
+from service.savings.quality import QualityGuard
+from service.savings.series import JUDGED
+from service.savings.store import Recent, SumStore
+from stepgrpo_core import InvalidSetting
+from stepgrpo_core.savings import Prediction
+
+KEY = Recent(JUDGED, "demo", "confidence")
+PLAN = Plan(pairs=0.1, agreement=0.9, agreement_pairs=40)
+
+
+@pytest.fixture
+def store() -> Iterator[SumStore]:
+    made = SumStore()
+    yield made
+    made.close()
+
+
+def judge(store: SumStore, guard: QualityGuard, agreed: int, differed: int) -> bool:
+    store.note(KEY, *[1.0] * agreed, *[0.0] * differed)
+    guard.review("demo", "confidence")
+    return guard.is_off("demo", "confidence")
+
+
+def test_a_policy_that_changes_too_many_answers_is_switched_off(
+    store: SumStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = QualityGuard(store, PLAN)
+    with caplog.at_level(logging.ERROR, "vllm.stepgrpo"):
+        assert not judge(store, guard, 20, 15)  # too few to judge
+        assert judge(store, guard, 5, 0)
+    assert "confidence is switched off for demo: 62.5 % of the last 40" in caplog.text
+    assert not guard.is_off("other", "confidence")
+    (gauge,) = guard.collect()
+    assert [(s.labels["policy"], s.value) for s in gauge.samples] == [("confidence", 1.0)]
+
+
+def test_the_lower_end_of_the_interval_decides(store: SumStore) -> None:
+    guard = QualityGuard(store, PLAN)
+    assert not judge(store, guard, 400, 0)
+    assert not judge(store, guard, 0, 20)  # 95.2 %, from 92.8
+    assert judge(store, guard, 0, 20)  # 90.9 %, from 87.7
+
+
+def test_without_a_target_nothing_is_switched_off(store: SumStore) -> None:
+    assert not judge(store, QualityGuard(store, Plan(pairs=0.1)), 0, 100)
+
+
+def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sums.sqlite"
+    first, second = SumStore(path), SumStore(path)
+    guard, other = QualityGuard(first, PLAN), QualityGuard(second, PLAN)
+    assert judge(first, guard, 0, 50)
+    other.refresh()
+    assert other.is_off("demo", "confidence")
+    assert QualityGuard(second, Plan()).is_off("demo", "confidence")
+    second.switch_on("demo", "confidence")
+    with caplog.at_level(logging.WARNING, "vllm.stepgrpo"):
+        guard.refresh()
+    assert not guard.is_off("demo", "confidence")
+    assert "on again for demo" in caplog.text
+    first.close()
+    second.close()
+
+
+def test_after_its_probation_it_is_tried_again_and_counts_anew(store: SumStore) -> None:
+    guard = QualityGuard(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40, probation=1))
+    assert judge(store, guard, 0, 50)
+    time.sleep(1.1)
+    guard.refresh()
+    assert not guard.is_off("demo", "confidence")
+    assert store.recent(JUDGED) == {}
+    assert not judge(store, guard, 39, 0)
+
+
+def test_trust_follows_the_newest_outcomes(store: SumStore) -> None:
+    predictions = Predictions(store)
+    prediction = Prediction(100, 90, 110)
+    for outcome in range(100, 200):
+        predictions.enter("demo", "confidence", prediction, outcome)
+    assert predictions.trust("demo", "confidence") == Trust()
+    predictions.refresh()
+    trust = predictions.trust("demo", "confidence")
+    assert trust == Trust(by=80, stale=True)  # of 100 outcomes 11 lay inside
+    assert trust.shown(prediction) == Prediction(100, 10, 190)
+    assert predictions.trust("demo", "budget") == Trust()
+    names = {s.name: s.value for metric in predictions.collect() for s in metric.samples}
+    assert names["stepgrpo_prediction_stale"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"holdout": 1.5}, "holdout"),
+        ({"pairs": float("nan")}, "pairs"),
+        ({"pairs_load": 0}, "pairs_load"),
+        ({"pairs_url": "http://replica:8000/v1"}, "set pairs"),
+        ({"pairs": 0.1, "pairs_url": "replica:8000"}, "pairs_url"),
+        ({"agreement": 0.9}, "set pairs"),
+        ({"pairs": 0.1, "agreement": 1}, "agreement"),
+        ({"agreement_pairs": 5}, "agreement_pairs"),
+        ({"probation": 0}, "probation"),
+    ],
+)
+def test_a_plan_that_cannot_work_is_refused(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(InvalidSetting, match=named):
+        Plan(**fields)  # type: ignore[arg-type]
