@@ -14,6 +14,9 @@ ALLOWED = {
     ("service/requestlog/line.py", "datetime.datetime"): "writes the moment of a line as a date",
     ("service/requestlog/timeline.py", "time.time_ns"): "where a trace begins; the rest is counted "
     "from there by a monotonic clock",
+    ("service/savings/command.py", "datetime.datetime"): "shows when a policy was switched off",
+    ("service/savings/quality.py", "time.time"): "a probation outlives the process; a jump ends it "
+    "early or late, which its pairs then judge again",
     ("training/evaluation/command.py", "datetime.datetime"): "the date of a report",
 }
 
