@@ -312,7 +312,14 @@ def test_a_line_says_it_all_and_no_more() -> None:
         "refused_probes": 0,
         "failed_probes": 1,
         "confidence": 0.9753,
-        "saved": {"tokens": 44, "low": 2, "high": 100, "net": 32, "method": "predicted", "stale": False},
+        "saved": {
+            "tokens": 44,
+            "low": 2,
+            "high": 100,
+            "net": 32,
+            "method": "predicted",
+            "stale": False,
+        },
         "seconds": {
             "queue": None,
             "first_token": 0.5,
