@@ -19,6 +19,7 @@ from service.engine import EarlyExitEngine
 from service.ledger import RequestLedger, SequenceRecord, current_ledger
 from service.load import ProbeLimits
 from service.metrics import Metrics
+from service.requestlog.journal import Journal
 from stepgrpo_core import ExitSettings
 from tests.integration.servers import MODEL
 from training.demo.world import sample_problems
@@ -169,7 +170,14 @@ class Machine:
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
 
-    def ours(self, fault: Fault | None = None, policy: str = "none", **limits: Any) -> Ours:
+    def ours(
+        self,
+        fault: Fault | None = None,
+        policy: str = "none",
+        *,
+        journal: Journal | None = None,
+        **limits: Any,
+    ) -> Ours:
         """A fresh engine of ours, of this default policy, over vLLM's, which is shared."""
         border, registry = Border(self.inner, fault), CollectorRegistry()
         engine = EarlyExitEngine(
@@ -177,6 +185,7 @@ class Machine:
             ExitSettings(policy=policy),
             metrics=Metrics(registry),
             limits=ProbeLimits(**limits),
+            journal=journal,
         )
         return Ours(engine, border, registry)
 

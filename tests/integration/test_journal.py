@@ -1,6 +1,7 @@
 """The request log, `explain` and traces of a real server, which has an API key."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -10,10 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from vllm.sampling_params import RequestOutputKind
 
+from service.requestlog.journal import Journal
+from service.requestlog.writer import RequestLog
 from tests.integration.collector import Collector, Span
+from tests.integration.engines import Machine
 from tests.integration.servers import CALIBRATED, OURS, ROOT, Server, running, total
-from tests.integration.test_server import EXIT, PROBLEMS, messages
+from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, messages
 
 pytestmark = pytest.mark.integration
 
@@ -377,3 +382,40 @@ def test_f21_a_full_disk_fails_no_request(logged: Server, client: httpx.Client, 
     lines_of(path, name)
     assert logged.metrics()["stepgrpo_log_lines_dropped_total"] == 5
     assert "No space left on device; lines are dropped" in logged.log.read_text()
+
+
+def test_what_runs_when_the_server_is_stopped_has_its_line(
+    logged: Server, client: httpx.Client, path: Path
+) -> None:
+    """The last test of this server."""
+    with client.stream("POST", CHAT, json=body_of(4, stream=True)) as response:
+        events = response.iter_lines()
+        name = json.loads(next(events).removeprefix("data: "))["id"]
+        logged.process.send_signal(signal.SIGTERM)
+        assert list(events)[-2] == "data: [DONE]"
+    assert logged.process.wait(SECONDS) == 0
+    (line,) = lines_of(path, name)
+    assert line["outcome"] == "completed"
+
+
+# In this process.
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+@pytest.mark.parametrize("policy", ["none", "confidence"])
+def test_the_text_is_in_the_log_where_it_was_asked_for(
+    machine: Machine, tmp_path: Path, kind: RequestOutputKind, policy: str
+) -> None:
+    log = RequestLog(tmp_path / "log.jsonl")
+    log.start(lambda lines: pytest.fail(f"{lines} lost"))
+    ours = machine.ours(journal=Journal(log, with_text=True))
+    ids, _ = machine.run(ours.ask(0, policy, seed=0, output_kind=kind, n=2))
+    log.close()
+    texts = [line["text"] for line in sorted(lines(tmp_path / "log.jsonl"), key=index_of)]
+    assert texts == [TOKENIZER.decode(each, skip_special_tokens=True) for each in ids]
+    assert all("\\boxed{" in text for text in texts)
+
+
+def index_of(line: dict[str, Any]) -> int:
+    index: int = line["index"]
+    return index
