@@ -54,6 +54,7 @@ _OUTPUTS = "vllm.outputs"
 _ANTHROPIC = "vllm.entrypoints.anthropic.api_router"
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SEND_BUFFER = 128 * 1024  # bytes, which Linux doubles; by itself it lets a stalled reader have 4 MB
 LAST_WORDS_SECONDS = 1.0  # for clients to read how their streams ended
 
 _log = logging.getLogger("vllm.stepgrpo")
@@ -167,6 +168,7 @@ async def serve(
     """Load the model and serve until a signal ends it; SystemExit if the engine ended first.
     `listening` is what `bind` returned; `scraped`, of its own port for metrics if it has one."""
     address, bound = listening
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     args.access = rules  # where the middleware finds them
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
     tie_engine_processes()

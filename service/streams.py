@@ -44,6 +44,10 @@ NO_LOGPROB = -9999.0  # what vLLM's chat API puts where it has none
 Item: TypeAlias = RequestOutput | Reply | Exception | None
 Inbox: TypeAlias = asyncio.Queue[tuple["Source | AnswerNow | Cut", Item]]
 
+BACKLOG = 64
+"""Items that wait in an inbox because the client does not read, before its streams wait, too. vLLM
+merges what comes meanwhile: a token takes a tenth of the memory then."""
+LOOK_SECONDS = 0.02  # between two looks whether the client reads again
 DRAIN_SECONDS = 5.0  # for the engine to confirm an abort, before the stream is just dropped
 
 
@@ -99,7 +103,7 @@ class EngineStream:
         self._engine = engine
         self._inbox = inbox
         self.id = f"{request_id}-{uuid.uuid4().hex[:8]}"
-        self._started = False
+        self._started = self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self._leave = load.enter(params.n, probe=probe)
         self._task = asyncio.create_task(self._pump(prompt, params, options))
@@ -129,6 +133,8 @@ class EngineStream:
             async for output in self._engine.generate(prompt, params, self.id, **options):
                 self._count(output)
                 self._inbox.put_nowait((self, output))
+                while self._inbox.qsize() >= BACKLOG and not self._stopping:  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_SECONDS)
         except EngineDeadError as error:
             # vLLM hands one and the same to all requests, and each that raises it makes its
             # traceback longer: to log two dozen of them took seconds.
@@ -151,6 +157,7 @@ class EngineStream:
 
     async def stop(self) -> None:
         """Abort and wait until every token the engine counted has arrived here."""
+        self._stopping = True
         if self._task.done():
             return
         if not self._started:

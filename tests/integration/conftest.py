@@ -36,11 +36,11 @@ def guarded(local_judge: LocalJudge, tmp_path_factory: pytest.TempPathFactory) -
     file.write_text(FILED)
     keys = ("--api-key", "mine", "yours", "--api-key-file", str(file))
     limits = ("--key-concurrency", str(SEATS), "--key-rate", str(PER_MINUTE))
-    port = free_port()
+    port = str(free_port())
+    metrics = ("--metrics-port", port)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEPGRPO_VERIFIER_API_KEY", KEY)
-        patch.setenv("STEPGRPO_SERVE_METRICS_PORT", str(port))
-        with running(OURS, log, *keys, *limits, *judge) as up:
+        with running(OURS, log, *keys, *limits, *metrics, *judge) as up:
             up.scraped = f"http://127.0.0.1:{port}"
             yield up
 

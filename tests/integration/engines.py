@@ -53,6 +53,8 @@ class Call:
     cached_tokens: int | None = None
     """Of the prompt, found in the prefix cache."""
     tokens: int = 0
+    outputs: int = 0
+    """Pieces that the tokens came in."""
     beside: int = 0
     """Sequences that ran when it came."""
     probes_beside: int = 0
@@ -96,6 +98,7 @@ class Border:
             async for output in outputs:
                 call.cached_tokens = call.cached_tokens or output.num_cached_tokens
                 call.tokens += sum(len(each.token_ids) for each in output.outputs)
+                call.outputs += 1
                 yield output
         finally:
             call.ended = True
