@@ -64,6 +64,7 @@ class _Amender:
         self._start: Message | None = None
         self._body: list[bytes] = []
         self._held = b""
+        self._signs = (*api.last, _DONE, _ERROR)
         self._before = b""  # the event before this one
 
     async def send(self, message: Message) -> None:
@@ -101,10 +102,18 @@ class _Amender:
     async def _take_events(self, message: Message) -> None:
         body = message.get("body", b"")
         if body:
-            body = self._pass_events(self._both_names(body))
+            body = self._both_names(body)
+            if self._held or self._matters(body):
+                body = self._pass_events(body)
+            else:  # as nearly every token's
+                self._before = body.removesuffix(_END).rpartition(_END)[2]
         elif not message.get("more_body", False):
             body, self._held = self._held, b""
         await self._send({**message, "body": body})
+
+    def _matters(self, body: bytes) -> bool:
+        """Whether one of these events may be more than passed on."""
+        return not body.endswith(_END) or any(sign in body for sign in self._signs)
 
     def _pass_events(self, body: bytes) -> bytes:
         """What goes out now; an event that may be the last is held for its successor."""
@@ -145,7 +154,14 @@ class _Amender:
     def _both_names(self, body: bytes) -> bytes:
         if not self._api.both_names:
             return body
-        return _REASONING.sub(rb'\g<0>,"reasoning_content":\1', body)
+        found = _REASONING.search(body)
+        if found is None:
+            return body
+        if _REASONING.search(body, found.end()):
+            return _REASONING.sub(rb'\g<0>,"reasoning_content":\1', body)
+        # One, as in nearly every event: spliced, this takes a third of the time.
+        end = found.end()
+        return b"".join((body[:end], b',"reasoning_content":', found[1], body[end:]))
 
 
 def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
