@@ -184,7 +184,7 @@ SAVINGS = Board(
         ),
         per_request(
             "Saved per request",
-            "stepgrpo_saved_tokens",
+            "stepgrpo_request_saved_tokens",
             "Median and 90 % quantile of the predicted tokens saved by a request.",
         ),
         Panel(

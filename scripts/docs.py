@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dashboards import dashboards
-from scripts.docs_server import abstentions, access, families, options, parameters
+from scripts.docs_server import abstentions, access, families, metrics, options, parameters
 from service.access.settings import AccessSettings
 from service.eligibility import Abstained
 from service.load import ProbeLimits
@@ -57,6 +57,7 @@ def generated() -> dict[Path, str]:
                 access(field_docs(AccessSettings)),
                 abstentions(field_docs(Abstained)),
                 families(),
+                metrics(),
                 settings(),
                 configuration(),
                 rewards(),

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping
 
 from service.access.settings import ACCESS, AccessSettings
+from service.catalogue import CATALOGUE
 from service.controls import EFFORT, FOREIGN, PARAMETERS
 from service.defaults import OPTIONS
 from service.eligibility import Abstained
@@ -201,3 +202,20 @@ def row_of(family: Family) -> list[str]:
 def code(text: str) -> str:
     """As code in a cell of a table."""
     return f"`{text.replace('|', chr(92) + '|')}`"
+
+
+def metrics() -> str:
+    """Every metric of ours."""
+    rows = [
+        f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.unit} | {each.help} |"
+        for each in CATALOGUE.values()
+    ]
+    text = """
+## Metrics
+
+At `/metrics`, beside vLLM's own (`vllm:`). `model_name` is a served model or adapter. `policy` is a
+registered policy, the server's default, `combined` for others that are joined by +, or `holdout`;
+every other label has a closed set of values.
+"""
+    head = ["| name | type | labels | unit | meaning |", "|---|---|---|---|---|"]
+    return "\n".join([text.strip(), "", *head, *rows])

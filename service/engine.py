@@ -31,7 +31,14 @@ from service.finishing import Finishing
 from service.guard import guarded
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
-from service.ledger import Follows, RequestLedger, SequenceRecord, Status, current_ledger
+from service.ledger import (
+    COMBINED,
+    Follows,
+    RequestLedger,
+    SequenceRecord,
+    Status,
+    current_ledger,
+)
 from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
@@ -326,6 +333,7 @@ class EarlyExitEngine:
                 adapter=job.adapter,
                 abstained=effective.abstained,
                 place=place,
+                joined=self._joins(effective.settings.policy),
             )
             for index in range(job.params.n)
         ]
@@ -363,11 +371,16 @@ class EarlyExitEngine:
     def _trust(self, record: SequenceRecord) -> Trust:
         if self.evidence is None:
             return Trust()
-        return self.evidence.predictions.trust(record.model_name, record.policy)
+        return self.evidence.predictions.trust(record.model_name, record.counted_as)
 
     def _is_off(self, job: Job, policy: str) -> bool:
-        name = job.adapter or self._model_name()
-        return self.evidence is not None and self.evidence.guard.is_off(name, policy)
+        name, counted_as = job.adapter or self._model_name(), policy
+        if self._joins(policy):
+            counted_as = COMBINED
+        return self.evidence is not None and self.evidence.guard.is_off(name, counted_as)
+
+    def _joins(self, policy: str) -> bool:
+        return "+" in policy and policy != self._defaults.policy
 
     def _model_name(self) -> str:
         name = self._inner.model_config.served_model_name

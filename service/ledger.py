@@ -23,6 +23,7 @@ from stepgrpo_core import Baseline, ExitReason, Outcome, Prediction
 from stepgrpo_core.holdout import Place
 
 __all__ = [
+    "COMBINED",
     "HOLDOUT",
     "Follows",
     "RequestLedger",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 Status = Literal["completed", "aborted", "failed"]
+COMBINED = "combined"
+"""Label of policies that requests join."""
 HOLDOUT = "holdout"
 """Label of requests that a policy was withheld from."""
 
@@ -98,6 +101,8 @@ class SequenceRecord:
     """A stop string ended it."""
     saved: Saved | None = None
     timeline: Timeline | Untimed = UNTIMED
+    joined: bool = False
+    """Its policy is joined of several, and not the server's default."""
     group: int = 0
     """Random group of its conversation."""
     predicted: Prediction | None = None
@@ -127,7 +132,12 @@ class SequenceRecord:
     @property
     def label(self) -> str:
         """The policy as metrics have it. Responses do not say who was held out."""
-        return HOLDOUT if self.place is not None and self.place.held else self.policy
+        return HOLDOUT if self.place is not None and self.place.held else self.counted_as
+
+    @property
+    def counted_as(self) -> str:
+        """The policy in sums and metrics: clients join them in any order, and series are few."""
+        return COMBINED if self.joined else self.policy
 
     @property
     def completion_tokens(self) -> int:

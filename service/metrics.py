@@ -1,110 +1,48 @@
-"""Prometheus metrics of early exit, beside the engine's own ``vllm:`` names.
-
-Labels are bounded: served models, the registered policies, closed sets of reasons and methods.
-"""
+"""Prometheus metrics of early exit, beside the engine's own ``vllm:`` names."""
 
 import asyncio
 from collections.abc import Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from service.catalogue import counter, gauge, histogram
 from service.eligibility import Abstained
 from service.judges import Judgement
 from service.ledger import SequenceRecord
 
 __all__ = ["Metrics"]
 
-_BY_POLICY = ("model_name", "policy")
-_TOKEN_BUCKETS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-_STEP_BUCKETS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
-
 
 class Metrics:
-    """All ``stepgrpo_*`` collectors."""
+    """What is counted as it happens; `catalogue` says what it means."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        # The counter stepgrpo_saved_tokens_total and the histogram stepgrpo_saved_tokens would
-        # claim the same name in one registry, although their samples differ.
-        counters, histograms = CollectorRegistry(), CollectorRegistry()
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"stepgrpo_{name}", text, (*_BY_POLICY, *labels), registry=counters)
-
-        def histogram(name: str, text: str, buckets: tuple[int, ...], *labels: str) -> Histogram:
-            return Histogram(
-                f"stepgrpo_{name}",
-                text,
-                (*_BY_POLICY, *labels),
-                registry=histograms,
-                buckets=buckets,
-            )
-
-        self._started = counter("requests_started_total", "Requests admitted; n=2 counts two.")
-        self._requests = counter(
-            "requests_total", "Requests that ended, by how; n=2 counts two.", "outcome"
-        )
-        self._exits = counter("exits_total", "Why the thinking ended.", "exit_reason")
-        self._completion = counter(
-            "completion_tokens_total", "Tokens delivered, injected closings included."
-        )
-        self._reasoning = counter("reasoning_tokens_total", "Tokens between <think> and </think>.")
-        self._injected = counter("injected_tokens_total", "Closing tokens put in by an exit.")
-        self._probe = counter(
-            "probe_tokens_total", "Tokens generated for trial answers, and one at start."
-        )
-        self._abstained = counter(
-            "abstained_total", "Sequences in which a policy did not act, or not all of it.", "cause"
-        )
-        self._policy_errors = counter(
-            "policy_errors_total", "Sequences whose policy failed, and that ran on without exits."
-        )
-        self._failed_probes = counter(
-            "probes_failed_total", "Trial answers that failed or could not be read."
-        )
-        self._refused = counter(
-            "probes_refused_total", "Trial answers not asked for, to spare the engine.", "cause"
-        )
-        # Of the server, whose policy may differ by request.
-        self._judge_requests = Counter(
-            "stepgrpo_judge_requests_total",
-            "Questions to the judge behind a URL, by what became of them.",
-            ("outcome",),
-            registry=counters,
-        )
-        self._judge_tokens = Counter(
-            "stepgrpo_judge_tokens_total",
-            "Tokens of the judge behind a URL, as it counts them.",
-            ("kind",),
-            registry=counters,
-        )
-        self._pairs = counter("pairs_total", "Paired runs, by what became of them.", "outcome")
-        self._pair_tokens = Counter(
-            "stepgrpo_pair_tokens_total",
-            "Tokens that this engine generated for paired runs.",
-            registry=counters,
-        )
-        self._discarded = counter("discarded_tokens_total", "Tokens generated past an exit.")
-        self._aborted = counter(
-            "aborted_tokens_total", "Tokens generated for clients that had left."
-        )
-        self._saved = counter(
-            "saved_tokens_total", "Estimated tokens saved by exits, gross of probes.", "method"
-        )
-        self._overspent = counter(
-            "overspent_tokens_total", "Estimated tokens by which exits cost more.", "method"
-        )
-        self._steps = histogram("reasoning_steps", "Steps per sequence.", _STEP_BUCKETS)
-        self._saved_each = histogram(
-            "saved_tokens", "Estimated tokens saved per sequence.", _TOKEN_BUCKETS, "method"
-        )
-        self._log_dropped = Counter(
-            "stepgrpo_log_lines_dropped_total",
-            "Lines of the request log that could not be written.",
-            registry=counters,
-        )
-        self._tasks = Gauge("stepgrpo_tasks", "Tasks of the event loop.", registry=counters)
-        registry.register(_Joined(counters, histograms))
+        own = CollectorRegistry()
+        self._started = counter("requests_started_total", own)
+        self._requests = counter("requests_total", own)
+        self._exits = counter("exits_total", own)
+        self._completion = counter("completion_tokens_total", own)
+        self._reasoning = counter("reasoning_tokens_total", own)
+        self._injected = counter("injected_tokens_total", own)
+        self._probe = counter("probe_tokens_total", own)
+        self._discarded = counter("discarded_tokens_total", own)
+        self._aborted = counter("aborted_tokens_total", own)
+        self._saved = counter("saved_tokens_total", own)
+        self._overspent = counter("overspent_tokens_total", own)
+        self._saved_each = histogram("request_saved_tokens", own)
+        self._steps = histogram("reasoning_steps", own)
+        self._abstained = counter("abstained_total", own)
+        self._policy_errors = counter("policy_errors_total", own)
+        self._failed_probes = counter("probes_failed_total", own)
+        self._refused = counter("probes_refused_total", own)
+        self._judge_requests = counter("judge_requests_total", own)
+        self._judge_tokens = counter("judge_tokens_total", own)
+        self._pairs = counter("pairs_total", own)
+        self._pair_tokens = counter("pair_tokens_total", own)
+        self._log_dropped = counter("log_lines_dropped_total", own)
+        self._tasks = gauge("tasks", own)
+        registry.register(_WithoutCreated(own))
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Show how many tasks the loop has: as many as before, when nothing runs."""
@@ -163,20 +101,17 @@ class Metrics:
             self._saved_each.labels(*by_method).observe(record.saved.tokens)
 
 
-class _Joined:
-    """Presents several registries as one collector, without the creation times.
+class _WithoutCreated:
+    """Presents a registry as one collector, without the creation times: a series more for each,
+    that says little."""
 
-    Those say little, and the two metrics of the same stem would both bring one.
-    """
-
-    def __init__(self, *registries: CollectorRegistry) -> None:
-        self._registries = registries
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        for registry in self._registries:
-            for family in registry.collect():
-                family.samples = [s for s in family.samples if not s.name.endswith("_created")]
-                yield family
+        for family in self._registry.collect():
+            family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+            yield family

@@ -16,17 +16,17 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import REGISTRY
+
+from service.catalogue import counter, gauge
 
 __all__ = ["POLL_SECONDS", "BadKeys", "KeyRing", "digest_of", "parse_keys"]
 
 POLL_SECONDS = 1.0
 
 _log = logging.getLogger("vllm.stepgrpo")
-_known = Gauge("stepgrpo_api_keys", "API keys that this server knows.")
-_reloads = Counter(
-    "stepgrpo_api_key_reloads_total", "Changes of the API key file, by what came of them.", ("to",)
-)
+_known = gauge("api_keys", REGISTRY)
+_reloads = counter("api_key_reloads_total", REGISTRY)
 for _to in ("read", "kept"):
     _reloads.labels(_to)
 

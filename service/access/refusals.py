@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prometheus_client import Counter
+from prometheus_client import REGISTRY
+
+from service.catalogue import counter
 
 __all__ = ["Refused", "answer", "content", "retry_headers", "unauthorized"]
 
@@ -16,9 +18,7 @@ Cause = Literal["key", "rate", "concurrency", "size", "shape", "malformed"]
 
 CAUSES: tuple[Cause, ...] = ("key", "rate", "concurrency", "size", "shape", "malformed")
 
-_counter = Counter(
-    "stepgrpo_refusals_total", "Requests refused before anything read them, by cause.", ("cause",)
-)
+_counter = counter("refusals_total", REGISTRY)
 for _cause in CAUSES:
     _counter.labels(_cause)  # all series from the start: their number stays
 

@@ -19,7 +19,7 @@ def enter(store: SumStore, record: SequenceRecord, place: Place, baseline: Basel
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
     tokens = predicted.tokens if predicted else 0.0
     side: Side = "held" if place.held else "exited"
-    key = Key(holdout(side, "completion"), record.model_name, record.policy, place.group)
+    key = Key(holdout(side, "completion"), record.model_name, record.counted_as, place.group)
     store.add(key, Served.one(record.completion_tokens, tokens)._asdict())
     engine = record.generated_tokens + record.probe_tokens
     key = key._replace(series=holdout(side, "engine"))

@@ -103,13 +103,13 @@ class Pairs:
             return
         if record.follows is None:
             if record.acted:  # nothing was cut: what it saved is known, and what it cost
-                key = Key(EXIT, record.model_name, record.policy, record.group)
+                key = Key(EXIT, record.model_name, record.counted_as, record.group)
                 tokens = record.completion_tokens
                 sums = {"natural": 1, "natural_tokens": tokens, "cost": record.cost}
                 self._store.add(key, sums)
             return
         exits = record.cut_at is not None
-        policy = record.policy if exits else "none"
+        policy = record.counted_as if exits else "none"
         key = Key(EXIT if exits else TRAINED, record.model_name, policy, record.group)
         if not measurable(job, record):
             self._store.add(key, {"unmeasurable": 1})

@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from service.catalogue import family
 from service.savings.series import COVERED, SCORES
 from service.savings.store import Recent, SumStore
 from stepgrpo_core.conformal import Coverage, coverage, score, widened, widening
@@ -75,17 +75,8 @@ class Predictions:
 
     def collect(self) -> Iterator[Metric]:
         """Coverage with its interval, and whether it is out of its band."""
-        labels = ["model_name", "policy"]
-        share = GaugeMetricFamily(
-            "stepgrpo_prediction_coverage_ratio",
-            "Share of measured lengths that lay in the predicted interval of 90 %; 95 % interval.",
-            labels=[*labels, "bound"],
-        )
-        stale = GaugeMetricFamily(
-            "stepgrpo_prediction_stale",
-            "1 while predictions hold too few of the measured lengths, or too many.",
-            labels=labels,
-        )
+        share = family("prediction_coverage_ratio")
+        stale = family("prediction_stale")
         for key, found in sorted(self._coverage.items()):
             for bound in ("value", "low", "high"):
                 share.add_metric([*key, bound], getattr(found, bound))

@@ -11,9 +11,9 @@ import sqlite3
 import time
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from service.catalogue import family
 from service.savings.plan import Plan
 from service.savings.series import JUDGED
 from service.savings.store import Recent, SumStore, SwitchedOff
@@ -92,11 +92,7 @@ class QualityGuard:
 
     def collect(self) -> Iterator[Metric]:
         """A gauge that is 1 for what is off."""
-        gauge = GaugeMetricFamily(
-            "stepgrpo_policy_switched_off",
-            "1 while the quality guard keeps a policy off for a model.",
-            labels=["model_name", "policy"],
-        )
+        gauge = family("policy_switched_off")
         for each in self.off:
             gauge.add_metric([each.model, each.policy], 1)
         yield gauge

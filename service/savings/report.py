@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from service.catalogue import family
 from service.savings.rows import PREFIXES, Figures, Row, rows_of
 from service.savings.store import SumStore
 from stepgrpo_core.fleet import MIN_GROUPS
@@ -148,17 +149,8 @@ class ReportCollector:
 
 
 def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
-    labels = ["model_name", "policy"]
-    requests = GaugeMetricFamily(
-        "stepgrpo_holdout_requests",
-        "Sequences that take part in the comparison, by side.",
-        labels=[*labels, "side"],
-    )
-    saved = GaugeMetricFamily(
-        "stepgrpo_holdout_saved_tokens",
-        "Tokens per sequence that exits save, as the holdout shows, and its 95 % interval.",
-        labels=[*labels, "measure", "bound"],
-    )
+    requests = family("holdout_requests")
+    saved = family("holdout_saved_tokens")
     for row in rows:
         requests.add_metric([row.model_name, row.policy, "exited"], row.requests)
         requests.add_metric([row.model_name, row.policy, "held"], row.compared)
@@ -173,17 +165,8 @@ def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
 
 
 def _measured_metrics(rows: list[Row]) -> Iterator[Metric]:
-    labels = ["model_name", "policy", "source"]
-    saved = GaugeMetricFamily(
-        "stepgrpo_measured_saved_tokens",
-        "Tokens saved in all, as paired runs show, and its 95 % interval.",
-        labels=[*labels, "measure", "bound"],
-    )
-    same = GaugeMetricFamily(
-        "stepgrpo_agreement_ratio",
-        "Share of judged pairs whose answer stayed as it was, and its 95 % interval.",
-        labels=[*labels, "bound"],
-    )
+    saved = family("measured_saved_tokens")
+    same = family("agreement_ratio")
     for row in rows:
         key = [row.model_name, row.policy, row.source]
         if row.figures is not None:
