@@ -3,12 +3,13 @@
 Labels are bounded, so the number of series is: served models, registered policies, and closed sets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 
 __all__ = ["CATALOGUE", "Metric", "counter", "family", "gauge", "histogram"]
 
@@ -139,23 +140,47 @@ def _of(kind: Kind, name: str) -> Metric:
     return found
 
 
+Made = TypeVar("Made", Counter, Gauge, Histogram)
+
+
 def counter(name: str, registry: CollectorRegistry) -> Counter:
     """The counter of this name, less the prefix."""
     of = _of("counter", name)
-    return Counter(of.name, of.help, of.labels, registry=registry)
+    return _registered(Counter(of.name, of.help, of.labels, registry=None), registry)
 
 
 def gauge(name: str, registry: CollectorRegistry) -> Gauge:
     """The gauge of this name, less the prefix."""
     of = _of("gauge", name)
-    return Gauge(of.name, of.help, of.labels, registry=registry)
+    return _registered(Gauge(of.name, of.help, of.labels, registry=None), registry)
 
 
 def histogram(name: str, registry: CollectorRegistry) -> Histogram:
     """The histogram of this name, less the prefix."""
     of = _of("histogram", name)
     buckets: Sequence[float] = of.buckets
-    return Histogram(of.name, of.help, of.labels, registry=registry, buckets=buckets)
+    made = Histogram(of.name, of.help, of.labels, registry=None, buckets=buckets)
+    return _registered(made, registry)
+
+
+def _registered(made: Made, registry: CollectorRegistry) -> Made:
+    registry.register(_WithoutCreated(made))
+    return made
+
+
+class _WithoutCreated:
+    """Shows a metric without its creation times: a series more for each, that says little."""
+
+    def __init__(self, made: Counter | Gauge | Histogram) -> None:
+        self._made = made
+
+    def describe(self) -> Iterable[Family]:
+        return self._made.describe()
+
+    def collect(self) -> Iterable[Family]:
+        for family in self._made.collect():
+            family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+            yield family
 
 
 def family(name: str) -> GaugeMetricFamily:

@@ -1,10 +1,8 @@
 """Prometheus metrics of early exit, beside the engine's own ``vllm:`` names."""
 
 import asyncio
-from collections.abc import Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client.metrics_core import Metric
 
 from service.catalogue import counter, gauge, histogram
 from service.eligibility import Abstained
@@ -18,31 +16,29 @@ class Metrics:
     """What is counted as it happens; `catalogue` says what it means."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        own = CollectorRegistry()
-        self._started = counter("requests_started_total", own)
-        self._requests = counter("requests_total", own)
-        self._exits = counter("exits_total", own)
-        self._completion = counter("completion_tokens_total", own)
-        self._reasoning = counter("reasoning_tokens_total", own)
-        self._injected = counter("injected_tokens_total", own)
-        self._probe = counter("probe_tokens_total", own)
-        self._discarded = counter("discarded_tokens_total", own)
-        self._aborted = counter("aborted_tokens_total", own)
-        self._saved = counter("saved_tokens_total", own)
-        self._overspent = counter("overspent_tokens_total", own)
-        self._saved_each = histogram("request_saved_tokens", own)
-        self._steps = histogram("reasoning_steps", own)
-        self._abstained = counter("abstained_total", own)
-        self._policy_errors = counter("policy_errors_total", own)
-        self._failed_probes = counter("probes_failed_total", own)
-        self._refused = counter("probes_refused_total", own)
-        self._judge_requests = counter("judge_requests_total", own)
-        self._judge_tokens = counter("judge_tokens_total", own)
-        self._pairs = counter("pairs_total", own)
-        self._pair_tokens = counter("pair_tokens_total", own)
-        self._log_dropped = counter("log_lines_dropped_total", own)
-        self._tasks = gauge("tasks", own)
-        registry.register(_WithoutCreated(own))
+        self._started = counter("requests_started_total", registry)
+        self._requests = counter("requests_total", registry)
+        self._exits = counter("exits_total", registry)
+        self._completion = counter("completion_tokens_total", registry)
+        self._reasoning = counter("reasoning_tokens_total", registry)
+        self._injected = counter("injected_tokens_total", registry)
+        self._probe = counter("probe_tokens_total", registry)
+        self._discarded = counter("discarded_tokens_total", registry)
+        self._aborted = counter("aborted_tokens_total", registry)
+        self._saved = counter("saved_tokens_total", registry)
+        self._overspent = counter("overspent_tokens_total", registry)
+        self._saved_each = histogram("request_saved_tokens", registry)
+        self._steps = histogram("reasoning_steps", registry)
+        self._abstained = counter("abstained_total", registry)
+        self._policy_errors = counter("policy_errors_total", registry)
+        self._failed_probes = counter("probes_failed_total", registry)
+        self._refused = counter("probes_refused_total", registry)
+        self._judge_requests = counter("judge_requests_total", registry)
+        self._judge_tokens = counter("judge_tokens_total", registry)
+        self._pairs = counter("pairs_total", registry)
+        self._pair_tokens = counter("pair_tokens_total", registry)
+        self._log_dropped = counter("log_lines_dropped_total", registry)
+        self._tasks = gauge("tasks", registry)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Show how many tasks the loop has: as many as before, when nothing runs."""
@@ -99,19 +95,3 @@ class Metrics:
             self._saved.labels(*by_method).inc(max(record.saved.tokens, 0))
             self._overspent.labels(*by_method).inc(max(-record.saved.tokens, 0))
             self._saved_each.labels(*by_method).observe(record.saved.tokens)
-
-
-class _WithoutCreated:
-    """Presents a registry as one collector, without the creation times: a series more for each,
-    that says little."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [s for s in family.samples if not s.name.endswith("_created")]
-            yield family
