@@ -7,11 +7,13 @@ through byte for byte and without delay.
 """
 
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.apis import Api, api_of
+from service.broken import last_events
 from service.callers import caller_of
 from service.ledger import RequestLedger, current_ledger
 from service.reading import BodyReader, Message, Receive
@@ -21,6 +23,8 @@ __all__ = ["Reporting"]
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger("vllm.stepgrpo")
 
 _DATA, _END = b"data: ", b"\n\n"
 _DONE = _DATA + b"[DONE]"
@@ -46,11 +50,20 @@ class Reporting:
         try:
             if "/v1/" in scope["path"] or scope["path"].endswith("/invocations"):
                 receive = BodyReader(receive, ledger, scope).receive
-                send = _Amender(send, ledger, api_of(scope["path"])).send
-            await self._app(scope, receive, send)
+                await self._amended(_Amender(send, ledger, api_of(scope["path"])), scope, receive)
+            else:
+                await self._app(scope, receive, send)
         finally:
             current_ledger.reset(token)
             ledger.end()
+
+    async def _amended(self, amender: "_Amender", scope: Scope, receive: Receive) -> None:
+        try:
+            await self._app(scope, receive, amender.send)
+        except Exception as error:
+            if not await amender.break_off(error):
+                raise
+            _log.error("A stream of %s broke off: %s", scope["path"], error.__cause__ or error)
 
 
 class _Amender:
@@ -66,6 +79,7 @@ class _Amender:
         self._held = b""
         self._signs = (*api.last, _DONE, _ERROR)
         self._before = b""  # the event before this one
+        self._streaming = False  # events have gone out, and not the last
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -76,6 +90,14 @@ class _Amender:
             await self._take_events(message)
         else:
             await self._send(message)
+
+    async def break_off(self, error: Exception) -> bool:
+        """Tell the client of a stream that it is over; whether there is one to tell."""
+        if not self._streaming:
+            return False
+        body = self._held + last_events(error, self._api)
+        await self._send({"type": "http.response.body", "body": body})
+        return True
 
     async def _take_start(self, message: Message) -> None:
         self._kind = dict(message["headers"]).get(b"content-type", b"")
@@ -109,6 +131,7 @@ class _Amender:
                 self._before = body.removesuffix(_END).rpartition(_END)[2]
         elif not message.get("more_body", False):
             body, self._held = self._held, b""
+        self._streaming = message.get("more_body", False)
         await self._send({**message, "body": body})
 
     def _matters(self, body: bytes) -> bool:

@@ -94,19 +94,20 @@ def test_f7_a_second_signal_ends_at_once_and_tells_every_client(
     """Streams end with their usage and an error, a whole response is a 503, nothing lives on."""
     with (
         httpx.Client(base_url=patient.url, timeout=120) as client,
-        concurrent.futures.ThreadPoolExecutor(2 * len(POLICIES) + 1) as pool,
+        concurrent.futures.ThreadPoolExecutor(2 * len(POLICIES) + 2) as pool,
     ):
         started = total(patient.metrics(), "requests_started")
         streams = [pool.submit(stream, client, *each) for each in asked()]
         whole = pool.submit(client.post, "/v1/chat/completions", json=endless("none"))
-        while total(patient.metrics(), "requests_started") <= started + len(streams):
+        responses = pool.submit(last_of_responses, client)
+        while total(patient.metrics(), "requests_started") <= started + len(streams) + 1:
             time.sleep(0.02)
         time.sleep(1)  # so that each has delivered something
         os.kill(patient.process.pid, signal.SIGTERM)
         clock.shift(DAY)  # the ten minutes are not over (F20)
         time.sleep(STILL_SECONDS)
         assert patient.process.poll() is None
-        assert not any(future.done() for future in (*streams, whole))
+        assert not any(future.done() for future in (*streams, whole, responses))
         os.kill(patient.process.pid, signal.SIGTERM)
         told = time.monotonic()
         for future in streams:
@@ -115,6 +116,7 @@ def test_f7_a_second_signal_ends_at_once_and_tells_every_client(
             assert usage["usage"]["completion_tokens"] == tokens > 0
             assert error["code"] == 503
             assert "shutting down" in error["message"]
+        assert (responses.result()["type"], responses.result()["code"]) == ("error", "503")
         assert whole.result().status_code == 503
         assert "retry-after" in whole.result().headers
     assert patient.process.wait(told + END_SECONDS - time.monotonic()) == 0
@@ -140,6 +142,23 @@ def asked() -> list[tuple[str, dict[str, Any]]]:
         rest = {name: value for name, value in body.items() if name != "messages"}
         texts.append(("completions", rest | prompt))
     return chats + texts
+
+
+def last_of_responses(client: httpx.Client) -> dict[str, Any]:
+    """The last event of a stream of the Responses API."""
+    body = {
+        "model": "demo-base",
+        "input": messages(0)[0]["content"],
+        "max_output_tokens": 1900,
+        "stream": True,
+        "vllm_xargs": {"exit_policy": "none"},
+        "logit_bias": {END: -100},
+    }
+    with client.stream("POST", "/v1/responses", json=body) as response:
+        assert response.status_code == 200
+        lines = [line for line in response.iter_lines() if line.startswith("data: ")]
+    found: dict[str, Any] = json.loads(lines[-1].removeprefix("data: "))
+    return found
 
 
 def stream(

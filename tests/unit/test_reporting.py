@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vllm.exceptions import GracefulHTTPError
 
 from service.controls import Template, Wish
 from service.ledger import RequestLedger, Saved, SequenceRecord, current_ledger
@@ -354,6 +356,59 @@ def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
     with pytest.raises(ConnectionError):
         asyncio.run(Reporting(app)(scope, app, app))
     assert len(ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/responses", {"type": "error", "code": "500", "param": None}),
+        ("/v1/messages", {"type": "error", "error": {"type": "api_error"}}),
+        ("/v1/completions", {"error": {"type": "api_error", "param": None, "code": 500}}),
+    ],
+)
+def test_a_stream_that_breaks_in_the_middle_says_so(path: str, said: dict[str, Any]) -> None:
+    """What went wrong is for the log, not for the client."""
+    out = broken_off(path, RuntimeError("a secret"), b"data: {}\n\n")
+    assert b"".join(out).startswith(b"data: {}\n\n")
+    data = b"".join(out).split(b"data: ")[2].partition(b"\n\n")[0]
+    found = json.loads(data)
+    holder = found.get("error", found)
+    assert holder.pop("message") == "Internal server error"
+    assert found == said
+
+
+def test_a_stream_that_is_cut_off_says_why() -> None:
+    error = GracefulHTTPError("over", HTTPStatus.SERVICE_UNAVAILABLE)
+    found = b"".join(broken_off("/v1/responses", error, b"data: {}\n\n"))
+    assert b'"code": "503", "message": "over"' in found
+
+
+def test_what_breaks_before_it_streams_is_for_others_to_tell() -> None:
+    with pytest.raises(RuntimeError, match="a secret"):
+        broken_off("/v1/responses", RuntimeError("a secret"))
+
+
+def broken_off(path: str, error: Exception, *parts: bytes) -> list[bytes]:
+    """The bodies of a stream of `parts` that an exception ends, as Starlette passes it on."""
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        raise error
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path}
+    asyncio.run(Reporting(app)(scope, receive, send))
+    assert not sent[-1].get("more_body", False)
+    return [message["body"] for message in sent[1:]]
 
 
 def test_other_content_passes() -> None:
