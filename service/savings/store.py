@@ -148,13 +148,19 @@ class SumStore:
             raise
 
     def read(self, series: str) -> dict[Key, dict[str, float]]:
-        """Every sum whose series begins so, of all processes, up to now; raises sqlite3.Error."""
-        self.flush()
+        """Every sum whose series begins so, of all processes, up to now, and of this one also what
+        cannot be written; raises sqlite3.Error."""
+        self._try_flush()
         found: dict[Key, dict[str, float]] = {}
         for *key, name, value in self._rows(
             "SELECT * FROM sums WHERE substr(series, 1, ?) = ?", len(series), series
         ):
             found.setdefault(Key(*key), {})[name] = value
+        with self._lock:
+            for waiting, named in self._sums.items():
+                if waiting.series.startswith(series):
+                    here = found.setdefault(waiting, {})
+                    here |= {name: here.get(name, 0) + value for name, value in named.items()}
         return found
 
     def recent(self, series: str) -> dict[Recent, list[float]]:

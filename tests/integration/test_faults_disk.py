@@ -104,6 +104,12 @@ def test_f21_a_full_disk_loses_nothing_and_stops_nobody(walls: Walls, walled: Se
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert on_disk(disk) == before
+    # What is shown has them all the same.
+    savings = httpx.get(f"{walled.url}/v1/stepgrpo/savings")
+    assert savings.status_code == 200
+    (row,) = savings.json()["data"]
+    assert row["requests"] + row["requests_compared"] == before + 6
+    assert walled.metrics()["stepgrpo_holdout_requests"] == before + 6
     filler.unlink()
     written(walled, disk)
     assert on_disk(disk) == before + 6
@@ -121,7 +127,8 @@ def on_disk(disk: Path) -> int:
 def requests_in(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(path)) as found:
         (count,) = found.execute(
-            "SELECT COALESCE(SUM(requests), 0) FROM served WHERE measure = 'completion'"
+            "SELECT COALESCE(SUM(value), 0) FROM sums "
+            "WHERE series LIKE 'holdout/%/completion' AND name = 'requests'"
         ).fetchone()
     return int(count)
 

@@ -118,6 +118,7 @@ for group in range(64):
 store.note(Recent("scores", "demo", "confidence"), 7)
 while not store.failures:
     time.sleep(0.05)
+assert list(store.read("a").values()) == [{"requests": 1, "tokens": 2}] * 64
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store.close()
 """
