@@ -17,10 +17,20 @@ __all__ = ["Routes"]
 
 App = Callable[..., Awaitable[None]]
 
-_router = APIRouter(tags=["stepgrpo"])
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A parameter that cannot be honoured"},
+    401: {"description": "No API key of this server"},
+}
+_router = APIRouter(tags=["stepgrpo"], responses=_REFUSALS)
+_finishes = APIRouter(
+    responses={
+        404: {"description": "No request of this API key that runs has this id"},
+        409: {"description": "Its thinking cannot be closed"},
+    }
+)
 
 
-@_router.get("/v1/stepgrpo/savings")
+@_router.get("/v1/stepgrpo/savings", responses={200: {"content": {"text/csv": {}}}})
 def savings(request: Request, format: Literal["json", "csv"] = "json") -> Response:  # noqa: A002
     """What exits saved, by model and policy, as the holdout and paired runs show it."""
     evidence: Evidence | None = request.app.state.engine_client.evidence
@@ -35,10 +45,10 @@ def _error(status: HTTPStatus, kind: str, message: str) -> JSONResponse:
     return JSONResponse({"error": error}, status)
 
 
-@_router.post("/v1/chat/completions/{id}/finish-thinking")
-@_router.post("/v1/completions/{id}/finish-thinking")
-@_router.post("/v1/responses/{id}/finish-thinking")
-@_router.post("/v1/messages/{id}/finish-thinking")
+@_finishes.post("/v1/chat/completions/{id}/finish-thinking")
+@_finishes.post("/v1/completions/{id}/finish-thinking")
+@_finishes.post("/v1/responses/{id}/finish-thinking")
+@_finishes.post("/v1/messages/{id}/finish-thinking")
 async def finish_thinking(id: str, request: Request) -> JSONResponse:  # noqa: A002
     """End the thinking of a running request: its answer begins within a few tokens.
 
@@ -54,6 +64,9 @@ async def finish_thinking(id: str, request: Request) -> JSONResponse:  # noqa: A
         message = "No request of this API key that still runs has this id."
         return _error(HTTPStatus.NOT_FOUND, "NotFoundError", message)
     return JSONResponse({"id": id, "object": "thinking.finished", "sequences": closed})
+
+
+_router.include_router(_finishes)
 
 
 class Routes:
