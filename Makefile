@@ -6,7 +6,7 @@ MODEL := models/demo-base
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup serve test lint bench demo docs clean
+.PHONY: help setup serve test lint bench soak demo docs clean
 .DEFAULT_GOAL := help
 
 help: ## Explain the targets
@@ -38,6 +38,9 @@ bench: setup ## Measure server and rollouts against their peers, and more; QUICK
 	.venv/bin/python -m benchmarks.rewards $(if $(QUICK),--rounds 3 --steps 5)
 	.venv/bin/python -m benchmarks.rollouts $(if $(QUICK),--pairs 1 --prompts 2)
 	.venv/bin/python -m benchmarks.speed $(if $(QUICK),--quick)
+
+soak: setup ## Twenty minutes of traffic and faults on real vLLM; MINUTES=5, or QUICK=1
+	.venv/bin/python -m benchmarks.soak $(if $(QUICK),--quick,--minutes $(or $(MINUTES),20))
 
 demo: setup ## Train and compare Step-GRPO and GRPO+LP on the demo world (resumes where it stopped)
 	.venv/bin/stepgrpo-train demo results --reduced --output outputs/demo-results
