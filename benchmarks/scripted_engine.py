@@ -65,6 +65,9 @@ class ScriptedClient:
                 max_num_seqs=sys.maxsize,
                 policy="fcfs",
             ),
+            structured_outputs_config=SimpleNamespace(
+                reasoning_parser="", enable_in_reasoning=False
+            ),
         )
 
     @property
