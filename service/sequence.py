@@ -212,7 +212,7 @@ class ControlledSequence:
 
     async def _take_piece(self, output: RequestOutput, texts: list[str]) -> list[RequestOutput]:
         ids = list(output.outputs[0].token_ids)
-        if self._timeline.on:
+        if self._timeline.awaits:
             self._timeline.took(output)
         if self._stops and self._in_answer(ids, texts, self._stops):
             output = self._stops.take(output, len(self._ids) + 1)
@@ -276,7 +276,7 @@ class ControlledSequence:
     async def _execute(self, commands: Sequence[Command]) -> list[RequestOutput]:
         ready: list[RequestOutput] = []
         unasked: list[Event] = []
-        if self._timeline.on:
+        if self._timeline.thinks:
             self._timeline.see(self._controller)
         for command in commands:
             if isinstance(command, Emit):

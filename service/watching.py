@@ -13,7 +13,7 @@ from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
 from service.streams import AnswerNow, Cut, EngineStream, Inbox
 from service.tokens import Passed, TokenTexts
-from stepgrpo_core import ExitController, Finished, State, Tokens
+from stepgrpo_core import ExitController, Finished, State, ThinkingFormat, Tokens
 from stepgrpo_core.states import THINKS
 
 __all__ = ["Watched"]
@@ -54,7 +54,9 @@ class Watched:
             Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
             for _ in controllers
         ]
+        self._whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
         self._timed = any(record.timeline.on for record in records)
+        self._ends = _ends_of(served.thinking)
         self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
         self._taken: ControlledSequence | None = None
 
@@ -146,11 +148,12 @@ class Watched:
 
     def _note(self, index: int, output: RequestOutput) -> None:
         timeline = self._records[index].timeline
-        if self._job.params.output_kind is RequestOutputKind.FINAL_ONLY:
+        if self._whole:
             timeline.took_all(output)
             return
-        timeline.took(output)
-        if self._controllers:
+        if timeline.awaits:
+            timeline.took(output)
+        if timeline.thinks and self._controllers:
             timeline.see(self._controllers[index])
 
     def _observe(self, completion: CompletionOutput, output: RequestOutput) -> None:
@@ -168,15 +171,11 @@ class Watched:
         if (follows := self._records[index].follows) is not None:
             follows.answer += ids
         cause = cause_of(completion)
-        if cause or len(unread) >= READ_AT_ONCE or (self._timed and self._ends_thinking(ids)):
+        ends = self._timed and not self._ends.isdisjoint(ids)  # its moment is wanted
+        if cause or ends or len(unread) >= READ_AT_ONCE:
             self._read(index)
         if cause:
             self._controllers[index].receive(Finished(cause))
-
-    def _ends_thinking(self, ids: Sequence[int]) -> bool:
-        """It would be read late, and its moment is wanted."""
-        thinking = self._served.thinking
-        return thinking is not None and thinking.end_id in ids
 
     def _read(self, index: int) -> None:
         """Show the controller of a sequence what has passed since the last time."""
@@ -189,3 +188,8 @@ class Watched:
             passed.ids += ids
             passed.texts += texts
         self._controllers[index].receive(Tokens(ids, texts))
+
+
+def _ends_of(thinking: ThinkingFormat | None) -> frozenset[int]:
+    """Tokens that may end the thinking."""
+    return frozenset() if thinking is None else thinking.tool_ids | {thinking.end_id}

@@ -80,6 +80,10 @@ class Timeline:
         """The request went to the engine."""
         self.texts = texts
         """What was delivered; None where nobody asked for it."""
+        self.awaits = True
+        """The next tokens are the first, or the answer's first: to be told to `took`."""
+        self.thinks = True
+        """The thinking has not ended: the controller is to be shown to `see`."""
         self.first_token: Moment | None = None
         self.thought: Moment | None = None
         """The thinking ended: its end came, or it was cut."""
@@ -98,10 +102,11 @@ class Timeline:
         self.spans = spans
 
     def took(self, output: Any) -> None:
-        """Tokens came in an output of vLLM's."""
+        """Tokens that were awaited came in an output of vLLM's."""
+        self.awaits = False
         if self.first_token is None:
             self.first_token, self.stats = time.monotonic(), output.metrics
-        elif self.answer is None and self.thought is not None:
+        elif self.thought is not None:
             self.answer = time.monotonic()
 
     def took_all(self, output: Any) -> None:
@@ -112,8 +117,9 @@ class Timeline:
 
     def see(self, controller: ExitController) -> None:
         """The controller has dealt with an event."""
-        if self.thought is None and controller.reason is ExitReason.NATURAL:
+        if controller.reason is ExitReason.NATURAL:
             self.thought = time.monotonic()
+            self.thinks, self.awaits = False, True
 
     def ask(self, number: int) -> Mapping[str, Any]:
         """A probe is put, or will be refused; with it go these options of ``generate``."""
@@ -135,6 +141,7 @@ class Timeline:
     def cuts(self) -> None:
         """The thinking is being cut."""
         self.thought = self.cut = time.monotonic()
+        self.thinks, self.awaits = False, True
 
     def closes(self) -> Mapping[str, Any]:
         """The closing is injected and the answer asked for; with it go these options."""
@@ -150,7 +157,7 @@ class Timeline:
 class Untimed:
     """Of a sequence that nobody follows: nothing is noted."""
 
-    on = False
+    on = awaits = thinks = False
     texts = None
 
     def took(self, output: Any) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from service import cli
+from service.options import BadOption
 from service.requestlog.writer import RequestLog
 from stepgrpo_core import InvalidSetting
+from tests.unit.test_defaults import read as read_options
 
 SECONDS = 10.0  # for what happens at once on a machine that is not busy
 
@@ -91,6 +94,23 @@ def test_a_file_that_cannot_be_opened_is_a_clear_error(tmp_path: Path, name: str
     path = tmp_path / name
     with pytest.raises(InvalidSetting, match=r"log='.*' cannot be honoured: .*can be written"):
         RequestLog(path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "source"),
+    [
+        ({}, None, "flag: --exit-log="),
+        ({"STEPGRPO_EXIT_LOG": "/nowhere/x"}, None, "environment: STEPGRPO_EXIT_LOG="),
+        ({}, "log: /nowhere/x", "file .*exit.yaml: log="),
+    ],
+)
+def test_the_error_says_where_the_file_was_named(
+    tmp_path: Path, environment: dict[str, str], file: str | None, source: str
+) -> None:
+    flags = [] if environment or file else ["--exit-log", "/nowhere/x"]
+    defaults = read_options(*flags, environment=environment, file=file, at=tmp_path)
+    with pytest.raises(BadOption, match=f"^{source}'/nowhere/x' .*No such file"):
+        cli._log(defaults)
 
 
 def test_a_file_that_was_moved_away_is_opened_anew(opened: Opened, tmp_path: Path) -> None:
