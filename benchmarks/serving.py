@@ -87,6 +87,7 @@ class Bench:
     size: Size
     found: dict[str, Any]
     bar: "tqdm[Any]"
+    name: str = "serving"
 
     def rounds(
         self, name: str, ways: Mapping[str, Way], traffics: Sequence[Traffic], setting: str
@@ -119,8 +120,8 @@ class Bench:
         return traffics
 
     def keep(self) -> Path:
-        """Write what there is to outputs/bench/serving.json."""
-        return keep("serving", self.found)
+        """Write what there is to outputs/bench."""
+        return keep(self.name, self.found)
 
 
 def main() -> None:
@@ -132,7 +133,7 @@ def main() -> None:
         servers = stack.enter_context(_servers(folder, args.sections))
         bar = stack.enter_context(tqdm(total=_runs(size, args.sections), unit="run", smoothing=0))
         bench = Bench(servers, folder, size, {"made": made()}, bar)
-        _warm_up(bench)
+        warm_up(bench)
         for name in args.sections:
             SECTIONS[name](bench)
     _report(bench.found)
@@ -155,7 +156,8 @@ def _servers(folder: Path, sections: Sequence[str]) -> Iterator[dict[str, Server
         yield found
 
 
-def _warm_up(bench: Bench) -> None:
+def warm_up(bench: Bench) -> None:
+    """Have every server serve something first."""
     (traffic,) = bench.traffics(1, 32, tokens=64, concurrency=16)
     for server in bench.servers.values():
         measure(server, traffic)
