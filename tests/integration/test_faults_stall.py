@@ -1,143 +1,99 @@
-"""Readers that stall (F3): they cost little, get all that is theirs, and others go on."""
+"""F10: an engine that hangs is told from one that works, and nothing is lost when it goes on."""
 
-import asyncio
 import concurrent.futures
-import contextlib
 import json
-import re
-import socket
+import os
+import signal
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.ledger import RequestLedger, current_ledger
-from service.streams import BACKLOG
-from tests.integration.engines import PROMPTS, Machine, Ours
 from tests.integration.servers import Server, check_accounts
-from tests.integration.test_accounts import IDLE_SECONDS
-from tests.integration.test_finishing import NEVER_ENDS
+from tests.integration.test_accounts import END
 from tests.integration.test_server import messages
 
 pytestmark = pytest.mark.integration
 
-STALLED, MIB = 8, 1024 * 1024
-LENGTH = 400
-NEVER_ENDS_HERE = {int(token): bias for token, bias in NEVER_ENDS.items()}
+STALLED_SECONDS = 30.0  # 10 are promised
+RECOVERY_SECONDS = 20.0
+XARGS: tuple[dict[str, Any], ...] = (
+    {"exit_policy": "none"},
+    {"exit_policy": "confidence"},
+    {"exit_policy": "confidence+repetition", "exit_threshold": 1.0},
+    {"exit_policy": "budget", "exit_budget_tokens": 200},
+)
 
 
-async def read_late(machine: Machine, ours: Ours, policy: str, xargs: dict[str, Any]) -> list[int]:
-    """The ids of a stream whose client reads its beginning, and the rest when all is generated."""
-    current_ledger.set(RequestLedger())
-    params = SamplingParams(
-        temperature=0.0,
-        max_tokens=LENGTH,
-        ignore_eos=policy == "none",
-        output_kind=RequestOutputKind.DELTA,
-        extra_args={"exit_policy": policy} | xargs,
-        logit_bias=NEVER_ENDS_HERE,
-    )
-    ids: list[int] = []
-    async with contextlib.aclosing(
-        ours.engine.generate(tokens_input(PROMPTS[0]), params, "stalled")
-    ) as outputs:
-        async for output in outputs:
-            ids += output.outputs[0].token_ids
-            if len(ids) < 20:
-                await all_is_generated(machine)
-    return ids
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
-async def all_is_generated(machine: Machine) -> None:
-    while machine.inner.output_processor.has_unfinished_requests():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("policy", ["none", "budget"])
-def test_f3_what_a_stalled_reader_has_to_come_waits_merged(machine: Machine, policy: str) -> None:
-    ours = machine.ours()
-    xargs = {} if policy == "none" else {"exit_budget_tokens": LENGTH // 2}
-    options: dict[str, Any] = {"logit_bias": NEVER_ENDS_HERE, "stop_token_ids": []}
-    options |= {"max_tokens": LENGTH, "ignore_eos": policy == "none"}
-    ((alone,), _) = machine.run(ours.ask(0, policy, xargs=xargs, **options))
-    before = len(ours.border.calls)
-    assert machine.run(read_late(machine, ours, policy, xargs)) == alone
-    assert len(alone) > LENGTH // 2
-    main = ours.border.calls[before]
-    assert main.outputs <= BACKLOG + 10 < main.tokens, "it was taken from the engine piece by piece"
-
-
-def stalled(server: Server) -> socket.socket:
-    """A client that asks for a long stream, and reads its first bytes alone."""
-    body: dict[str, Any] = {
-        "model": "demo-base",
-        "messages": messages(),
-        "stream": True,
-        "max_tokens": 1900,
-    }
-    body |= {"logit_bias": NEVER_ENDS, "temperature": 1.0, "return_token_ids": True}
-    content = json.dumps(body).encode()
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(120)
-    connection.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n"
-    connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + content)
-    assert b"200 OK" in connection.recv(100)
-    return connection
-
-
-def resident(server: Server) -> int:
-    """Bytes of memory of the server's own process."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) * 1024
-
-
-def generating(server: Server) -> float:
-    return server.metrics()["vllm:num_requests_running"]
-
-
-def paced(server: Server, seed: int) -> float:
-    """Seconds between two tokens of a stream that is read."""
-    body: dict[str, Any] = {"model": "demo-base", "messages": messages(), "stream": True}
-    body |= {"max_tokens": 200}
-    body |= {"logit_bias": NEVER_ENDS, "temperature": 1.0, "seed": seed}
-    started, events = time.monotonic(), 0
-    url = f"{server.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, timeout=120) as response:
-        for line in response.iter_lines():
-            events += line.startswith("data: {")
-    assert events > 150
-    return (time.monotonic() - started) / events
-
-
-def test_f3_stalled_readers_cost_a_mebibyte_each_and_others_go_on(server: Server) -> None:
-    paced(server, 0)
-    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor() as pool:
-        before = resident(server)
-        clients = list(pool.map(lambda _: stack.enter_context(stalled(server)), range(STALLED)))
-        while generating(server):
-            time.sleep(0.2)
-        assert resident(server) - before <= STALLED * MIB
-        paced(server, 1)  # all of them still wait to be read
-        rest = pool.map(whole, clients[: STALLED // 2])
-        assert all(text.count(b'"finish_reason":"length"') == 1 for text in rest)
-    server.wait_idle(IDLE_SECONDS)
+def test_f10_a_hanging_engine_is_not_ready_until_it_goes_on(server: Server) -> None:
+    """Streams that are caught in the middle get what they would have got."""
+    with (
+        httpx.Client(base_url=server.url, timeout=300) as client,
+        concurrent.futures.ThreadPoolExecutor(len(XARGS)) as pool,
+    ):
+        undisturbed = list(pool.map(lambda number: read(client, number), range(len(XARGS))))
+        futures = [pool.submit(read, client, number) for number in range(len(XARGS))]
+        wait_running(server, len(XARGS))
+        with stopped(server.engine()):
+            since = time.monotonic()
+            assert client.get("/ready").status_code == 200  # it has only just stopped
+            while (ready := client.get("/ready")).status_code == 200:
+                assert time.monotonic() - since < STALLED_SECONDS
+                time.sleep(0.1)
+            assert (ready.status_code, ready.text) == (503, "stalled")
+            assert "retry-after" in ready.headers
+            assert client.get("/health").status_code == 200  # not for a restart, yet
+            assert not any(future.done() for future in futures)
+        went_on = time.monotonic()
+        while client.get("/ready").status_code != 200:
+            assert time.monotonic() - went_on < RECOVERY_SECONDS
+            time.sleep(0.1)
+        assert [future.result() for future in futures] == undisturbed
+    server.wait_idle(RECOVERY_SECONDS)
     check_accounts(server.metrics())
 
 
-def whole(connection: socket.socket) -> bytes:
-    """All that was to come."""
-    text = b""
-    while not text.endswith(b"0\r\n\r\n"):
-        part = connection.recv(65536)
-        assert part, "the stream broke off"
-        text += part
-    assert b"data: [DONE]" in text
-    return text
+def read(client: httpx.Client, number: int) -> tuple[str, str, int]:
+    """All text, the finish reason and the tokens of a stream that ends exactly once."""
+    body: dict[str, Any] = {
+        "model": "demo-base",
+        "messages": messages(number),
+        "max_tokens": 900,
+        "seed": 7,
+        "logit_bias": {END: -100},
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "vllm_xargs": XARGS[number],
+    }
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert lines.count("[DONE]") == 1
+    assert lines[-1] == "[DONE]"
+    *events, last = map(json.loads, lines[:-1])
+    choices = [choice for event in events for choice in event["choices"]]
+    (finish,) = (each["finish_reason"] for each in choices if each["finish_reason"])
+    text = "".join(
+        (each["delta"].get("reasoning") or "") + (each["delta"].get("content") or "")
+        for each in choices
+    )
+    return text, finish, last["usage"]["completion_tokens"]
+
+
+def wait_running(server: Server, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while server.metrics()["vllm:num_requests_running"] < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
