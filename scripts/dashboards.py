@@ -75,6 +75,19 @@ SAVINGS = Board(
             kind="stat",
         ),
         Panel(
+            "Engine seconds saved",
+            "s",
+            "Net savings at what a generated token took the engine on average over the time shown. "
+            "Another batch would take another time: an estimate.",
+            (
+                Query(
+                    f"({NET}) * sum(increase(stepgrpo_engine_busy_seconds_total[$__range]))"
+                    f" / sum(increase(vllm:generation_tokens_total{{{ENGINE}}}[$__range]))"
+                ),
+            ),
+            kind="stat",
+        ),
+        Panel(
             "Compression",
             "percentunit",
             "Tokens delivered over tokens that would have been without exits; 0.6 is 40 % saved.",

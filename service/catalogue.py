@@ -119,6 +119,10 @@ _ALL = (
         "counter", "stepgrpo_log_lines_dropped_total", "lines",
         "Of the request log, that could not be written.", (),
     ),
+    Metric(
+        "counter", "stepgrpo_engine_busy_seconds_total", "seconds",
+        "In which the engine had something to run.", (),
+    ),
     Metric("gauge", "stepgrpo_tasks", "tasks", "Of the event loop.", ()),
     Metric(
         "counter", "stepgrpo_refusals_total", "requests",

@@ -92,7 +92,7 @@ class EarlyExitEngine:
             inner,
             tokenizer,
             model.writing,
-            load_of(inner, limits),
+            load_of(inner, limits, self._metrics.busy),
             probe_timeout=limits.probe_timeout,
             priorities=config.scheduler_config.policy == "priority",
             scores_prompts=config.lora_config is None,

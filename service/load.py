@@ -83,7 +83,12 @@ class Load:
     """
 
     def __init__(
-        self, *, capacity: int, share: float, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        capacity: int,
+        share: float,
+        clock: Callable[[], float] = time.monotonic,
+        busy: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.running = 0
         """Sequences handed to the engine, probes among them, that have not ended."""
@@ -92,6 +97,7 @@ class Load:
         self._share = share
         self._waiting: dict[int, int] = {}  # by engine
         self._clock = clock
+        self._busy = busy  # is told how many seconds an engine had something to run
         self._heard = False  # whether the engine tells of its steps
         self._alive = clock()  # at the last step, or when something began to run
 
@@ -152,7 +158,10 @@ class Load:
     ) -> None:
         """Called after every step of an engine."""
         del iteration_stats, mm_cache_stats
-        self._alive = self._clock()
+        now = self._clock()
+        if self.running:
+            self._busy(now - self._alive)
+        self._alive = now
         if scheduler_stats is not None:
             self._waiting[engine_idx] = scheduler_stats.num_waiting_reqs
 
@@ -167,10 +176,11 @@ class Load:
         del is_awake, level
 
 
-def load_of(engine: Any, limits: ProbeLimits) -> Load:
-    """The load of a vLLM engine client."""
+def load_of(engine: Any, limits: ProbeLimits, busy: Callable[[float], None]) -> Load:
+    """The load of a vLLM engine client; `busy` is told seconds as they pass with work."""
     config = engine.vllm_config
     engines = config.parallel_config.data_parallel_size
-    load = Load(capacity=config.scheduler_config.max_num_seqs * engines, share=limits.probe_load)
+    capacity = config.scheduler_config.max_num_seqs * engines
+    load = Load(capacity=capacity, share=limits.probe_load, busy=busy)
     load.watch(getattr(engine, "logger_manager", None))
     return load

@@ -38,6 +38,7 @@ class Metrics:
         self._pairs = counter("pairs_total", registry)
         self._pair_tokens = counter("pair_tokens_total", registry)
         self._log_dropped = counter("log_lines_dropped_total", registry)
+        self._busy = counter("engine_busy_seconds_total", registry)
         self._tasks = gauge("tasks", registry)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -56,6 +57,10 @@ class Metrics:
         self._judge_requests.labels(judgement.outcome).inc()
         self._judge_tokens.labels("prompt").inc(judgement.prompt_tokens)
         self._judge_tokens.labels("completion").inc(judgement.completion_tokens)
+
+    def busy(self, seconds: float) -> None:
+        """Count time in which the engine had something to run."""
+        self._busy.inc(seconds)
 
     def log_dropped(self, lines: int) -> None:
         """Count lines of the request log that are lost; called in any thread."""

@@ -112,3 +112,17 @@ def test_an_engine_that_tells_nothing_of_its_steps_is_not_said_to_stall() -> Non
 def test_a_share_that_cannot_be_is_refused(share: float) -> None:
     with pytest.raises(InvalidSetting, match="probe_load"):
         ProbeLimits(probe_load=share)
+
+
+def test_time_with_work_is_told_and_idle_time_is_not() -> None:
+    now, told = [100.0], list[float]()
+    load = Load(capacity=8, share=1.0, clock=lambda: now[0], busy=told.append)
+    load.record(None, None)
+    now[0] = 150
+    leave = load.enter(1)
+    for now[0] in (151.0, 153.0):
+        load.record(None, None)
+    leave()
+    now[0] = 200
+    load.record(None, None)
+    assert told == [1, 2]
