@@ -18,6 +18,7 @@ from service.requestlog.writer import RequestLog
 from tests.integration.collector import Collector, Span
 from tests.integration.engines import Machine
 from tests.integration.servers import CALIBRATED, OURS, ROOT, Server, running, total
+from tests.integration.test_finishing import chat_body, id_in, wished
 from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, messages
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def logged(path: Path, collector: Collector) -> Iterator[Server]:
-    flags = ("--exit-log", str(path), "--otlp-traces-endpoint", collector.url, "--api-key", KEY)
+    flags = ("--exit-log", str(path), "--otlp-traces-endpoint", collector.url)
+    flags += ("--api-key", KEY, "--open-metrics")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds
@@ -166,6 +168,11 @@ def test_every_sequence_has_its_line(client: httpx.Client, path: Path) -> None:
         json={"model": "demo-base", "prompt": ["1+1=", "2+2="], "max_tokens": 5},
     ).json()
     assert {line["index"] for line in lines_of(path, completion["id"], 2)} == {0}
+    for route, more in (("responses", {"input": "1+1="}), ("messages", {"messages": messages()})):
+        body = {"model": "demo-base", "max_tokens": 8, "max_output_tokens": 8, **more}
+        answer = client.post(f"/v1/{route}", json=body)
+        assert answer.status_code == 200, answer.text
+        lines_of(path, answer.json()["id"])
 
 
 def test_a_client_that_leaves_has_one_as_well(client: httpx.Client, path: Path) -> None:
@@ -177,6 +184,16 @@ def test_a_client_that_leaves_has_one_as_well(client: httpx.Client, path: Path) 
     (line,) = lines_of(path, name)
     assert line["outcome"] == "aborted"
     assert line["saved"] is None
+
+
+def test_an_answer_that_a_client_wanted_at_once(logged: Server, path: Path) -> None:
+    """Under policy none, whose stream a controlled sequence takes over."""
+    found = wished(logged, chat_body(), keys=(KEY,))
+    (line,) = lines_of(path, id_in(found.events))
+    assert (line["policy"], line["exit_reason"]) == ("none", "client")
+    names = [event["event"] for event in line["timeline"]]
+    assert names == ["arrived", "first_token", "cut", "closing", "answer", "end"]
+    assert line["reasoning_tokens"] == found.block["reasoning_tokens"]
 
 
 def test_the_lines_add_up_to_the_metrics(logged: Server, client: httpx.Client, path: Path) -> None:
@@ -345,11 +362,12 @@ def test_f19_canaries_are_found_nowhere(
     collector.wait(TRACE, bool)
     places = {
         "request log": path.read_text(),
-        "metrics": httpx.get(f"{logged.url}/metrics").text,
+        "metrics": "\n".join(logged.scrape()),
         "server's log": logged.log.read_text(),
         "traces": collector.raw.decode(errors="replace"),
         **{f"error {each.status_code}": each.text for each in errors},
     }
+    assert "stepgrpo_requests_total" in places["metrics"]
     for place, text in places.items():
         found = [secret for secret in secrets if secret in text]
         assert not found, place
