@@ -316,11 +316,14 @@ def test_a_keys_seats_come_back_when_its_client_leaves() -> None:
 
 def test_what_finds_no_seat_costs_nothing_of_the_minute() -> None:
     limits = KeyLimits(concurrency=1, rate=3)
-    with serving(limits=limits) as url, httpx.Client(base_url=url, headers=MINE) as client:
-        with client.stream("POST", "/v1/stream", json={}) as response:
-            next(response.iter_bytes())
-            refused = [client.post("/v1/x") for _ in range(10)]
-            assert all("1 sequences at once" in error_of(each)["message"] for each in refused)
+    with (
+        serving(limits=limits) as url,
+        httpx.Client(base_url=url, headers=MINE) as client,
+        client.stream("POST", "/v1/stream", json={}) as response,
+    ):
+        next(response.iter_bytes())
+        refused = [client.post("/v1/x") for _ in range(10)]
+        assert all("1 sequences at once" in error_of(each)["message"] for each in refused)
 
 
 # What is no HTTP.
