@@ -321,7 +321,8 @@ def test_what_finds_no_seat_costs_nothing_of_the_minute() -> None:
         httpx.Client(base_url=url, headers=MINE) as client,
         client.stream("POST", "/v1/stream", json={}) as response,
     ):
-        next(response.iter_bytes())
+        chunks = response.iter_bytes()  # held: one that is let go closes its stream
+        next(chunks)
         refused = [client.post("/v1/x") for _ in range(10)]
         assert all("1 sequences at once" in error_of(each)["message"] for each in refused)
 
