@@ -22,7 +22,8 @@ Written by `make soak` (`benchmarks/soak.py`, which says what is done and checke
 float32, vLLM {vllm}; {machine}; commit {commit}; {date}.
 
 - **{requests:,} requests**, {cut:,} of them by clients that left ({cut_share:.0%}); {tokens:,}
-  tokens. Before servers ended: {verdicts}. While they ended: {ends}.
+  tokens. Before servers ended: {verdicts}.
+  While they ended: {ends}.
 - **Sums**: exact in every life (delivered − injected + discarded + aborted + probe = the engine's
   own counter; started = the sum of outcomes; the holdout's file = what the server counted).
 - **Tasks and descriptors**: back to what they were.
@@ -106,7 +107,7 @@ def page(figures: Mapping[str, Any]) -> str:
 
 
 def _counted(verdicts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in sorted(verdicts.items()))
+    return ", ".join(f"{count:,} × {name}" for name, count in sorted(verdicts.items()))
 
 
 def _row(number: int, life: Mapping[str, Any]) -> str:

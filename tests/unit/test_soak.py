@@ -80,7 +80,7 @@ def test_a_leak_shows_in_the_slope() -> None:
 def test_the_report_has_the_figures() -> None:
     text = page(figures(1024))
     assert "**600 requests**, 60 of them" in text
-    assert "540 whole" in text
+    assert "540 × whole" in text
     assert "API process +1000 KiB" in text
     assert "| 1 | 60 | 600 | SIGTERM | 0 |" in text
 
