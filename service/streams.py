@@ -21,6 +21,7 @@ __all__ = [
     "AnswerNow",
     "Cut",
     "EngineStream",
+    "Entry",
     "Inbox",
     "Item",
     "Source",
@@ -42,7 +43,8 @@ Output = TypeVar("Output", RequestOutput, CompletionOutput)
 NO_LOGPROB = -9999.0  # what vLLM's chat API puts where it has none
 
 Item: TypeAlias = RequestOutput | Reply | Exception | None
-Inbox: TypeAlias = asyncio.Queue[tuple["Source | AnswerNow | Cut", Item]]
+Entry: TypeAlias = tuple["Source | AnswerNow | Cut", Item]
+Inbox: TypeAlias = asyncio.Queue[Entry]
 
 BACKLOG = 64
 """Items that wait in an inbox because the client does not read, before its streams wait, too. vLLM

@@ -11,7 +11,7 @@ from service.finishing import CannotFinish
 from service.job import Job, Served, cause_of
 from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
-from service.streams import AnswerNow, Cut, EngineStream, Inbox
+from service.streams import AnswerNow, Cut, EngineStream, Entry, Inbox
 from service.tokens import Passed, TokenTexts
 from stepgrpo_core import ExitController, Finished, State, ThinkingFormat, Tokens
 from stepgrpo_core.states import THINKS
@@ -42,6 +42,7 @@ class Watched:
         self._served = served
         self._obstacle = obstacle
         self._inbox: Inbox = asyncio.Queue()
+        self._ahead: Entry | None = None  # taken out of the inbox, and not used yet
         self._stream: EngineStream | None = None
         self._job = job
         self._records = records
@@ -54,6 +55,7 @@ class Watched:
             Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
             for _ in controllers
         ]
+        self._delta = job.params.output_kind is RequestOutputKind.DELTA
         self._whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
         self._timed = any(record.timeline.on for record in records)
         self._ends = _ends_of(served.thinking)
@@ -74,7 +76,7 @@ class Watched:
             load=self._served.load,
         )
         while not self.closed:
-            source, item = await self._inbox.get()
+            source, item = await self._next()
             if isinstance(source, Cut):
                 raise source.error
             if isinstance(source, AnswerNow):
@@ -84,7 +86,7 @@ class Watched:
             elif item is None:
                 return
             else:
-                outputs = [self._pass(item)]
+                outputs = [self._pass(self._merged(item))]
             for output in outputs:
                 if output.finished:
                     await self.close()
@@ -135,6 +137,32 @@ class Watched:
             )
             self._taken.adopt_main(stream, self._passed[0])
         return await self._taken.finish_thinking()
+
+    async def _next(self) -> Entry:
+        entry, self._ahead = self._ahead, None
+        return entry or await self._inbox.get()
+
+    def _merged(self, item: RequestOutput | Exception) -> RequestOutput | Exception:
+        """With the deltas that wait behind it: under load vLLM merges those that are not read in
+        time, and each costs its way through the HTTP layers. What may end the thinking stays
+        alone, for its parsers lose white space behind it."""
+        while self._delta and self._stands_open(item) and not self._inbox.empty():
+            self._ahead = self._inbox.get_nowait()
+            more = self._ahead[1]
+            if self._ahead[0] is not self._stream or not self._stands_open(more):
+                break
+            assert isinstance(item, RequestOutput)
+            assert isinstance(more, RequestOutput)
+            item.add(more, aggregate=True)
+            self._ahead = None
+        return item
+
+    def _stands_open(self, item: object) -> bool:
+        return (
+            isinstance(item, RequestOutput)
+            and not item.finished
+            and all(self._ends.isdisjoint(each.token_ids) for each in item.outputs)
+        )
 
     def _pass(self, item: RequestOutput | Exception) -> RequestOutput:
         if isinstance(item, Exception):

@@ -1,5 +1,6 @@
 """Policies that abstain say why, on real vLLM."""
 
+import dataclasses
 from typing import Any
 
 import openai
@@ -80,7 +81,8 @@ def test_tools_on_offer_leave_what_asks_for_no_answer(
 
 def test_without_prefix_caching_a_budget_still_holds(machine: Machine) -> None:
     ours = machine.ours()
-    ours.engine._prefix_caching = False
+    engine = ours.engine
+    engine._decider = dataclasses.replace(engine._decider, prefix_caching=False)
     _, (record,) = machine.run(ours.ask(0, "confidence+budget", xargs={"exit_budget_tokens": 10}))
     assert (record.policy, record.abstained) == ("budget", "no_prefix_caching")
     assert record.outcome.reason == "budget"

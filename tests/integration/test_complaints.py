@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.servers import Server
 from tests.integration.test_apis import sse
-from tests.integration.test_finishing import chat_body, wished
+from tests.integration.test_finishing import NEVER_ENDS, chat_body, wished
 from tests.integration.test_forms import BIAS, JSON, TOOLS, check_json
 from tests.integration.test_parity import END, HASTY, complete, prompt_ids
 from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, chat, joined
@@ -170,7 +170,7 @@ def test_8_a_json_schema_switches_the_thinking_off_or_breaks(client: openai.Open
 @pytest.mark.parametrize("xargs", [EXIT | {"exit_threshold": 1.0}, {"exit_policy": "none"}])
 def test_9_answer_now_while_it_streams(server: Server, xargs: Any) -> None:
     """llama.cpp#23944. The thinking is closed where it is, and the answer comes."""
-    body = chat_body(logit_bias={str(END): -100}, vllm_xargs=xargs)  # thinks on and on
+    body = chat_body(logit_bias=NEVER_ENDS, vllm_xargs=xargs)  # thinks on and on
     found = wished(server, body)
     assert [answer.status_code for answer in found.answers] == [200]
     assert found.block["exit_reason"] == "client"

@@ -83,13 +83,17 @@ def wished(
     """Stream `body` with the last key; after so many events, the first with `when` in it among
     them, ask with each of `keys` to finish. Then read on, or leave.
 
-    An engine that keeps all cores busy can be done before the server hears the wish; that shows
-    nothing, and is tried again."""
+    An engine that keeps all cores busy can be done, or can be answering, before the server hears
+    the wish; that shows nothing, and is tried again."""
     for _ in range(TRIES):
         found = _wished(server, body, path, after, keys, when, leave)
-        if any(answer.status_code != NOT_FOUND for answer in found.answers):
+        if when == "final" or not all(map(_too_late, found.answers)):
             break
     return found
+
+
+def _too_late(answer: httpx.Response) -> bool:
+    return answer.status_code == NOT_FOUND or answer.json().get("sequences") == 0
 
 
 def _wished(

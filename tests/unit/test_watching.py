@@ -1,0 +1,68 @@
+"""Policy `none` under load: what is not read in time is merged, as vLLM merges it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from service.job import Job, Served
+from service.ledger import SequenceRecord
+from service.load import Load
+from service.watching import Watched
+from stepgrpo_core import ExitController, ExitSettings
+from stepgrpo_core.thinking import writing_of
+from tests.unit.test_sequence import PROMPT, THINKING, TOKENIZER
+
+THOUGHT = [7] * 20
+END = THINKING.end_id
+IDS = [*THOUGHT, END, *[8] * 20]
+
+
+class Fast:
+    """Generates all of it before anybody reads."""
+
+    async def generate(self, *_: Any, **__: Any) -> AsyncIterator[RequestOutput]:
+        for place, token in enumerate(IDS, start=1):
+            finish = "stop" if place == len(IDS) else None
+            made = CompletionOutput(0, f"<{token}>", [token], None, None, finish_reason=finish)
+            yield RequestOutput("r", None, PROMPT, None, [made], finished=finish is not None)
+
+
+def read() -> list[CompletionOutput]:
+    """The outputs that a slow reader gets."""
+    engine: Any = Fast()
+    writing = writing_of(TOKENIZER, THINKING)
+    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
+    record = SequenceRecord(0, "m", "none", 1)
+
+    async def play() -> list[CompletionOutput]:
+        params = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA)
+        job = Job("r", {"prompt_token_ids": PROMPT}, params, {})
+        controller = ExitController(ExitSettings(policy="none"), THINKING, thinking_open=True)
+        run = Watched(served, job, [record], [controller], obstacle=lambda: None)
+        found = []
+        async for each in run.outputs():
+            found.append(each.outputs[0])
+            await asyncio.sleep(0.01)
+        return found
+
+    found = asyncio.run(play())
+    assert record.outcome is not None
+    assert record.outcome.reasoning_tokens == len(THOUGHT)
+    assert record.generated_tokens == len(IDS)
+    return found
+
+
+def test_what_waits_is_merged_and_nothing_is_lost() -> None:
+    found = read()
+    assert len(found) < 8
+    assert [token for each in found for token in each.token_ids] == IDS
+    assert "".join(each.text for each in found) == "".join(f"<{each}>" for each in IDS)
+
+
+def test_the_end_of_the_thinking_and_of_the_answer_come_alone() -> None:
+    found = [list(each.token_ids) for each in read()]
+    assert [END] in found
+    assert found[-1] == [IDS[-1]]
