@@ -1,4 +1,4 @@
-"""Policy `none`: vLLM's own outputs pass untouched, and are counted on the way."""
+"""Policy `none`: vLLM's own outputs pass, and are counted on the way."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
