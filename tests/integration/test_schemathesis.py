@@ -46,8 +46,11 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-# Fields for which vLLM 0.31 answers 500, each with its reason. None is known.
-VLLMS_OWN: dict[str, str] = {}
+# Values for which vLLM 0.31 answers 500, each with its reason: left out.
+VLLMS_OWN = {
+    '"refusal"': "an earlier message of the Responses API that refused: "
+    "_construct_message_from_response_item reads its text, and a refusal has none",
+}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,8 @@ def test_f16_bodies_of_vllms_routes(
     @hypothesis.given(schema[path]["POST"].as_strategy(), st.data())
     def ask(case: Case, data: st.DataObject) -> None:
         case.body = bounded(case.body, path, data)
+        written = json.dumps(case.body, default=str)
+        hypothesis.assume(not any(value in written for value in VLLMS_OWN))
         response = case.call(base_url=server.url, timeout=60)
         statuses[response.status_code] += 1
         assert response.status_code < 500, (case.body, response.text)
@@ -105,7 +110,6 @@ def bounded(body: Any, path: str, data: st.DataObject) -> Any:
     """The body with the model that is served and few tokens; or a proper one with parts of it."""
     if not isinstance(body, dict):
         return body
-    body = {name: value for name, value in body.items() if name not in VLLMS_OWN}
     if data.draw(st.booleans()) and body:
         names = data.draw(st.lists(st.sampled_from(sorted(body)), max_size=3, unique=True))
         body = PROPER[path] | {name: body[name] for name in names}
