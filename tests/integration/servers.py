@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -38,6 +38,15 @@ class Server:
     log: Path
     scraped: str = ""
     """Where its metrics are, if they have a port of their own."""
+    noisy: list[tuple[int, int]] = field(default_factory=list)
+    """Parts of its log, in bytes, in which vLLM writes tracebacks of what it refuses."""
+
+    def said(self) -> str:
+        """Its log less those parts."""
+        log = self.log.read_bytes()
+        for begin, end in reversed(self.noisy):
+            log = log[:begin] + log[end:]
+        return log.decode()
 
     def scrape(self) -> list[str]:
         """The lines of its metrics."""

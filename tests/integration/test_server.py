@@ -401,7 +401,7 @@ def test_metrics_are_ours_and_bounded(server: Server, client: openai.OpenAI) -> 
 
 def test_nothing_of_ours_was_logged_as_an_error(server: Server, client: openai.OpenAI) -> None:
     chat(client)
-    log = server.log.read_text()
+    log = server.said()
     assert "Traceback" not in log
     assert "never retrieved" not in log
 
