@@ -44,10 +44,6 @@ class Served(NamedTuple):
     predicted_tokens: float = 0
     """Products of the two."""
 
-    def plus(self, other: "Served") -> "Served":
-        """The sums over both."""
-        return Served(*map(operator.add, self, other))
-
     @staticmethod
     def one(tokens: float, predicted: float) -> "Served":
         """The sums of one request."""
