@@ -122,7 +122,7 @@ class SequenceRecord:
     def acted(self) -> bool:
         """Whether a policy could have cut its thinking, which ended by itself."""
         natural = self.outcome is not None and self.outcome.reason is ExitReason.NATURAL
-        return natural and self.label not in ("none", HOLDOUT)
+        return natural and not self.settings.get("shadow") and self.label not in ("none", HOLDOUT)
 
     @property
     def cost(self) -> int:

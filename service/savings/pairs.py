@@ -11,6 +11,7 @@ out, and counted: for being dropped it matters how busy the server was, not how 
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
 import sqlite3
@@ -53,6 +54,8 @@ class _Pair:
     """Tokens that were entered as predicted."""
     answer: list[int]
     """Ids of the request's, to compare the run's with."""
+    context: contextvars.Context
+    """Of the request: the run is its tenant's, too."""
 
 
 def measurable(job: Job, record: SequenceRecord) -> bool:
@@ -142,6 +145,7 @@ class Pairs:
             predicted,
             predicted.tokens if predicted else record.completion_tokens,
             (follows.answer if exits else self._after_end(follows.answer)) or [],
+            contextvars.copy_context(),
         )
 
     async def close(self) -> None:
@@ -162,7 +166,8 @@ class Pairs:
             self._wake.clear()
             while self._queue:
                 if len(self._tasks) < self._runs.room():
-                    task = asyncio.create_task(self._make(self._queue.popleft()))
+                    pair = self._queue.popleft()
+                    task = asyncio.create_task(self._make(pair), context=pair.context.copy())
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 else:

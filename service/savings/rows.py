@@ -133,7 +133,8 @@ def _measured(model: str, policy: str, source: Source, groups: Mapping[int, Sums
 
 def _totals(saved: Estimate, cost: float, tokens: float, requests: int) -> Figures:
     net = Estimate(saved.value - cost, saved.low - cost, saved.high - cost)
-    shares = [tokens / (tokens + each) for each in (saved.value, saved.high, saved.low)]
+    # Of an interval as wide as the whole, one end would be a length below nothing.
+    shares = [tokens / max(tokens + each, 1) for each in (saved.value, saved.high, saved.low)]
     return Figures(
         _times(saved, 1 / requests), saved, _times(net, 1 / requests), net, Estimate(*shares)
     )

@@ -11,7 +11,7 @@ import pytest
 from vllm.sampling_params import SamplingParams
 
 from service.job import Job
-from service.ledger import Follows, SequenceRecord
+from service.ledger import Follows, RequestLedger, SequenceRecord, current_ledger
 from service.remote import Address, Remote
 from service.savings.pairs import QUEUE, Pairs
 from service.savings.plan import Plan
@@ -58,12 +58,14 @@ class Scripted:
     def __init__(self, rest: list[int], *, stops: int = 0, room: int = 1) -> None:
         self.rest, self.stops, self.seats = rest, stops, room
         self.seen: list[Run] = []
+        self.ledgers: list[RequestLedger | None] = []
 
     def room(self) -> int:
         return self.seats
 
     async def go_on(self, run: Run) -> None:
         self.seen.append(run)
+        self.ledgers.append(current_ledger.get())
         await asyncio.sleep(0)
         if self.stops:
             self.stops -= 1
@@ -142,6 +144,28 @@ def test_a_run_that_gave_way_goes_on_where_it_stopped(store: SumStore) -> None:
     make(store, runs, lambda pairs: pairs.offer(job(), exited()))
     assert len(runs.seen) == 4
     assert entered(store)["error"] == 70 + 3 + 3 - 150
+
+
+def test_a_run_is_made_for_the_requests_tenant(store: SumStore) -> None:
+    """Whose salt it gets depends on the ledger of the request, long after its response."""
+    runs, ledger = Scripted([END, 50, 51], stops=1), RequestLedger(b"tenant")
+
+    def offer(pairs: Pairs) -> None:
+        token = current_ledger.set(ledger)
+        pairs.offer(job(), exited())
+        current_ledger.reset(token)
+
+    make(store, runs, offer)
+    assert runs.ledgers == [ledger, ledger]
+
+
+def test_a_shadow_of_a_policy_saves_nothing_and_is_not_counted(store: SumStore) -> None:
+    def offer(pairs: Pairs) -> None:
+        pairs.offer(job(), natural(settings={"shadow": True}))
+        pairs.offer(job(), exited())
+
+    make(store, Scripted([END, 50]), offer)
+    assert "natural" not in entered(store)
 
 
 def test_a_run_that_had_ended_when_it_was_cut_costs_nothing(store: SumStore) -> None:

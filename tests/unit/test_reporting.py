@@ -208,7 +208,7 @@ def test_a_response_of_the_responses_api_gets_it_inside_its_last_event() -> None
 def test_a_stream_of_messages_gets_it_in_its_message_delta() -> None:
     delta = b'event: message_delta\ndata: {"delta":{},"usage":{"output_tokens":40}}\n\n'
     stop = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-    out, _, _ = serve([delta, stop], b"text/event-stream", path="/root/v1/messages")
+    out, _, _ = serve([delta, stop], b"text/event-stream", path="/llm/v1/messages")
     event = data_of(out[0])
     assert event["stepgrpo"] == BLOCK
     assert event["usage"]["output_tokens_details"] == {"reasoning_tokens": 30}

@@ -63,6 +63,17 @@ def test_pairs_correct_what_was_predicted() -> None:
     assert row["pairs_judged"] == 16
 
 
+def test_an_interval_wider_than_all_there_is_has_a_compression_too() -> None:
+    wide = {
+        key: {**found, "saved": -60.0, "error": 500.0 * (key.group % 2) - 250}
+        for key, found in pairs(12).items()
+    }
+    rows = rows_of(wide)
+    (row,) = json.loads(json.dumps(as_json(rows), allow_nan=False))["data"]
+    assert row["saved_total"]["low"] < -2200  # more than the tokens of all
+    assert row["compression"]["low"] < row["compression"]["value"] < row["compression"]["high"]
+
+
 def test_what_training_saves_is_a_row_of_its_own() -> None:
     data = as_json(rows_of(pairs(16) | pairs(16, TRAINED) | sums(20)))["data"]
     assert [(row["source"], row["method"]) for row in data] == [
