@@ -90,7 +90,6 @@ def test_a_new_file_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     path = tmp_path / "keys"
     path.write_text("old: secret-a\nboth: secret-b\n")
     ring = KeyRing((), path)
-    logging.getLogger("vllm").propagate = True
     caplog.set_level(logging.INFO, "vllm.stepgrpo")
     before = reloads("read")
     ring.refresh(path)
@@ -124,7 +123,6 @@ def test_a_new_file_that_cannot_be_read_changes_nothing(
     path = tmp_path / "keys"
     path.write_text("secret-a\n")
     ring = KeyRing((), path)
-    logging.getLogger("vllm").propagate = True
     before = reloads("kept")
     path.unlink()
     if fault == "folder":
