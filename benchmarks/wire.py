@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Reply", "request"]
+__all__ = ["Reply", "message", "request"]
 
 Leave = Callable[[dict[str, Any]], bool]
 """Whether to go now, after this event of a stream."""
@@ -42,18 +42,24 @@ async def request(
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
-        data = json.dumps(body).encode()
-        head = (
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        )
-        writer.write(head.encode() + data)
+        writer.write(message(url, body))
         await asyncio.wait_for(_read(reader, reply, leave), stay)
     except TimeoutError:
         pass  # it has stayed for as long as it should
     finally:
         writer.close()
     return reply
+
+
+def message(url: str, body: dict[str, Any]) -> bytes:
+    """A whole POST of `body`, as it goes over the wire."""
+    parts = urlsplit(url)
+    data = json.dumps(body).encode()
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
 
 
 async def _read(reader: asyncio.StreamReader, reply: Reply, leave: Leave | None) -> None:

@@ -7,7 +7,12 @@ the last seats nor in a drain.
 """
 
 from vllm.engine.protocol import EngineClient
-from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValidationError
+from vllm.exceptions import (
+    GracefulHTTPError,
+    MaxQueuedTokensError,
+    QueueOverflowError,
+    VLLMValidationError,
+)
 
 from service.ledger import RequestLedger
 
@@ -43,14 +48,25 @@ class Admission:
                 f"takes {self._limit} at once: lower n, or raise its --max-num-queued-reqs",
                 parameter="n",
             )
+        if refusal := self.refusal(n):
+            raise refusal
+        if ledger is not None:
+            self._grant(n, ledger)
+
+    def refusal(self, n: int) -> GracefulHTTPError | None:
+        """What keeps `n` more sequences out for now: all seats are taken, or the server drains.
+
+        None also for more than there will ever be seats for, which `ask` refuses for good.
+        """
+        if self._limit is not None and n > self._limit:
+            return None
         if self.closed or (self._limit is not None and self.taken + n > self._limit):
-            raise QueueOverflowError
+            return QueueOverflowError()
         if self._token_limit is not None and (
             self._inner.get_num_queued_tokens() >= self._token_limit
         ):
-            raise MaxQueuedTokensError
-        if ledger is not None:
-            self._grant(n, ledger)
+            return MaxQueuedTokensError()
+        return None
 
     def claim(self, n: int, ledger: RequestLedger) -> None:
         """Seats for one prompt of a request; asks for those that it was not granted.

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from vllm.engine.protocol import EngineClient
-from vllm.exceptions import QueueOverflowError, VLLMValidationError
+from vllm.exceptions import GracefulHTTPError, QueueOverflowError, VLLMValidationError
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -180,6 +180,10 @@ class EarlyExitEngine:
         if self.lost:
             raise QueueOverflowError
         self._admission.ask(n, current_ledger.get())
+
+    def refusal(self, n: int) -> GracefulHTTPError | None:
+        """What a new request of `n` sequences would be refused with for now, before it is read."""
+        return QueueOverflowError() if self.lost else self._admission.refusal(n)
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""

@@ -9,6 +9,7 @@ that is put together from the Host header (CVE-2026-48746).
 import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from service.access.bodies import check_body
@@ -31,6 +32,17 @@ OPEN = frozenset({"/health", "/ready", "/ping"})
 METRICS = "/metrics"
 _FREE = ("/finish-thinking", "/cancel")
 """Ends of routes that end what runs: no limit of its key is in their way."""
+GENERATING = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/chat/completions/batch",
+        "/v1/completions",
+        "/v1/messages",
+        "/v1/responses",
+    }
+)
+"""What needs the engine's seats; a full server refuses it here, before anything is made of it.
+Others that do are refused when they ask the engine."""
 SEAT_SECONDS = 1.0
 """When to come back, if all seats of a key are taken: nobody knows."""
 
@@ -126,10 +138,12 @@ async def _taken(
         if body is None:
             return None
         sequences = check_body(body)
+        if route in GENERATING:
+            _check_capacity(scope["app"].state.engine_client, sequences)
         if limited:
             _seat(rules.limits, caller, sequences, seats)
     except Refused as refused:
-        if limited and refused.cause == "concurrency":
+        if limited and refused.cause in ("concurrency", "capacity"):
             rules.limits.put_back(caller)
         raise
     return _Replayed(body, receive).receive
@@ -152,6 +166,13 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
             raise _too_large(most)
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _check_capacity(engine: Any, sequences: int) -> None:
+    """Under overload most requests are refused, so that must cost little."""
+    if error := engine.refusal(sequences):
+        status = HTTPStatus(error.http_status)
+        raise Refused("capacity", status, status.phrase, error.message)
 
 
 def _seat(limits: KeyLimits, caller: bytes, sequences: int, seats: contextlib.ExitStack) -> None:

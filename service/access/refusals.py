@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from prometheus_client import REGISTRY
 
@@ -14,9 +14,9 @@ __all__ = ["Refused", "answer", "content", "retry_headers", "unauthorized"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
-Cause = Literal["key", "rate", "concurrency", "size", "shape", "malformed"]
+Cause = Literal["key", "rate", "concurrency", "capacity", "size", "shape", "malformed"]
 
-CAUSES: tuple[Cause, ...] = ("key", "rate", "concurrency", "size", "shape", "malformed")
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 _counter = counter("refusals_total", REGISTRY)
 for _cause in CAUSES:

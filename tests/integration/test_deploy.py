@@ -144,6 +144,19 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
+def test_what_comes_from_a_registry_is_pinned_by_digest() -> None:
+    """A tag can be moved; a digest is the image itself."""
+    digest = r"@sha256:[0-9a-f]{64}\b"
+    for name in IMAGES:
+        text = dockerfile(name).read_text(encoding="utf-8")
+        assert re.search(rf"^ARG PYTHON=3\.11\.\d+-\S+{digest}$", text, re.MULTILINE)
+        assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"python:${PYTHON}"}
+    pulled = [each["image"] for each in compose()["services"].values() if "build" not in each]
+    assert len(pulled) == 2
+    for image in pulled:
+        assert re.search(rf":\$\{{[A-Z]+:-v?\d+\.\d+\.\d+{digest}\}}$", image), image
+
+
 def test_the_compose_file_is_one() -> None:
     ran = subprocess.run(
         [

@@ -24,7 +24,9 @@ from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
 from service.access.protocol import MAX_HEAD, HttpProtocol
 from service.access.scrape import bind_metrics, metrics_app
+from service.admission import Admission
 from tests.sockets import raw
+from tests.unit.test_admission import admission
 
 KEY = "sk-of-a-client"
 MINE = {"authorization": f"Bearer {KEY}"}
@@ -70,10 +72,16 @@ def application() -> FastAPI:
 
 
 @contextlib.contextmanager
-def serving(keys: tuple[str, ...] = (KEY,), root_path: str = "", **rules: Any) -> Iterator[str]:
+def serving(
+    keys: tuple[str, ...] = (KEY,),
+    root_path: str = "",
+    seats: Admission | None = None,
+    **rules: Any,
+) -> Iterator[str]:
     """The application behind real uvicorn, on a port of its own."""
     limits = rules.pop("limits", KeyLimits())
     app = application()
+    app.state.engine_client = seats or admission(None)
     app.state.args = SimpleNamespace(access=Rules(KeyRing(keys), limits, MAX_BODY, **rules))
     app.root_path = root_path
     with socket.create_server(("127.0.0.1", 0)) as bound, running(app, bound) as url:
@@ -325,6 +333,25 @@ def test_what_finds_no_seat_costs_nothing_of_the_minute() -> None:
         next(chunks)
         refused = [client.post("/v1/x") for _ in range(10)]
         assert all("1 sequences at once" in error_of(each)["message"] for each in refused)
+
+
+def test_a_full_server_refuses_what_it_has_not_made_anything_of() -> None:
+    seats, limits = admission(4), KeyLimits(rate=4)
+    seats.taken = 3
+    with (
+        serving(limits=limits, seats=seats) as url,
+        httpx.Client(base_url=url, headers=MINE) as client,
+    ):
+        before = refusals("capacity")
+        for _ in range(10):  # and it costs nothing of the minute
+            refused = client.post("/v1/chat/completions", json={"n": 2})
+            assert refused.status_code == 503
+            assert error_of(refused)["type"] == "Service Unavailable"
+        assert refusals("capacity") == before + 10
+        for path, n in (("/v1/chat/completions", 1), ("/v1/messages", 5), ("/tokenize", 2)):
+            assert client.post(path, json={"n": n}).status_code == 200, "5 are too many for ever"
+        seats.taken, seats.closed = 0, True
+        assert client.post("/v1/completions", json={}).status_code == 503, "it drains"
 
 
 # What is no HTTP.
