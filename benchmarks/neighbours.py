@@ -4,7 +4,8 @@ A few innocent clients ask for streams one after the other, in turns beside a fa
 same load without it, so that the ratio is what the fault itself costs them:
 
 - flood (F14): 50 clients whose model writes markers alone, with a probe asked for at each; beside
-  the same 50 under policy `none`. Promised: the innocent keep 85 % of their tokens per second.
+  the same 50 under policy `none`. The server has the limits against hostile prompts. Promised: the
+  innocent keep 85 % of their tokens per second.
 - stalled (F3): 16 long streams that nobody reads; beside the same streams, read. Promised: the 99th
   percentile of the time between two events of the innocent is at most 10 % longer.
 - scrapers (F22): two that read the metrics ten times a second; beside none. Promised: 50 ms at the
@@ -30,7 +31,7 @@ import httpx
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
-from benchmarks.churn import CLOSE, END, PROBING, visit
+from benchmarks.churn import CLOSE, END, visit
 from benchmarks.reports import Pair, compare, keep, made
 from benchmarks.wire import message, request
 from tests.integration.servers import CALIBRATED, MODEL, OURS, Server, check_accounts, running
@@ -42,6 +43,9 @@ IDLE_SECONDS = 120.0
 CHAT = "/v1/chat/completions"
 NEVER_ENDS = {"logit_bias": {END: -100, CLOSE: -100}, "temperature": 1.0, "stream": True}
 UNEXITED = {"exit_policy": "none"}
+PROBED = {"exit_policy": "confidence", "exit_threshold": 1.0}  # which nothing exceeds
+
+LIMITS = ("--exit-limit-probes", "16", "--exit-limit-interval", "64", "--exit-limit-share", "0.15")
 
 Fault = Callable[[str, asyncio.Event], Awaitable[list[float]]]
 """Goes on at this URL until the event is set; seconds of what it asked for, where they count."""
@@ -122,7 +126,8 @@ def _flood(xargs: dict[str, Any]) -> Fault:
     async def client(url: str, over: asyncio.Event, number: int) -> None:
         while not over.is_set():
             body = _body(number, **NEVER_ENDS, **markers, max_tokens=300)
-            await request(url + CHAT, body, leave=lambda _: over.is_set())
+            reply = await request(url + CHAT, body, leave=lambda _: over.is_set())
+            assert reply.status == 200, reply.last
 
     async def flood(url: str, over: asyncio.Event) -> list[float]:
         await asyncio.gather(*(client(url, over, number) for number in range(FLOODS)))
@@ -178,7 +183,7 @@ async def _scrapers(url: str, over: asyncio.Event) -> list[float]:
 
 
 RUNS: Mapping[str, Mapping[str, Fault]] = {
-    "flood": {"without": _flood(UNEXITED), "flood": _flood(PROBING)},
+    "flood": {"without": _flood(UNEXITED), "flood": _flood(PROBED)},
     "stalled": {"read": _reading, "stalled": _stalling},
     "scrapers": {"without": _nothing, "scrapers": _scrapers},
 }
@@ -196,7 +201,7 @@ def main() -> None:
     found: dict[str, Any] = {"made": made(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
-        with running(OURS, log, *CALIBRATED, "--max-num-seqs", "128") as server:
+        with running(OURS, log, *CALIBRATED, *LIMITS) as server:
             for part in args.parts:
                 found[part] = _rounds(server, part, args.rounds, args.seconds)
                 peer, fault = RUNS[part]
