@@ -215,7 +215,7 @@ def main() -> None:
 
 def _rounds(server: Server, part: str, rounds: int, seconds: float) -> list[Pair]:
     """Peer and fault in turns; who is first changes."""
-    pairs = []
+    pairs: list[Pair] = []
     for number in tqdm(range(rounds), desc=part, unit="round"):
         order = list(RUNS[part].items())[:: -1 if number % 2 else 1]
         pairs.append({name: asyncio.run(_run(server, fault, seconds)) for name, fault in order})

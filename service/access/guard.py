@@ -6,6 +6,7 @@ path is judged as the application will match it, decoded and without the root pa
 that is put together from the Host header (CVE-2026-48746).
 """
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Rules:
     limits: KeyLimits
     max_body: int
     """Bytes."""
+    body_seconds: float = 120.0
+    """For all of them to come."""
     open_metrics: bool = False
     """``/metrics`` answers without a key."""
     metrics_at: tuple[str, int] | None = None
@@ -134,7 +137,7 @@ async def _taken(
     if limited and (wait := rules.limits.take(caller)):
         raise _too_many("rate", f"{rules.limits.rate:g} requests per minute", wait)
     try:
-        body = await _body(scope, receive, rules.max_body)
+        body = await _body_in_time(scope, receive, rules)
         if body is None:
             return None
         sequences = check_body(body)
@@ -147,6 +150,15 @@ async def _taken(
             rules.limits.put_back(caller)
         raise
     return _Replayed(body, receive).receive
+
+
+async def _body_in_time(scope: Scope, receive: Receive, rules: Rules) -> bytes | None:
+    try:
+        async with asyncio.timeout(rules.body_seconds):
+            return await _body(scope, receive, rules.max_body)
+    except TimeoutError:
+        message = f"The request's body took more than {rules.body_seconds:g} seconds."
+        raise Refused("size", 408, "RequestTimeoutError", message) from None
 
 
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:

@@ -402,6 +402,32 @@ def test_a_head_without_end_is_refused(guarded: str, endless: str) -> None:
     assert str(MAX_HEAD) in json.loads(body)["error"]["message"]
 
 
+def test_a_head_that_never_ends_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a new connection and after a response; one that has said nothing is closed."""
+    monkeypatch.setattr(HttpProtocol, "head_seconds", 0.3)
+    with serving() as url:
+        host, port = url.removeprefix("http://").split(":")
+        status, _, body = raw(url, "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: a")
+        assert (status, json.loads(body)["error"]["code"]) == (408, 408)
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in connection.recv(65536)
+            time.sleep(0.5)  # idle, as between two requests
+            connection.sendall(b"GET /health HTTP/1.1\r\n")
+            assert b"408" in connection.recv(65536)
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            assert connection.recv(1) == b""
+
+
+def test_a_body_that_never_ends_has_its_time() -> None:
+    with serving(body_seconds=0.3) as url:
+        before = refusals("size")
+        head = f"POST /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        status, _, body = raw(url, f"{head}Content-Length: 100\r\n\r\nab")
+        assert (status, json.loads(body)["error"]["type"]) == (408, "RequestTimeoutError")
+        assert refusals("size") == before + 1
+
+
 def test_trailers_are_no_headers(guarded: str) -> None:
     """Nor a key: a proxy may have checked the headers."""
     request = "POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
