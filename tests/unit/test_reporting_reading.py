@@ -1,0 +1,172 @@
+"""Reading requests on their way in, and responses that break off."""
+
+import asyncio
+import json
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm.exceptions import GracefulHTTPError
+
+from service.controls import Template, Wish
+from service.ledger import RequestLedger, current_ledger
+from service.reporting import Reporting
+from tests.unit.test_reporting import serve
+
+
+def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:
+    _, _, ledger = serve([b"{}"], b"application/json", request=(b'{"exit_po', b'licy": "none"}'))
+    assert ledger is not None
+    assert "vllm_xargs" in str(ledger.refusal)
+    for fine in (
+        b'{"vllm_xargs": {"exit_policy": "none"}}',
+        b"exit",
+        b'["exit"]',
+        b"[" * 100_000 + b"exit",
+    ):
+        _, _, ledger = serve([b"{}"], b"application/json", request=(fine,))
+        assert ledger is not None
+        assert ledger.refusal is None
+
+
+def read_through(
+    parts: list[Any], template: Template, path: str = "/v1/chat/completions"
+) -> tuple[list[Any], RequestLedger | None]:
+    """What the application receives of a request that comes in `parts`."""
+    got: list[Any] = []
+    ledgers: list[RequestLedger | None] = []
+
+    async def app(_: Any, receive: Any, __: Any) -> None:
+        got.append(await receive())
+        got.append(await receive())
+        ledgers.append(current_ledger.get())
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    engine = SimpleNamespace(template=template)
+    state = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
+    scope = {"type": "http", "method": "POST", "path": path, "app": state}
+    asyncio.run(Reporting(app)(scope, receive, send))
+    return got, ledgers[0]
+
+
+GONE = {"type": "http.disconnect"}
+
+
+def part(body: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/prefix/v1/messages", "/invocations"])
+def test_what_the_schema_has_no_place_for_reaches_the_template(path: str) -> None:
+    parts = [part(b'{"enable_thi', more=True), part(b'nking": false}'), GONE]
+    got, ledger = read_through(parts, Template(("thinking",)), path)
+    assert json.loads(got[0]["body"]) == {
+        "enable_thinking": False,
+        "chat_template_kwargs": {"thinking": False},
+    }
+    assert got[0]["more_body"] is False
+    assert got[1] is GONE
+    assert ledger is not None
+    assert ledger.asked.off is not None
+    assert ledger.asked.seen_to
+
+
+def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within() -> None:
+    body = b'{"thinking_token_budget" : 7}'
+    got, ledger = read_through([part(body), GONE], Template())
+    assert got == [part(body), GONE]
+    assert ledger is not None
+    assert ledger.asked.budget == Wish(7, "thinking_token_budget")
+    assert read_through([part(b"{", more=True), GONE, GONE], Template())[0] == [GONE, GONE]
+
+
+def test_only_bodies_that_generate_are_read() -> None:
+    for path in ("/v1/embeddings", "/v1/messages/count_tokens"):
+        got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
+        assert got[0]["body"] == b'{"exit_policy": 1}'
+        assert ledger is not None
+        assert ledger.refusal is None
+
+
+def test_other_paths_are_left_alone() -> None:
+    out, _, ledger = serve([b'{"a":1}'], b"application/json", path="/health")
+    assert ledger is not None  # for admission
+    assert b"".join(out) == b'{"a":1}'
+
+
+def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
+    ended: list[RequestLedger] = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        ledger = current_ledger.get()
+        assert ledger is not None
+        ledger.on_end = ended.append
+        raise ConnectionError
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
+    with pytest.raises(ConnectionError):
+        asyncio.run(Reporting(app)(scope, app, app))
+    assert len(ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/responses", {"type": "error", "code": "500", "param": None}),
+        ("/v1/messages", {"type": "error", "error": {"type": "api_error"}}),
+        ("/v1/completions", {"error": {"type": "api_error", "param": None, "code": 500}}),
+    ],
+)
+def test_a_stream_that_breaks_in_the_middle_says_so(path: str, said: dict[str, Any]) -> None:
+    """What went wrong is for the log, not for the client."""
+    out = broken_off(path, RuntimeError("a secret"), b"data: {}\n\n")
+    assert b"".join(out).startswith(b"data: {}\n\n")
+    data = b"".join(out).split(b"data: ")[2].partition(b"\n\n")[0]
+    found = json.loads(data)
+    holder = found.get("error", found)
+    assert holder.pop("message") == "Internal server error"
+    assert found == said
+
+
+def test_a_stream_that_is_cut_off_says_why() -> None:
+    error = GracefulHTTPError("over", HTTPStatus.SERVICE_UNAVAILABLE)
+    found = b"".join(broken_off("/v1/responses", error, b"data: {}\n\n"))
+    assert b'"code": "503", "message": "over"' in found
+
+
+def test_what_breaks_before_it_streams_is_for_others_to_tell() -> None:
+    with pytest.raises(RuntimeError, match="a secret"):
+        broken_off("/v1/responses", RuntimeError("a secret"))
+
+
+def broken_off(path: str, error: Exception, *parts: bytes) -> list[bytes]:
+    """The bodies of a stream of `parts` that an exception ends, as Starlette passes it on."""
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        raise error
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path}
+    asyncio.run(Reporting(app)(scope, receive, send))
+    assert not sent[-1].get("more_body", False)
+    return [message["body"] for message in sent[1:]]
+
+
+def test_other_content_passes() -> None:
+    assert b"".join(serve([b"abc"], b"audio/wav")[0]) == b"abc"
