@@ -83,7 +83,8 @@ class EarlyExitEngine:
         self._inner = inner
         self.evidence = evidence
         self._defaults = model.settings
-        self._calibrations = calibrations or {}  # by adapter; None is the model itself
+        found = calibrations or {}  # by adapter; None is the model itself
+        self._calibrations = {name: each.under(model.settings) for name, each in found.items()}
         self._metrics = metrics or Metrics()
         self._journal = journal or Journal()
         limits = limits or ProbeLimits()

@@ -158,7 +158,7 @@ class SequenceRecord:
             if self.outcome and self.outcome.reason is ExitReason.NATURAL:
                 self.saved = Saved(0, 0, 0, -self.probe_tokens)
             return
-        self.predicted = baseline.predict(self.prompt_tokens, longer_than=self.cut_at)
+        self.predicted = self._predict(baseline, self.cut_at)
         if self.predicted is not None:
             shown = trust.shown(self.predicted)
             saved = round(shown.tokens) - self.completion_tokens
@@ -169,6 +169,17 @@ class SequenceRecord:
                 net=saved - self.probe_tokens,
                 stale=trust.stale,
             )
+
+    def _predict(self, baseline: Baseline, cut_at: int) -> Prediction | None:
+        """What it would have taken, had it not been cut."""
+        assert self.outcome is not None
+        tried = self.outcome.reason is ExitReason.CONFIDENT  # by a trial, at a step boundary
+        return baseline.predict(
+            self.prompt_tokens,
+            longer_than=cut_at,
+            steps=self.outcome.steps,
+            confidence=self.outcome.confidence if tried else None,
+        )
 
     def as_block(self) -> dict[str, Any]:
         """The ``stepgrpo`` block of the response."""

@@ -16,10 +16,12 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stepgrpo_core.events import ThinkingFormat
+from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import Place
 from stepgrpo_core.segmenter import StepSegmenter, count_steps
 
-__all__ = ["BoundaryFinder", "Found"]
+__all__ = ["BoundaryFinder", "Found", "step_starts"]
 
 _STOPS, _WIDE_STOPS, _CLOSERS = ".!?", "。！？", "\"'”’)]}*»」』）"
 
@@ -143,6 +145,35 @@ class BoundaryFinder:
     def _after(self, offset: int) -> int:
         """The tokens that it takes to complete the characters before `offset`."""
         return bisect_right(self._starts, offset - 1)
+
+
+def step_starts(
+    ids: Sequence[int],
+    texts: Sequence[str],
+    thinking: ThinkingFormat,
+    *,
+    markers: Sequence[str],
+    thinking_open: bool = False,
+) -> tuple[int, ...]:
+    """Tokens of a whole completion before each of its step markers, ascending: where a controller
+    that is fed `ids` with their `texts` cuts at markers. k after t tokens is 1 + those below t.
+
+    `thinking_open` says that the prompt already ended in ``<think>``.
+    """
+    marks, finder = Marks(thinking), BoundaryFinder(markers, frozenset({Place.MARKER}))
+    begin = 0 if thinking_open else None
+    found: list[Found] = []
+    for place, (token, text) in enumerate(zip(ids, texts, strict=True)):
+        if begin is not None:
+            if token in thinking.tool_ids or marks.ends(token):
+                break
+            found += finder.feed(text)
+        elif marks.starts(token, text):
+            begin = place + 1
+        elif marks.answers:
+            break
+    found += finder.finish()
+    return tuple((begin or 0) + each.tokens for each in found)
 
 
 class _Layout:

@@ -156,7 +156,8 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     calibrate = commands.add_parser(
         "calibrate",
         help="record un-exited completion lengths for stepgrpo-serve --exit-calibration",
-        description="Complete prompts without any exit and record how long the completions are. "
+        description="Complete prompts without any exit and record how long the completions are, "
+        "where their steps begin, and how confident a trial answer is there. "
         "Calibrate with prompts like your users' and the sampling parameters they use: the "
         "server's saved tokens are predictions from this file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -172,6 +173,12 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     calibrate.add_argument("--top-p", type=float, default=1.0)
     calibrate.add_argument("--max-tokens", type=int, default=900)
     calibrate.add_argument("--dtype", default="auto", help="as the server's --dtype")
+    calibrate.add_argument(
+        "--trials",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="record also how confident a trial answer is wherever a step begins",
+    )
     calibrate.set_defaults(run=_calibrate)
 
 
@@ -244,7 +251,12 @@ def _calibrate(args: argparse.Namespace) -> None:
     )
     engine = Engine.load(args.model, dtype=args.dtype, max_model_len=args.max_tokens + 512)
     baseline = calibrate(
-        engine, Path(args.model).name, messages, samples=args.samples, params=params
+        engine,
+        Path(args.model).name,
+        messages,
+        samples=args.samples,
+        params=params,
+        trials=args.trials,
     )
     write_baseline(baseline, args.output)
     runs = sum(len(each.completion_tokens) for each in baseline.bins)

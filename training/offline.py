@@ -21,9 +21,11 @@ from stepgrpo_core import (
     StartProbe,
     Tokens,
 )
+from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.events import Command
 from stepgrpo_core.families import in_family
 from stepgrpo_core.policies import Induce, Trial
+from stepgrpo_core.thinking import opens_in_thinking
 from training.engines import format_of
 from training.patterns import matcher_of
 
@@ -119,6 +121,23 @@ class Engine:
         self._probe([each for each in pending if each.commands])
         self._answer([each for each in pending if each.close], params)
         return [each.result() for each in pending]
+
+    def step_starts(self, generation: Generation, markers: Sequence[str]) -> tuple[int, ...]:
+        """Tokens of a generation before each of its step markers."""
+        prompt, thinking = generation.prompt_ids, self.thinking
+        return step_starts(
+            generation.ids,
+            self.form.texts_after(prompt)(generation.ids),
+            thinking,
+            markers=markers,
+            thinking_open=opens_in_thinking(self.tokenizer, thinking, prompt),
+        )
+
+    def has_room(self, generation: Generation, position: int, question: Induce) -> bool:
+        """Whether the model's context holds a trial answer after `position` tokens."""
+        induced = len(self.form.encode(question.text)) + question.max_tokens
+        longest: int = self.llm.llm_engine.model_config.max_model_len
+        return len(generation.prompt_ids) + position + induced <= longest
 
     def probe(
         self, generations: Sequence[Generation], positions: Sequence[int], question: Induce

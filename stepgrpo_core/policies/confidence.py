@@ -11,7 +11,7 @@ from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verd
 from stepgrpo_core.policies.questions import Answer, Induce, Trial
 from stepgrpo_core.policies.settings import ExitSettings
 
-__all__ = ["ConfidencePolicy"]
+__all__ = ["ConfidencePolicy", "confidence_of"]
 
 
 class ConfidencePolicy:
@@ -32,11 +32,14 @@ class ConfidencePolicy:
         """Exit if confidence > threshold, strictly."""
         del boundary
         assert isinstance(answer, Trial)
-        settings = self._settings
-        confidence = answer_confidence(
-            answer.logprobs, mean=settings.mean, skip_first=settings.skip_first
-        )
-        if settings.require_end:
-            confidence = ended_or_zero(confidence, ended=answer.ended)
-        confident = confidence > settings.threshold
+        confidence = confidence_of(answer, self._settings)
+        confident = confidence > self._settings.threshold
         return Verdict(ExitReason.CONFIDENT if confident else None, confidence)
+
+
+def confidence_of(trial: Trial, settings: ExitSettings) -> float:
+    """In [0, 1], as `settings` have it taken."""
+    confidence = answer_confidence(
+        trial.logprobs, mean=settings.mean, skip_first=settings.skip_first
+    )
+    return ended_or_zero(confidence, ended=trial.ended) if settings.require_end else confidence

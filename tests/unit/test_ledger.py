@@ -6,9 +6,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service.ledger import Saved, SequenceRecord
 from service.metrics import Metrics
 from service.savings.predictions import Trust
-from stepgrpo_core import ExitReason, Outcome, fit_baseline
+from stepgrpo_core import ExitReason, ExitSettings, Outcome, fit_baseline
+from stepgrpo_core.savings import Conditions, Run
 
-BASELINE = fit_baseline("m", {}, [(20, 10 * n) for n in range(1, 101)])
+BASELINE = fit_baseline("m", {}, [Run(20, 10 * n) for n in range(1, 101)])
 
 
 def record(reason: ExitReason = ExitReason.CONFIDENT, **changes: object) -> SequenceRecord:
@@ -37,6 +38,28 @@ def test_a_saving_is_the_conditional_prediction_less_what_was_used() -> None:
     assert made.saved.tokens == round(mean) - 123
     assert made.saved.net == made.saved.tokens - 12
     assert made.saved.low < made.saved.tokens < made.saved.high
+
+
+@pytest.mark.parametrize(
+    ("reason", "tokens"),
+    [
+        (ExitReason.CONFIDENT, 100 + 200),  # at its second step boundary, with confidence 0.97
+        (ExitReason.BUDGET, 467),  # in its second step, whatever a trial had said: 300, 500, 600
+    ],
+)
+def test_the_prediction_sees_steps_and_the_trial_that_led_to_the_exit(reason, tokens) -> None:
+    runs = [
+        *[Run(20, 300, (30, 100), (0.2, 0.97))] * 100,
+        *[Run(20, 400, (100,), (0.97,))] * 100,
+        *[Run(20, 500, (30, 110), (0.2, 0.5))] * 100,
+        *[Run(20, 600, (30, 100), (0.2, 0.7))] * 100,
+    ]
+    made = record(reason)
+    made.settle(fit_baseline("m", {}, runs, Conditions.of(ExitSettings())), Trust())
+    assert made.predicted is not None
+    assert round(made.predicted.tokens) == tokens
+    assert made.saved is not None
+    assert made.saved.tokens == tokens - 123
 
 
 def test_a_saving_may_be_negative() -> None:
