@@ -1,5 +1,6 @@
 """Prints, as JSON, what the offline driver makes of some problems (run by test_offline)."""
 
+import dataclasses
 import json
 import sys
 
@@ -7,6 +8,7 @@ from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings
 from tests.integration.servers import MODEL
+from training.calibrate import record
 from training.demo.world import sample_problems
 from training.offline import Engine
 
@@ -16,7 +18,11 @@ def main(count: int) -> None:
     prompts = [engine.chat_prompt(p.prompt) for p in sample_problems(7, "test", count)]
     params = SamplingParams(temperature=0.0, max_tokens=900)
     settings = ExitSettings(policy="confidence")
-    exited = engine.exits(engine.generate(prompts, params), settings, params)
+    generations = engine.generate(prompts, params)
+    exited = engine.exits(generations, settings, params)
+    runs = record(engine, generations, settings, trials=True)
+    long = dataclasses.replace(settings, probe_max_tokens=880)  # no room for it late in a run
+    cramped = record(engine, generations, long, trials=True)
     rows = [
         {
             "ids": each.generation.ids,
@@ -24,8 +30,11 @@ def main(count: int) -> None:
             "steps": each.outcome.steps,
             "reasoning_tokens": each.outcome.reasoning_tokens,
             "confidence": each.outcome.confidence,
+            "starts": run.starts,
+            "confidences": run.confidences,
+            "cramped": late.confidences,
         }
-        for each in exited
+        for each, run, late in zip(exited, runs, cramped, strict=True)
     ]
     print("RESULT", json.dumps(rows))
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import pytest
@@ -34,10 +35,36 @@ def run(*command: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_server_delivers_what_the_offline_driver_does(server: Server) -> None:
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
     result = run("-m", "tests.integration.offline_exits", str(COUNT))
     assert result.returncode == 0, result.stderr[-3000:]
-    rows = json.loads(result.stdout.partition("RESULT ")[2].splitlines()[0])
+    made: list[dict[str, Any]] = json.loads(result.stdout.partition("RESULT ")[2].splitlines()[0])
+    return made
+
+
+def test_a_calibration_records_what_the_policy_sees(rows: list[dict[str, Any]]) -> None:
+    confident = [row for row in rows if row["reason"] == "confident"]
+    assert confident
+    for row in confident:
+        # <think> comes before the reasoning, and a token of it comes with the closing.
+        place = row["starts"].index(row["reasoning_tokens"])
+        assert row["steps"] == place + 1
+        assert row["confidences"][place] == pytest.approx(row["confidence"], abs=1e-2)
+    asked = [
+        (start, confidence is not None)
+        for row in rows
+        for start, confidence in zip(row["starts"], row["cramped"], strict=True)
+    ]
+    # 1024 of context less 880 of the trial, and of the prompt and what induces 30 to 60.
+    assert all(known for start, known in asked if start < 1024 - 880 - 60)
+    assert not any(known for start, known in asked if start > 1024 - 880 - 30)
+    assert len({known for _, known in asked}) == 2
+
+
+def test_the_server_delivers_what_the_offline_driver_does(
+    server: Server, rows: list[dict[str, Any]]
+) -> None:
     assert {row["reason"] for row in rows} >= {"confident"}
     for row, problem in zip(rows, sample_problems(7, "test", COUNT), strict=True):
         response = httpx.post(
@@ -90,6 +117,12 @@ def test_calibrate_writes_a_file_that_the_server_reads(tmp_path) -> None:
     found = json.loads(output.read_text())
     assert found["model"] == "demo-base"
     assert sum(len(each["completion_tokens"]) for each in found["bins"]) == 32
+    assert found["markers"] == ["Wait", "Alternatively"]
+    assert found["trials"]["probe_max_tokens"] == 20
+    for each in found["bins"]:
+        for starts, trials in zip(each["steps"], each["confidences"], strict=True):
+            assert len(starts) == len(trials)
+    assert max(max(trials, default=0) for each in found["bins"] for trials in each["confidences"])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_core import DEFAULT_MARKERS
-from stepgrpo_core.boundaries import BoundaryFinder
+from stepgrpo_core.boundaries import BoundaryFinder, step_starts
 from stepgrpo_core.policies import Place
+from tests.scripted import THINKING, Script
 
 EVERYWHERE = frozenset(Place)
 
@@ -114,3 +115,28 @@ def test_one_character_a_token_finds_what_larger_tokens_find(texts) -> None:
     characters = list("".join(texts))
     for place in (Place.LINE, Place.PARAGRAPH, Place.SENTENCE, Place.MARKER):
         assert len(found(characters, place)) == len(found(texts, place))
+
+
+@pytest.mark.parametrize(
+    ("words", "thinking_open", "starts"),
+    [
+        (
+            ["<think>", "a", " Wait", ",", "b ", "Wait", "!", "</think>", " Wait", "!"],
+            False,
+            (2, 5),
+        ),
+        (["\n", "<think>", "Wait", " a", " Wait"], False, (2,)),  # the end is no boundary
+        (["a", " Wait", " b", "</think>", " Wait"], True, (1,)),
+        (["<think>", "a", "<tool_call>", " Wait", " b"], False, ()),
+        (["a", "<think>", " Wait", " b"], False, ()),  # an answer from the start
+        (["<think>", "Wait Wait", " b"], False, (1, 1)),
+        ([], False, ()),
+    ],
+)
+def test_steps_of_a_whole_completion_start_where_a_controller_cuts(
+    words, thinking_open, starts
+) -> None:
+    found = step_starts(
+        Script(words).ids, words, THINKING, markers=DEFAULT_MARKERS, thinking_open=thinking_open
+    )
+    assert found == starts

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from random import Random
 
@@ -19,6 +20,7 @@ from stepgrpo_core import (
     build_policy,
     count_steps,
 )
+from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.policies import Answer, Distribution, Induce, NextToken, Reply, Trial
 from stepgrpo_core.states import REASONS, Signal, State
 from tests.scripted import END, START, THINKING, TOOL, Played, Script, play
@@ -239,3 +241,19 @@ def check_caps(asked: ExitSettings, played: Played) -> None:
         if asked.probe_share is not None and at:
             cost = len(at) * policy.needs.question.max_tokens
             assert cost <= asked.probe_share * max(at)
+
+
+@calm
+@given(scripts, st.sampled_from([0.0, 0.9]), st.booleans())
+def test_calibrations_count_steps_as_the_controller_does(script, threshold, thinking_open) -> None:
+    """Trials are put where steps start, and an exit there is after the same k."""
+    starts = step_starts(
+        script.ids, script.words, THINKING, markers=DEFAULT_MARKERS, thinking_open=thinking_open
+    )
+    asked = ExitSettings(policy="confidence", threshold=threshold, max_probes=999, min_interval=0)
+    script.confidences = lambda position: 0.5
+    played = play(script, asked, thinking_open=thinking_open)
+    assert {each.position for each in played.probes} <= set(starts)
+    if played.outcome.reason is ExitReason.CONFIDENT:
+        assert played.close is not None
+        assert played.outcome.steps == 1 + bisect_left(starts, played.close.position)
