@@ -289,6 +289,8 @@ def _written(runs: LengthBin) -> dict[str, Any]:
 
 def _parse_conditions(data: Any) -> Conditions:
     markers, trials = data.get("markers"), data.get("trials")
+    if markers is None and trials is not None:
+        raise InvalidCalibration("trials without markers: where were they made?")
     return Conditions(
         None if markers is None else tuple(map(str, markers)),
         None if trials is None else dict(trials),
