@@ -5,8 +5,7 @@
   tokens before the cut.
 - Elsewhere: those that were longer than the request when it was cut, since it had not ended by then
   either, and of them those with as many steps by then as can be had. A run at a step boundary is
-  another thing than one in the middle of a step, so the two are not mixed: where they were, the
-  intervals held too seldom (docs/LOG.md).
+  another thing than one in the middle of a step, so the two are not mixed.
 
 Distances are relative in tokens and steps, so they mean the same for long and short thinking.
 """
