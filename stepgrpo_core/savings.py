@@ -23,6 +23,7 @@ from stepgrpo_core.errors import InvalidCalibration
 from stepgrpo_core.policies import ExitSettings
 
 __all__ = [
+    "UNRECORDED",
     "Baseline",
     "Conditions",
     "LengthBin",
