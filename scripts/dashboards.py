@@ -139,12 +139,13 @@ SAVINGS = Board(
         Panel(
             "Holdout: saved per request",
             "short",
-            "Tokens per request that exits save, measured: conversations with exits against those "
-            "held out (--exit-holdout), with a 95 % interval.",
+            "Tokens saved per request, measured: conversations as they are served against those "
+            "held out (--exit-holdout), with a 95 % interval; exit: by exits from outside, "
+            "training: by the model's training (--exit-holdout-base), or by both together.",
             (
                 Query(
                     f"stepgrpo_holdout_saved_tokens{{{OURS}}}",
-                    BY_POLICY + " · {{measure}} · {{bound}}",
+                    BY_POLICY + " · {{source}} · {{measure}} · {{bound}}",
                 ),
             ),
         ),

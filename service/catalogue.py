@@ -93,11 +93,12 @@ _ALL = (
     ),
     _by_policy(
         "gauge", "holdout_requests", "sequences", "That take part in the comparison, by side.",
-        "side",
+        "source", "side",
     ),
     _by_policy(
         "gauge", "holdout_saved_tokens", "tokens",
-        "Saved per sequence, as the holdout shows, and its 95 % interval.", "measure", "bound",
+        "Saved per sequence, as the holdout shows, and its 95 % interval.",
+        "source", "measure", "bound",
     ),
     _by_policy(
         "gauge", "measured_saved_tokens", "tokens",

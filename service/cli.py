@@ -49,6 +49,7 @@ def main() -> None:
         args = _arguments(sys.argv[1:])
         rules = rules_of(args, os.environ)
         defaults = read_defaults(args, os.environ)
+        _check_base(args, defaults)
         calibrations = _calibrations(args, defaults.calibration)
         evidence = open_evidence(defaults.plan)
         log = _log(defaults)
@@ -127,6 +128,21 @@ def _check_model(args: argparse.Namespace) -> None:
         raise FileNotFoundError(
             f"{args.model} holds no config.json; pass a model directory or name"
         )
+
+
+def _check_base(args: argparse.Namespace, defaults: Defaults) -> None:
+    """Refuse a base model for the holdout that is not what this server's adapters are over."""
+    name = defaults.plan.holdout_base
+    if name is None:
+        return
+    named = args.served_model_name or args.model
+    served = [named] if isinstance(named, str) else named
+    if name not in served:
+        remedy = f"it is not the model itself that is served: use {' or '.join(served)}"
+        raise defaults.resolved.refusal("holdout_base", name, remedy)
+    if not args.enable_lora:
+        remedy = "no trained model is served beside it: set --enable-lora --lora-modules NAME=PATH"
+        raise defaults.resolved.refusal("holdout_base", name, remedy)
 
 
 def _check_processes(args: argparse.Namespace) -> None:

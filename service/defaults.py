@@ -47,6 +47,8 @@ _HELP = {
     "verifier_timeout": "Seconds that a judge behind a URL has for one question.",
     "holdout": "Share of conversations, 0 to 1, that are served without exits to measure what "
     "exits save; requests that set a policy, a budget or an effort are not.",
+    "holdout_base": "Name of the base model, which then serves what is held out of the requests to "
+    "its adapters, to measure what their training saves.",
     "pairs": "Share of requests, 0 to 1, whose run without exits is made in the background to "
     "measure what exits save and whether they change answers.",
     "pairs_load": "Paired runs are at most this share (above 0, to 1) of the running sequences; "

@@ -226,14 +226,15 @@ class EarlyExitEngine:
     async def _generate(
         self, job: Job, effective: Effective, ledger: RequestLedger
     ) -> AsyncGenerator[RequestOutput, None]:
-        place = self._place(effective, ledger)
-        settings = effective.settings
-        if place is not None and place.held:
-            settings = dataclasses.replace(settings, policy="none")
-        records = self._records(job, effective, place)
-        job = self._journal.begin(job, records, ledger.arrived)
+        settings, place = effective.settings, None
         if self.evidence is not None:
+            place = self.evidence.place(job, effective, ledger.conversation)
+        records = self._records(job, effective, place)
+        if self.evidence is not None:
+            if place is not None and place.held:
+                job, settings = self.evidence.withheld(job, settings)
             self._prepare(self.evidence, records, ledger, exits=settings.policy != "none")
+        job = self._journal.begin(job, records, ledger.arrived)
         run = self._run(job, settings, records)
         ledger.sequences += records
         self._count_in(records, ledger)
@@ -250,14 +251,6 @@ class EarlyExitEngine:
         finally:
             self._end(job, run, records)
 
-    def _place(self, effective: Effective, ledger: RequestLedger) -> Place | None:
-        """Where the holdout deals a request; None for one that asked for something itself, that
-        nothing exits from anyway, or that shares its beginning with no other."""
-        ours = effective.settings.policy != "none" and not effective.settings.shadow
-        if self.evidence is None or effective.sources or not ours:
-            return None
-        return self.evidence.place(ledger.conversation)
-
     def _prepare(
         self,
         evidence: Evidence,
@@ -270,7 +263,7 @@ class EarlyExitEngine:
         group = evidence.group(ledger.conversation)
         for record in records:
             record.group = group
-            if not exits and evidence.follows(record.model_name):
+            if not exits and evidence.follows(record):
                 record.follows = Follows()
 
     def _run(

@@ -80,6 +80,11 @@ class Job:
         lora = self.options.get("lora_request")
         return str(lora.lora_name) if lora else None
 
+    def without_adapter(self) -> "Job":
+        """The same for the model itself; salt, priority and rank stay."""
+        options = {name: value for name, value in self.options.items() if name != "lora_request"}
+        return dataclasses.replace(self, options=options)
+
     @property
     def has_grammar(self) -> bool:
         """Whether a schema, a tool or the like prescribes the form of the answer."""

@@ -78,7 +78,7 @@ class SequenceRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the policy, as the response echoes them."""
     adapter: str | None = None
-    """Name of the LoRA adapter that served it; None for the model itself."""
+    """Name of the LoRA adapter that was asked for; None for the model itself."""
     abstained: Abstained | None = None
     place: Place | None = None
     """Where the holdout dealt its conversation; None: it takes no part."""

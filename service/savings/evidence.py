@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
+from service.controls import Effective
 from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.metrics import Metrics
 from service.remote import Address, Remote
-from service.savings.holdout import enter
+from service.savings.holdout import compared, enter, takes_part, withheld
 from service.savings.pairs import Pairs
 from service.savings.plan import KEY_VARIABLE, SECONDS, Plan
 from service.savings.predictions import Predictions
@@ -19,7 +20,7 @@ from service.savings.quality import QualityGuard
 from service.savings.report import ReportCollector
 from service.savings.runs import EngineRuns, RemoteRuns, Runs
 from service.savings.store import SumStore
-from stepgrpo_core import Baseline
+from stepgrpo_core import Baseline, ExitSettings
 from stepgrpo_core.holdout import GROUPS, Holdout, Place
 
 __all__ = ["Evidence", "open_evidence"]
@@ -91,11 +92,18 @@ class Evidence:
 
     # Requests.
 
-    def place(self, conversation: bytes | None) -> Place | None:
-        """Where the holdout deals a conversation; None where nothing is held out."""
+    def place(self, job: Job, effective: Effective, conversation: bytes | None) -> Place | None:
+        """Where the holdout deals a request; None for one that asked for something itself, that
+        nothing could be withheld from, or that shares its beginning with no other."""
         if not self.plan.holdout or conversation is None:
             return None
+        if not takes_part(self.plan, job, effective):
+            return None
         return self._dealer.place(conversation)
+
+    def withheld(self, job: Job, settings: ExitSettings) -> tuple[Job, ExitSettings]:
+        """A request as it is served when it is held out."""
+        return withheld(self.plan, job, settings)
 
     def group(self, conversation: bytes | None) -> int:
         """The random group of a conversation; any for a request of none."""
@@ -103,15 +111,19 @@ class Evidence:
             return random.randrange(GROUPS)
         return self._dealer.place(conversation).group
 
-    def follows(self, model: str) -> bool:
-        """Whether a run of the base model may follow a request that nothing exits."""
+    def follows(self, record: SequenceRecord) -> bool:
+        """Whether a run of the base model may follow a sequence that nothing exits."""
         base = self.plan.pairs_base
-        return self._pairs is not None and base is not None and base != model
+        if self._pairs is None or base is None or base == record.model_name:
+            return False
+        held = record.place is not None and record.place.held
+        return not held or compared(self.plan, record.adapter) == "exit"  # else the base served it
 
     def ended(self, job: Job, record: SequenceRecord, baseline: Baseline | None) -> None:
         """Enter a sequence, whatever became of it."""
         if record.place is not None:
-            enter(self.store, record, record.place, baseline)
+            against = compared(self.plan, record.adapter)
+            enter(self.store, record, record.place, baseline, against)
         if self._pairs is not None:
             self._pairs.offer(job, record)
 

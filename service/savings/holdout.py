@@ -2,25 +2,63 @@
 
 Only what the server's own default policy decides is held out. A request that names a policy, a
 budget or an effort gets it.
+
+Held out of exits, a request is served by the same model without them. Where the plan names a base
+model, those of a trained one, an adapter beside it, are served by the base instead. That is another
+comparison, with sums of its own.
 """
 
+import dataclasses
+
+from service.controls import Effective
+from service.job import Job
 from service.ledger import SequenceRecord
-from service.savings.series import Side, holdout
+from service.savings.plan import Plan
+from service.savings.series import Compared, Side, holdout
 from service.savings.store import Key, SumStore
-from stepgrpo_core import Baseline
+from stepgrpo_core import Baseline, ExitSettings
 from stepgrpo_core.fleet import Served
 from stepgrpo_core.holdout import Place
 
-__all__ = ["enter"]
+__all__ = ["compared", "enter", "takes_part", "withheld"]
 
 
-def enter(store: SumStore, record: SequenceRecord, place: Place, baseline: Baseline | None) -> None:
+def compared(plan: Plan, adapter: str | None) -> Compared:
+    """What a request's side is compared with; `adapter` is the one that it names."""
+    return "exit" if adapter is None or plan.holdout_base is None else "training"
+
+
+def takes_part(plan: Plan, job: Job, effective: Effective) -> bool:
+    """Whether there is anything to withhold from a request that asked for nothing itself."""
+    settings = effective.settings
+    if effective.sources or settings.shadow:
+        return False
+    if settings.policy != "none":
+        return True
+    # One whose policy stepped aside may have asked for it.
+    return effective.abstained is None and compared(plan, job.adapter) == "training"
+
+
+def withheld(plan: Plan, job: Job, settings: ExitSettings) -> tuple[Job, ExitSettings]:
+    """A request as it is served when it is held out."""
+    by_base = compared(plan, job.adapter) == "training"
+    return job.without_adapter() if by_base else job, dataclasses.replace(settings, policy="none")
+
+
+def enter(
+    store: SumStore,
+    record: SequenceRecord,
+    place: Place,
+    baseline: Baseline | None,
+    against: Compared = "exit",
+) -> None:
     """Add a sequence that ended, whatever became of it."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
     tokens = predicted.tokens if predicted else 0.0
     side: Side = "held" if place.held else "exited"
-    key = Key(holdout(side, "completion"), record.model_name, record.counted_as, place.group)
+    series = holdout(side, "completion", against)
+    key = Key(series, record.model_name, record.counted_as, place.group)
     store.add(key, Served.one(record.completion_tokens, tokens)._asdict())
     engine = record.generated_tokens + record.probe_tokens
-    key = key._replace(series=holdout(side, "engine"))
+    key = key._replace(series=holdout(side, "engine", against))
     store.add(key, Served.one(engine, tokens)._asdict())

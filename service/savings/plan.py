@@ -18,6 +18,8 @@ class Plan:
 
     holdout: float = 0.0
     """Share of conversations that are served without exits."""
+    holdout_base: str | None = None
+    """Name of the model that serves them where an adapter would; None: the adapter does."""
     pairs: float = 0.0
     """Share of requests whose run without exits, or of the base model, is made as well."""
     pairs_load: float = 0.1
@@ -43,6 +45,8 @@ class Plan:
         if not 0 < self.pairs_load <= 1:
             raise InvalidSetting("pairs_load", self.pairs_load, "use a number above 0, up to 1")
         self._check_guard()
+        if self.holdout_base is not None and not self.holdout:
+            raise InvalidSetting("holdout_base", self.holdout_base, "set holdout as well")
         for name in ("pairs_url", "pairs_base", "agreement"):
             if getattr(self, name) is not None and not self.pairs:
                 raise InvalidSetting(name, getattr(self, name), "set pairs as well")

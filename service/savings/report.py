@@ -127,7 +127,7 @@ def _notes(data: dict[str, Any]) -> list[str]:
         return ["Nothing was counted: start the server with --exit-holdout or --exit-pairs."]
     notes = [
         f"Intervals of {100 * data['level']:.0f} %.",
-        "holdout: against requests served without exits.",
+        "holdout: against requests served without exits; of training, by the base model.",
         "measured: against runs without exits, or of the base model, that followed requests.",
     ]
     if any(figures["saved_per_request"] is None for figures in data["data"]):
@@ -152,14 +152,15 @@ def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
     requests = family("holdout_requests")
     saved = family("holdout_saved_tokens")
     for row in rows:
-        requests.add_metric([row.model_name, row.policy, "exited"], row.requests)
-        requests.add_metric([row.model_name, row.policy, "held"], row.compared)
+        key = [row.model_name, row.policy, row.source]
+        requests.add_metric([*key, "exited"], row.requests)
+        requests.add_metric([*key, "held"], row.compared)
         if row.figures is not None:
             for measure, found in (
                 ("gross", row.figures.saved_per_request),
                 ("net", row.figures.net_saved_per_request),
             ):
-                _add_bounds(saved, [row.model_name, row.policy, measure], found)
+                _add_bounds(saved, [*key, measure], found)
     yield requests
     yield saved
 

@@ -1,8 +1,10 @@
 """What is known of savings, a row for every model, policy and method.
 
-`holdout`: the difference of means between those served without exits and all others. Every admitted
-request counts on the side it was dealt to, whatever became of it: leaving out those that were cut
-off would compare the patient of one side with the patient of the other.
+`holdout`: the difference of means between those served without exits and all others; of a trained
+model whose base serves those, between that and the trained model. Where exits act on this as well,
+the row is of both, and named so. Every admitted request counts on the side it was dealt to,
+whatever became of it: leaving out those that were cut off would compare the patient of one side
+with the patient of the other.
 
 `measured`: paired runs. Predictions of what exits saved, less the mean error of those that a paired
 run measured. Requests that were aborted, stopped or cut by their limit add nothing.
@@ -14,15 +16,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.savings.quality import agreement
-from service.savings.series import EXIT, HOLDOUT, TRAINED, Measure, Side, holdout
+from service.savings.series import (
+    EXIT,
+    HOLDOUT,
+    TRAINED,
+    TRAINED_HOLDOUT,
+    Compared,
+    Measure,
+    Side,
+    holdout,
+)
 from service.savings.store import Key, Sums
 from stepgrpo_core.fleet import Comparison, Measured, Served, compare, total_savings
 from stepgrpo_core.intervals import Estimate
 
 __all__ = ["PREFIXES", "Figures", "Row", "rows_of"]
 
-PREFIXES = (HOLDOUT, EXIT, TRAINED)
-Source = Literal["exit", "training"]
+PREFIXES = (HOLDOUT, TRAINED_HOLDOUT, EXIT, TRAINED)
+Source = Literal["exit", "training", "training+exit"]
 Method = Literal["holdout", "measured"]
 
 
@@ -46,7 +57,7 @@ class Row:
     model_name: str
     policy: str
     source: Source
-    """What saves: an exit from outside, or the training of the model."""
+    """What saves: an exit from outside, the training of the model, or both together."""
     method: Method
     requests: int
     """That the totals are over."""
@@ -71,16 +82,20 @@ def rows_of(sums: Mapping[Key, Sums]) -> list[Row]:
 
 def _rows(model: str, policy: str, by: Mapping[str, Mapping[int, Sums]]) -> Iterable[Row]:
     if any(each.startswith(HOLDOUT) for each in by):
-        yield _holdout(model, policy, by)
+        yield _holdout(model, policy, by, "exit")
+    if any(each.startswith(TRAINED_HOLDOUT) for each in by):
+        yield _holdout(model, policy, by, "training")
     if EXIT in by:
         yield _measured(model, policy, "exit", by[EXIT])
     if TRAINED in by:
         yield _measured(model, policy, "training", by[TRAINED])
 
 
-def _holdout(model: str, policy: str, by: Mapping[str, Mapping[int, Sums]]) -> Row:
+def _holdout(
+    model: str, policy: str, by: Mapping[str, Mapping[int, Sums]], compared: Compared
+) -> Row:
     def side(name: Side, measure: Measure) -> dict[int, Served]:
-        found = by.get(holdout(name, measure), {})
+        found = by.get(holdout(name, measure, compared), {})
         return {group: Served(**each) for group, each in found.items()}
 
     exited, held = side("exited", "completion"), side("held", "completion")
@@ -89,7 +104,7 @@ def _holdout(model: str, policy: str, by: Mapping[str, Mapping[int, Sums]]) -> R
     return Row(
         model,
         policy,
-        "exit",
+        "training+exit" if compared == "training" and policy != "none" else compared,
         "holdout",
         requests,
         int(sum(each.requests for each in held.values())),

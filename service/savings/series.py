@@ -9,6 +9,8 @@ __all__ = [
     "JUDGED",
     "SCORES",
     "TRAINED",
+    "TRAINED_HOLDOUT",
+    "Compared",
     "Measure",
     "Side",
     "holdout",
@@ -17,8 +19,11 @@ __all__ = [
 Side = Literal["exited", "held"]
 Measure = Literal["completion", "engine"]
 """completion: what the client received; engine: all that was generated for it."""
+Compared = Literal["exit", "training"]
+"""With what the holdout compares: the same model without exits, or its base without exits."""
 
-HOLDOUT = "holdout/"
+HOLDOUT, TRAINED_HOLDOUT = "holdout/", "training/holdout/"
+"""Sums of a holdout that is served by the same model, and of one that the base serves."""
 EXIT, TRAINED = "pairs/exit", "pairs/training"
 """Sums of what exits save, and of what training does."""
 JUDGED = "judged"
@@ -29,6 +34,6 @@ SCORES = "scores"
 """Recent pairs: how far the length was outside the predicted interval, in tokens."""
 
 
-def holdout(side: Side, measure: Measure) -> str:
+def holdout(side: Side, measure: Measure, compared: Compared = "exit") -> str:
     """Sums of one side."""
-    return f"{HOLDOUT}{side}/{measure}"
+    return f"{HOLDOUT if compared == 'exit' else TRAINED_HOLDOUT}{side}/{measure}"

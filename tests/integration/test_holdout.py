@@ -1,6 +1,7 @@
 """The holdout on a real server: who is held out, what it shows, and what survives a kill."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -13,14 +14,31 @@ import httpx
 import pytest
 
 from scripts.dashboards import SAVINGS
+from service.savings.conversations import conversation_of
+from service.savings.store import SumStore
+from stepgrpo_core.holdout import Holdout
 from tests.integration.prometheus import check_data, scraping, wait_scrapes
-from tests.integration.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
+from tests.integration.servers import (
+    CALIBRATED,
+    MODEL,
+    OURS,
+    Server,
+    check_accounts,
+    start,
+    stop,
+    wait_up,
+)
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration
 
-REQUESTS = 160
-FLAGS = ("--exit-policy", "confidence", "--exit-holdout", "0.5", *CALIBRATED)
+REQUESTS, OF_TUNED = 160, 64
+BASE, TUNED = "demo-base", "demo-step-grpo"
+FLAGS = (
+    *("--exit-policy", "confidence", "--exit-holdout", "0.5", "--exit-holdout-base", BASE),
+    *("--enable-lora", "--lora-modules", f"{TUNED}={MODEL.parent / TUNED}"),
+    *CALIBRATED,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +67,25 @@ def answers(held: Server) -> list[dict[str, Any]]:
     return asyncio.run(ask(held, range(REQUESTS)))
 
 
+PROMPTS = [each.prompt for each in sample_problems(0, "test", REQUESTS)]
+
+
+def body_of(index: int, model: str = BASE, **more: Any) -> dict[str, Any]:
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": PROMPTS[index]}],
+        "max_tokens": 900,
+        "temperature": 0.6,
+        "seed": index,
+    }
+    return body | more
+
+
 async def ask(server: Server, problems: range, **more: Any) -> list[dict[str, Any]]:
-    texts = [each.prompt for each in sample_problems(0, "test", REQUESTS)]
     async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
 
         async def one(index: int) -> dict[str, Any]:
-            body = {
-                "model": "demo-base",
-                "messages": [{"role": "user", "content": texts[index]}],
-                "max_tokens": 900,
-                "temperature": 0.6,
-                "seed": index,
-            }
-            answer = await client.post("/v1/chat/completions", json=body | more)
+            answer = await client.post("/v1/chat/completions", json=body_of(index, **more))
             answer.raise_for_status()
             found: dict[str, Any] = answer.json()
             return found
@@ -69,10 +93,10 @@ async def ask(server: Server, problems: range, **more: Any) -> list[dict[str, An
         return list(await asyncio.gather(*map(one, problems)))
 
 
-def savings(server: Server) -> dict[str, Any]:
+def savings(server: Server, model: str = BASE) -> dict[str, Any]:
     answer = httpx.get(f"{server.url}/v1/stepgrpo/savings", timeout=30)
     answer.raise_for_status()
-    (row,) = answer.json()["data"]
+    (row,) = (each for each in answer.json()["data"] if each["model_name"] == model)
     found: dict[str, Any] = row
     return found
 
@@ -102,8 +126,8 @@ def test_metrics_tell_the_sides_apart(held: Server, answers: list[dict[str, Any]
     check_accounts(held.metrics())
     text = httpx.get(f"{held.url}/metrics", timeout=30).text
     row = savings(held)
-    side = 'stepgrpo_holdout_requests{model_name="demo-base",policy="confidence",side="held"}'
-    assert f"{side} {float(row['requests_compared'])}" in text
+    side = 'stepgrpo_holdout_requests{model_name="demo-base",policy="confidence",side="held",'
+    assert f'{side}source="exit"}} {float(row["requests_compared"])}' in text
     by_label = (
         'stepgrpo_requests_total{model_name="demo-base",outcome="completed",policy="holdout"}'
     )
@@ -140,9 +164,77 @@ def test_a_conversation_stays_where_it_was_dealt(held: Server) -> None:
 def test_csv_has_the_same_figures(held: Server) -> None:
     answer = httpx.get(f"{held.url}/v1/stepgrpo/savings?format=csv", timeout=30)
     assert answer.headers["content-type"].startswith("text/csv")
-    head, row = answer.text.splitlines()
-    figures = dict(zip(head.split(","), row.split(","), strict=True))
+    head, *rows = answer.text.splitlines()
+    found = [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
+    (figures,) = (each for each in found if each["model_name"] == BASE)
     assert float(figures["saved_total_value"]) == savings(held)["saved_total"]["value"]
+
+
+# A trained model, whose base serves what is held out.
+
+GREEDY = {"temperature": 0, "seed": None}
+NO_EXIT = {"vllm_xargs": {"exit_policy": "none"}}
+
+
+@pytest.fixture(scope="module")
+def tuned(held: Server) -> list[dict[str, Any]]:
+    return asyncio.run(ask(held, range(OF_TUNED), model=TUNED, **GREEDY))
+
+
+def test_the_base_answers_what_is_held_out_of_the_trained_model(
+    held: Server, state: Path, tuned: list[dict[str, Any]]
+) -> None:
+    store = SumStore(state)
+    dealer = Holdout(0.5, store.secret("holdout"))
+    store.close()
+    bodies = [body_of(index, TUNED, **GREEDY) for index in range(OF_TUNED)]
+    out = [dealer.place(conversation_of(body)).held for body in bodies]
+    base, own = (
+        asyncio.run(ask(held, range(OF_TUNED), model=model, **GREEDY, **NO_EXIT))
+        for model in (BASE, TUNED)
+    )
+    for answer, of_base, is_out in zip(tuned, base, out, strict=True):
+        if is_out:
+            assert answer["choices"] == of_base["choices"]
+            assert answer["usage"] == of_base["usage"]
+    # So they are the base's, and the others are not: its answers are another model's.
+    others = [(a, b) for a, b, is_out in zip(tuned, base, out, strict=True) if not is_out]
+    assert sum(a["choices"] != b["choices"] for a, b in others) > len(others) / 2
+    assert sum(a["choices"] != b["choices"] for a, b in zip(own, base, strict=True)) > OF_TUNED / 2
+
+    row = savings(held, TUNED)
+    assert (row["source"], row["policy"]) == ("training+exit", "confidence")
+    assert (row["requests"], row["requests_compared"]) == (out.count(False), out.count(True))
+    saved = row["saved_per_request"]
+    assert 0 < saved["low"] < saved["value"] < saved["high"]
+    held.wait_idle(60)
+    check_accounts(held.metrics())
+
+
+def test_nobody_can_tell_from_a_response_whose_model_served_it(
+    tuned: list[dict[str, Any]],
+) -> None:
+    assert {each["model"] for each in tuned} == {TUNED}
+    assert {each["stepgrpo"]["policy"] for each in tuned} == {"confidence"}
+    assert len({frozenset(each) for each in tuned}) == 1
+    told = {frozenset(each["stepgrpo"]) - {"failed_probes", "refused_probes"} for each in tuned}
+    assert len(told) == 1
+    assert len({len(each["id"]) for each in tuned}) == 1
+
+
+def test_a_held_out_conversation_streams_from_the_base_as_well(
+    held: Server, tuned: list[dict[str, Any]]
+) -> None:
+    place = next(i for i, each in enumerate(tuned) if not each["stepgrpo"]["probes"])
+    body = body_of(place, TUNED, **GREEDY, stream=True)
+    parts = []
+    with httpx.stream("POST", f"{held.url}/v1/chat/completions", json=body, timeout=300) as got:
+        for line in got.iter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                assert chunk["model"] == TUNED
+                parts += [each["delta"].get("content") or "" for each in chunk["choices"]]
+    assert "".join(parts) == tuned[place]["choices"][0]["message"]["content"]
 
 
 def test_sums_survive_a_kill(held: Server, state: Path) -> None:

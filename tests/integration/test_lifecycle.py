@@ -32,6 +32,7 @@ from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration
 
+HELD = (str(MODEL), "--exit-holdout", "0.1", "--exit-holdout-base")
 REFUSED_SECONDS = 30  # 10 are promised (F23)
 
 
@@ -65,6 +66,8 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([str(MODEL), "--exit-threshold", "2"], "threshold=2.0"),
         ([str(MODEL), "--api-server-count", "2"], "--api-server-count=2"),
         ([str(MODEL), "--grpc"], "--grpc=True"),
+        ([*HELD, "demo-tuned"], f"not the model itself that is served: use {MODEL}"),
+        ([*HELD, str(MODEL)], "no trained model is served beside it"),
         (
             [str(MODEL), "--exit-policy", "nonne"],
             "policy='nonne' cannot be honoured: did you mean 'none'",

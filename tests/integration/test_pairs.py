@@ -208,14 +208,20 @@ def test_what_training_saves_is_measured_against_the_base_model(tmp_path: Path) 
     """
     adapter = ("--enable-lora", "--lora-modules", f"{TUNED}={MODEL.parent / TUNED}")
     pairs = ("--exit-policy", "none", "--exit-pairs", "1", "--exit-pairs-base", "demo-base")
-    with running(OURS, tmp_path / "server.log", *adapter, *pairs) as server:
-        tuned = asyncio.run(ask(server, range(16), TUNED))
-        wait_pairs(server, 16)
-        base = asyncio.run(ask(server, range(16)))
-        (row,) = rows(server)  # the runs of the base went on beside the adapter's requests
-        assert (row["model_name"], row["source"]) == (TUNED, "training")
+    held = ("--exit-holdout", "0.4", "--exit-holdout-base", "demo-base")
+    with running(OURS, tmp_path / "server.log", *adapter, *pairs, *held) as server:
+        tuned = asyncio.run(ask(server, range(32), TUNED))
+        out = server.by("stepgrpo_requests_total", "policy")["holdout"]
+        assert 0 < out < 32
+        wait_pairs(server, 32 - out)
+        base = asyncio.run(ask(server, range(32)))
+        of_holdout, row = rows(server)  # the base's runs went on beside the adapter's requests
+        assert (row["model_name"], row["source"], row["method"]) == (TUNED, "training", "measured")
+        # The base served what was held out: there it is no saving, and no pair follows it.
         saved = tokens(base) - tokens(tuned)
         assert row["saved_total"]["value"] == saved > 0
-        assert row["requests"] == row["requests_compared"] == 16
+        assert row["requests"] == row["requests_compared"] == 32 - out
+        assert (of_holdout["source"], of_holdout["method"]) == ("training", "holdout")
+        assert (of_holdout["requests"], of_holdout["requests_compared"]) == (32 - out, out)
         server.wait_idle(60)
         check_accounts(server.metrics())

@@ -71,6 +71,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "families": ("{x: {end: </x>}}", {"x": Family("x", end="</x>", closing="\n</x>\n\n")}),
     "state": ("x.sqlite", Path("x.sqlite")),
     "holdout": ("0.5", 0.5),
+    "holdout_base": ("x", "x"),
     "log": ("x.jsonl", Path("x.jsonl")),
     "log_text": ("true", True),
     "pairs": ("0.5", 0.5),
@@ -80,7 +81,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "agreement_pairs": ("50", 50),
 }
 NEEDS = {"verifier_model": "verifier_url", "pairs_url": "pairs", "pairs_base": "pairs"}
-NEEDS |= {"agreement": "pairs", "log_text": "log"}
+NEEDS |= {"agreement": "pairs", "log_text": "log", "holdout_base": "holdout"}
 
 
 def other_of(name: str) -> tuple[str, Any]:

@@ -10,21 +10,21 @@ import pytest
 from service.savings.command import guard_command, savings_command
 from service.savings.report import ReportCollector, as_csv, as_json, as_table
 from service.savings.rows import rows_of
-from service.savings.series import EXIT, JUDGED, TRAINED, Side, holdout
+from service.savings.series import EXIT, JUDGED, TRAINED, Compared, Side, holdout
 from service.savings.store import Key, Recent, Sums, SumStore, SwitchedOff
 from stepgrpo_core.fleet import Served
 
 SIDES: tuple[tuple[Side, int, int], ...] = (("exited", 60, 5), ("held", 100, 0))
 
 
-def sums(groups: int, policy: str = "confidence") -> dict[Key, Sums]:
+def sums(groups: int, policy: str = "confidence", compared: Compared = "exit") -> dict[Key, Sums]:
     found: dict[Key, Sums] = {}
     for group in range(groups):
         for side, tokens, probes in SIDES:
-            key = Key(holdout(side, "completion"), "demo", policy, group)
+            key = Key(holdout(side, "completion", compared), "demo", policy, group)
             found[key] = Served.one(tokens + group, 100)._asdict()
             engine = Served.one(tokens + group + probes, 100)._asdict()
-            found[key._replace(series=holdout(side, "engine"))] = engine
+            found[key._replace(series=holdout(side, "engine", compared))] = engine
     return found
 
 
@@ -83,6 +83,34 @@ def test_what_training_saves_is_a_row_of_its_own() -> None:
     ]
 
 
+def test_a_holdout_by_the_base_model_is_never_told_as_one_by_the_model_itself() -> None:
+    trained = sums(20, "none", "training")
+    both = sums(15, compared="training")
+    data = as_json(rows_of(trained | both | sums(12) | pairs(16, TRAINED)))["data"]
+    assert [(row["source"], row["method"], row["policy"], row["requests"]) for row in data] == [
+        ("exit", "holdout", "confidence", 12),
+        ("training+exit", "holdout", "confidence", 15),
+        ("training", "measured", "confidence", 48),
+        ("training", "holdout", "none", 20),
+    ]
+    assert data[-1]["saved_per_request"]["value"] == 40
+    assert "training  holdout" in as_table(as_json(rows_of(trained)))
+
+
+def test_metrics_tell_holdouts_apart() -> None:
+    store = SumStore()
+    for key, found in (sums(20) | sums(12, compared="training")).items():
+        store.add(key, found)
+    (requests, _, _, _) = ReportCollector(store).collect()
+    store.close()
+    assert {(s.labels["source"], s.labels["side"]): s.value for s in requests.samples} == {
+        ("exit", "exited"): 20,
+        ("exit", "held"): 20,
+        ("training+exit", "exited"): 12,
+        ("training+exit", "held"): 12,
+    }
+
+
 def test_metrics_have_the_figures_of_both_methods() -> None:
     store = SumStore()
     for key, found in (sums(20) | pairs(16)).items():
@@ -94,7 +122,7 @@ def test_metrics_have_the_figures_of_both_methods() -> None:
     }
     store.close()
     key = ("confidence", "demo")
-    assert values["stepgrpo_holdout_requests", *key, "held"] == 20
+    assert values["stepgrpo_holdout_requests", *key, "exit", "held"] == 20
     gross = tuple(sorted((*key, "exit", "gross", "value")))
     assert values["stepgrpo_measured_saved_tokens", *gross] == 1120
     assert values["stepgrpo_agreement_ratio", *sorted((*key, "exit", "value"))] == 1
