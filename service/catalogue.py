@@ -59,7 +59,8 @@ _ALL = (
         "method",
     ),
     Metric(
-        "histogram", "stepgrpo_request_saved_tokens", "tokens", "Saved per sequence, estimated.",
+        "histogram", "stepgrpo_request_saved_tokens", "tokens",
+        "Saved per sequence, estimated; 0 where an exit cost more.",
         (*_POLICY, "method"), _TOKENS,
     ),
     Metric(

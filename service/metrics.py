@@ -1,8 +1,9 @@
 """Prometheus metrics of early exit, beside the engine's own ``vllm:`` names."""
 
 import asyncio
+from collections.abc import Callable
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
 from service.catalogue import counter, gauge, histogram
 from service.eligibility import Abstained
@@ -80,23 +81,42 @@ class Metrics:
 
     def ended(self, record: SequenceRecord) -> None:
         """Count a sequence out, whatever became of it."""
-        labels = (record.model_name, record.label)
-        self._requests.labels(*labels, record.status).inc()
-        self._completion.labels(*labels).inc(record.delivered_tokens)
-        self._injected.labels(*labels).inc(record.injected_tokens)
-        self._probe.labels(*labels).inc(record.probe_tokens)
-        self._discarded.labels(*labels).inc(record.discarded_tokens)
-        self._aborted.labels(*labels).inc(record.aborted_tokens)
-        self._policy_errors.labels(*labels).inc(record.abstained is Abstained.POLICY_ERROR)
+        labels, exemplar = (record.model_name, record.label), exemplar_of(record)
+        add = _adder(labels, exemplar)
+        add(self._requests, 1, str(record.status))
+        add(self._completion, record.delivered_tokens)
+        add(self._injected, record.injected_tokens)
+        add(self._probe, record.probe_tokens)
+        add(self._discarded, record.discarded_tokens)
+        add(self._aborted, record.aborted_tokens)
+        add(self._policy_errors, record.abstained is Abstained.POLICY_ERROR)
         for cause, count in record.refused_probes.items():
-            self._refused.labels(*labels, str(cause)).inc(count)
-        if record.outcome is not None:
-            self._exits.labels(*labels, str(record.outcome.reason)).inc()
-            self._reasoning.labels(*labels).inc(record.outcome.reasoning_tokens)
-            self._failed_probes.labels(*labels).inc(record.outcome.failed_probes)
-            self._steps.labels(*labels).observe(record.outcome.steps)
-        if record.saved is not None:
-            by_method = (*labels, record.saved.method)
-            self._saved.labels(*by_method).inc(max(record.saved.tokens, 0))
-            self._overspent.labels(*by_method).inc(max(-record.saved.tokens, 0))
-            self._saved_each.labels(*by_method).observe(record.saved.tokens)
+            add(self._refused, count, str(cause))
+        if (outcome := record.outcome) is not None:
+            add(self._exits, 1, str(outcome.reason))
+            add(self._reasoning, outcome.reasoning_tokens)
+            add(self._failed_probes, outcome.failed_probes)
+            self._steps.labels(*labels).observe(outcome.steps, exemplar)
+        if (saved := record.saved) is not None:
+            add(self._saved, max(saved.tokens, 0), saved.method)
+            add(self._overspent, max(-saved.tokens, 0), saved.method)
+            # A sum must not fall: what cost more is in the lowest bucket all the same.
+            self._saved_each.labels(*labels, saved.method).observe(max(saved.tokens, 0), exemplar)
+
+
+def exemplar_of(record: SequenceRecord) -> dict[str, str] | None:
+    """With what a scrape in the OpenMetrics format leads from a figure to a trace; None for a
+    sequence without one."""
+    trace = record.timeline.trace_id
+    return None if trace is None else {"trace_id": trace}
+
+
+Add = Callable[..., None]
+
+
+def _adder(labels: tuple[str, str], exemplar: dict[str, str] | None) -> Add:
+    def add(to: Counter, amount: float, *more: str) -> None:
+        # Adding nothing makes the series, and is an example of nothing.
+        to.labels(*labels, *more).inc(amount, exemplar if amount else None)
+
+    return add

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import REGISTRY
 
+from service.access.scrape import asks_openmetrics, metrics_app
 from service.finishing import CannotFinish, Finishing
 from service.ledger import current_ledger
 from service.savings.evidence import Evidence
@@ -73,9 +75,11 @@ class Routes:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._openmetrics = metrics_app(REGISTRY)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             scope["app"].include_router(_router)
-        await self._app(scope, receive, send)
+        app = self._openmetrics if asks_openmetrics(scope) else self._app
+        await app(scope, receive, send)

@@ -16,6 +16,7 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     Tracer,
+    format_trace_id,
     get_tracer,
     set_span_in_context,
 )
@@ -57,6 +58,9 @@ class RequestSpans:
 
     def __init__(self, tracer: Tracer, span: Span, start: Start) -> None:
         self.start = start
+        context = span.get_span_context()
+        self.trace_id = format_trace_id(context.trace_id) if context.trace_flags.sampled else None
+        """In hexadecimal; None where the sampler keeps no trace."""
         self._tracer = tracer
         self._span = span
         self._ended: list[SequenceRecord] = []
@@ -102,6 +106,11 @@ class SequenceSpans:
         self._request = request
         self._probes: list[Span] = []
         self._answer: Span | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """Of the trace, in hexadecimal; None where the sampler keeps none."""
+        return self._request.trace_id
 
     def probe(self, number: int, moment: Moment) -> Mapping[str, Any]:
         """A probe is put; with it go these options of ``generate``."""

@@ -1,4 +1,5 @@
-"""Metrics on a port of their own, for a network that clients do not reach."""
+"""Metrics on a port of their own, for a network that clients do not reach; and in the OpenMetrics
+format, which has exemplars, on any."""
 
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -6,10 +7,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, make_asgi_app
 
-from service.access.guard import METRICS
+from service.access.guard import METRICS, route_of
 from service.access.refusals import Refused, answer
 
-__all__ = ["bind_metrics", "metrics_app"]
+__all__ = ["asks_openmetrics", "bind_metrics", "metrics_app"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Any, Send], Awaitable[None]]
@@ -26,6 +27,15 @@ def bind_metrics(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def asks_openmetrics(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a request is a scrape that takes OpenMetrics: vLLM's own route knows only the older
+    text format."""
+    if scope["type"] != "http" or scope["method"] != "GET" or route_of(scope) != METRICS:
+        return False
+    accepted = (value for name, value in scope["headers"] if name == b"accept")
+    return any(b"application/openmetrics-text" in each for each in accepted)
+
+
 def metrics_app(registry: CollectorRegistry) -> App:
     """Answers ``GET /metrics``, and nothing else."""
     inner = make_asgi_app(registry)
@@ -33,7 +43,7 @@ def metrics_app(registry: CollectorRegistry) -> App:
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if scope["path"] == METRICS and scope["method"] in ("GET", "HEAD"):
+        if route_of(scope) == METRICS and scope["method"] in ("GET", "HEAD"):
             await inner(scope, receive, send)
             return
         message = f"This port answers GET {METRICS}, and nothing else."

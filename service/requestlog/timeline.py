@@ -43,6 +43,10 @@ class Start:
 class Spans(Protocol):
     """The spans of a sequence that a trace follows."""
 
+    @property
+    def trace_id(self) -> str | None:
+        """Of the trace, in hexadecimal; None where nobody keeps it."""
+
     def probe(self, number: int, moment: Moment) -> Mapping[str, Any]:
         """A probe is put; with it go these options of ``generate``."""
 
@@ -101,6 +105,11 @@ class Timeline:
         """vLLM's ``RequestStateStats`` of the first stream; None where it keeps none."""
         self.spans = spans
 
+    @property
+    def trace_id(self) -> str | None:
+        """Of its trace, in hexadecimal; None where nobody keeps one."""
+        return self.spans.trace_id if self.spans else None
+
     def took(self, output: Any) -> None:
         """Tokens that were awaited came in an output of vLLM's."""
         self.awaits = False
@@ -158,7 +167,7 @@ class Untimed:
     """Of a sequence that nobody follows: nothing is noted."""
 
     on = awaits = thinks = False
-    texts = None
+    texts = trace_id = None
 
     def took(self, output: Any) -> None:
         """Nothing."""

@@ -53,6 +53,7 @@ def scraping(server: Server, folder: Path) -> Iterator[str]:
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={address}",
+                "--enable-feature=exemplar-storage",
             ],
             stdout=log,
             stderr=log,
@@ -71,6 +72,16 @@ def query(url: str, expression: str) -> list[dict[str, Any]]:
     assert body["status"] == "success", (expression, body)
     result: list[dict[str, Any]] = body["data"]["result"]
     return result
+
+
+def exemplars(url: str, expression: str) -> list[dict[str, Any]]:
+    """Exemplars of the last minutes, of all series of an expression."""
+    now = time.time()
+    params = {"query": expression, "start": str(now - 600), "end": str(now + 60)}
+    answer = httpx.get(f"{url}/api/v1/query_exemplars", params=params, timeout=30)
+    body = answer.json()
+    assert body["status"] == "success", (expression, body)
+    return [each for series in body["data"] for each in series["exemplars"]]
 
 
 def filled_in(expression: str) -> str:

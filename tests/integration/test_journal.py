@@ -11,12 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from vllm.sampling_params import RequestOutputKind
 
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
 from tests.integration.collector import Collector, Span
 from tests.integration.engines import Machine
+from tests.integration.prometheus import exemplars, query, scraping, wait_scrapes
 from tests.integration.servers import CALIBRATED, OURS, ROOT, Server, running, total
 from tests.integration.test_finishing import chat_body, id_in, wished
 from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, messages
@@ -293,6 +295,36 @@ def test_spans_hang_below_the_clients(client: httpx.Client, collector: Collector
         block["confidence"], abs=1e-4
     )
     assert [span.attributes["stepgrpo.result"] for span in probes][-1] == "fired"
+
+
+OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
+
+
+def test_figures_lead_to_traces(
+    client: httpx.Client, logged: Server, tmp_path: Path, collector: Collector
+) -> None:
+    """In a scrape, and in a Prometheus that has scraped; of a trace that is there."""
+    trace = f"{TRACE[:-4]}beef"
+    with scraping(logged, tmp_path) as prometheus:
+        exited(client, headers=below(trace))
+        answer = client.get("/metrics", headers=OPENMETRICS)
+        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        found = {
+            sample.name: sample.exemplar.labels
+            for each in text_string_to_metric_families(answer.text)
+            for sample in each.samples
+            if sample.exemplar is not None
+        }
+        for name in ("reasoning_tokens_total", "saved_tokens_total", "reasoning_steps_bucket"):
+            assert found[f"stepgrpo_{name}"] == {"trace_id": trace}
+        wait_scrapes(prometheus, 2)
+        kept = exemplars(prometheus, "stepgrpo_reasoning_tokens_total")
+        assert {"trace_id": trace} in [each["labels"] for each in kept]
+        assert query(prometheus, "vllm:generation_tokens_total")
+    collector.wait(trace, bool)
+    plain = client.get("/metrics")
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert trace not in plain.text
 
 
 def test_without_an_exit_the_main_stream_hangs_below_the_request(

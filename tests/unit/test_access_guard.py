@@ -223,6 +223,10 @@ def test_metrics_have_a_port_of_their_own() -> None:
     Counter("seen", "", registry=registry).inc()
     with bind_metrics("127.0.0.1", 0) as bound, running(metrics_app(registry), bound) as url:
         assert "seen_total 1.0" in httpx.get(f"{url}/metrics").text
+        kind = "application/openmetrics-text"
+        answer = httpx.get(f"{url}/metrics", headers={"accept": f"{kind}; version=1.0.0"})
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.text.endswith("# EOF\n")
         assert httpx.head(f"{url}/metrics").status_code == 200
         for method, path in (("GET", "/"), ("GET", "/metrics/"), ("POST", "/metrics")):
             gone = httpx.request(method, url + path)

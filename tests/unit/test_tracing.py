@@ -9,11 +9,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from vllm.sampling_params import SamplingParams
 
 from service.job import Job
-from service.ledger import SequenceRecord
+from service.ledger import Saved, SequenceRecord
 from service.load import Refusal
+from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from service.requestlog.timeline import MAX_PROBES, UNTIMED, Start, Timeline
 from service.tracing import Tracing, tracing_of
@@ -189,3 +193,59 @@ def test_without_the_option_nothing_is_made() -> None:
     job = Job("x", {}, SamplingParams(), {})
     assert Journal(tracing=tracing_of(config(None))).begin(job, [record], 0.0) is job
     assert record.timeline is UNTIMED
+
+
+# Exemplars.
+
+
+def scraped(record: SequenceRecord) -> tuple[str, dict[str, Any]]:
+    """What a scrape says once this sequence has ended: as text, and exemplars by sample in the
+    OpenMetrics format."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.started(record)
+    metrics.ended(record)
+    families = text_string_to_metric_families(openmetrics(registry).decode())
+    found = {
+        (each.name, each.labels.get("le")): each.exemplar
+        for family in families
+        for each in family.samples
+        if each.exemplar is not None
+    }
+    return generate_latest(registry).decode(), found
+
+
+def ended(traced: Traced) -> SequenceRecord:
+    _, (record,) = traced.begin(trace_headers=HEADERS)
+    record.outcome, record.status = OUTCOME, "completed"
+    record.saved = Saved(-40, -60, 100, -52)
+    record.delivered_tokens, record.generated_tokens, record.probe_tokens = 80, 80, 12
+    return record
+
+
+def test_what_is_counted_of_a_request_leads_to_its_trace() -> None:
+    text, found = scraped(ended(Traced()))
+    assert {name for name, _ in found} == {
+        "stepgrpo_requests_total",
+        "stepgrpo_exits_total",
+        "stepgrpo_completion_tokens_total",
+        "stepgrpo_reasoning_tokens_total",
+        "stepgrpo_probe_tokens_total",
+        "stepgrpo_overspent_tokens_total",  # nothing was saved, injected, discarded or aborted
+        "stepgrpo_reasoning_steps_bucket",
+        "stepgrpo_request_saved_tokens_bucket",
+    }
+    assert {tuple(each.labels.items()) for each in found.values()} == {(("trace_id", TRACE),)}
+    assert found["stepgrpo_reasoning_tokens_total", None].value == 30
+    assert found["stepgrpo_reasoning_steps_bucket", "2.0"].value == 2
+    assert TRACE not in text  # the older format has no exemplars
+
+
+def test_without_a_trace_that_is_kept_there_is_no_exemplar() -> None:
+    _, dropped = scraped(ended(Traced(sampler=ALWAYS_OFF)))
+    untraced = ended(Traced())
+    untraced.timeline = UNTIMED
+    _, none = scraped(untraced)
+    logged = ended(Traced())
+    logged.timeline = Timeline("x", Start.at(0.0))  # followed by the request log alone
+    assert dropped == none == scraped(logged)[1] == {}
