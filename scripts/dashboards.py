@@ -23,6 +23,7 @@ from scripts.panels import (
     Query,
     gained,
     latencies,
+    of_state,
     per_request,
     rate,
     tokens,
@@ -144,7 +145,11 @@ SAVINGS = Board(
             "training: by the model's training (--exit-holdout-base), or by both together.",
             (
                 Query(
-                    f"stepgrpo_holdout_saved_tokens{{{OURS}}}",
+                    of_state(
+                        "stepgrpo_holdout_saved_tokens",
+                        "model_name, policy, source, measure, bound",
+                        "avg",
+                    ),
                     BY_POLICY + " · {{source}} · {{measure}} · {{bound}}",
                 ),
             ),
@@ -156,7 +161,11 @@ SAVINGS = Board(
             "interval; exit: by exits from outside, training: by the model's training.",
             (
                 Query(
-                    f"stepgrpo_measured_saved_tokens{{{OURS}}}",
+                    of_state(
+                        "stepgrpo_measured_saved_tokens",
+                        "model_name, policy, source, measure, bound",
+                        "sum",
+                    ),
                     BY_POLICY + " · {{source}} · {{measure}} · {{bound}}",
                 ),
             ),
@@ -168,7 +177,9 @@ SAVINGS = Board(
             "guard (--exit-agreement) switches a policy off by the newest of them.",
             (
                 Query(
-                    f"stepgrpo_agreement_ratio{{{OURS}}}",
+                    of_state(
+                        "stepgrpo_agreement_ratio", "model_name, policy, source, bound", "avg"
+                    ),
                     BY_POLICY + " · {{source}} · {{bound}}",
                 ),
             ),
@@ -178,7 +189,14 @@ SAVINGS = Board(
             "percentunit",
             "Share of measured lengths inside their predicted interval of 90 %, with a 95 % "
             "interval. Far from 0.9 the calibration is of another time.",
-            (Query(f"stepgrpo_prediction_coverage_ratio{{{OURS}}}", BY_POLICY + " · {{bound}}"),),
+            (
+                Query(
+                    of_state(
+                        "stepgrpo_prediction_coverage_ratio", "model_name, policy, bound", "avg"
+                    ),
+                    BY_POLICY + " · {{bound}}",
+                ),
+            ),
         ),
         Panel(
             "Paired: runs",

@@ -12,6 +12,7 @@ __all__ = [
     "Query",
     "gained",
     "latencies",
+    "of_state",
     "per_request",
     "quantile",
     "rate",
@@ -67,6 +68,13 @@ def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
     """Of a histogram."""
     inner = f"sum by (le, {by}) (rate({name}_bucket{{{where}}}[$__rate_interval]))"
     return f"histogram_quantile({share}, {inner})"
+
+
+def of_state(name: str, by: str, across: Literal["sum", "avg"]) -> str:
+    """Of a gauge of the state file, which all servers that share it show alike: each file's once,
+    those of several files summed, or their mean."""
+    mine = f"{name}{{{OURS}}} * on (instance) group_left (state) stepgrpo_state_info"
+    return f"{across} by ({by}) (max by ({by}, state) ({mine}))"
 
 
 def tokens(title: str, name: str, description: str) -> Panel:

@@ -116,6 +116,10 @@ _ALL = (
     _by_policy(
         "gauge", "prediction_stale", "0 or 1", "Intervals hold too few of the lengths, or too many."
     ),
+    Metric(
+        "gauge", "stepgrpo_state_info", "1",
+        "Which sums the gauges above are of: servers that share them have the same.", ("state",),
+    ),
     _by_policy("gauge", "policy_switched_off", "0 or 1", "The quality guard keeps it off."),
     Metric(
         "counter", "stepgrpo_log_lines_dropped_total", "lines",

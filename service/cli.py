@@ -9,6 +9,7 @@ from pathlib import Path
 from service.access.scrape import bind_metrics
 from service.access.settings import add_access_flags, rules_of
 from service.defaults import Defaults, add_flags, read_defaults
+from service.options import BadOption
 from service.requestlog.command import explain_command
 from service.requestlog.writer import RequestLog
 from service.savings.command import guard_command, savings_command
@@ -148,8 +149,17 @@ def _check_base(args: argparse.Namespace, defaults: Defaults) -> None:
 def _check_processes(args: argparse.Namespace) -> None:
     """Refuse what would run without early exit."""
     if (args.api_server_count or 1) > 1:
-        remedy = "one API server process is supported; run several servers behind a balancer"
+        remedy = (
+            "one API server process is supported; run several servers behind a balancer, on one "
+            "machine with one --exit-state file"
+        )
         raise InvalidSetting("--api-server-count", args.api_server_count, remedy)
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        if name in os.environ:
+            remedy = (
+                "unset it: metrics of a single process do without, and here would be incomplete"
+            )
+            raise BadOption("environment", name, os.environ[name], remedy)
     for name in ("headless", "grpc"):
         if getattr(args, name):
             raise InvalidSetting(f"--{name}", True, "only the HTTP server is supported")

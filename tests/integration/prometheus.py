@@ -5,7 +5,7 @@ import math
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,18 @@ def tool(name: str) -> str:
 @contextlib.contextmanager
 def scraping(server: Server, folder: Path) -> Iterator[str]:
     """URL of a Prometheus with our rules that scrapes `server` every second."""
+    with scraping_all([server.url], folder) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def scraping_all(servers: Sequence[str], folder: Path) -> Iterator[str]:
+    """The same of several servers."""
     config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(DEPLOY / "rules.yml")]
     (job,) = config["scrape_configs"]
-    job["static_configs"] = [{"targets": [server.url.removeprefix("http://")]}]
+    job["static_configs"] = [{"targets": [each.removeprefix("http://") for each in servers]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     with (folder / "prometheus.log").open("wb") as log:
@@ -100,13 +107,13 @@ def check_data(url: str, panel: Panel) -> None:
         assert any(map(math.isfinite, values)), expression
 
 
-def wait_scrapes(url: str, count: int) -> None:
-    """Until so many more scrapes of the server have succeeded."""
+def wait_scrapes(url: str, count: int, of: int = 1) -> None:
+    """Until so many more scrapes of each of the servers have succeeded."""
     deadline, wanted = time.monotonic() + 60, None
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             found = query(url, "count_over_time(up[10m])")
-            scrapes = float(found[0]["value"][1]) if found else 0
+            scrapes = min(float(e["value"][1]) for e in found) if len(found) >= of else 0
             wanted = wanted or scrapes + count
             if scrapes >= wanted:
                 return

@@ -1,26 +1,38 @@
 """Dashboards and rules against a real Prometheus that scrapes a real server."""
 
+import contextlib
 import json
 import math
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, start_http_server
 
-from scripts.dashboards import BOARDS, FOLDER, Board, Panel
+from scripts.dashboards import BOARDS, FOLDER, SAVINGS, Board, Panel
+from service.ledger import SequenceRecord
+from service.metrics import Metrics
+from service.savings.evidence import Evidence
+from service.savings.plan import Plan
+from service.savings.series import COVERED, EXIT, Measure, Side, holdout
+from service.savings.store import Key, Recent, SumStore
+from stepgrpo_core.fleet import Served
 from tests.integration.prometheus import (
     DEPLOY,
     check_data,
     filled_in,
     query,
     scraping,
+    scraping_all,
     tool,
     wait_scrapes,
 )
 from tests.integration.servers import Server
-from tests.integration.test_server import EXIT, messages
+from tests.integration.test_server import EXIT as EXITS
+from tests.integration.test_server import messages
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +70,7 @@ def body(index: int, policy: str) -> dict[str, Any]:
         "model": "demo-base",
         "messages": messages(index),
         "max_tokens": 900,
-        "vllm_xargs": EXIT | {"exit_policy": policy},
+        "vllm_xargs": EXITS | {"exit_policy": policy},
     }
 
 
@@ -82,6 +94,79 @@ def test_recorded_rules_have_values(scraped: str) -> None:
         found = query(scraped, f'model_policy:stepgrpo_{name}:rate5m{{policy="confidence"}}')
         assert math.isfinite(float(found[0]["value"][1])), name
     assert query(scraped, 'ALERTS{alertname="StepgrpoDown"}') == []
+
+
+# Several servers, of which some share a state file.
+
+GROUPS = 12
+REQUESTS = 4
+MEASURES: tuple[Measure, ...] = ("completion", "engine")
+SIDES: tuple[tuple[Side, int], ...] = (("exited", 60), ("held", 100))
+PAIR = {"requests": 2, "tokens": 100, "saved": 60, "cost": 10, "pairs": 1, "error": 5, "agreed": 1}
+
+
+@contextlib.contextmanager
+def sharing(state: Path) -> Iterator[str]:
+    """URL of the metrics of a server that has served `REQUESTS` requests and entered what they
+    show into this file."""
+    registry, store = CollectorRegistry(), SumStore(state)
+    metrics, evidence = Metrics(registry), Evidence(Plan(holdout=0.5, state=state), store)
+    registry.register(evidence)
+    for _ in range(REQUESTS):
+        record = SequenceRecord(0, "demo", "confidence", 20, status="completed")
+        metrics.started(record)
+        metrics.ended(record)
+    for group in range(GROUPS):
+        for side, tokens in SIDES:
+            for measure in MEASURES:
+                key = Key(holdout(side, measure), "demo", "confidence", group)
+                store.add(key, Served.one(tokens, 0)._asdict())
+        store.add(Key(EXIT, "demo", "confidence", group), PAIR)
+    store.note(Recent(COVERED, "demo", "confidence"), *[1.0] * 20)
+    store.flush()
+    evidence.predictions.refresh()
+    httpd, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+        evidence.close()
+
+
+def value_of(url: str, expression: str, **labels: str) -> float:
+    """Of the one series that has these labels."""
+    found = [
+        float(each["value"][1])
+        for each in query(url, expression)
+        if labels.items() <= each["metric"].items()
+    ]
+    assert len(found) == 1, (expression, found)
+    return found[0]
+
+
+def test_servers_that_share_a_state_file_are_not_counted_twice(tmp_path: Path) -> None:
+    panels = {panel.title: filled_in(panel.queries[0].expr) for panel in SAVINGS.panels}
+    with contextlib.ExitStack() as servers:
+        shared, own = tmp_path / "shared.sqlite", tmp_path / "own.sqlite"
+        urls = [servers.enter_context(sharing(each)) for each in (shared, shared, own)]
+        with scraping_all(urls, tmp_path) as url:
+            wait_scrapes(url, 3, of=len(urls))
+            # Counters are each server's own.
+            assert value_of(url, "sum(stepgrpo_requests_total)") == 3 * REQUESTS
+            # What two of them know in common is the sum of both, and told once.
+            states = query(url, "count by (state) (stepgrpo_state_info)")
+            assert sorted(float(each["value"][1]) for each in states) == [1, 2]
+            requests = "stepgrpo_holdout_requests{side='held'}"
+            assert [float(e["value"][1]) for e in query(url, requests)].count(2 * GROUPS) == 2
+            gross = {"measure": "gross", "bound": "value"}
+            each = 60 + 2 * 5  # of a group: predicted, and what the predictions lack
+            saved = value_of(url, panels["Paired: saved in all"], **gross)
+            assert saved == pytest.approx(3 * GROUPS * each)
+            assert value_of(url, panels["Holdout: saved per request"], **gross) == 40
+            assert value_of(url, panels["Paired: same answer"], bound="value") == 1
+            assert value_of(url, panels["Paired: predictions that held"], bound="value") == 1
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)

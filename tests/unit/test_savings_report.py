@@ -101,7 +101,7 @@ def test_metrics_tell_holdouts_apart() -> None:
     store = SumStore()
     for key, found in (sums(20) | sums(12, compared="training")).items():
         store.add(key, found)
-    (requests, _, _, _) = ReportCollector(store).collect()
+    requests = next(ReportCollector(store).collect())
     store.close()
     assert {(s.labels["source"], s.labels["side"]): s.value for s in requests.samples} == {
         ("exit", "exited"): 20,

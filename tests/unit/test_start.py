@@ -1,0 +1,71 @@
+"""What the command line refuses before anything is loaded."""
+
+import argparse
+from typing import Any
+
+import pytest
+
+from service.cli import _check_base, _check_processes
+from service.defaults import Defaults
+from service.options import BadOption
+from service.savings.plan import Plan
+from stepgrpo_core import InvalidSetting
+
+
+def arguments(**more: Any) -> argparse.Namespace:
+    found = {
+        "api_server_count": None,
+        "headless": False,
+        "grpc": False,
+        "model": "models/demo-base",
+        "served_model_name": ["demo-base", "demo"],
+        "enable_lora": True,
+    }
+    return argparse.Namespace(**(found | more))
+
+
+# More processes than one: their figures would not be everyone's.
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_metrics_of_several_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    _check_processes(arguments(api_server_count=1))
+    monkeypatch.setenv(name, "")  # prometheus_client looks whether it is there
+    with pytest.raises(BadOption, match=f"environment: {name}='' cannot be honoured: unset it"):
+        _check_processes(arguments())
+
+
+def test_several_api_processes_are_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(InvalidSetting, match=r"several servers .* one --exit-state file"):
+        _check_processes(arguments(api_server_count=2))
+
+
+# The base of a holdout.
+
+
+def check(name: str | None, **more: Any) -> None:
+    plan = Plan(holdout=0.1, holdout_base=name)
+    _check_base(arguments(**more), Defaults(plan=plan))
+
+
+def test_the_base_of_a_holdout_is_the_model_itself_under_any_of_its_names() -> None:
+    check(None, enable_lora=False)
+    check("demo-base")
+    check("demo")
+    check("demo", served_model_name="demo")
+    check("models/demo-base", served_model_name=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("demo-step-grpo", {}, "use demo-base or demo"),
+        ("demo-base", {"served_model_name": None}, "use models/demo-base"),
+        ("demo", {"enable_lora": False}, "set --enable-lora --lora-modules NAME=PATH"),
+    ],
+)
+def test_a_base_that_cannot_serve_is_refused(name: str, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption, match=f"holdout_base='{name}' cannot be honoured: .*{said}"):
+        check(name, **more)
