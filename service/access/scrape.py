@@ -12,6 +12,11 @@ from service.access.refusals import Refused, answer
 
 __all__ = ["asks_openmetrics", "bind_metrics", "metrics_app"]
 
+_OPENMETRICS = b"application/openmetrics-text"
+# In other schemes prometheus_client 0.26 makes `vllm_` of `vllm:`, which none of them asks for: the
+# names of this server need no escaping in any.
+_ACCEPTED = _OPENMETRICS + b"; version=1.0.0; escaping=allow-utf-8"
+
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Any, Send], Awaitable[None]]
 
@@ -32,8 +37,7 @@ def asks_openmetrics(scope: MutableMapping[str, Any]) -> bool:
     text format."""
     if scope["type"] != "http" or scope["method"] != "GET" or route_of(scope) != METRICS:
         return False
-    accepted = (value for name, value in scope["headers"] if name == b"accept")
-    return any(b"application/openmetrics-text" in each for each in accepted)
+    return any(name == b"accept" and _OPENMETRICS in value for name, value in scope["headers"])
 
 
 def metrics_app(registry: CollectorRegistry) -> App:
@@ -44,7 +48,11 @@ def metrics_app(registry: CollectorRegistry) -> App:
         if scope["type"] != "http":
             return
         if route_of(scope) == METRICS and scope["method"] in ("GET", "HEAD"):
-            await inner(scope, receive, send)
+            headers = [
+                (name, _ACCEPTED if name == b"accept" and _OPENMETRICS in value else value)
+                for name, value in scope["headers"]
+            ]
+            await inner({**scope, "headers": headers}, receive, send)
             return
         message = f"This port answers GET {METRICS}, and nothing else."
         await answer(Refused("key", 404, "NotFoundError", message), send)

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -221,12 +222,16 @@ def test_without_keys_all_is_open() -> None:
 def test_metrics_have_a_port_of_their_own() -> None:
     registry = CollectorRegistry()
     Counter("seen", "", registry=registry).inc()
+    Counter("vllm:seen", "", registry=registry).inc()
     with bind_metrics("127.0.0.1", 0) as bound, running(metrics_app(registry), bound) as url:
         assert "seen_total 1.0" in httpx.get(f"{url}/metrics").text
         kind = "application/openmetrics-text"
-        answer = httpx.get(f"{url}/metrics", headers={"accept": f"{kind}; version=1.0.0"})
-        assert answer.headers["content-type"].startswith(kind)
-        assert answer.text.endswith("# EOF\n")
+        for accepted in (kind, f"{kind};version=1.0.0;q=0.5,text/plain;q=0.2,*/*;q=0.1"):
+            answer = httpx.get(f"{url}/metrics", headers={"accept": accepted})
+            assert answer.headers["content-type"].startswith(f"{kind}; version=1.0.0")
+            found = {each.name for each in text_string_to_metric_families(answer.text)}
+            assert found == {"seen", "vllm:seen"}
+            assert "\nvllm:seen_total 1.0\n" in answer.text
         assert httpx.head(f"{url}/metrics").status_code == 200
         for method, path in (("GET", "/"), ("GET", "/metrics/"), ("POST", "/metrics")):
             gone = httpx.request(method, url + path)
