@@ -143,60 +143,28 @@ SAVINGS = Board(
             "Tokens saved per request, measured: conversations as they are served against those "
             "held out (--exit-holdout), with a 95 % interval; exit: by exits from outside, "
             "training: by the model's training (--exit-holdout-base), or by both together.",
-            (
-                Query(
-                    of_state(
-                        "stepgrpo_holdout_saved_tokens",
-                        "model_name, policy, source, measure, bound",
-                        "avg",
-                    ),
-                    BY_POLICY + " · {{source}} · {{measure}} · {{bound}}",
-                ),
-            ),
+            (of_state("stepgrpo_holdout_saved_tokens", ("source", "measure", "bound"), "avg"),),
         ),
         Panel(
             "Paired: saved in all",
             "short",
             "Tokens saved since the sums began, as paired runs show (--exit-pairs), with a 95 % "
             "interval; exit: by exits from outside, training: by the model's training.",
-            (
-                Query(
-                    of_state(
-                        "stepgrpo_measured_saved_tokens",
-                        "model_name, policy, source, measure, bound",
-                        "sum",
-                    ),
-                    BY_POLICY + " · {{source}} · {{measure}} · {{bound}}",
-                ),
-            ),
+            (of_state("stepgrpo_measured_saved_tokens", ("source", "measure", "bound"), "sum"),),
         ),
         Panel(
             "Paired: same answer",
             "percentunit",
             "Share of judged pairs in which the answer stayed as it was, with a 95 % interval. The "
             "guard (--exit-agreement) switches a policy off by the newest of them.",
-            (
-                Query(
-                    of_state(
-                        "stepgrpo_agreement_ratio", "model_name, policy, source, bound", "avg"
-                    ),
-                    BY_POLICY + " · {{source}} · {{bound}}",
-                ),
-            ),
+            (of_state("stepgrpo_agreement_ratio", ("source", "bound"), "avg"),),
         ),
         Panel(
             "Paired: predictions that held",
             "percentunit",
             "Share of measured lengths inside their predicted interval of 90 %, with a 95 % "
             "interval. Far from 0.9 the calibration is of another time.",
-            (
-                Query(
-                    of_state(
-                        "stepgrpo_prediction_coverage_ratio", "model_name, policy, bound", "avg"
-                    ),
-                    BY_POLICY + " · {{bound}}",
-                ),
-            ),
+            (of_state("stepgrpo_prediction_coverage_ratio", ("bound",), "avg"),),
         ),
         Panel(
             "Paired: runs",

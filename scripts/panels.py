@@ -70,11 +70,13 @@ def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
     return f"histogram_quantile({share}, {inner})"
 
 
-def of_state(name: str, by: str, across: Literal["sum", "avg"]) -> str:
-    """Of a gauge of the state file, which all servers that share it show alike: each file's once,
-    those of several files summed, or their mean."""
+def of_state(name: str, more: tuple[str, ...], across: Literal["sum", "avg"]) -> Query:
+    """Of a gauge of the state file, by model, policy and `more`. All servers that share the file
+    show it alike: each file's counts once, those of several files are summed, or their mean."""
+    by = ", ".join(("model_name", "policy", *more))
     mine = f"{name}{{{OURS}}} * on (instance) group_left (state) stepgrpo_state_info"
-    return f"{across} by ({by}) (max by ({by}, state) ({mine}))"
+    legend = " · ".join((BY_POLICY, *(f"{{{{{each}}}}}" for each in more)))
+    return Query(f"{across} by ({by}) (max by ({by}, state) ({mine}))", legend)
 
 
 def tokens(title: str, name: str, description: str) -> Panel:
