@@ -16,6 +16,7 @@ from scripts.dashboards import Panel
 from tests.integration.servers import ROOT, Server, free_port
 
 DEPLOY = ROOT / "deploy" / "prometheus"
+READY_SECONDS = 60.0
 VARIABLES = {
     "$model": ".*",
     "$policy": ".*",
@@ -66,10 +67,22 @@ def scraping_all(servers: Sequence[str], folder: Path) -> Iterator[str]:
             stderr=log,
         )
     try:
+        wait_ready(f"http://{address}")
         yield f"http://{address}"
     finally:
         process.kill()
         process.wait()
+
+
+def wait_ready(url: str) -> None:
+    """Until it answers queries."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/-/ready", timeout=30).status_code == 200:
+                return
+        assert time.monotonic() < deadline, "Prometheus did not start"
+        time.sleep(0.1)
 
 
 def query(url: str, expression: str) -> list[dict[str, Any]]:

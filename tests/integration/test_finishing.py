@@ -258,7 +258,10 @@ def exits_of_clients(server: Server) -> float:
 
 
 def test_asked_while_it_answers_or_twice_nothing_changes(server: Server) -> None:
-    found = wished(server, chat_body(), keys=("mine",) * 3)
+    for _ in range(TRIES):  # it may be over before the last wish is heard
+        found = wished(server, chat_body(), keys=("mine",) * 3)
+        if NOT_FOUND not in {each.status_code for each in found.answers}:
+            break
     assert [each.status_code for each in found.answers] == [200] * 3
     assert found.ids.count(END) == 1
     late = chat_body(logit_bias={str(EOS): -100}, max_tokens=1000)
