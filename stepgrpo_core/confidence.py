@@ -13,6 +13,8 @@ __all__ = ["Mean", "answer_confidence", "ended_or_zero"]
 
 Mean = Literal["geometric", "arithmetic", "minimum"]
 
+_LOWEST = -1e300  # a probability of 0, and sums of any number of them are floats
+
 
 def answer_confidence(
     logprobs: Sequence[float | None], *, mean: Mean = "geometric", skip_first: bool = True
@@ -33,7 +35,7 @@ def answer_confidence(
     for value in used:
         if value is None or math.isnan(value):
             return 0.0
-        values.append(min(value, 0.0))
+        values.append(min(max(value, _LOWEST), 0.0))
     if mean == "minimum":
         return math.exp(min(values))
     if mean == "arithmetic":
