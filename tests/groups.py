@@ -1,11 +1,13 @@
 """Groups of completions for tests of rewards, written short or drawn at random."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from stepgrpo_core import Group
 
+T = TypeVar("T")
 OUTCOMES = {"+": True, "-": False, "?": None}
 
 
@@ -33,7 +35,7 @@ def groups(draw: st.DrawFn, *, letters: str = "+-?") -> Group:
     """One to eight completions; few different lengths, so that ties occur."""
     correct = draw(st.text(letters, min_size=1, max_size=8))
 
-    def column(values):
+    def column(values: st.SearchStrategy[T]) -> list[T]:
         return draw(st.lists(values, min_size=len(correct), max_size=len(correct)))
 
     return group(
@@ -43,3 +45,9 @@ def groups(draw: st.DrawFn, *, letters: str = "+-?") -> Group:
         formatted=column(st.booleans()),
         finished=column(st.booleans()),
     )
+
+
+def numbers(rewards: list[float | None]) -> list[float]:
+    """Of completions that all could be scored."""
+    assert None not in rewards
+    return [reward for reward in rewards if reward is not None]

@@ -52,7 +52,9 @@ def test_boundaries_by_character(place: Place, text: str, ends: list[int]) -> No
         (Place.ANY, ["", "é"], [0, 2]),
     ],
 )
-def test_cuts_fall_between_tokens_and_never_into_a_character(place, tokens, kept) -> None:
+def test_cuts_fall_between_tokens_and_never_into_a_character(
+    place: Place, tokens: list[str], kept: list[int]
+) -> None:
     assert found(tokens, place) == kept
 
 
@@ -97,7 +99,9 @@ pieces = st.lists(
 
 
 @given(pieces)
-def test_boundaries_come_in_order_and_nothing_comes_before_what_is_decided(texts) -> None:
+def test_boundaries_come_in_order_and_nothing_comes_before_what_is_decided(
+    texts: list[str],
+) -> None:
     finder = BoundaryFinder(DEFAULT_MARKERS, EVERYWHERE)
     last = decided = 0
     for number, text in enumerate(texts, start=1):
@@ -110,7 +114,7 @@ def test_boundaries_come_in_order_and_nothing_comes_before_what_is_decided(texts
 
 
 @given(pieces)
-def test_one_character_a_token_finds_what_larger_tokens_find(texts) -> None:
+def test_one_character_a_token_finds_what_larger_tokens_find(texts: list[str]) -> None:
     """Places in the text are the same; larger tokens only round the cuts."""
     characters = list("".join(texts))
     for place in (Place.LINE, Place.PARAGRAPH, Place.SENTENCE, Place.MARKER):
@@ -134,7 +138,7 @@ def test_one_character_a_token_finds_what_larger_tokens_find(texts) -> None:
     ],
 )
 def test_steps_of_a_whole_completion_start_where_a_controller_cuts(
-    words, thinking_open, starts
+    words: list[str], thinking_open: bool, starts: tuple[int, ...]
 ) -> None:
     found = step_starts(
         Script(words).ids, words, THINKING, markers=DEFAULT_MARKERS, thinking_open=thinking_open

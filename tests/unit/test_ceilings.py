@@ -1,6 +1,7 @@
 """What an operator allows, against what requests ask for."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_what_is_less_stays() -> None:
         ({"exit_policy": "entropy", "exit_max_probes": 16}, "exit_max_probes"),
     ],
 )
-def test_what_a_request_asks_beyond_them_is_refused(xargs: dict, message: str) -> None:
+def test_what_a_request_asks_beyond_them_is_refused(xargs: dict[str, Any], message: str) -> None:
     with pytest.raises(BadParameter, match=message):
         asked(**xargs)
 
@@ -80,6 +81,6 @@ def test_as_a_rule_the_defaults_fit() -> None:
         {"probe_timeout": math.inf},
     ],
 )
-def test_limits_that_cannot_be_are_refused(wrong: dict) -> None:
+def test_limits_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match=next(iter(wrong))):
         ProbeLimits(**wrong)

@@ -1,14 +1,16 @@
 """Configurations: what is shipped loads, what is misspelt is refused where it stands."""
 
 import math
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from stepgrpo_core import StepAware
 from stepgrpo_core.policies import POLICIES
-from stepgrpo_core.rewards import REWARDS
 from training.config import (
     OWNED,
     InvalidConfig,
@@ -25,13 +27,13 @@ def written(folder: Path, text: str, name: str = "run.yaml") -> Path:
     return path
 
 
-def refusal(*overrides: str, names=("demo",)) -> str:
+def refusal(*overrides: str, names: Sequence[str | Path] = ("demo",)) -> str:
     with pytest.raises(InvalidConfig) as error:
         load_config(names, overrides)
     return str(error.value)
 
 
-def test_later_files_lie_over_earlier_ones_and_overrides_over_all(tmp_path) -> None:
+def test_later_files_lie_over_earlier_ones_and_overrides_over_all(tmp_path: Path) -> None:
     mine = written(tmp_path, "seed: 3\ntrl: {max_steps: 5}\nrollout: {exit: {markers: [Hm]}}")
     config = load_config(["demo", mine], ["trl.max_steps=7", "lora.r=8"])
     assert (config.seed, config.trl["max_steps"], config.trl["num_generations"]) == (3, 7, 8)
@@ -42,7 +44,7 @@ def test_later_files_lie_over_earlier_ones_and_overrides_over_all(tmp_path) -> N
     assert load_config(["demo", "methods/deer-sft"], ["sft=null"]).sft is None
 
 
-def test_an_exit_without_policy_keeps_the_rollouts_own(tmp_path) -> None:
+def test_an_exit_without_policy_keeps_the_rollouts_own(tmp_path: Path) -> None:
     text = (
         "output: o\nmodel: {name: m}\ndata: {train: [{demo: 4}]}\nrollout: {exit: {threshold: 1}}"
     )
@@ -59,25 +61,25 @@ def test_another_reward_drops_the_constants_of_the_one_below() -> None:
 
 def test_the_reward_is_built_with_its_constants() -> None:
     config = load_config(["demo"], ["reward={name: step-aware, settings: {alpha: 1, beta: 0}}"])
-    assert config.reward.build() == REWARDS["step-aware"](alpha=1.0, beta=0.0)
+    assert config.reward.build() == StepAware(alpha=1.0, beta=0.0)
     with pytest.raises(InvalidConfig, match=r"reward\.settings\.gamma is unknown"):
         RewardConfig("lp", {"gamma": 1}).build()
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5])
-def test_a_share_of_truncated_rollouts_is_one(share) -> None:
+def test_a_share_of_truncated_rollouts_is_one(share: float) -> None:
     assert "use a number above 0, at most 1" in refusal(f"rollout.truncated_share={share}")
 
 
 @pytest.mark.parametrize("text", ["1e-6", "1E-6", "+1e-6", "1.e-6", "0.000001", "1.0e-06"])
-def test_numbers_are_numbers_however_they_are_written(text) -> None:
+def test_numbers_are_numbers_however_they_are_written(text: str) -> None:
     assert load_config(["demo"], [f"trl.learning_rate={text}"]).trl["learning_rate"] == 1e-6
     config = load_config(["demo"], [f"grading.seconds={text}"])
     assert math.isclose(config.grading.seconds, 1e-6)
 
 
 @pytest.mark.parametrize("text", ["no", "off", "2026-01-31", "'12e45678'", "'true'", "'1'", "a: b"])
-def test_text_stays_text_and_reads_back(text, tmp_path) -> None:
+def test_text_stays_text_and_reads_back(text: str, tmp_path: Path) -> None:
     config = load_config(
         ["demo"], [f"model.revision={text!r}" if ": " in text else f"model.revision={text}"]
     )
@@ -101,11 +103,11 @@ def test_text_stays_text_and_reads_back(text, tmp_path) -> None:
         ("sft.trl.beta=1", "sft.trl.beta is no field of trl.SFTConfig"),
     ],
 )
-def test_an_unknown_key_names_its_place_and_the_nearest(override, near) -> None:
+def test_an_unknown_key_names_its_place_and_the_nearest(override: str, near: str) -> None:
     assert refusal(override).startswith(f"override {override!r}: {near}")
 
 
-def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path) -> None:
+def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path: Path) -> None:
     wrong = written(tmp_path, "trl: {max_step: 3}")
     fine = written(tmp_path, "trl: {max_steps: 3}", "fine.yaml")
     message = refusal(names=["demo", wrong, fine])
@@ -151,14 +153,15 @@ def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path) -> Non
         ("trl=null", "trl=None cannot be honoured: use a mapping"),
     ],
 )
-def test_a_wrong_value_names_key_value_and_remedy(override, message) -> None:
+def test_a_wrong_value_names_key_value_and_remedy(override: str, message: str) -> None:
     text = refusal(override)
-    assert text.startswith(f"override {override!r}: {override.split('=')[0].split('.')[0]}")
+    section = re.split("[=.]", override, maxsplit=1)[0]
+    assert text.startswith(f"override {override!r}: {section}")
     assert message in text
 
 
 @pytest.mark.parametrize("name", OWNED)
-def test_what_the_run_owns_is_refused_in_trl(name) -> None:
+def test_what_the_run_owns_is_refused_in_trl(name: str) -> None:
     assert refusal(f"trl.{name}=1").endswith(f"trl.{name} belongs to the run: {OWNED[name]}")
 
 
@@ -174,7 +177,7 @@ def test_what_the_run_owns_is_refused_in_trl(name) -> None:
         ("seed=!!python/name:os.system", "this is not YAML"),
     ],
 )
-def test_an_override_that_is_none_is_refused(override, message) -> None:
+def test_an_override_that_is_none_is_refused(override: str, message: str) -> None:
     text = refusal(override)
     assert text.startswith(f"override {override!r}")
     assert message in text
@@ -194,11 +197,13 @@ def test_an_override_that_is_none_is_refused(override, message) -> None:
         ("extends: demo\n1: 2", "run.yaml: 1 is unknown"),
     ],
 )
-def test_a_file_that_says_nothing_certain_is_refused(text, message, tmp_path) -> None:
+def test_a_file_that_says_nothing_certain_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
     assert message in refusal(names=[written(tmp_path, text)])
 
 
-def test_a_missing_key_of_a_section_names_the_section_and_its_file(tmp_path) -> None:
+def test_a_missing_key_of_a_section_names_the_section_and_its_file(tmp_path: Path) -> None:
     path = written(tmp_path, "output: o\nmodel: {dtype: float32}\ndata: {train: [{demo: 4}]}")
     assert refusal("seed=1", names=[path]).startswith(f"{path}: model.name is missing")
 
@@ -207,7 +212,7 @@ def test_a_run_needs_a_name() -> None:
     assert "no configuration is named: use one of demo, demo-lora, methods/" in refusal(names=[])
 
 
-def test_extends_is_relative_to_its_file_and_may_not_go_in_a_circle(tmp_path) -> None:
+def test_extends_is_relative_to_its_file_and_may_not_go_in_a_circle(tmp_path: Path) -> None:
     written(tmp_path, "extends: demo\nseed: 1\noutput: low", "low.yaml")
     (tmp_path / "sub").mkdir()
     high = written(tmp_path / "sub", "extends: ../low.yaml\noutput: high", "high.yaml")

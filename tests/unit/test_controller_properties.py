@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -117,11 +118,20 @@ def can_be_built(asked: ExitSettings) -> bool:
 @calm
 @given(scripts, exit_settings, limits, st.integers(0, 99), st.booleans(), st.randoms())
 def test_tokens_decide_and_never_time_or_chunks(
-    script, asked, max_tokens, seed, thinking_open, random
+    script: Script,
+    asked: ExitSettings,
+    max_tokens: int,
+    seed: int,
+    thinking_open: bool,
+    random: Random,
 ) -> None:
     assume(can_be_built(asked))
     script.answers = answers_by(seed)
-    common = {"max_tokens": max_tokens, "matcher": MATCHER, "thinking_open": thinking_open}
+    common: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "matcher": MATCHER,
+        "thinking_open": thinking_open,
+    }
     runs = [
         play(script, asked, **common),
         play(script, asked, answer_now=lambda tick: False, **common),
@@ -150,11 +160,15 @@ def test_tokens_decide_and_never_time_or_chunks(
 @calm
 @given(scripts, exit_settings, limits, st.booleans(), st.randoms())
 def test_refused_probes_leave_a_completion_that_could_have_been(
-    script, asked, max_tokens, thinking_open, random
+    script: Script, asked: ExitSettings, max_tokens: int | None, thinking_open: bool, random: Random
 ) -> None:
     assume(can_be_built(asked))
     script.answers = answers_by(5)
-    common = {"max_tokens": max_tokens, "matcher": MATCHER, "thinking_open": thinking_open}
+    common: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "matcher": MATCHER,
+        "thinking_open": thinking_open,
+    }
     some = play(script, asked, refuses=lambda probe: random.random() < 0.5, **common)
     check(script, asked, max_tokens, some, thinking_open=thinking_open)
     all_refused = play(script, asked, refuses=lambda probe: True, **common)
@@ -172,7 +186,12 @@ def test_refused_probes_leave_a_completion_that_could_have_been(
     st.randoms(),
 )
 def test_clients_that_leave_or_want_the_answer(
-    script, asked, max_tokens, wish_at, abort_at, random
+    script: Script,
+    asked: ExitSettings,
+    max_tokens: int,
+    wish_at: int | None,
+    abort_at: int | None,
+    random: Random,
 ) -> None:
     assume(can_be_built(asked))
     script.answers = answers_by(3)
@@ -239,13 +258,17 @@ def check_caps(asked: ExitSettings, played: Played) -> None:
             interval = policy.needs.min_interval * asked.probe_backoff**number
             assert after - before >= max(interval, 1)
         if asked.probe_share is not None and at:
-            cost = len(at) * policy.needs.question.max_tokens
+            question = policy.needs.question
+            assert question is not None
+            cost = len(at) * question.max_tokens
             assert cost <= asked.probe_share * max(at)
 
 
 @calm
 @given(scripts, st.sampled_from([0.0, 0.9]), st.booleans())
-def test_calibrations_count_steps_as_the_controller_does(script, threshold, thinking_open) -> None:
+def test_calibrations_count_steps_as_the_controller_does(
+    script: Script, threshold: float, thinking_open: bool
+) -> None:
     """Trials are put where steps start, and an exit there is after the same k."""
     starts = step_starts(
         script.ids, script.words, THINKING, markers=DEFAULT_MARKERS, thinking_open=thinking_open

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +24,12 @@ def prompts_of(config: DataConfig) -> list[str]:
 
 
 @pytest.mark.parametrize("setting", [{"train": ()}, {"ngram": 0}, {"max_prompt_tokens": 0}])
-def test_settings_out_of_range_are_refused(setting) -> None:
+def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match=next(iter(setting))):
         DataConfig(**({"train": (Source(demo=1),)} | setting))
 
 
-def test_rows_keep_their_order_and_carry_the_suffix(tmp_path) -> None:
+def test_rows_keep_their_order_and_carry_the_suffix(tmp_path: Path) -> None:
     first, second = problems(tmp_path / "a.jsonl", "p", "q"), problems(tmp_path / "b.jsonl", "r")
     config = DataConfig((first, second), prompt_suffix=" Box it.")
     rows, report = load_rows(config, spaces)
@@ -37,7 +39,7 @@ def test_rows_keep_their_order_and_carry_the_suffix(tmp_path) -> None:
     assert report.examples == ()
 
 
-def test_duplicates_across_sources_are_counted_and_the_first_stays(tmp_path) -> None:
+def test_duplicates_across_sources_are_counted_and_the_first_stays(tmp_path: Path) -> None:
     first = problems(tmp_path / "a.jsonl", "What is 1 + 1?", "What is 1-1?")
     second = problems(tmp_path / "b.jsonl", "what is  1+1", "What is 1+2?")
     rows, report = load_rows(DataConfig((first, second)), spaces)
@@ -52,14 +54,16 @@ def test_duplicates_across_sources_are_counted_and_the_first_stays(tmp_path) -> 
     assert len(kept) == 4
 
 
-def test_duplicates_with_another_answer_are_counted_apart(tmp_path) -> None:
+def test_duplicates_with_another_answer_are_counted_apart(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "answer": "1"}, {"prompt": "P.", "answer": "2"}]
     _, report = load_rows(DataConfig((jsonl(tmp_path / "a.jsonl", *rows),)), spaces)
     assert (report.train[0].duplicates, report.train[0].contradicting) == (0, 1)
     assert report.examples[0].detail.startswith("answer '2', but '1' in ")
 
 
-def test_problems_that_share_a_run_of_words_with_an_evaluation_set_are_left_out(tmp_path) -> None:
+def test_problems_that_share_a_run_of_words_with_an_evaluation_set_are_left_out(
+    tmp_path: Path,
+) -> None:
     evaluation = problems(tmp_path / "e.jsonl", f"Before: {LONG}. After", "Short one")
     train = problems(
         tmp_path / "a.jsonl",
@@ -75,7 +79,7 @@ def test_problems_that_share_a_run_of_words_with_an_evaluation_set_are_left_out(
     assert report.examples[0].detail == f"shares {LONG!r} with {evaluation.path}:1"
 
 
-def test_the_suffix_does_not_overlap_and_shorter_runs_find_more(tmp_path) -> None:
+def test_the_suffix_does_not_overlap_and_shorter_runs_find_more(tmp_path: Path) -> None:
     evaluation = problems(tmp_path / "e.jsonl", f"What? {LONG}")
     train = problems(tmp_path / "a.jsonl", "Who?", "one two three")
     config = DataConfig((train,), exclude=(evaluation,), prompt_suffix=f" {LONG}")
@@ -89,7 +93,7 @@ def test_splits_of_the_demo_world_do_not_overlap() -> None:
     assert len(prompts_of(config)) == 300
 
 
-def test_long_prompts_are_left_out_with_their_suffix_counted(tmp_path) -> None:
+def test_long_prompts_are_left_out_with_their_suffix_counted(tmp_path: Path) -> None:
     train = problems(tmp_path / "a.jsonl", "a b c", "a b c d")
     config = DataConfig((train,), prompt_suffix=" x", max_prompt_tokens=4)
     rows, report = load_rows(config, spaces)
@@ -97,7 +101,7 @@ def test_long_prompts_are_left_out_with_their_suffix_counted(tmp_path) -> None:
     assert report.examples[0].detail == "5 tokens are over max_prompt_tokens=4"
 
 
-def test_every_row_is_accounted_for_and_the_report_reads_well(tmp_path) -> None:
+def test_every_row_is_accounted_for_and_the_report_reads_well(tmp_path: Path) -> None:
     evaluation = problems(tmp_path / "e.jsonl", "known")
     train = problems(tmp_path / "a.jsonl", "p", *["p"] * 5, "known", "a b c", "q")
     config = DataConfig((train,), exclude=(evaluation,), max_prompt_tokens=2)
@@ -116,7 +120,7 @@ def test_every_row_is_accounted_for_and_the_report_reads_well(tmp_path) -> None:
     assert len(lines) == 2 + 3 + 1 + 1  # three examples of a reason at most
 
 
-def test_nothing_left_is_an_error_that_carries_the_report(tmp_path) -> None:
+def test_nothing_left_is_an_error_that_carries_the_report(tmp_path: Path) -> None:
     train = problems(tmp_path / "a.jsonl", "p")
     with pytest.raises(NoRows, match=r"no row is left .*\n.*1 read, 0 kept.* 1 overlapping"):
         load_rows(DataConfig((train,), exclude=(train,)), spaces)
@@ -140,7 +144,7 @@ def test_nothing_left_is_an_error_that_carries_the_report(tmp_path) -> None:
         ("?", "!", False),
     ],
 )
-def test_words_are_equal_for_the_same_problem_only(left, right, same) -> None:
+def test_words_are_equal_for_the_same_problem_only(left: str, right: str, same: bool) -> None:
     assert (words(left) == words(right)) == same
 
 

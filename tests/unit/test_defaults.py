@@ -65,7 +65,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "verifier_model": ("x", "x"),
     "max_probes": ("30", 30),
     "repetition_chunks": ("4", 4),
-    "effort": ("low=0.3, high=4096", EFFORT | {"low": 0.3, "high": 4096}),
+    "effort": ("low=0.3, high=4096", {**EFFORT, "low": 0.3, "high": 4096}),
     "calibration": ("x.json", Path("x.json")),
     "family": ("glm", "glm"),
     "families": ("{x: {end: </x>}}", {"x": Family("x", end="</x>", closing="\n</x>\n\n")}),
@@ -141,7 +141,7 @@ def test_a_file_may_list_markers_and_map_efforts(tmp_path: Path) -> None:
     file = "markers: [Hmm, Wait]\neffort:\n  minimal: 256\n  low: 0.25\n  high: null\n"
     defaults = read(file=file, at=tmp_path)
     assert defaults.settings.markers == ("Hmm", "Wait")
-    assert defaults.effort == EFFORT | {"minimal": 256, "low": 0.25, "high": None}
+    assert defaults.effort == {**EFFORT, "minimal": 256, "low": 0.25, "high": None}
 
 
 def test_a_family_may_be_one_of_the_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,9 @@ def test_with_tools_no_trial_answer_is_induced() -> None:
         ({"tools": [{}], "tool_choice": {"type": "tool", "name": "f"}}, True),
     ],
 )
-def test_tools_are_offered_when_the_answer_may_call_them(body: dict, offered: bool) -> None:
+def test_tools_are_offered_when_the_answer_may_call_them(
+    body: dict[str, Any], offered: bool
+) -> None:
     assert offers_tools(body) is offered
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,12 @@ def finished(output: Path, limit: int) -> None:
     contenders = [Contender("demo-base", str(MODEL), NONE)]
     contenders.append(Contender("demo-base+confidence", str(MODEL), CONFIDENCE))
     for work in plan(contenders, tasks, draws, output, limit=limit):
-        made_with = {"versions": {}, "hardware": "a CPU", "commit": None, "dtype": "float32"}
+        made_with: dict[str, Any] = {
+            "versions": {},
+            "hardware": "a CPU",
+            "commit": None,
+            "dtype": "float32",
+        }
         open_records(work.path, work.settings, made_with)
         size = 100 if work.contender.exit == NONE else 50
         append_questions(

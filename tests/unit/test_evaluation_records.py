@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_of_a_file_cut_anywhere_only_the_torn_question_is_lost(path: Path, lost:
     ],
 )
 def test_other_settings_are_refused_by_name_and_both_values(
-    path: Path, change: dict[str, object], message: str
+    path: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_records(path, dataclasses.replace(SETTINGS, **change))

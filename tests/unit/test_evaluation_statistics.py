@@ -1,6 +1,7 @@
 """Figures of a contender and of a comparison, computed by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from training.evaluation.intervals import accuracy_interval
 from training.evaluation.records import Record
 from training.evaluation.statistics import Unpaired, summarise, summarise_tasks
 
-FAST = {"resamples": 500}
+FAST: dict[str, Any] = {"resamples": 500}
 
 
-def lengths(*tokens: int, **changes: object) -> list[Record]:
+def lengths(*tokens: int, **changes: Any) -> list[Record]:
     """One question per number of tokens."""
     return [record(place, tokens=each, **changes) for place, each in enumerate(tokens)]
 

@@ -22,6 +22,7 @@ from stepgrpo_core import (
     Tokens,
     policies,
 )
+from stepgrpo_core.events import Cause
 from stepgrpo_core.policies import (
     Boundary,
     Distribution,
@@ -73,7 +74,9 @@ def test_a_trial_that_fires_wins_over_the_end() -> None:
 
 
 @pytest.mark.parametrize(("max_tokens", "closed"), [(1 + 3 + 1, True), (1 + 3, False)])
-def test_an_end_in_the_thinking_is_closed_if_one_token_of_answer_fits(max_tokens, closed) -> None:
+def test_an_end_in_the_thinking_is_closed_if_one_token_of_answer_fits(
+    max_tokens: int, closed: bool
+) -> None:
     script = Script(["a", ""], answer=[50])
     settings = replace(CONFIDENT, answer_reserve=64)
     played = play(script, settings, max_tokens=max_tokens, thinking_open=True)
@@ -179,7 +182,7 @@ def test_a_budget_is_taken_even_where_the_thinking_closes_within_an_undecided_ma
     [("length", "budget"), ("stop", "budget"), ("eos", "budget"), ("abort", "client")],
 )
 def test_a_budget_spent_within_an_undecided_marker_counts_unless_the_client_left(
-    cause, reason
+    cause: Cause, reason: str
 ) -> None:
     settings = replace(CONFIDENT, policy="confidence+budget", budget_tokens=2)
     script = Script(["<think>", "a", " Wa"], cause=cause)
@@ -259,7 +262,7 @@ def test_a_policy_that_asks_in_vain_lets_the_others_act() -> None:
 # How to add one.
 
 
-def test_a_policy_is_added_by_a_class_and_an_entry(monkeypatch) -> None:
+def test_a_policy_is_added_by_a_class_and_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     class Certain:
         """Exits at a line end where the model is nearly certain of its next token."""
 

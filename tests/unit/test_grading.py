@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import pytest
 
@@ -74,16 +75,18 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("gold", "answer"), EQUAL)
-def test_equal_values_are_correct_however_they_are_written(grader, gold, answer) -> None:
+def test_equal_values_are_correct_however_they_are_written(
+    grader: Grader, gold: str, answer: str
+) -> None:
     assert grader.grade([boxed(answer)], [gold]) == [Verdict(True, True, "equal")]
 
 
 @pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
-def test_a_perturbed_answer_is_wrong(grader, gold, answer) -> None:
+def test_a_perturbed_answer_is_wrong(grader: Grader, gold: str, answer: str) -> None:
     assert [each.correct for each in grader.grade([boxed(answer)], [gold])] == [False]
 
 
-def test_verdicts_come_in_order_and_equal_questions_agree(grader) -> None:
+def test_verdicts_come_in_order_and_equal_questions_agree(grader: Grader) -> None:
     golds = ["1/2", "3", "1/2", "4"]
     answers = ["0.5", "4.0", "0.5", "4"]
     verdicts = grader.grade([boxed(each) for each in answers], golds)
@@ -103,27 +106,27 @@ def test_verdicts_come_in_order_and_equal_questions_agree(grader) -> None:
         (r"<think>a</think>\boxed{7", Verdict(False, False, "no box")),
     ],
 )
-def test_what_needs_no_mathematics_starts_no_worker(completion, expected) -> None:
+def test_what_needs_no_mathematics_starts_no_worker(completion: str, expected: Verdict) -> None:
     before = workers()
     with Grader() as lazy:
         assert lazy.grade([completion], ["7"]) == [expected]
         assert workers() <= before
 
 
-def test_of_two_boxes_the_last_counts_and_they_make_no_set(grader) -> None:
+def test_of_two_boxes_the_last_counts_and_they_make_no_set(grader: Grader) -> None:
     both = r"<think>a</think>\boxed{1} and \boxed{2}"
     verdicts = grader.grade([both, both], [r"\{1,2\}", "2"])
     assert [each.correct for each in verdicts] == [False, True]
 
 
-def test_thinking_opened_by_the_prompt_must_close_too(grader) -> None:
+def test_thinking_opened_by_the_prompt_must_close_too(grader: Grader) -> None:
     completion = r"\boxed{7}"
     verdicts = grader.grade([completion, completion + "</think>"], ["7"] * 2, thinking_open=True)
     assert [each.reason for each in verdicts] == ["unclosed thinking", "no box"]
 
 
 @pytest.mark.parametrize("answer", ["B", "(B)", "b", r"\text{B}", r"\textbf{(B)}", "B."])
-def test_a_letter_is_compared_as_a_letter(answer) -> None:
+def test_a_letter_is_compared_as_a_letter(answer: str) -> None:
     before = workers()
     with Grader() as lazy:
         verdicts = lazy.grade([boxed(answer)] * 3, ["B", "(B)", "D"])
@@ -132,7 +135,7 @@ def test_a_letter_is_compared_as_a_letter(answer) -> None:
 
 
 @pytest.mark.parametrize("answer", ["AB", "B5", "2", "", r"A \text{ or } B"])
-def test_a_letter_among_others_is_not_that_choice(answer) -> None:
+def test_a_letter_among_others_is_not_that_choice(answer: str) -> None:
     with Grader() as lazy:
         assert lazy.grade([boxed(answer)], ["B"]) == [Verdict(False, True, "different")]
 
@@ -148,7 +151,9 @@ def test_a_letter_among_others_is_not_that_choice(answer) -> None:
         (r"<think>a</think>Answer: \text{C}", "C"),
     ],
 )
-def test_the_lenient_column_reads_what_has_no_box(grader, completion, gold) -> None:
+def test_the_lenient_column_reads_what_has_no_box(
+    grader: Grader, completion: str, gold: str
+) -> None:
     strict, lenient = (
         grader.grade([completion], [gold], lenient=lenient)[0] for lenient in (False, True)
     )
@@ -156,14 +161,16 @@ def test_the_lenient_column_reads_what_has_no_box(grader, completion, gold) -> N
     assert strict.formatted == lenient.formatted
 
 
-def test_lenient_is_never_stricter_and_still_knows_wrong_ones(grader) -> None:
+def test_lenient_is_never_stricter_and_still_knows_wrong_ones(grader: Grader) -> None:
     texts = [r"\boxed{1} \boxed{2}", "The answer is 3", r"\boxed{(C)}", "The answer is A."]
     verdicts = grader.grade(texts, ["2", "2", "C", "C"], lenient=True)
     assert [each.correct for each in verdicts] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("answer", [HANGS, "((9!)!)!", r"\sum_{n=1}^{10000000}\frac{1}{n^{n}}"])
-def test_an_answer_that_hangs_is_unscored_in_time_and_the_next_is_graded(grader, answer) -> None:
+def test_an_answer_that_hangs_is_unscored_in_time_and_the_next_is_graded(
+    grader: Grader, answer: str
+) -> None:
     before = grader.unscored["timeout"]
     started = time.monotonic()
     verdicts = grader.grade([boxed(answer), boxed("0.5")], ["5", "1/2"])
@@ -175,23 +182,24 @@ def test_an_answer_that_hangs_is_unscored_in_time_and_the_next_is_graded(grader,
 
 
 @pytest.mark.parametrize("gold", ["", "$$", r"\frac{", "???"])
-def test_a_gold_that_cannot_be_read_leaves_the_answer_unscored(grader, gold) -> None:
+def test_a_gold_that_cannot_be_read_leaves_the_answer_unscored(grader: Grader, gold: str) -> None:
     assert grader.grade([boxed("3")], [gold]) == [Verdict(None, True, "gold unparsed")]
 
 
-def test_an_error_inside_the_grader_is_unscored_and_named(grader) -> None:
+def test_an_error_inside_the_grader_is_unscored_and_named(grader: Grader) -> None:
     verdict = grader.grade([boxed("3")], [r"\frac{1}{0}"])[0]
     assert (verdict.correct, verdict.reason) == (None, "error: ValueError")
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.5], ids=["at once", "after the pool noticed"])
-def test_idle_workers_that_were_killed_are_replaced(pause) -> None:
+def test_idle_workers_that_were_killed_are_replaced(pause: float) -> None:
     others = workers()
     with Grader(workers=2) as made:
         made.grade([boxed("2.0")], ["2"])
         victims = workers() - others
         assert len(victims) == 2
         for victim in victims:
+            assert victim.pid is not None
             os.kill(victim.pid, signal.SIGKILL)
         time.sleep(pause)
         assert made.grade([boxed("0.5")], ["1/2"])[0].correct is True
@@ -208,7 +216,7 @@ def test_a_worker_killed_at_work_leaves_its_answer_unscored() -> None:
         assert patient.grade([boxed("0.5")], ["1/2"])[0].correct is True
 
 
-def test_grading_works_in_another_thread_and_from_several_at_once(grader) -> None:
+def test_grading_works_in_another_thread_and_from_several_at_once(grader: Grader) -> None:
     found: list[Verdict] = []
     threads = [
         threading.Thread(target=lambda: found.extend(grader.grade([boxed("0.5")], ["1/2"])))
@@ -281,6 +289,6 @@ def test_one_gold_per_completion() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"seconds": 0}, {"seconds": float("inf")}, {"workers": 0}])
-def test_settings_out_of_range_are_refused(setting) -> None:
+def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match=next(iter(setting))):
         Grader(**setting)

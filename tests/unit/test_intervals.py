@@ -201,7 +201,8 @@ def paired_hits(
     change = draw.normal(0.4, 0.7, questions)
 
     def hits(logits: np.ndarray) -> np.ndarray:
-        return draw.random((questions, samples)) < (1 / (1 + np.exp(-logits)))[:, None]
+        found: np.ndarray = draw.random((questions, samples)) < (1 / (1 + np.exp(-logits)))[:, None]
+        return found
 
     return hits(difficulty), hits(difficulty + change)
 

@@ -201,7 +201,9 @@ def test_a_question_that_is_cancelled_is_counted_and_no_failure(judge: LocalJudg
         ({"key": "hüsh"}, "STEPGRPO_VERIFIER_API_KEY='...'.*ASCII"),
     ],
 )
-def test_where_no_judge_can_be_is_refused_without_telling_secrets(fields, message) -> None:
+def test_where_no_judge_can_be_is_refused_without_telling_secrets(
+    fields: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidSetting, match=message) as caught:
         JudgeServer(**{"url": "http://judge/v1", **fields})
     assert "hush" not in str(caught.value)

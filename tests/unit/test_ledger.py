@@ -1,5 +1,7 @@
 """Accounting rules: what is delivered, what is saved, and when there is no number."""
 
+from typing import Any
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -47,7 +49,9 @@ def test_a_saving_is_the_conditional_prediction_less_what_was_used() -> None:
         (ExitReason.BUDGET, 467),  # in its second step, whatever a trial had said: 300, 500, 600
     ],
 )
-def test_the_prediction_sees_steps_and_the_trial_that_led_to_the_exit(reason, tokens) -> None:
+def test_the_prediction_sees_steps_and_the_trial_that_led_to_the_exit(
+    reason: ExitReason, tokens: int
+) -> None:
     runs = [
         *[Run(20, 300, (30, 100), (0.2, 0.97))] * 100,
         *[Run(20, 400, (100,), (0.97,))] * 100,
@@ -92,7 +96,7 @@ def test_without_an_exit_nothing_is_saved_and_probes_are_a_cost() -> None:
         {"reason": ExitReason.NONE, "cut_at": None},
     ],
 )
-def test_no_basis_no_number(changes) -> None:
+def test_no_basis_no_number(changes: dict[str, Any]) -> None:
     made = record(**changes)
     made.settle(BASELINE, Trust())
     assert made.saved is None

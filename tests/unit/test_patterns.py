@@ -1,6 +1,8 @@
 """Users' regular expressions: RE2 alone compiles them, alike for the server and for rollouts."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import re2
@@ -20,7 +22,7 @@ def settings_with(pattern: str | None) -> ExitSettings:
 
 
 @pytest.mark.parametrize("matcher_of", ROOMS)
-def test_both_rooms_compile_with_re2(matcher_of) -> None:
+def test_both_rooms_compile_with_re2(matcher_of: Callable[..., Any]) -> None:
     matcher = matcher_of(settings_with(r"(?i)^done\W*$"))
     assert type(matcher) is type(re2.compile("x"))
     assert matcher.search("Done.")
@@ -54,7 +56,9 @@ def test_expressions_that_take_other_engines_forever_end(pattern: str) -> None:
         ("x" * 513, r"x{40}\.\.\.' .*use 1 to 512 characters"),
     ],
 )
-def test_a_pattern_that_cannot_be_honoured_names_value_and_remedy(pattern, message) -> None:
+def test_a_pattern_that_cannot_be_honoured_names_value_and_remedy(
+    pattern: str, message: str
+) -> None:
     for matcher_of in ROOMS:
         with pytest.raises(InvalidSetting, match=rf"^pattern='.*{message}") as caught:
             matcher_of(settings_with(pattern))

@@ -100,7 +100,7 @@ def test_a_name_that_cannot_be_honoured_says_why(name: str, message: str) -> Non
         ("repetition_chunks", 1),
     ],
 )
-def test_settings_out_of_range_name_key_value_and_remedy(name: str, value: float) -> None:
+def test_settings_out_of_range_name_key_value_and_remedy(name: str, value: Any) -> None:
     with pytest.raises(InvalidSetting, match=f"{name}=.*use ") as caught:
         ExitSettings(**{name: value})
     assert (caught.value.name, caught.value.remedy[:3]) == (name, "use")
@@ -214,7 +214,9 @@ def said(*texts: str) -> list[Answer]:
         (["{5", "{5"], "consistent"),  # cut by its length
     ],
 )
-def test_answers_agree_by_value_and_must_not_hesitate(texts, expected) -> None:
+def test_answers_agree_by_value_and_must_not_hesitate(
+    texts: list[str], expected: str | None
+) -> None:
     *_, last = reasons(policy("consistency", consistency="high"), said(*texts))
     assert last == expected
 
@@ -258,7 +260,9 @@ def test_consistency_that_could_never_be_reached_is_refused() -> None:
         ((-0.2,), -math.inf, None),
     ],
 )
-def test_a_small_margin_exits(logprobs, end, expected) -> None:
+def test_a_small_margin_exits(
+    logprobs: tuple[float, ...], end: float | None, expected: str | None
+) -> None:
     verdict = policy("margin").decide(BOUNDARY, Distribution(logprobs, end))
     assert verdict.reason == expected
     assert verdict.confidence is not None
@@ -313,7 +317,9 @@ def test_the_variance_follows_its_formula() -> None:
         (Place.ANY, 110, "budget"),
     ],
 )
-def test_a_budget_lands_at_a_line_end_or_ten_percent_later(place, tokens, expected) -> None:
+def test_a_budget_lands_at_a_line_end_or_ten_percent_later(
+    place: Place, tokens: int, expected: str | None
+) -> None:
     at = boundary(place=place, reasoning_tokens=tokens, generated=tokens, room=math.inf)
     assert policy("budget", budget_tokens=100).decide(at, None).reason == expected
 
@@ -322,7 +328,9 @@ def test_a_budget_lands_at_a_line_end_or_ten_percent_later(place, tokens, expect
     ("place", "tokens", "expected"),
     [(Place.LINE, 99, None), (Place.LINE, 100, "budget"), (Place.ANY, 110, "budget")],
 )
-def test_a_budget_leaves_room_for_the_answer(place, tokens, expected) -> None:
+def test_a_budget_leaves_room_for_the_answer(
+    place: Place, tokens: int, expected: str | None
+) -> None:
     at = boundary(place=place, reasoning_tokens=tokens, generated=tokens, room=110 - tokens)
     assert policy("budget").decide(at, None).reason == expected
     assert policy("budget", budget_tokens=500).decide(at, None).reason == expected

@@ -1,6 +1,7 @@
 """Shipped presets: every one loads, alone or on a base, and says where it is from."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ def test_every_shipped_file_is_a_base_a_method_or_for_accelerate() -> None:
 
 
 @pytest.mark.parametrize("names", RUNS, ids="+".join)
-def test_every_run_of_presets_loads_and_reads_back_equal(names, tmp_path) -> None:
+def test_every_run_of_presets_loads_and_reads_back_equal(names: list[str], tmp_path: Path) -> None:
     config = load_config(names)
     dumped = tmp_path / "run.yaml"
     dumped.write_text(dump_config(config), encoding="utf-8")
@@ -31,7 +32,7 @@ def test_every_run_of_presets_loads_and_reads_back_equal(names, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("names", RUNS, ids="+".join)
-def test_trl_takes_what_the_presets_give_it(names, tmp_path) -> None:
+def test_trl_takes_what_the_presets_give_it(names: list[str], tmp_path: Path) -> None:
     from trl import GRPOConfig, SFTConfig  # noqa: PLC0415 - loads in seconds
 
     config = load_config(names)
@@ -47,7 +48,7 @@ def test_trl_takes_what_the_presets_give_it(names, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_says_where_it_is_from_and_only_step_grpo_truncates(name) -> None:
+def test_every_method_says_where_it_is_from_and_only_step_grpo_truncates(name: str) -> None:
     head = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").split("\nrollout:")[0]
     assert "arXiv" in head
     assert "Not its paper's" in head or name == "methods/grpo"  # which has no constants
@@ -77,7 +78,7 @@ def test_the_smaller_qwens_differ_in_name_and_output_only() -> None:
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)
-def test_accelerate_takes_its_files(path) -> None:
+def test_accelerate_takes_its_files(path: Path) -> None:
     from accelerate.commands.config.config_args import ClusterConfig  # noqa: PLC0415 - slow
     from accelerate.commands.launch import launch_command_parser  # noqa: PLC0415
 

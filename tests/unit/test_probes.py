@@ -1,6 +1,7 @@
 """Questions as requests: what is asked, what comes back, and that no refusal fails a rollout."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import pytest
 
@@ -16,7 +17,7 @@ WORDS = {1: "<think>", END: "</think>", EOS: "", 4: " Wait", 5: "\n\n", 20: "yes
 JUDGE = Judge("Problem: ", " Reasoning: ", " Enough?", max_tokens=3, top=2)
 
 
-def decode(ids) -> str:
+def decode(ids: Iterable[int]) -> str:
     return "".join(WORDS.get(token, f" w{token}") for token in ids)
 
 
@@ -94,7 +95,9 @@ def stream(request: Request) -> Stream:
     ],
     ids=["refused by the engine", "not asked here"],
 )
-def test_a_probe_that_cannot_be_put_is_a_failed_probe(settings, probing: Probing) -> None:
+def test_a_probe_that_cannot_be_put_is_a_failed_probe(
+    settings: ExitSettings, probing: Probing
+) -> None:
     engine = Narrow(stream)
     job = Job((90,), Sampling(max_tokens=200))
     (rollout,) = run_rollouts(engine, [job], settings, FORM, probing=probing)

@@ -247,7 +247,9 @@ def run_chunks(path: Path, places: Sequence[int], *, stop_after: int = 99) -> li
     return asked
 
 
-def test_a_stopped_run_goes_on_with_the_next_chunk(tmp_path: Path, capsys) -> None:
+def test_a_stopped_run_goes_on_with_the_next_chunk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = samples_file(tmp_path, 0, 1)
     assert run_chunks(path, range(5), stop_after=2) == [[0, 1], [2, 3]]
     done = {each.row for each in read_samples(tmp_path, SETTINGS)}

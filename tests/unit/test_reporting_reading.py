@@ -109,9 +109,12 @@ def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
         ledger.on_end = ended.append
         raise ConnectionError
 
+    async def unused(*_: Any) -> Any:
+        raise AssertionError
+
     scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
     with pytest.raises(ConnectionError):
-        asyncio.run(Reporting(app)(scope, app, app))
+        asyncio.run(Reporting(app)(scope, unused, unused))
     assert len(ended) == 1
 
 

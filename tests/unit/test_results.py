@@ -24,7 +24,9 @@ MADE: dict[str, Any] = {
 }
 
 
-def records(wrong: int, tokens: int, steps: int, *, probe_tokens: int = 0, count: int = 40):
+def records(
+    wrong: int, tokens: int, steps: int, *, probe_tokens: int = 0, count: int = 40
+) -> list[Record]:
     return [
         Record(
             question=f"{number:05}",

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -14,20 +14,26 @@ from hypothesis import strategies as st
 
 from stepgrpo_core import REWARDS, Group, InvalidGroup, InvalidSetting, build_reward
 from stepgrpo_core.rewards import Rewards, per_batch, per_group
-from tests.groups import group, groups
+from tests.groups import group, groups, numbers
 
 every_reward = pytest.mark.parametrize("name", REWARDS)
 BATCHES = st.lists(groups(), max_size=5)
 
 
+def columns_of(source: Group) -> list[list[Any]]:
+    return [list(column) for column in dataclasses.astuple(source)]
+
+
 def rearranged(source: Group, order: Sequence[int]) -> Group:
-    columns = dataclasses.astuple(source)
+    columns = columns_of(source)
     return Group(*([column[index] for index in order] for column in columns))
 
 
 @every_reward
 @given(batch=BATCHES)
-def test_each_completion_gets_one_reward_and_each_unscored_one_none(name, batch) -> None:
+def test_each_completion_gets_one_reward_and_each_unscored_one_none(
+    name: str, batch: list[Group]
+) -> None:
     rewards = build_reward(name)(batch)
     for each, row in zip(batch, rewards, strict=True):
         assert [reward is None for reward in row] == [acc is None for acc in each.correct]
@@ -35,14 +41,16 @@ def test_each_completion_gets_one_reward_and_each_unscored_one_none(name, batch)
 
 
 def with_unscored(source: Group, place: int, tokens: int) -> Group:
-    extra = ([None], [False], [99], [tokens], [False])
-    pairs = zip(dataclasses.astuple(source), extra, strict=True)
+    extra: list[list[Any]] = [[None], [False], [99], [tokens], [False]]
+    pairs = zip(columns_of(source), extra, strict=True)
     return Group(*([*column[:place], *new, *column[place:]] for column, new in pairs))
 
 
 @every_reward
 @given(batch=BATCHES, data=st.data())
-def test_an_unscored_completion_changes_nobody_elses_reward(name, batch, data) -> None:
+def test_an_unscored_completion_changes_nobody_elses_reward(
+    name: str, batch: list[Group], data: st.DataObject
+) -> None:
     reward = build_reward(name)
     places = [data.draw(st.integers(0, len(each.correct))) for each in batch]
     tokens = data.draw(st.sampled_from([0, 1_000_000]))
@@ -53,7 +61,9 @@ def test_an_unscored_completion_changes_nobody_elses_reward(name, batch, data) -
 
 @every_reward
 @given(batch=BATCHES, data=st.data())
-def test_the_order_within_a_group_says_nothing(name, batch, data) -> None:
+def test_the_order_within_a_group_says_nothing(
+    name: str, batch: list[Group], data: st.DataObject
+) -> None:
     reward = build_reward(name)
     orders = [data.draw(st.permutations(range(len(each.correct)))) for each in batch]
     mixed = reward([rearranged(each, o) for each, o in zip(batch, orders, strict=True)])
@@ -63,7 +73,7 @@ def test_the_order_within_a_group_says_nothing(name, batch, data) -> None:
 
 @pytest.mark.parametrize("name", [name for name in REWARDS if name != "grpo-lambda"])
 @given(batch=BATCHES)
-def test_groups_do_not_see_each_other(name, batch) -> None:
+def test_groups_do_not_see_each_other(name: str, batch: list[Group]) -> None:
     reward = build_reward(name)
     assert reward(batch) == [reward([each])[0] for each in batch]
 
@@ -73,8 +83,9 @@ def test_groups_do_not_see_each_other(name, batch) -> None:
     "name", ["accuracy", "grpo-lambda", "kimi", "laser", "lp", "s-grpo", "step-aware"]
 )
 @given(batch=st.lists(groups(letters="+-"), max_size=4))
-def test_correct_always_beats_wrong(name, batch) -> None:
-    for each, row in zip(batch, build_reward(name)(batch), strict=True):
+def test_correct_always_beats_wrong(name: str, batch: list[Group]) -> None:
+    for each, rewards in zip(batch, build_reward(name)(batch), strict=True):
+        row = numbers(rewards)
         right = [reward for acc, reward in zip(each.correct, row, strict=True) if acc]
         wrong = [reward for acc, reward in zip(each.correct, row, strict=True) if not acc]
         assert not right or not wrong or min(right) > max(wrong)
@@ -83,14 +94,17 @@ def test_correct_always_beats_wrong(name, batch) -> None:
 # Not hard-limit, where the cut one of two gets 0, and not step-aware, which counts steps.
 @pytest.mark.parametrize("name", [n for n in REWARDS if n not in {"hard-limit", "step-aware"}])
 @given(batch=st.lists(groups(letters="+"), max_size=4))
-def test_of_two_correct_completions_the_shorter_never_gets_less(name, batch) -> None:
-    for each, row in zip(batch, build_reward(name)(batch), strict=True):
+def test_of_two_correct_completions_the_shorter_never_gets_less(
+    name: str, batch: list[Group]
+) -> None:
+    for each, rewards in zip(batch, build_reward(name)(batch), strict=True):
+        row = numbers(rewards)
         by_length = [reward for _, reward in sorted(zip(each.tokens, row, strict=True))]
         assert by_length == sorted(row, reverse=True)  # so equal lengths get equal rewards
 
 
 @every_reward
-def test_each_names_its_paper_and_describes_its_constants(name) -> None:
+def test_each_names_its_paper_and_describes_its_constants(name: str) -> None:
     kind = REWARDS[name]
     constants = {field.name for field in dataclasses.fields(kind)}
     assert re.search(r"arXiv \d{4}\.\d{5}", kind.source)
@@ -118,7 +132,7 @@ class Shortest:
         return [self.bonus * (length == best) for length in each.tokens]
 
 
-def test_one_is_added_as_the_package_says(monkeypatch) -> None:
+def test_one_is_added_as_the_package_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REWARDS, "shortest", Shortest)
     reward = build_reward("shortest", bonus=2.0)
     assert reward([group("+?+", tokens=[9, 1, 8])]) == [[0.0, None, 2.0]]
@@ -155,7 +169,9 @@ def test_unknown_names_and_constants_name_the_known_ones() -> None:
         ("s-grpo", "decay", 1.1),
     ],
 )
-def test_constants_out_of_range_name_key_value_and_remedy(name, constant, value) -> None:
+def test_constants_out_of_range_name_key_value_and_remedy(
+    name: str, constant: str, value: Any
+) -> None:
     with pytest.raises(InvalidSetting, match=f"{constant}=.*use ") as caught:
         build_reward(name, **{constant: value})
     assert (caught.value.name, caught.value.value) == (constant, pytest.approx(value, nan_ok=True))
@@ -175,7 +191,7 @@ def test_constants_out_of_range_name_key_value_and_remedy(name, constant, value)
         ({field.name: [] for field in dataclasses.fields(Group)}, "empty"),
     ],
 )
-def test_what_is_not_one_group_is_refused(change, message) -> None:
+def test_what_is_not_one_group_is_refused(change: dict[str, Any], message: str) -> None:
     columns = dataclasses.asdict(group("+-")) | change
     with pytest.raises(InvalidGroup, match=message):
         Group(**columns)

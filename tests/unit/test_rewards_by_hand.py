@@ -1,20 +1,23 @@
 """Every reward against values worked out by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_core import REWARDS, StepAware, build_reward, count_steps
-from tests.cases import STEP_CASES
-from tests.groups import group, groups
+from stepgrpo_core import REWARDS, Group, StepAware, build_reward, count_steps
+from tests.cases import STEP_CASES, StepCase
+from tests.groups import group, groups, numbers
 
 
-def pay(name, *args, **columns):
-    """Rewards of one group; `name` may carry constants as (name, constants)."""
-    name, constants = name if isinstance(name, tuple) else (name, {})
-    return build_reward(name, **constants)([group(*args, **columns)])[0]
+def pay(
+    reward: str | tuple[str, dict[str, Any]], correct: str, **columns: Any
+) -> list[float | None]:
+    """Rewards of one group; `reward` may be (name, constants)."""
+    name, constants = reward if isinstance(reward, tuple) else (reward, {})
+    return build_reward(name, **constants)([group(correct, **columns)])[0]
 
 
 def test_accuracy_is_one_or_zero() -> None:
@@ -57,8 +60,10 @@ def test_step_aware_ablation_pays_no_steps() -> None:
 
 
 @given(groups(letters="+-"), st.floats(0, 1), st.floats(0, 1))
-def test_step_aware_pays_fewer_steps_never_less_and_is_bounded(each, alpha, beta) -> None:
-    rewards = StepAware(alpha=alpha, beta=beta)([each])[0]
+def test_step_aware_pays_fewer_steps_never_less_and_is_bounded(
+    each: Group, alpha: float, beta: float
+) -> None:
+    rewards = numbers(StepAware(alpha=alpha, beta=beta)([each])[0])
     assert all(0 <= reward <= alpha * (1 + beta) + 1 - alpha + 1e-9 for reward in rewards)
     columns = zip(each.steps, rewards, each.correct, each.formatted, strict=True)
     right = [(k, reward) for k, reward, acc, box in columns if acc and box]
@@ -66,7 +71,7 @@ def test_step_aware_pays_fewer_steps_never_less_and_is_bounded(each, alpha, beta
 
 
 @pytest.mark.parametrize("case", STEP_CASES, ids=lambda case: repr(case.text))
-def test_the_segmenters_count_is_the_rewards_k(case) -> None:
+def test_the_segmenters_count_is_the_rewards_k(case: StepCase) -> None:
     k = count_steps(case.text, case.markers)
     # Beside a completion of case.steps steps both are at mu only if the counts agree.
     assert pay("step-aware", "++", steps=[k, case.steps]) == pytest.approx([1.0, 1.0])
@@ -105,7 +110,7 @@ def test_sop_defaults_touch_nothing_below_16384_tokens() -> None:
     assert pay("sop", "+++", tokens=[16_384, 18_432, 20_480]) == pytest.approx([1, 0.5, 0])
 
 
-def lambda_batch():
+def lambda_batch() -> list[Group]:
     """Shares of correct completions 1/2, 1, 1/2, 0; correct lengths 100 and 300 in each."""
     tokens = [100, 300, 50, 900]
     return [group(letters, tokens=tokens) for letters in ("++--", "++++", "++--", "----")]
@@ -127,7 +132,7 @@ def test_grpo_lambda_penalises_length_in_the_top_groups_only() -> None:
 
 
 def test_grpo_lambda_rounds_up_and_gives_ties_to_the_first() -> None:
-    def penalised(top_fraction):
+    def penalised(top_fraction: float) -> list[int]:
         batch = lambda_batch()
         rewards = build_reward("grpo-lambda", top_fraction=top_fraction)(batch)
         plain = build_reward("accuracy")(batch)
@@ -208,5 +213,5 @@ def test_s_grpo_gives_equal_exits_the_higher_reward() -> None:
 
 
 @pytest.mark.parametrize("name", REWARDS)
-def test_an_empty_batch_has_no_rewards(name) -> None:
+def test_an_empty_batch_has_no_rewards(name: str) -> None:
     assert build_reward(name)([]) == []

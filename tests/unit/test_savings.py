@@ -13,7 +13,6 @@ from stepgrpo_core import (
     Baseline,
     ExitSettings,
     InvalidCalibration,
-    Prediction,
     fit_baseline,
     parse_baseline,
 )
@@ -91,7 +90,7 @@ def test_too_few_runs_are_refused() -> None:
         },
     ],
 )
-def test_what_is_no_calibration_is_refused(data) -> None:
+def test_what_is_no_calibration_is_refused(data: object) -> None:
     with pytest.raises(InvalidCalibration):
         parse_baseline(data)
 
@@ -226,20 +225,28 @@ def test_files_of_before_steps_mean_what_they_meant() -> None:
     assert baseline.as_dict() == data
     assert baseline.under(ExitSettings(markers=("Hmm",))) == baseline
     # Of 37 runs 15 took 42 tokens, the others 32: quantiles at 0.05 * 36 and 0.95 * 36, from 0.
-    whole = Prediction(pytest.approx(32 + 150 / 37), 32, 42)
-    for seen in ({}, {"steps": 1}, {"steps": 2, "confidence": 0.99}):
-        assert baseline.predict(30, longer_than=31, **seen) == whole
+    known: list[dict[str, Any]] = [{}, {"steps": 1}, {"steps": 2, "confidence": 0.99}]
+    for seen in known:
+        found = baseline.predict(30, longer_than=31, **seen)
+        assert found is not None
+        assert found.tokens == pytest.approx(32 + 150 / 37)
+        assert (found.low, found.high) == (32, 42)
         assert baseline.predict(30, longer_than=32, **seen) is None  # fifteen
 
 
 def damaged(**changes: object) -> dict[str, Any]:
-    entry = {
+    entry: dict[str, Any] = {
         "prompt_tokens": [1, 2],
         "completion_tokens": [5, 9],
         "steps": [[3], [3, 9]],
         "confidences": [[1000], [None, 3]],
     }
-    head = {"model": "m", "sampling": {}, "markers": ["Wait"], "trials": {"mean": "geometric"}}
+    head: dict[str, Any] = {
+        "model": "m",
+        "sampling": {},
+        "markers": ["Wait"],
+        "trials": {"mean": "geometric"},
+    }
     entry |= {name: value for name, value in changes.items() if name in entry}
     head |= {name: value for name, value in changes.items() if name not in entry}
     return {**head, "bins": [entry]}
@@ -270,7 +277,9 @@ def test_what_is_to_be_damaged_is_sound() -> None:
         ({"markers": None}, "trials without markers"),
     ],
 )
-def test_damaged_steps_and_trials_are_refused_with_the_fault(changes, fault) -> None:
+def test_damaged_steps_and_trials_are_refused_with_the_fault(
+    changes: dict[str, Any], fault: str
+) -> None:
     with pytest.raises(InvalidCalibration, match=fault):
         parse_baseline(damaged(**changes))
 
@@ -287,7 +296,9 @@ def test_a_file_that_lacks_what_it_names_is_refused() -> None:
 def world(rng: random.Random) -> Run:
     """A run of passes, each as long as the prompt's kind has it, that becomes surer of itself."""
     prompt, sure = rng.randint(20, 60), rng.uniform(0.3, 1)
-    starts, tokens, trials = [], 0, []
+    starts: list[int] = []
+    trials: list[float] = []
+    tokens = 0
     while True:
         tokens += round(prompt * rng.lognormvariate(0, 0.5)) + 1
         if rng.random() < sure**3:
@@ -305,11 +316,12 @@ def test_intervals_cover_where_steps_and_confidence_tell_much(count: int) -> Non
     known, lengths = fitted(runs), fitted(runs, Conditions())
     covered, widths, errors, total = 0, [0.0, 0.0], [0.0, 0.0], 0
     for fresh in (world(rng) for _ in range(1500)):
-        sure = next((place for place, c in enumerate(fresh.confidences or ()) if c > 0.6), None)
+        trials = fresh.confidences or ()
+        sure = next((place for place, c in enumerate(trials) if (c or 0.0) > 0.6), None)
         if sure is None:
             continue
         cut = (fresh.starts or ())[sure]
-        trial = (fresh.confidences or ())[sure]
+        trial = trials[sure]
         asked = {"longer_than": cut, "steps": 1 + bisect_left(fresh.starts or (), cut)}
         found = known.predict(fresh.prompt_tokens, **asked, confidence=trial)
         plain = lengths.predict(fresh.prompt_tokens, **asked, confidence=trial)

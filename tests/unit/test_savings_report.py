@@ -121,11 +121,11 @@ def test_metrics_have_the_figures_of_both_methods() -> None:
         for sample in metric.samples
     }
     store.close()
-    key = ("confidence", "demo")
-    assert values["stepgrpo_holdout_requests", *key, "exit", "held"] == 20
-    gross = tuple(sorted((*key, "exit", "gross", "value")))
+    labels = ("confidence", "demo")
+    assert values["stepgrpo_holdout_requests", *labels, "exit", "held"] == 20
+    gross = tuple(sorted((*labels, "exit", "gross", "value")))
     assert values["stepgrpo_measured_saved_tokens", *gross] == 1120
-    assert values["stepgrpo_agreement_ratio", *sorted((*key, "exit", "value"))] == 1
+    assert values["stepgrpo_agreement_ratio", *sorted((*labels, "exit", "value"))] == 1
 
 
 def test_no_figure_before_there_is_an_interval() -> None:

@@ -1,5 +1,7 @@
 """S-GRPO's rollout over the scripted engine."""
 
+from collections.abc import Sequence
+
 from stepgrpo_core import ExitSettings
 from tests.unit.test_rollout import ANSWER, BLANK, END, FORM, NEWLINE, PROMPT, THINKING, Model
 from training.rollout import Job, Rollout, Sampling, run_rollouts
@@ -12,7 +14,7 @@ CLOSING = (NEWLINE, END, BLANK)
 def group(size: int, seed: int = 1, thinking: tuple[int, ...] = THINKING) -> list[Rollout]:
     engine = ScriptedEngine(Model(thinking))
 
-    def run(jobs: list[Job], settings: ExitSettings) -> list[Rollout]:
+    def run(jobs: Sequence[Job], settings: ExitSettings) -> list[Rollout]:
         return run_rollouts(engine, jobs, settings, FORM)
 
     jobs = [Job(PROMPT, Sampling(max_tokens=64, seed=seed + row)) for row in range(size)]

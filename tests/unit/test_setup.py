@@ -18,7 +18,9 @@ def test_an_old_python_can_parse_it() -> None:
     assert 'f"' not in SOURCE
 
 
-def test_the_cpu_is_the_default_without_a_gpu_and_can_be_overridden(monkeypatch, tmp_path) -> None:
+def test_the_cpu_is_the_default_without_a_gpu_and_can_be_overridden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert setup.choose_accelerator("") == "cpu"
     assert setup.choose_accelerator("cuda") == "cuda"
@@ -39,7 +41,7 @@ def sentence(caught: pytest.ExceptionInfo[SystemExit]) -> str:
     return text
 
 
-def test_another_python_is_named_with_the_remedy(monkeypatch) -> None:
+def test_another_python_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     with pytest.raises(SystemExit) as caught:
         setup.check_machine("cpu")
@@ -47,7 +49,7 @@ def test_another_python_is_named_with_the_remedy(monkeypatch) -> None:
     assert "PYTHON=python3.11" in sentence(caught)
 
 
-def test_another_architecture_is_named(monkeypatch) -> None:
+def test_another_architecture_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup.platform, "machine", lambda: "aarch64")
     with pytest.raises(SystemExit) as caught:
         setup.check_machine("cpu")
@@ -56,7 +58,9 @@ def test_another_architecture_is_named(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
-def test_a_full_disk_says_how_much_is_needed(monkeypatch, accelerator) -> None:
+def test_a_full_disk_says_how_much_is_needed(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with pytest.raises(SystemExit) as caught:
         setup.check_machine(accelerator)
@@ -64,7 +68,9 @@ def test_a_full_disk_says_how_much_is_needed(monkeypatch, accelerator) -> None:
     assert "1.0 GiB" in sentence(caught)
 
 
-def test_without_a_cpu_build_of_torch_it_says_which_index_to_pass(monkeypatch, tmp_path) -> None:
+def test_without_a_cpu_build_of_torch_it_says_which_index_to_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tried: list[list[str]] = []
     monkeypatch.setattr(setup, "VENV", tmp_path)
     monkeypatch.setattr(setup, "pip", lambda arguments, *_, **__: tried.append(arguments))
@@ -81,10 +87,17 @@ def test_without_a_cpu_build_of_torch_it_says_which_index_to_pass(monkeypatch, t
     assert "--hash=sha256:" in pinned
 
 
-def test_an_index_that_was_passed_is_the_only_one_asked(monkeypatch, tmp_path) -> None:
+def test_an_index_that_was_passed_is_the_only_one_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tried: list[list[str]] = []
     monkeypatch.setattr(setup, "VENV", tmp_path)
-    monkeypatch.setattr(setup, "pip", lambda arguments, *_, **__: tried.append(arguments) or True)
+
+    def pip(arguments: list[str], *_: object, **__: object) -> bool:
+        tried.append(arguments)
+        return True
+
+    monkeypatch.setattr(setup, "pip", pip)
     monkeypatch.setenv("TORCH_INDEX", "https://example.org/simple")
     monkeypatch.setattr(setup, "TORCH_INDEX", "https://example.org/simple")
     setup.install_cpu_torch(setup.ROOT / "locks" / "cpu.txt")

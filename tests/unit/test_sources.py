@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
@@ -24,11 +25,11 @@ def problems(path: Path, *prompts: str) -> Source:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path) -> None:
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def test_jsonl_rows_know_their_lines_and_blank_lines_are_none(tmp_path) -> None:
+def test_jsonl_rows_know_their_lines_and_blank_lines_are_none(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "p", "answer": "1"}\n\n{"prompt": "q", "answer": 2}\n')
     assert list(read_source(Source(path=str(path)))) == [
@@ -37,12 +38,12 @@ def test_jsonl_rows_know_their_lines_and_blank_lines_are_none(tmp_path) -> None:
     ]
 
 
-def test_unicode_stays_as_it_is_and_line_separators_split_no_line(tmp_path) -> None:
+def test_unicode_stays_as_it_is_and_line_separators_split_no_line(tmp_path: Path) -> None:
     source = problems(tmp_path / "a.jsonl", "Für ½\u2028 计算", "e\u0301")
     assert [row.prompt for row in read_source(source)] == ["Für ½\u2028 计算", "e\u0301"]
 
 
-def test_parquet_gives_the_same_rows_as_jsonl(tmp_path) -> None:
+def test_parquet_gives_the_same_rows_as_jsonl(tmp_path: Path) -> None:
     rows = [{"prompt": "Für ½", "answer": "1"}, {"prompt": "q", "answer": "2"}]
     path = tmp_path / "a.parquet"
     datasets.Dataset.from_list(rows).to_parquet(str(path))
@@ -52,7 +53,7 @@ def test_parquet_gives_the_same_rows_as_jsonl(tmp_path) -> None:
     ]
 
 
-def test_a_hub_data_set_is_read_by_split(tmp_path) -> None:
+def test_a_hub_data_set_is_read_by_split(tmp_path: Path) -> None:
     repo = tmp_path / "set"
     repo.mkdir()
     problems(repo / "train.jsonl", "from train")
@@ -65,13 +66,15 @@ def test_a_hub_data_set_is_read_by_split(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"split": "dev"}, {"config": "none"}])
-def test_a_hub_data_set_without_that_split_or_configuration_says_so(tmp_path, fault) -> None:
+def test_a_hub_data_set_without_that_split_or_configuration_says_so(
+    tmp_path: Path, fault: dict[str, Any]
+) -> None:
     problems(tmp_path / "train.jsonl", "p")
     with pytest.raises(SourceUnavailable, match="check name, config, revision and split"):
         list(read_source(Source(hub=str(tmp_path), **fault)))
 
 
-def test_an_unreachable_hub_says_what_to_do(monkeypatch) -> None:
+def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(SourceUnavailable, match=r"nobody/nothing/train .* set path to a file"):
@@ -98,7 +101,7 @@ def test_reasoning_gym_gives_rows_where_it_is_installed_and_else_the_command() -
             list(read_source(source))
 
 
-def test_the_limit_reads_the_first_rows_only(tmp_path) -> None:
+def test_the_limit_reads_the_first_rows_only(tmp_path: Path) -> None:
     source = problems(tmp_path / "a.jsonl", "p", "q")
     with Path(str(source.path)).open("a", encoding="utf-8") as file:
         file.write("never read\n")
@@ -106,7 +109,7 @@ def test_the_limit_reads_the_first_rows_only(tmp_path) -> None:
     assert [row.prompt for row in rows] == ["p", "q"]
 
 
-def test_columns_may_be_nested_and_prompts_may_be_messages(tmp_path) -> None:
+def test_columns_may_be_nested_and_prompts_may_be_messages(tmp_path: Path) -> None:
     messages = [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "first"},
@@ -118,13 +121,13 @@ def test_columns_may_be_nested_and_prompts_may_be_messages(tmp_path) -> None:
     assert [(row.prompt, row.answer) for row in read_source(nested)] == [("last", "34")]
 
 
-def test_a_column_with_a_dot_in_its_name_comes_before_a_nested_one(tmp_path) -> None:
+def test_a_column_with_a_dot_in_its_name_comes_before_a_nested_one(tmp_path: Path) -> None:
     row = {"prompt": "p", "a.b": "flat", "a": {"b": "nested"}}
     source = Source(path=jsonl(tmp_path / "a.jsonl", row).path, answer="a.b")
     assert next(read_source(source)).answer == "flat"
 
 
-def test_the_answer_stands_after_the_last_mark_and_the_template_is_cut(tmp_path) -> None:
+def test_the_answer_stands_after_the_last_mark_and_the_template_is_cut(tmp_path: Path) -> None:
     row = {"prompt": "Solve it.\n\nWhat is 1+1?", "answer": "1+1=2 #### no\n#### 2"}
     path = jsonl(tmp_path / "a.jsonl", row).path
     source = Source(path=path, answer_after="####", cut=("Solve it.",))
@@ -149,7 +152,9 @@ def test_the_answer_stands_after_the_last_mark_and_the_template_is_cut(tmp_path)
         (b'{"prompt": "p", "answer": " "}', "the answer is empty"),
     ],
 )
-def test_a_bad_row_is_an_error_that_names_file_line_and_reason(tmp_path, line, reason) -> None:
+def test_a_bad_row_is_an_error_that_names_file_line_and_reason(
+    tmp_path: Path, line: bytes, reason: str
+) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'{"prompt": "p", "answer": "1"}\n' + line + b"\n")
     with pytest.raises(BadRow, match=rf"bad\.jsonl:2: .*{reason}") as caught:
@@ -166,14 +171,16 @@ def test_a_bad_row_is_an_error_that_names_file_line_and_reason(tmp_path, line, r
         ({"cut": ("Template",)}, "the prompt has no .Template., which is to be cut"),
     ],
 )
-def test_a_mapping_that_does_not_fit_names_the_row(tmp_path, setting, reason) -> None:
+def test_a_mapping_that_does_not_fit_names_the_row(
+    tmp_path: Path, setting: dict[str, Any], reason: str
+) -> None:
     row = {"prompt": "p", "answer": "1", "model": {"gold": "3"}}
     path = jsonl(tmp_path / "a.jsonl", row).path
     with pytest.raises(BadRow, match=f"a.jsonl:1: {reason}"):
         list(read_source(Source(path=path, **setting)))
 
 
-def test_a_missing_column_in_parquet_names_those_that_exist(tmp_path) -> None:
+def test_a_missing_column_in_parquet_names_those_that_exist(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     datasets.Dataset.from_list([{"question": "p", "solution": "1"}]).to_parquet(str(path))
     with pytest.raises(
@@ -183,12 +190,12 @@ def test_a_missing_column_in_parquet_names_those_that_exist(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "none.parquet"])
-def test_a_missing_file_is_named(tmp_path, name) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match=name):
         list(read_source(Source(path=str(tmp_path / name))))
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path) -> None:
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"nonsense")
     with pytest.raises(SourceUnavailable, match=r"bad.parquet cannot be loaded .* is a Parquet"):
         list(read_source(Source(path=str(tmp_path / "bad.parquet"))))
@@ -207,6 +214,8 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path) -> None:
         ({"hub": "a", "demo_split": "test"}, "demo_split='test'"),
     ],
 )
-def test_a_source_that_contradicts_itself_is_refused(settings, message) -> None:
+def test_a_source_that_contradicts_itself_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidSetting, match=message):
         Source(**settings)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from benchmarks.figures import compared, figures
-from benchmarks.hotpath import ROOT, owner, profile
+from benchmarks.hotpath import owner, profile
 from benchmarks.page import draw, page, summary
 from benchmarks.processes import rss, used
 from benchmarks.sampled import Sampler
+from tests.integration.servers import ROOT
 
 MADE = {"commit": "abc", "machine": "2 CPU cores", "date": "then", "load": 0.1, "vllm": "0.31.0"}
 

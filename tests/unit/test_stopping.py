@@ -1,5 +1,7 @@
 """Stop strings of the answer: the same text and the same end as one search of the whole text."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -13,7 +15,7 @@ def delta(text: str, finish: str | None = None) -> RequestOutput:
     return RequestOutput("r", None, [1], None, [completion], finished=finish is not None)
 
 
-def run(texts: list[str], **params) -> tuple[list[str], str | None]:
+def run(texts: list[str], **params: Any) -> tuple[list[str], str | None]:
     """What each token's delta says, up to the stop; the stop string."""
     stops = AnswerStops(SamplingParams(**params))
     said = []

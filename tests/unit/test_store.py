@@ -88,7 +88,7 @@ def test_processes_add_to_each_others_sums(path: Path, store: SumStore) -> None:
 def test_a_kill_loses_a_second_at_most_and_never_half_a_sum(path: Path) -> None:
     process = adder(path, 100_000)
     assert process.stdout is not None
-    lines = []
+    lines: list[list[str]] = []
     while len(lines) < 1000:
         lines.append(process.stdout.readline().split())
     process.send_signal(signal.SIGKILL)

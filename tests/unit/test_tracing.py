@@ -198,7 +198,7 @@ def test_without_the_option_nothing_is_made() -> None:
 # Exemplars.
 
 
-def scraped(record: SequenceRecord) -> tuple[str, dict[str, Any]]:
+def scraped(record: SequenceRecord) -> tuple[str, dict[tuple[str, str | None], Any]]:
     """What a scrape says once this sequence has ended: as text, and exemplars by sample in the
     OpenMetrics format."""
     registry = CollectorRegistry()

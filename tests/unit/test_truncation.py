@@ -1,5 +1,6 @@
 """The exit controller: what it emits, when it asks, and that timing changes nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from stepgrpo_core import (
     State,
     Tokens,
 )
+from stepgrpo_core.events import Cause
 from stepgrpo_core.states import REASONS, TRANSITIONS, Signal
 from tests.cases import STEP_CASES, StepCase
 from tests.scripted import END, THINKING, Script, play, trial
@@ -25,7 +27,7 @@ ONE_STEP = ["<think>", "a", " b", "\n", "Wait", ",", " c", "</think>", "d", ""]
 TWO_STEPS = ["<think>", "a", " b", " Wait", " c", " Wait", " d", "</think>", "e", ""]
 
 
-def sure_from(position: int):
+def sure_from(position: int) -> Callable[[int], float]:
     return lambda at: 0.99 if at >= position else 0.1
 
 
@@ -92,7 +94,9 @@ def test_it_counts_steps_as_the_segmenter_does(case: StepCase) -> None:
         (["<tool_call>", "a", " Wait", ""], "eos", ("none", 0, 0)),
     ],
 )
-def test_reasons_without_an_exit(words, cause, expected) -> None:
+def test_reasons_without_an_exit(
+    words: list[str], cause: Cause, expected: tuple[str, int, int]
+) -> None:
     for settings in (ExitSettings(), CONFIDENT):
         played = play(Script(words, cause=cause), settings)
         assert (
@@ -159,7 +163,8 @@ def test_the_cut_is_before_the_marker_and_the_marker_is_not_kept() -> None:
     assert played.emitted == [*script.ids[:4], *THINKING.closing_ids, *script.answer]
     outcome = played.outcome
     assert (outcome.reason, outcome.steps, outcome.reasoning_tokens) == ("confident", 1, 4)
-    assert (outcome.probes, outcome.confidence) == (1, pytest.approx(0.99))
+    assert outcome.probes == 1
+    assert outcome.confidence == pytest.approx(0.99)
 
 
 def test_the_threshold_is_strict() -> None:

@@ -21,7 +21,9 @@ from stepgrpo_core import (
     Tokens,
     policies,
 )
-from stepgrpo_core.policies import ConfidencePolicy, Verdict
+from stepgrpo_core.policies import Verdict
+from stepgrpo_core.policies.budget import BudgetPolicy
+from stepgrpo_core.policies.confidence import ConfidencePolicy
 from tests.scripted import THINKING, Script, play, trial
 from tests.unit.test_truncation import CONFIDENT, ONE_STEP, TWO_STEPS, sure_from
 
@@ -108,7 +110,11 @@ def test_each_question_tells_what_came_of_it() -> None:
     ids = list(range(10, 10 + len(words)))
     ids[0] = THINKING.start_id
     controller.receive(Tokens(ids, words))
-    answers = [ProbeAnswered(0, trial(0.5)), ProbeAnswered(1, None), ProbeRefused(2)]
+    answers: list[ProbeAnswered | ProbeRefused] = [
+        ProbeAnswered(0, trial(0.5)),
+        ProbeAnswered(1, None),
+        ProbeRefused(2),
+    ]
     controller.receive(*answers, ProbeAnswered(3, trial(0.99)))
     declined, failed, refused, fired = controller.asked
     assert [each.boundary.steps for each in controller.asked] == [1, 2, 3, 4]
@@ -130,9 +136,9 @@ def test_an_abort_after_the_end_of_the_stream_is_allowed() -> None:
     controller = ExitController(CONFIDENT, THINKING, thinking_open=True)
     controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
     controller.receive(Finished("eos"))
-    assert controller.state is State.THINKING  # the probe decides first
+    before = controller.state
     controller.receive(Finished("abort"))
-    assert controller.state is State.DONE
+    assert (before, controller.state) == (State.THINKING, State.DONE)  # the probe decides first
 
 
 # The contract.
@@ -157,7 +163,7 @@ class Faulty(ConfidencePolicy):
 
     deed: Callable[[], Verdict] = staticmethod(lambda: Verdict(ExitReason.CONFIDENT))
 
-    def decide(self, *_):
+    def decide(self, *_: object) -> Verdict:
         return type(self).deed()
 
 
@@ -172,7 +178,7 @@ class Faulty(ConfidencePolicy):
 )
 @pytest.mark.parametrize("joined", ["faulty", "faulty+budget", "repetition+faulty"])
 def test_a_policy_that_fails_ends_all_exits_and_nothing_else(
-    monkeypatch, deed, error, joined: str
+    monkeypatch: pytest.MonkeyPatch, deed: Callable[[], object], error: type[Exception], joined: str
 ) -> None:
     monkeypatch.setitem(policies.POLICIES, "faulty", Faulty)
     monkeypatch.setattr(Faulty, "deed", staticmethod(deed))
@@ -188,9 +194,9 @@ def test_a_policy_that_fails_ends_all_exits_and_nothing_else(
     assert isinstance(controller.fault, error)
 
 
-def test_a_policy_that_asks_nothing_may_fail_too(monkeypatch) -> None:
-    class Broken(policies.POLICIES["budget"]):
-        def decide(self, *_):
+def test_a_policy_that_asks_nothing_may_fail_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(BudgetPolicy):
+        def decide(self, *_: object) -> Verdict:
             raise KeyError
 
     monkeypatch.setitem(policies.POLICIES, "broken", Broken)
