@@ -184,7 +184,7 @@ class Machine:
         """A fresh engine of ours, of this default policy, over vLLM's, which is shared."""
         border, registry = Border(self.inner, fault), CollectorRegistry()
         engine = EarlyExitEngine(
-            border,  # type: ignore[arg-type]
+            border,
             ExitSettings(policy=policy),
             metrics=Metrics(registry),
             limits=ProbeLimits(**limits),

@@ -5,6 +5,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionAssistantMessageParam
 
 from tests.integration.engines import Machine
 from tests.integration.servers import Server
@@ -22,7 +23,7 @@ def test_ignore_eos_takes_its_tokens(client: openai.OpenAI) -> None:
 
 def test_a_prompt_that_is_scored_is_not_answered_short(client: openai.OpenAI) -> None:
     prompt = TOKENIZER.apply_chat_template(messages(), tokenize=False, add_generation_prompt=True)
-    scored = client.completions.create(
+    scored: Any = client.completions.create(
         model="demo-base",
         prompt=prompt,
         max_tokens=900,
@@ -34,8 +35,11 @@ def test_a_prompt_that_is_scored_is_not_answered_short(client: openai.OpenAI) ->
 
 
 def test_a_message_continued_inside_a_thought_is_the_callers(client: openai.OpenAI) -> None:
-    begun = {"role": "assistant", "content": "<think>\n47+8=55. Wait,"}
-    response = client.chat.completions.create(
+    begun: ChatCompletionAssistantMessageParam = {
+        "role": "assistant",
+        "content": "<think>\n47+8=55. Wait,",
+    }
+    response: Any = client.chat.completions.create(
         model="demo-base",
         messages=[*messages(), begun],
         temperature=0,

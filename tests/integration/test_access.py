@@ -219,7 +219,7 @@ def test_tenants_share_no_prefix(guarded: Server, client: httpx.Client) -> None:
 # Hostile bodies (F11, F17).
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[dict[str, Any], int]] = {
     "a prompt of 1 MB": ({"prompt": "1+" * 500_000}, 400),
     "10 000 stops": ({"prompt": "1", "stop": ["a"] * 10_000}, 400),
     "10 000 stop ids": ({"prompt": "1", "stop_token_ids": list(range(10_000))}, 400),
@@ -342,10 +342,11 @@ def test_f17_what_is_malformed_gets_an_error_in_openais_shape(
     for request in MALFORMED:
         status, _, body = raw(guarded.url, request)
         check_error(status, body, request[:80])
+    good = [(name.encode(), value.encode()) for name, value in GOOD.items()]
     for path in ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/invocations"):
         for content in BODIES:
             for kind in ("application/json", "text/plain; charset=\xff"):
-                headers = [*GOOD.items(), ("content-type", kind.encode("latin-1"))]
+                headers = [*good, (b"content-type", kind.encode("latin-1"))]
                 answer = client.post(path, content=content, headers=headers)
                 check_error(answer.status_code, answer.content, (path, content, kind))
     assert "Traceback" not in guarded.log.read_text()[logged:]

@@ -153,7 +153,8 @@ def last_usage(text: str) -> dict[str, Any]:
     """Of a whole response or a stream."""
     events = sse(text) or [json.loads(text)]
     holders = [event.get("response", event) for event in events]
-    return [holder["usage"] for holder in holders if holder.get("usage")][-1]
+    usages: list[dict[str, Any]] = [each["usage"] for each in holders if each.get("usage")]
+    return usages[-1]
 
 
 def test_8_a_json_schema_switches_the_thinking_off_or_breaks(client: openai.OpenAI) -> None:

@@ -153,7 +153,7 @@ def test_budgets_join_the_policy_and_stream_and_whole_say_the_same(client: opena
     whole = client.chat.completions.create(**options)
     for chunk in client.chat.completions.create(**options, stream=True):
         last = chunk
-    for block in (whole.stepgrpo, last.stepgrpo):  # type: ignore[attr-defined]
+    for block in (whole.stepgrpo, last.stepgrpo):
         assert block["policy"] == "confidence+budget"
         assert block["exit_reason"] == "budget"
         assert block["settings"] == {

@@ -142,7 +142,8 @@ def test_every_question_has_its_samples_with_seeds_shared_by_contenders(
 
 
 def test_completions_are_what_their_records_say(evaluated: Evaluated) -> None:
-    cut, natural = [], []
+    cut: list[tuple[Record, Record]] = []
+    natural: list[tuple[Record, Record]] = []
     for base, exits in zip(
         records(evaluated.whole, BASE), records(evaluated.whole, EXITS), strict=True
     ):
@@ -156,6 +157,8 @@ def test_completions_are_what_their_records_say(evaluated: Evaluated) -> None:
     for base, exits in cut:
         assert exits.probes > 0
         assert exits.probe_tokens > 0
+        assert base.text
+        assert exits.text
         # the same seed: the same thinking, up to the exit
         thinking = exits.text.partition("\n</think>")[0]
         assert base.text.startswith(thinking)

@@ -107,7 +107,8 @@ def test_f7_a_second_signal_ends_at_once_and_tells_every_client(
         clock.shift(DAY)  # the ten minutes are not over (F20)
         time.sleep(STILL_SECONDS)
         assert patient.process.poll() is None
-        assert not any(future.done() for future in (*streams, whole, responses))
+        pending: list[concurrent.futures.Future[Any]] = [*streams, whole, responses]
+        assert not any(future.done() for future in pending)
         os.kill(patient.process.pid, signal.SIGTERM)
         told = time.monotonic()
         for future in streams:

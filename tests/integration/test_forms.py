@@ -86,7 +86,7 @@ def test_a_grammar_that_starts_at_once_leaves_nothing_to_exit(client: openai.Ope
 
 
 def test_json_schema_in_completions(client: openai.OpenAI) -> None:
-    response = client.completions.create(
+    response: Any = client.completions.create(
         model="demo-base",
         prompt=f"<|im_start|>user\n{PROBLEMS[0].prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n",
         max_tokens=900,
@@ -129,7 +129,7 @@ def test_tools_that_are_offered_and_not_needed(client: openai.OpenAI) -> None:
 
 def test_forms_in_responses(client: openai.OpenAI) -> None:
     index, _ = exited(client)
-    form = {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}
+    form: Any = {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}
     options: dict[str, Any] = {
         "model": "demo-base",
         "input": PROBLEMS[index].prompt,

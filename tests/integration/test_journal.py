@@ -44,8 +44,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def logged(path: Path, collector: Collector) -> Iterator[Server]:
-    flags = ("--exit-log", str(path), "--otlp-traces-endpoint", collector.url)
-    flags += ("--api-key", KEY, "--open-metrics")
+    tracing = ("--exit-log", str(path), "--otlp-traces-endpoint", collector.url)
+    flags = (*tracing, "--api-key", KEY, "--open-metrics")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds

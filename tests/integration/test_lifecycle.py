@@ -89,7 +89,9 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ),
     ],
 )
-def test_f23_a_server_that_cannot_start_says_why_in_one_line(arguments, message) -> None:
+def test_f23_a_server_that_cannot_start_says_why_in_one_line(
+    arguments: list[str], message: str
+) -> None:
     wrong = {"STEPGRPO_EXIT_MIN_TOKENS": "-1"} if "environment" in message else {}
     result = subprocess.run(
         [sys.executable, "-m", "service.cli", *arguments],

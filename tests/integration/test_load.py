@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.load import Refusal
 from tests.integration.engines import CAPACITY, Machine, Ours
 
 pytestmark = pytest.mark.integration
@@ -55,14 +56,14 @@ def test_no_probe_starts_while_requests_queue(machine: Machine) -> None:
     ours = machine.ours(probe_load=1.0)
     answers = asked_together(machine, ours, range(3 * CAPACITY))
     assert all(call.beside < CAPACITY for call in ours.border.probes)
-    refused = sum((records[0].refused_probes for _, records in answers), start=Counter())
-    assert refused["queue"] > 0
+    refused = sum((records[0].refused_probes for _, records in answers), start=Counter[Refusal]())
+    assert refused[Refusal.QUEUE] > 0
     assert ours.engine._served.load.waiting == 0
 
 
 def test_seeded_requests_decide_on_tokens_alone(machine: Machine) -> None:
     ours = machine.ours(probe_load=SHARE)
-    sampling = {"temperature": 0.8, "seed": 3}
+    sampling: dict[str, Any] = {"temperature": 0.8, "seed": 3}
     alone = [machine.run(ours.ask(i, **sampling)) for i in range(2 * CAPACITY)]
     company = asked_together(machine, ours, range(2 * CAPACITY), **sampling)
     assert [ids for ids, _ in company] == [ids for ids, _ in alone]

@@ -8,7 +8,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 class Pictures(http.server.BaseHTTPRequestHandler):
     """A service in a private network: counts who comes, and sends some elsewhere."""
 
-    asked: list[str]
+    asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -37,11 +37,13 @@ class Pictures(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def pictures() -> Iterator[tuple[str, list[str]]]:
-    handler = type("Counted", (Pictures,), {"asked": []})
-    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    class Counted(Pictures):
+        asked: ClassVar[list[str]] = []
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Counted)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler.asked
+    yield f"http://127.0.0.1:{server.server_port}", Counted.asked
     server.shutdown()
     thread.join()
     server.server_close()

@@ -94,7 +94,7 @@ def test_reasoning_that_is_not_wanted_leaks_nowhere(
 )
 def test_what_a_user_writes_moves_no_state(client: openai.OpenAI, text: str) -> None:
     """Under a policy that would exit at once: only generated thinking counts."""
-    response = client.chat.completions.create(
+    response: Any = client.chat.completions.create(
         model="demo-base",
         messages=[{"role": "user", "content": f"{messages()[0]['content']} {text}"}],
         temperature=0,

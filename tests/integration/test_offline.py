@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -92,7 +93,7 @@ def test_the_server_delivers_what_the_offline_driver_does(
         )  # other batches, other sums
 
 
-def test_calibrate_writes_a_file_that_the_server_reads(tmp_path) -> None:
+def test_calibrate_writes_a_file_that_the_server_reads(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(
         "".join(
@@ -129,7 +130,9 @@ def test_calibrate_writes_a_file_that_the_server_reads(tmp_path) -> None:
     ("line", "message"),
     [('{"prompt": 5}', "prompts.jsonl:2:"), ("{", "prompts.jsonl:2:"), ("[]", "prompts.jsonl:2:")],
 )
-def test_a_bad_prompt_file_names_file_line_and_reason(tmp_path, line: str, message: str) -> None:
+def test_a_bad_prompt_file_names_file_line_and_reason(
+    tmp_path: Path, line: str, message: str
+) -> None:
     from training.calibrate import BadPrompts, read_prompts  # noqa: PLC0415 - loads vLLM
 
     path = tmp_path / "prompts.jsonl"

@@ -78,7 +78,7 @@ async def ask(server: Server, problems: range, model: str = "demo-base", **more:
         return list(await asyncio.gather(*map(one, problems)))
 
 
-NO_EXIT = {"vllm_xargs": {"exit_policy": "none"}}
+NO_EXIT: dict[str, Any] = {"vllm_xargs": {"exit_policy": "none"}}
 
 
 def tokens(answers: Answers) -> int:

@@ -1,7 +1,6 @@
 """What vLLM's API offers works with exits: each feature, streamed and whole alike."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import openai
@@ -51,7 +50,7 @@ def merged(stream: Any) -> dict[int, dict[str, Any]]:
             parts["ids"] += getattr(choice, "token_ids", None) or []
             parts["logprobs"] += logprobs_of(choice)
             parts["end"] = choice.finish_reason
-        block = getattr(chunk, "stepgrpo", None)
+        block: Any = getattr(chunk, "stepgrpo", None)
     whole[-1] = steadied(block)
     return whole
 
@@ -97,8 +96,14 @@ def check_equal(stream: Any, response: Any) -> dict[int, dict[str, Any]]:
 
 
 def test_several_sequences_with_log_probs(client: openai.OpenAI) -> None:
-    options = {"n": 3, "temperature": 0.8, "seed": 5, "logprobs": True, "top_logprobs": 1}
-    ids = {"extra_body": {"return_token_ids": True}}
+    options: dict[str, Any] = {
+        "n": 3,
+        "temperature": 0.8,
+        "seed": 5,
+        "logprobs": True,
+        "top_logprobs": 1,
+    }
+    ids: dict[str, Any] = {"extra_body": {"return_token_ids": True}}
     response = chat(client, **options, **ids)
     whole = check_equal(chat(client, stream=True, **options, **ids), response)
     assert len(whole.pop(-1)["blocks"]) == len(whole) == 3
@@ -198,7 +203,7 @@ def test_usage_while_it_streams(client: openai.OpenAI) -> None:
 
 def test_log_probs_in_responses(client: openai.OpenAI) -> None:
     index, _ = exited(client)
-    response = client.responses.create(
+    response: Any = client.responses.create(
         model="demo-base",
         input=PROBLEMS[index].prompt,
         temperature=0,
@@ -219,13 +224,13 @@ def test_injected_tokens_have_the_models_own_log_probs_whatever_the_policy(
     """Scoring the delivered completion as a prompt gives the same values."""
     response = complete(client, prompt_ids(2), CLOSED, logprobs=0)
     ids = response.choices[0].token_ids
-    scored = client.completions.create(
+    scored: Any = client.completions.create(
         model="demo-base",
         prompt=[*prompt_ids(2), *ids],
         max_tokens=1,
         temperature=0,
         extra_body={"prompt_logprobs": 0},
     )
-    entries: Sequence[Any] = scored.choices[0].prompt_logprobs[len(prompt_ids(2)) :]
+    entries = scored.choices[0].prompt_logprobs[len(prompt_ids(2)) :]
     truth = [entry[str(token)]["logprob"] for entry, token in zip(entries, ids, strict=True)]
     assert logprobs_of(response.choices[0]) == pytest.approx(truth, abs=1e-2)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -15,8 +16,9 @@ pytestmark = pytest.mark.integration
 TINY = BaseRecipe(steps=4, hasty_steps=4, batch_size=4, hidden_size=64, layers=1, save_every=2)
 
 
-def weights(folder: Path) -> dict[str, object]:
-    return load_file(folder / "model.safetensors")
+def weights(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = load_file(folder / "model.safetensors")
+    return found
 
 
 def equal(left: Path, right: Path) -> bool:

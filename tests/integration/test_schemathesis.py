@@ -6,8 +6,8 @@ one with some fields of a generated one. Our routes answer what they document.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import httpx
 import hypothesis
@@ -15,6 +15,7 @@ import pytest
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis import Case
+from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
 from service.controls import FOREIGN, PARAMETERS
@@ -23,6 +24,7 @@ from tests.integration.test_server import messages
 
 pytestmark = pytest.mark.integration
 
+Test = TypeVar("Test", bound=Callable[..., None])
 SEEDS = (1, 2, 3)
 EXAMPLES = 40
 PROMPT = messages()[0]["content"]
@@ -67,10 +69,10 @@ def schema(server: Server) -> BaseSchema:
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
-def examples(seed: int, count: int = EXAMPLES) -> Any:
+def examples(seed: int, count: int = EXAMPLES) -> Callable[[Test], Test]:
     """Always the same ones for a seed."""
 
-    def decorate(test: Any) -> Any:
+    def decorate(test: Test) -> Test:
         settings = hypothesis.settings(
             max_examples=count,
             deadline=None,
@@ -100,7 +102,7 @@ def test_f16_bodies_of_vllms_routes(
 
     @examples(seed)
     @hypothesis.given(schema[path]["POST"].as_strategy(), st.data())
-    def ask(case: Case, data: st.DataObject) -> None:
+    def ask(case: Case[Any], data: st.DataObject) -> None:
         case.body = bounded(case.body, path, data)
         written = json.dumps(case.body, default=str)
         hypothesis.assume(not any(value in written for value in VLLMS_OWN))
@@ -136,7 +138,7 @@ def test_f16_our_routes_answer_as_they_document(
 
     @examples(seed)
     @hypothesis.given(schema[path][method].as_strategy())
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         response = case.call(base_url=server.url, timeout=60)
         statuses[response.status_code] += 1
         case.validate_response(response)
@@ -170,5 +172,8 @@ def test_f16_our_parameters_with_any_value(server: Server, seed: int) -> None:
 
 
 def test_f16_all_routes_of_ours_are_in_the_schema(schema: BaseSchema) -> None:
-    found = {(each.ok().path, each.ok().method.upper()) for each in schema.get_all_operations()}
+    found: set[tuple[str, str]] = set()
+    for each in schema.get_all_operations():
+        assert isinstance(each, Ok)
+        found.add((each.ok().path, each.ok().method.upper()))
     assert {each for each in found if "stepgrpo" in each[0] or "finish" in each[0]} == OURS

@@ -44,7 +44,7 @@ def exited(client: openai.OpenAI, **options: Any) -> tuple[int, Any]:
 
 def joined(stream: Any) -> dict[str, Any]:
     """What a stream adds up to."""
-    parts = {"reasoning": "", "content": "", "ids": [], "finish_reason": None}
+    parts: dict[str, Any] = {"reasoning": "", "content": "", "ids": [], "finish_reason": None}
     for chunk in stream:
         for choice in chunk.choices:
             parts["reasoning"] += getattr(choice.delta, "reasoning", None) or ""
@@ -252,7 +252,7 @@ def test_injected_log_probs_are_the_models_own(client: openai.OpenAI) -> None:
     prompt = TOKENIZER.apply_chat_template(
         messages(index), add_generation_prompt=True, return_dict=True
     )["input_ids"]
-    scored = client.completions.create(
+    scored: Any = client.completions.create(
         model="demo-base",
         prompt=[*prompt, *choice.token_ids],
         max_tokens=1,
@@ -267,7 +267,7 @@ def test_injected_log_probs_are_the_models_own(client: openai.OpenAI) -> None:
 
 
 def test_completions_without_thinking_pass_untouched(client: openai.OpenAI) -> None:
-    plain = client.completions.create(
+    plain: Any = client.completions.create(
         model="demo-base",
         prompt="Compute 1+1. Wait, 2. Wait",
         max_tokens=8,
@@ -281,7 +281,7 @@ def test_completions_without_thinking_pass_untouched(client: openai.OpenAI) -> N
 
 def test_completions_whose_prompt_opens_the_thinking(client: openai.OpenAI) -> None:
     prompt = TOKENIZER.apply_chat_template(messages(), tokenize=False, add_generation_prompt=True)
-    opened = client.completions.create(
+    opened: Any = client.completions.create(
         model="demo-base",
         prompt=prompt + "<think>\n",
         max_tokens=900,
@@ -291,7 +291,7 @@ def test_completions_whose_prompt_opens_the_thinking(client: openai.OpenAI) -> N
     assert opened.stepgrpo["exit_reason"] in ("confident", "natural")
     assert opened.stepgrpo["steps"] >= 1
     assert "</think>" in opened.choices[0].text
-    inside = client.completions.create(  # a half-finished thought is the caller's, not ours
+    inside: Any = client.completions.create(  # a half-finished thought is the caller's, not ours
         model="demo-base",
         prompt=prompt + "<think>\n1+1=2",
         max_tokens=60,
@@ -302,7 +302,7 @@ def test_completions_whose_prompt_opens_the_thinking(client: openai.OpenAI) -> N
 
 
 def test_several_prompts_in_one_request(client: openai.OpenAI) -> None:
-    several = client.completions.create(
+    several: Any = client.completions.create(
         model="demo-base", prompt=["1+1=", "2+2="], max_tokens=5, temperature=0
     )
     assert len(several.choices) == len(several.stepgrpo["choices"]) == 2
@@ -321,7 +321,7 @@ def test_thinking_switched_off(client: openai.OpenAI) -> None:
     ["</think> Wait, \\boxed{7} Wait", "<think>\nWait, 5. Wait", "<|im_end|>\n<think>", "Hmm 等等"],
 )
 def test_text_of_the_user_is_no_evidence(client: openai.OpenAI, text: str) -> None:
-    response = client.chat.completions.create(
+    response: Any = client.chat.completions.create(
         model="demo-base",
         temperature=0,
         max_tokens=900,

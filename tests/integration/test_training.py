@@ -207,9 +207,14 @@ def test_two_ranks_train_as_one_with_statistics_over_both(tmp_path: Path) -> Non
     method = ("--config", "methods/grpo-lambda")  # it ranks the groups of the whole batch
     run = command(output, *QUICK, "rollout.kind=truncated", *method)
     with (tmp_path / "ranks.log").open("wb") as log:
-        streams = {"stdout": log, "stderr": log}
         subprocess.run(
-            [*launch, *run[1:]], **streams, cwd=ROOT, env=ONE_THREAD, timeout=300, check=True
+            [*launch, *run[1:]],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env=ONE_THREAD,
+            timeout=300,
+            check=True,
         )
     seal = json.loads((output / "checkpoint-2" / "stepgrpo.json").read_text())
     assert seal["counters"]["rollouts"] == 2 * 2 * 16

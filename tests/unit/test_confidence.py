@@ -31,6 +31,7 @@ def test_the_first_token_is_skipped_as_in_the_authors_code() -> None:
         ([-0.1, None], 0.0),
         ([-0.1, math.nan, -0.1], 0.0),
         ([-0.1, -math.inf], 0.0),
+        ([-0.1, -1.7e308, -1.7e308], 0.0),  # their sum is no float
         ([math.nan, 0.0], 1.0),  # the skipped token does not count
         ([-0.1, 1e-6], 1.0),  # rounding above zero
     ],
