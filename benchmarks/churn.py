@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import os
 import random
-import statistics
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
+from benchmarks.pauses import Timed, percentile, watched
 from benchmarks.reports import commit, keep, machine
 from benchmarks.wire import Leave, Reply, request
 from tests.integration.servers import CALIBRATED, OURS, Server, check_accounts, running, total
@@ -235,15 +235,10 @@ class Crowded:
     """Admitted, and without a whole response."""
     without_retry: int = 0
     """Refused without being told when to come back."""
-    refusals: list[float] = field(default_factory=list)
-    """Seconds until each refusal."""
+    refusals: list[Timed] = field(default_factory=list)
+    """When each was asked for, and how long it took."""
     recovery: float = 0.0
     """Seconds of the first request afterwards, until its headers."""
-
-    def percentile(self, share: float) -> float:
-        """Of the refusals' seconds."""
-        ordered = sorted(self.refusals)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
 def crowd(server: Server, clients: int, more: Callable[[Crowded], bool]) -> Crowded:
@@ -258,12 +253,13 @@ async def _crowd(server: Server, clients: int, more: Callable[[Crowded], bool]) 
         while more(result):
             number += clients
             body = visit(10 * number).body | {"n": 1, "stream": bool(number // 2 % 2)}
+            began = time.monotonic()
             reply = await request(url, body)
             result.statuses[reply.status] += 1
             if reply.status == 200:
                 result.broken += not reply.whole
                 continue
-            result.refusals.append(reply.seconds)
+            result.refusals.append((began, reply.seconds))
             result.without_retry += "retry-after" not in reply.headers
             await asyncio.sleep(int(reply.headers.get("retry-after-ms", 1000)) / 1000)
 
@@ -289,19 +285,27 @@ def main() -> None:
             with _timed("F2"):
                 figures["false_cancels"] = stays(server, args.short)
         limit = ("--max-num-queued-reqs", str(args.limit))
-        with running(OURS, Path(folder) / "crowd.log", *CALIBRATED, *limit) as server, _timed("F4"):
+        with (
+            running(OURS, Path(folder) / "crowd.log", *CALIBRATED, *limit) as server,
+            _timed("F4"),
+            watched() as pauses,
+        ):
             until = time.monotonic() + args.seconds
             crowded = crowd(
                 server,
                 2 * args.limit,
                 lambda so_far: time.monotonic() < until or so_far.statuses[200] < args.admitted,
             )
+    refusals = pauses.outside(crowded.refusals)
     figures["crowd"] = {
         "statuses": crowded.statuses,
         "broken": crowded.broken,
         "without_retry": crowded.without_retry,
-        "refusal_seconds_median": statistics.median(crowded.refusals),
-        "refusal_seconds_p99": crowded.percentile(0.99),
+        "refusal_seconds_median": percentile(refusals, 0.5),
+        "refusal_seconds_p99": percentile(refusals, 0.99),
+        "refusal_seconds_p99_with_pauses": percentile([each for _, each in crowded.refusals], 0.99),
+        "refusals_in_pauses": len(crowded.refusals) - len(refusals),
+        "pauses": pauses.spans,
         "recovery_seconds": crowded.recovery,
     }
     print({name: figures[name] for name in ("false_cancels", "crowd", "machine", "commit")})

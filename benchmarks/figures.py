@@ -2,8 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from benchmarks.reports import mean_ratio
 from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of
 
 __all__ = ["figures"]
@@ -63,7 +65,7 @@ def _against(rounds: Runs, peer: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def compared(rounds: Runs, ours: str, peer: str, names: Sequence[str]) -> dict[str, Any]:
-    """Per figure the medians of both, and the median and range of the ratios ours/peer."""
+    """Per figure the medians of both, and the ratio ours/peer with its interval."""
     found = {}
     for name in names:
         above, below = ([float(runs[way][name]) for runs in rounds] for way in (ours, peer))
@@ -71,7 +73,7 @@ def compared(rounds: Runs, ours: str, peer: str, names: Sequence[str]) -> dict[s
         found[name] = {
             "ours": statistics.median(above),
             "peer": statistics.median(below),
-            **spread(ratios or [float("nan")]),
+            **asdict(mean_ratio(ratios)),
         }
     return found
 

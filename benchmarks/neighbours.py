@@ -11,6 +11,8 @@ same load without it, so that the ratio is what the fault itself costs them:
 - scrapers (F22): two that read the metrics ten times a second; beside none. Promised: 50 ms at the
   99th percentile.
 
+Percentiles leave out what spans a pause of the whole machine (`benchmarks.pauses`).
+
 Refusals under twice the load (F4) are in `benchmarks.churn`.
 """
 
@@ -32,6 +34,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from benchmarks.churn import CLOSE, END, visit
+from benchmarks.pauses import Pauses, Timed, percentile, watched
 from benchmarks.reports import Pair, compare, keep, made
 from benchmarks.wire import message, request
 from tests.integration.servers import CALIBRATED, MODEL, OURS, Server, check_accounts, running
@@ -45,10 +48,11 @@ NEVER_ENDS = {"logit_bias": {END: -100, CLOSE: -100}, "temperature": 1.0, "strea
 UNEXITED = {"exit_policy": "none"}
 PROBED = {"exit_policy": "confidence", "exit_threshold": 1.0}  # which nothing exceeds
 
-LIMITS = ("--exit-limit-probes", "16", "--exit-limit-interval", "64", "--exit-limit-share", "0.15")
+LIMITS = ("--exit-limit-probes", "16", "--exit-limit-interval", "64", "--exit-limit-share", "0.1")
 
-Fault = Callable[[str, asyncio.Event], Awaitable[list[float]]]
-"""Goes on at this URL until the event is set; seconds of what it asked for, where they count."""
+Fault = Callable[[str, asyncio.Event], Awaitable[list[Timed]]]
+"""Goes on at this URL until the event is set; when it asked and how long that took, where it
+counts."""
 
 
 @dataclass(slots=True)
@@ -56,21 +60,23 @@ class Served:
     """What the innocent got in one run."""
 
     tokens: int = 0
-    gaps: list[float] = field(default_factory=list)
-    """Seconds between two events of a stream."""
+    gaps: list[Timed] = field(default_factory=list)
+    """Between two events of a stream."""
 
-    def figures(self, seconds: float, asked: Sequence[float]) -> dict[str, float]:
-        """For the table."""
+    def figures(
+        self, seconds: float, asked: Sequence[Timed], pauses: Pauses
+    ) -> dict[str, float | list[float]]:
+        """For the table, and to look at."""
+        gaps = pauses.outside(self.gaps)
         return {
             "tokens per second": self.tokens / seconds,
-            "gap, p50 ms": 1000 * statistics.median(self.gaps),
-            "gap, p99 ms": 1000 * _p99(self.gaps),
-            "asked, p99 ms": 1000 * _p99(asked) if asked else 0.0,
+            "gap, p50 ms": 1000 * statistics.median(gaps),
+            "gap, p99 ms": 1000 * percentile(gaps, 0.99),
+            "gap with pauses, p99 ms": 1000 * percentile([each for _, each in self.gaps], 0.99),
+            "asked, ms": [1000 * each for each in pauses.outside(asked)],
+            "asked with pauses, ms": [1000 * each for _, each in asked],
+            "pauses, ms": [1000 * long for _, long in pauses.spans],
         }
-
-
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[int(0.99 * len(values))]
 
 
 def _body(number: int, **more: Any) -> dict[str, Any]:
@@ -87,7 +93,7 @@ async def _innocent(url: str, until: float, served: Served, number: int) -> None
             nonlocal last
             now = time.monotonic()
             if last is not None:
-                served.gaps.append(now - last)
+                served.gaps.append((last, now - last))
             last = now
             served.tokens += sum(len(each.get("token_ids") or ()) for each in event["choices"])
             return now >= until
@@ -97,9 +103,19 @@ async def _innocent(url: str, until: float, served: Served, number: int) -> None
         number += INNOCENT
 
 
-async def _run(server: Server, fault: Fault, seconds: float) -> dict[str, float]:
+def _run(server: Server, fault: Fault, seconds: float) -> dict[str, Any]:
     """The innocent beside a fault."""
-    over, served = asyncio.Event(), Served()
+    served = Served()
+    with watched() as pauses:
+        took, asked = asyncio.run(_beside(server, fault, seconds, served))
+    return served.figures(took, asked, pauses)
+
+
+async def _beside(
+    server: Server, fault: Fault, seconds: float, served: Served
+) -> tuple[float, list[Timed]]:
+    """How long it took, and what the fault asked."""
+    over = asyncio.Event()
     task = asyncio.ensure_future(fault(server.url, over))
     await asyncio.sleep(WARM_SECONDS)
     started = time.monotonic()
@@ -109,10 +125,10 @@ async def _run(server: Server, fault: Fault, seconds: float) -> dict[str, float]
     over.set()
     asked = await task
     await asyncio.to_thread(server.wait_idle, IDLE_SECONDS)
-    return served.figures(took, asked)
+    return took, asked
 
 
-async def _nothing(_: str, over: asyncio.Event) -> list[float]:
+async def _nothing(_: str, over: asyncio.Event) -> list[Timed]:
     await over.wait()
     return []
 
@@ -129,14 +145,14 @@ def _flood(xargs: dict[str, Any]) -> Fault:
             reply = await request(url + CHAT, body, leave=lambda _: over.is_set())
             assert reply.status == 200, reply.last
 
-    async def flood(url: str, over: asyncio.Event) -> list[float]:
+    async def flood(url: str, over: asyncio.Event) -> list[Timed]:
         await asyncio.gather(*(client(url, over, number) for number in range(FLOODS)))
         return []
 
     return flood
 
 
-async def _reading(url: str, over: asyncio.Event) -> list[float]:
+async def _reading(url: str, over: asyncio.Event) -> list[Timed]:
     """Long streams that are read."""
     streams = (
         request(url + CHAT, _long(number), leave=lambda _: over.is_set())
@@ -147,7 +163,7 @@ async def _reading(url: str, over: asyncio.Event) -> list[float]:
     return []
 
 
-async def _stalling(url: str, over: asyncio.Event) -> list[float]:
+async def _stalling(url: str, over: asyncio.Event) -> list[Timed]:
     """The same, and nobody reads them."""
     loop = asyncio.get_running_loop()
     address = (urlsplit(url).hostname, urlsplit(url).port)
@@ -166,15 +182,15 @@ def _long(number: int) -> dict[str, Any]:
     return _body(number, **NEVER_ENDS, max_tokens=1900, vllm_xargs=UNEXITED)
 
 
-async def _scrapers(url: str, over: asyncio.Event) -> list[float]:
+async def _scrapers(url: str, over: asyncio.Event) -> list[Timed]:
     """Read the metrics; how long each time took."""
-    asked: list[float] = []
+    asked: list[Timed] = []
 
     async def scraper(client: httpx.AsyncClient) -> None:
         while not over.is_set():
             started = time.monotonic()
             (await client.get("/metrics")).raise_for_status()
-            asked.append(time.monotonic() - started)
+            asked.append((started, time.monotonic() - started))
             await asyncio.sleep(max(started + SCRAPE_SECONDS - time.monotonic(), 0))
 
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
@@ -207,10 +223,25 @@ def main() -> None:
                 peer, fault = RUNS[part]
                 print(compare(found[part], METRICS, title=part, ours=fault, peer=peer), flush=True)
             check_accounts(server.metrics())
-    if "scrapers" in found:
-        asked = statistics.median(each["scrapers"]["asked, p99 ms"] for each in found["scrapers"])
-        print(f"scrapes, p99: {asked:.0f} ms")
+    for part in args.parts:
+        _report_tails(part, found[part])
     print(f"kept in {keep('neighbours', found)}")
+
+
+def _report_tails(part: str, rounds: Sequence[Mapping[str, Any]]) -> None:
+    """What the fault asked, over all rounds, and the pauses of the machine."""
+    runs = [run for each in rounds for run in each.values()]
+    pauses = [each for run in runs for each in run["pauses, ms"]]
+    print(f"{part}: {len(pauses)} pauses of the machine, {sum(pauses):.0f} ms in all")
+    clean, raw = (
+        [each for run in runs for each in run[name]]
+        for name in ("asked, ms", "asked with pauses, ms")
+    )
+    if raw:
+        print(
+            f"{len(raw)} scrapes, p99 {percentile(clean, 0.99):.0f} ms without the "
+            f"{len(raw) - len(clean)} that span a pause, {percentile(raw, 0.99):.0f} ms with them"
+        )
 
 
 def _rounds(server: Server, part: str, rounds: int, seconds: float) -> list[Pair]:
@@ -218,7 +249,7 @@ def _rounds(server: Server, part: str, rounds: int, seconds: float) -> list[Pair
     pairs: list[Pair] = []
     for number in tqdm(range(rounds), desc=part, unit="round"):
         order = list(RUNS[part].items())[:: -1 if number % 2 else 1]
-        pairs.append({name: asyncio.run(_run(server, fault, seconds)) for name, fault in order})
+        pairs.append({name: _run(server, fault, seconds) for name, fault in order})
     return pairs
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reports import number
+from benchmarks.reports import number, shown
+from stepgrpo_core.intervals import Estimate
 
 __all__ = ["draw", "page", "summary"]
 
@@ -14,9 +15,9 @@ HEAD = """# Speed
 
 Written by `python -m benchmarks.speed`, a part of `make bench`, from [speed.json](speed.json).
 demo-base ({parameters}), float32, vLLM {vllm}, {machine}. Servers, client and engine share
-these cores. Runs alternate; every figure is a median, a ratio the median of the ratios of runs in
-the same round, with the range of those ratios in brackets. Load is vLLM's own serving benchmark
-(`vllm.benchmarks.serve`), over HTTP, streaming.
+these cores. Runs alternate; every figure is a median, a ratio the geometric mean of the ratios of
+runs in the same round, with its 95 % interval in brackets (Student's t of their logarithms). Load
+is vLLM's own serving benchmark (`vllm.benchmarks.serve`), over HTTP, streaming.
 
 | part | commit | date, UTC | load average before |
 |---|---|---|---|
@@ -125,17 +126,25 @@ def none(found: Found) -> str:
     parts = ["## Policy `none` against stock vLLM"]
     for name, each in loops.items():
         figures = each["ways"]["none"]
-        reached = figures["tokens per second"]["median"]
         if "closed" in name:
-            verdict = "reached" if reached >= LEAST else "not reached"
-            parts.append(f"Our aim, {LEAST} of stock's throughput: {verdict}, {reached:.3f}.")
+            reached = figures["tokens per second"]
+            parts.append(
+                f"Our aim, {LEAST} of stock's throughput: {_verdict(reached)}, {ratio(reached)}."
+            )
         parts.append(f"{name}: {each['setting']}, {each['rounds']} rounds.")
         parts.append(ratios(figures, SERVED, ours="ours", peer="stock"))
     return "\n\n".join(parts)
 
 
+def _verdict(reached: Found) -> str:
+    """One that the interval allows."""
+    if reached["low"] >= LEAST:
+        return "reached"
+    return "not reached" if reached["high"] < LEAST else "neither shown nor excluded"
+
+
 def ratios(figures: Found, names: Mapping[str, str], *, ours: str, peer: str) -> str:
-    """A table of medians and ratios."""
+    """A table of medians, and of ratios with intervals."""
     rows = [f"| | {peer} | {ours} | ratio |", "|---|---|---|---|"]
     for name, title in names.items():
         each = figures[name]
@@ -146,8 +155,8 @@ def ratios(figures: Found, names: Mapping[str, str], *, ours: str, peer: str) ->
 
 
 def ratio(each: Found) -> str:
-    """Median and range."""
-    return f"{each['median']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
+    """With its interval."""
+    return shown(Estimate(each["value"], each["low"], each["high"]))
 
 
 def confidence(found: Found) -> str:

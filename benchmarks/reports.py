@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -12,7 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Pair", "commit", "compare", "keep", "machine", "made", "number"]
+from stepgrpo_core.intervals import Estimate, student_t
+
+__all__ = [
+    "Pair",
+    "commit",
+    "compare",
+    "keep",
+    "machine",
+    "made",
+    "mean_ratio",
+    "number",
+    "shown",
+]
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,17 +36,32 @@ Pair = Mapping[str, Mapping[str, float]]
 def compare(
     pairs: Sequence[Pair], titles: Mapping[str, str], *, title: str, ours: str, peer: str
 ) -> str:
-    """A Markdown table: medians of both, and median and range of the ratios ours/peer."""
-    rows = [f"| {title} | {peer} | {ours} | ratio | range of ratios |", "|---|---|---|---|---|"]
+    """A Markdown table: medians of both, and the ratio ours/peer with its interval."""
+    rows = [f"| {title} | {peer} | {ours} | ratio |", "|---|---|---|---|"]
     for metric, name in titles.items():
         above, below = ([pair[run][metric] for pair in pairs] for run in (ours, peer))
-        ratios = sorted(a / b for a, b in zip(above, below, strict=True))
+        ratio = shown(mean_ratio([a / b for a, b in zip(above, below, strict=True)]))
         medians = number(statistics.median(below)), number(statistics.median(above))
-        rows.append(
-            f"| {name} | {medians[0]} | {medians[1]} "
-            f"| {statistics.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f} |"
-        )
+        rows.append(f"| {name} | {medians[0]} | {medians[1]} | {ratio} |")
     return "\n".join(rows)
+
+
+def mean_ratio(ratios: Sequence[float]) -> Estimate:
+    """The geometric mean of ratios of runs that belong together, with the 95 % interval that
+    Student's t gives their logarithms; no interval (NaN) from a single one or from none above 0."""
+    logs = [math.log(each) for each in ratios if each > 0]
+    if not logs:
+        return Estimate(math.nan, math.nan, math.nan)
+    value, half = statistics.fmean(logs), math.nan
+    if len(logs) > 1:
+        half = student_t(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half))
+
+
+def shown(ratio: Estimate) -> str:
+    """A ratio and its interval, if it has one."""
+    bounds = f" ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.value:.2f}{'' if math.isnan(ratio.low) else bounds}"
 
 
 def number(value: float) -> str:

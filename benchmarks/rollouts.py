@@ -1,8 +1,8 @@
 """Truncated rollouts against plain ones and against rounds, on real vLLM.
 
 Every pair runs all ways to make the same rollouts, in turn in one engine, from an empty prefix
-cache; a row has the same prompt, limit and seed in each. A figure is the median over pairs of
-the ratio, with the range of those ratios.
+cache; a row has the same prompt, limit and seed in each. A ratio is the mean over pairs, with its
+95 % interval.
 
 `truncated` is what training does: thinking goes on beside its trial. `rounds` are those of the
 published code, calls of ``LLM.generate`` (`benchmarks.rounds`). `lock-step` and `sequential` share

@@ -1,8 +1,8 @@
 """Our server against vLLM's own on the demo model, over HTTP, under closed and open loop load.
 
 Servers are up at once and idle in turn, so that all see the same machine; runs alternate, and a
-figure is the median over rounds of the ratio to stock, with the range of those ratios. The client
-is vLLM's serving benchmark. Sections: `memory` of open streams; `none`, the same fixed lengths
+figure is the mean over rounds of the ratio to stock, with its 95 % interval. The client is vLLM's
+serving benchmark. Sections: `memory` of open streams; `none`, the same fixed lengths
 from both; `confidence`, answers as long as they come, graded; `concurrency`, from 1 to 256.
 """
 
@@ -66,16 +66,16 @@ class Size:
     """How much is measured."""
 
     streams: int = 1000
-    none_rounds: tuple[int, int] = (7, 3)
+    none_rounds: tuple[int, int] = (24, 6)
     """In a closed loop, and in an open one."""
-    confidence_rounds: tuple[int, int] = (3, 2)
+    confidence_rounds: tuple[int, int] = (5, 4)
     requests: int = 96
     concurrency: int = 16
     levels: tuple[int, ...] = (1, 4, 16, 64, 256)
-    level_rounds: int = 1
+    level_rounds: int = 3
 
 
-QUICK = Size(50, none_rounds=(1, 1), confidence_rounds=(1, 1), requests=16, levels=(1, 16))
+QUICK = Size(50, (1, 1), (1, 1), requests=16, levels=(1, 16), level_rounds=1)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,11 @@ for each sequence, until it ends: nothing that it still needs is refused, neithe
 the last seats nor in a drain.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import (
     GracefulHTTPError,
@@ -17,6 +22,19 @@ from vllm.exceptions import (
 from service.ledger import RequestLedger
 
 __all__ = ["Admission"]
+
+
+@dataclass(slots=True)
+class _Expected:
+    """Seats kept for a request that has not asked yet."""
+
+    n: int
+
+
+_expected: contextvars.ContextVar[_Expected | None] = contextvars.ContextVar(
+    "expected", default=None
+)
+"""Of the HTTP request being served."""
 
 
 class Admission:
@@ -31,8 +49,33 @@ class Admission:
         scheduler.max_num_queued_reqs = scheduler.max_num_queued_tokens = None
         self.taken = 0
         """Seats of requests that were let in and have not ended."""
+        self.coming = 0
+        """Seats kept for requests that are still being read."""
         self.closed = False
         """Whether all that is new is refused."""
+
+    @contextlib.contextmanager
+    def expect(self, n: int) -> Iterator[None]:
+        """Keep `n` seats for a request until it asks for any, or has ended without.
+
+        To make something of a request takes milliseconds of the event loop. Of a crowd that comes
+        at once those that will find no seat are refused first, and wait for none of that.
+        """
+        keeps = self._limit is not None and n <= self._limit
+        expected = _Expected(n if keeps else 0)
+        self.coming += expected.n
+        token = _expected.set(expected)
+        try:
+            yield
+        finally:
+            _expected.reset(token)
+            self._arrive(expected)
+
+    def _arrive(self, expected: _Expected | None) -> None:
+        """What was kept for a request is free, for it above all."""
+        if expected is not None:
+            self.coming -= expected.n
+            expected.n = 0
 
     def ask(self, n: int, ledger: RequestLedger | None) -> None:
         """Let in `n` sequences of an HTTP request, or refuse them.
@@ -41,6 +84,7 @@ class Admission:
         QueueOverflowError or MaxQueuedTokensError (HTTP 503: later, or elsewhere) and
         VLLMValidationError (HTTP 400: never).
         """
+        self._arrive(_expected.get())
         asked = n + (ledger.seats.granted if ledger else 0)
         if self._limit is not None and asked > self._limit:
             raise VLLMValidationError(
@@ -60,7 +104,8 @@ class Admission:
         """
         if self._limit is not None and n > self._limit:
             return None
-        if self.closed or (self._limit is not None and self.taken + n > self._limit):
+        due = self.taken + self.coming + n
+        if self.closed or (self._limit is not None and due > self._limit):
             return QueueOverflowError()
         if self._token_limit is not None and (
             self._inner.get_num_queued_tokens() >= self._token_limit

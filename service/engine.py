@@ -186,6 +186,10 @@ class EarlyExitEngine:
         """What a new request of `n` sequences would be refused with for now, before it is read."""
         return QueueOverflowError() if self.lost else self._admission.refusal(n)
 
+    def expect(self, n: int) -> contextlib.AbstractContextManager[None]:
+        """Keep `n` seats for a request that is being read."""
+        return self._admission.expect(n)
+
     def shutdown(self, timeout: float | None = None) -> None:
         """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
         if self.evidence is not None and self._loop is not None:

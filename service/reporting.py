@@ -30,7 +30,8 @@ _DATA, _END = b"data: ", b"\n\n"
 _DONE = _DATA + b"[DONE]"
 _ERROR = _DATA + b'{"error"'
 # As a key: inside a JSON string its quotes would be escaped.
-_REASONING = re.compile(rb'"reasoning":("(?:[^"\\]|\\.)*"|null)')
+_KEY = b'"reasoning":'
+_REASONING = re.compile(_KEY + rb'("(?:[^"\\]|\\.)*"|null)')
 
 
 class Reporting:
@@ -78,7 +79,7 @@ class _Amender:
         self._body: list[bytes] = []
         self._held = b""
         self._signs = (*api.last, _DONE, _ERROR)
-        self._before = b""  # the event before this one
+        self._before = b""  # the events that went out last, whole
         self._streaming = False  # events have gone out, and not the last
 
     async def send(self, message: Message) -> None:
@@ -128,7 +129,7 @@ class _Amender:
             if self._held or self._matters(body):
                 body = self._pass_events(body)
             else:  # as nearly every token's
-                self._before = body.removesuffix(_END).rpartition(_END)[2]
+                self._before = body
         elif not message.get("more_body", False):
             body, self._held = self._held, b""
         self._streaming = message.get("more_body", False)
@@ -136,7 +137,12 @@ class _Amender:
 
     def _matters(self, body: bytes) -> bool:
         """Whether one of these events may be more than passed on."""
-        return not body.endswith(_END) or any(sign in body for sign in self._signs)
+        if not body.endswith(_END):
+            return True
+        for sign in self._signs:  # noqa: SIM110 - every token passes here; a generator costs most
+            if sign in body:
+                return True
+        return False
 
     def _pass_events(self, body: bytes) -> bytes:
         """What goes out now; an event that may be the last is held for its successor."""
@@ -167,9 +173,10 @@ class _Amender:
     def _usage(self) -> bytes:
         """The last chunk of a stream that was cut off and asked for its usage: before the error,
         behind which clients read no more."""
-        if not (self._ledger.wants_usage and self._api.waits and self._before.startswith(_DATA)):
+        before = self._before.removesuffix(_END).rpartition(_END)[2]
+        if not (self._ledger.wants_usage and self._api.waits and before.startswith(_DATA)):
             return b""
-        like = json.loads(self._before.removeprefix(_DATA))
+        like = json.loads(before.removeprefix(_DATA))
         head = {name: like.get(name) for name in ("id", "object", "created", "model")}
         chunk = head | {"choices": [], "usage": self._ledger.usage()}
         return _DATA + json.dumps(chunk, separators=(",", ":")).encode() + _END
@@ -177,12 +184,13 @@ class _Amender:
     def _both_names(self, body: bytes) -> bytes:
         if not self._api.both_names:
             return body
-        found = _REASONING.search(body)
-        if found is None:
+        at = body.find(_KEY)
+        if at < 0:
             return body
-        if _REASONING.search(body, found.end()):
+        found = _REASONING.match(body, at)
+        if found is None or body.find(_KEY, found.end()) >= 0:
             return _REASONING.sub(rb'\g<0>,"reasoning_content":\1', body)
-        # One, as in nearly every event: spliced, this takes a third of the time.
+        # One, as in nearly every event: spliced, this takes a fraction of the time.
         end = found.end()
         return b"".join((body[:end], b',"reasoning_content":', found[1], body[end:]))
 

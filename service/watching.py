@@ -146,7 +146,7 @@ class Watched:
         """With the deltas that wait behind it: under load vLLM merges those that are not read in
         time, and each costs its way through the HTTP layers. What may end the thinking stays
         alone, for its parsers lose white space behind it."""
-        while self._delta and self._stands_open(item) and not self._inbox.empty():
+        while self._delta and not self._inbox.empty() and self._stands_open(item):
             self._ahead = self._inbox.get_nowait()
             more = self._ahead[1]
             if self._ahead[0] is not self._stream or not self._stands_open(more):

@@ -142,7 +142,10 @@ async def _taken(
             return None
         sequences = check_body(body)
         if route in GENERATING:
-            _check_capacity(scope["app"].state.engine_client, sequences)
+            engine = scope["app"].state.engine_client
+            _check_capacity(engine, sequences)
+            seats.enter_context(engine.expect(sequences))
+            await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
         if limited:
             _seat(rules.limits, caller, sequences, seats)
     except Refused as refused:

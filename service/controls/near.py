@@ -4,6 +4,7 @@ vLLM lets them pass silently; then a user pays for thinking that was never bound
 """
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,12 +18,14 @@ CONTAINERS = tuple(dict.fromkeys(path.split(".")[0] for path in _PATHS if "." in
 """Objects of a body that hold parameters."""
 _WORDS = ("think", "budget", "exit_", "reasoning_effort")
 _CLOSE = 0.9  # "reasoning_format", which is llama.cpp's, is no "reasoning_effort"
+_REMEMBERED = 1024  # keys: clients send the same ones over and over
+_LONGEST = 100  # characters of a key that is worth remembering
 
 
 def misplaced_parameter(body: Mapping[str, Any]) -> BadParameter | None:
     """The first key of a body that was meant to be a parameter of the table, as an error."""
     for path, value in _keys(body):
-        meant = _meant(path)
+        meant = _remembered(path) if len(path) <= _LONGEST else _meant(path)
         if meant is not None:
             return BadParameter(path, value, meant)
     return None
@@ -49,6 +52,9 @@ def _meant(path: str) -> str | None:
         return _advice(elsewhere)
     near = _near_here(place, leaf) or _near_ours(place, leaf)
     return _advice(near, "did you mean") if near else None
+
+
+_remembered = functools.lru_cache(_REMEMBERED)(_meant)
 
 
 def _near_here(place: str, leaf: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+from service.cli import main
 from tests.integration.prometheus import tool
 from tests.integration.servers import (
     CALIBRATED,
@@ -90,21 +92,42 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
     ],
 )
 def test_f23_a_server_that_cannot_start_says_why_in_one_line(
-    arguments: list[str], message: str
+    arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     wrong = {"STEPGRPO_EXIT_MIN_TOKENS": "-1"} if "environment" in message else {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "service.server"])  # vLLM is loaded once for all
+    process = context.Process(target=_serve, args=(arguments, wrong, tmp_path / "said"))
+    process.start()
+    process.join(REFUSED_SECONDS)
+    assert process.exitcode not in (0, None)
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    assert message in said.strip().splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def _serve(arguments: list[str], environment: dict[str, str], said: Path) -> None:
+    """The command, in a process of its own."""
+    with said.open("w", encoding="utf-8") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    os.chdir(ROOT)
+    os.environ.update(environment)
+    sys.argv = ["stepgrpo-serve", *arguments]
+    main()
+
+
+def test_f23_the_command_itself_says_why_in_one_line() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "service.cli", *arguments],
+        [sys.executable, "-m", "service.cli", "./no-such-model"],
         capture_output=True,
         text=True,
         cwd=ROOT,
         timeout=REFUSED_SECONDS,
         check=False,
-        env=os.environ | wrong,
     )
     assert result.returncode not in (0, None)
-    last = result.stderr.strip().splitlines()[-1]
-    assert message in last
+    assert "no config.json" in result.stderr.strip().splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 

@@ -1,10 +1,16 @@
 """Admission: every request is let in or refused once, and its seats come back however it ends."""
 
+import asyncio
+from collections.abc import MutableMapping
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValidationError
 
+from service.access.guard import Access, Rules
+from service.access.keys import KeyRing
+from service.access.limits import KeyLimits
 from service.admission import Admission
 from service.ledger import RequestLedger
 
@@ -102,3 +108,59 @@ def test_outside_of_http_nothing_is_kept() -> None:
     seats = admission(1)
     seats.ask(1, None)
     assert seats.taken == 0
+
+
+def test_seats_are_kept_for_a_request_that_is_being_read() -> None:
+    seats, ledger = admission(3), RequestLedger()
+    with seats.expect(2):
+        assert isinstance(seats.refusal(2), QueueOverflowError)
+        assert seats.refusal(1) is None
+        seats.ask(2, ledger)  # its own are not in its way
+        assert (seats.taken, seats.coming) == (2, 0)
+        with seats.expect(1):
+            pass  # it was refused for what it says
+        assert seats.coming == 0
+    ledger.end()
+    with seats.expect(9), seats.expect(9):  # more than there will ever be: told so when they ask
+        assert seats.refusal(3) is None
+    assert (seats.taken, seats.coming) == (0, 0)
+
+
+def test_without_a_limit_nothing_is_kept() -> None:
+    seats = admission(None)
+    with seats.expect(5):
+        assert seats.coming == 0
+        assert seats.refusal(5) is None
+
+
+def test_of_a_crowd_those_without_a_seat_are_refused_before_any_is_read() -> None:
+    seats, order = admission(2), []
+
+    async def reads(*_: Any) -> None:
+        order.append("read")
+        seats.ask(1, RequestLedger())
+
+    guard = Access(reads)
+    rules = Rules(KeyRing(()), KeyLimits(), max_body=100)
+    state = SimpleNamespace(engine_client=seats, args=SimpleNamespace(access=rules))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "headers": [],
+        "app": SimpleNamespace(state=state),
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            order.append(message["status"])
+
+    async def crowd() -> None:
+        await asyncio.gather(*(guard(scope, receive, send) for _ in range(5)))
+
+    asyncio.run(crowd())
+    assert order == [503, 503, 503, "read", "read"]
+    assert (seats.taken, seats.coming) == (2, 0)

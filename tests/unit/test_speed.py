@@ -13,6 +13,7 @@ from benchmarks.figures import compared, figures
 from benchmarks.hotpath import owner, profile
 from benchmarks.page import draw, page, summary
 from benchmarks.processes import rss, used
+from benchmarks.reports import mean_ratio, shown
 from benchmarks.sampled import Sampler
 from tests.integration.servers import ROOT
 
@@ -111,7 +112,17 @@ def test_ratios_are_of_runs_in_the_same_round() -> None:
         {"ours": {"speed": 3.0}, "stock": {"speed": 3.0}},
     ]
     found = compared(rounds, "ours", "stock", ["speed"])["speed"]
-    assert found == {"ours": 3.0, "peer": 3.0, "median": 1.0, "low": 0.9, "high": 2.0}
+    assert found["ours"] == found["peer"] == 3.0
+    assert found["value"] == pytest.approx(1.8 ** (1 / 3))
+    # the logarithms of 2, 0.9 and 1: mean and 4.303 standard errors
+    assert found["low"] == pytest.approx(0.414, abs=1e-3)
+    assert found["high"] == pytest.approx(3.574, abs=1e-3)
+
+
+def test_a_single_round_has_no_interval() -> None:
+    assert shown(mean_ratio([1.25])) == "1.25"
+    assert shown(mean_ratio([])) == "nan"
+    assert shown(mean_ratio([2.0, 0.5])).startswith("1.00 (0.00 to ")
 
 
 def test_accuracy_is_paired_by_problem_over_both_loops() -> None:
@@ -146,16 +157,17 @@ def test_failed_requests_are_told() -> None:
 
 def test_the_page_says_whether_the_aim_was_reached() -> None:
     data = measured()
-    assert "reached, 0.980" in page(figures(data))
-    for pair in data["serving"]["none, closed loop"]["rounds"]:
-        pair["none"]["tokens per second"] = 969
-    assert "not reached, 0.969" in page(figures(data))
+    assert "neither shown nor excluded, 0.99 (0.77 to 1.27)." in page(figures(data))
+    for speed, verdict in ((960, "not reached, 0.96"), (970, "stock's throughput: reached, 0.97")):
+        for pair in data["serving"]["none, closed loop"]["rounds"]:
+            pair["none"]["tokens per second"] = speed
+        assert verdict in page(figures(data))
 
 
 def test_the_summary_holds_the_ratios_to_stock() -> None:
     text = summary(figures(measured()))
-    assert "| `none`, fixed lengths | 0.98 (0.90 to 1.10) |" in text
-    assert "| confidence | 2.00 (2.00 to 2.00) |" in text
+    assert "| `none`, fixed lengths | 0.99 (0.77 to 1.27) |" in text
+    assert "| confidence | 2.00 |" in text
     assert "7.00 (6.00 to 7.00) µs to a token under `none`" in text
 
 
