@@ -60,7 +60,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rounds", type=int, default=9, help="pairs of runs (%(default)s)")
+    add("--rounds", type=int, default=22, help="pairs of runs (%(default)s)")
     add("--requests", type=int, default=192, help="of a run (%(default)s)")
     return parser.parse_args()
 

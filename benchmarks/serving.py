@@ -66,16 +66,16 @@ class Size:
     """How much is measured."""
 
     streams: int = 1000
-    none_rounds: tuple[int, int] = (24, 6)
+    none_rounds: tuple[int, int] = (16, 4)
     """In a closed loop, and in an open one."""
-    confidence_rounds: tuple[int, int] = (5, 4)
+    confidence_rounds: tuple[int, int] = (4, 3)
     requests: int = 96
     concurrency: int = 16
     levels: tuple[int, ...] = (1, 4, 16, 64, 256)
-    level_rounds: int = 3
+    level_rounds: int = 1
 
 
-QUICK = Size(50, (1, 1), (1, 1), requests=16, levels=(1, 16), level_rounds=1)
+QUICK = Size(50, (1, 1), (1, 1), requests=16, levels=(1, 16))
 
 
 @dataclass(slots=True)
