@@ -16,8 +16,9 @@ HEAD = """# Speed
 Written by `python -m benchmarks.speed`, a part of `make bench`, from [speed.json](speed.json).
 demo-base ({parameters}), float32, vLLM {vllm}, {machine}. Servers, client and engine share
 these cores. Runs alternate; every figure is a median, a ratio the geometric mean of the ratios of
-runs in the same round, with its 95 % interval in brackets (Student's t of their logarithms). Load
-is vLLM's own serving benchmark (`vllm.benchmarks.serve`), over HTTP, streaming.
+runs in the same round, with its 95 % interval in brackets (Student's t of their logarithms; a
+single round has none). Brackets behind anything else are ranges. Load is vLLM's own serving
+benchmark (`vllm.benchmarks.serve`), over HTTP, streaming.
 
 | part | commit | date, UTC | load average before |
 |---|---|---|---|
@@ -85,7 +86,7 @@ def summary(found: Found) -> str:
     return "\n".join(
         [
             (
-                f"Ratios to vLLM {made['vllm']}'s own server, {made['machine']}, load average "
+                f"Ratios, with 95 % intervals, to vLLM {made['vllm']}'s own server, {made['machine']}, load average "
                 f"{made['load']} before, commit {made['commit']}:"
             ),
             "",
