@@ -86,8 +86,8 @@ def summary(found: Found) -> str:
     return "\n".join(
         [
             (
-                f"Ratios, with 95 % intervals, to vLLM {made['vllm']}'s own server, {made['machine']}, load average "
-                f"{made['load']} before, commit {made['commit']}:"
+                f"Ratios, with 95 % intervals, to vLLM {made['vllm']}'s own server, "
+                f"{made['machine']}, load average {made['load']} before, commit {made['commit']}:"
             ),
             "",
             *rows,
