@@ -2,7 +2,9 @@
 
 Servers are up at once and idle in turn, so that all see the same machine; runs alternate, and a
 figure is the mean over rounds of the ratio to stock, with its 95 % interval. The client is vLLM's
-serving benchmark. Sections: `memory` of open streams; `none`, the same fixed lengths
+serving benchmark. Every engine computes in the process of its scheduler: vLLM's default on CPUs is a
+worker of its own, for which the scheduler waits without sleeping, and two cores that the API
+process and the client share as well then measure who gets one. Sections: `memory` of open streams; `none`, the same fixed lengths
 from both; `confidence`, answers as long as they come, graded; `concurrency`, from 1 to 256.
 """
 
@@ -25,8 +27,12 @@ from training.adapters import as_model
 from training.demo.world import sample_problems
 
 ADAPTER = ROOT / "models" / "demo-step-grpo"
-FLAGS = ("--max-num-seqs", "1024")  # all open streams run
-STOCK_FLAGS = (*FLAGS, "--no-enable-chunked-prefill")  # what ours sets on CPUs
+EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+FLAGS = (
+    *("--max-num-seqs", "1024"),  # all open streams run
+    *("--distributed-executor-backend", EXECUTOR),
+)
+STOCK_FLAGS = (*FLAGS, "--no-enable-chunked-prefill", "--block-size", "32")  # ours sets both on CPUs
 LIMIT = 900  # tokens of an answer
 SHARE = 0.6  # of the requests per second that stock serves in a closed loop: the open loop's rate
 
@@ -66,9 +72,9 @@ class Size:
     """How much is measured."""
 
     streams: int = 1000
-    none_rounds: tuple[int, int] = (16, 4)
+    none_rounds: tuple[int, int] = (48, 6)
     """In a closed loop, and in an open one."""
-    confidence_rounds: tuple[int, int] = (4, 3)
+    confidence_rounds: tuple[int, int] = (12, 6)
     requests: int = 96
     concurrency: int = 16
     levels: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -215,7 +221,7 @@ def _confidence(bench: Bench) -> None:
     bench.rounds(
         "confidence, open loop",
         WAYS["confidence"],
-        bench.traffics(size.confidence_rounds[1], size.requests, rate=rate, first=8, **options),
+        bench.traffics(size.confidence_rounds[1], size.requests, rate=rate, first=size.confidence_rounds[0], **options),
         f"{what}, {rate} requests per second on average, Poisson",
     )
 

@@ -130,11 +130,15 @@ def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
 
 
 def _settle_cpu(args: argparse.Namespace) -> None:
-    """What vLLM 0.31 needs on CPUs."""
+    """What vLLM 0.31 needs on CPUs, and what early exit does."""
     if args.enable_chunked_prefill is None:
         # With a seed, a prompt that is prefilled in chunks ends the engine ("CPU Generator does
         # not use offset", GPUModelRunner._bookkeeping_sync).
         args.enable_chunked_prefill = False
+    if args.block_size is None:
+        # vLLM's 128 there: a trial would prefill up to 127 tokens that its request has computed,
+        # for only whole blocks are shared. Fewer than 32 its CPU attention refuses.
+        args.block_size = 32
     if args.enable_lora:
         # Its LoRA operations take a request without adapter for one with the last slot's
         # (vllm#48421): a slot that stays empty adds nothing.

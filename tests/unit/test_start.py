@@ -9,6 +9,7 @@ from service.cli import _check_base, _check_processes
 from service.defaults import Defaults
 from service.options import BadOption
 from service.savings.plan import Plan
+from service.server import _settle_cpu
 from stepgrpo_core import InvalidSetting
 
 
@@ -69,3 +70,35 @@ def test_the_base_of_a_holdout_is_the_model_itself_under_any_of_its_names() -> N
 def test_a_base_that_cannot_serve_is_refused(name: str, more: dict[str, Any], said: str) -> None:
     with pytest.raises(BadOption, match=f"holdout_base='{name}' cannot be honoured: .*{said}"):
         check(name, **more)
+
+
+# What CPUs need.
+
+
+def on_cpu(**set_: Any) -> argparse.Namespace:
+    flags = {
+        "enable_chunked_prefill": None,
+        "block_size": None,
+        "enable_lora": False,
+        "max_loras": 1,
+        "lora_modules": None,
+        "enforce_eager": False,
+    }
+    args = argparse.Namespace(**(flags | set_))
+    _settle_cpu(args)
+    return args
+
+
+def test_on_cpus_trials_share_blocks_and_prompts_are_prefilled_whole() -> None:
+    args = on_cpu()
+    assert (args.enable_chunked_prefill, args.block_size) == (False, 32)
+
+
+def test_what_was_asked_for_stays() -> None:
+    args = on_cpu(enable_chunked_prefill=True, block_size=128)
+    assert (args.enable_chunked_prefill, args.block_size) == (True, 128)
+
+
+def test_on_cpus_one_slot_more_than_adapters_stays_empty() -> None:
+    adapters = [object(), object()]
+    assert on_cpu(enable_lora=True, lora_modules=adapters).max_loras == 3
