@@ -2,10 +2,12 @@
 
 Servers are up at once and idle in turn, so that all see the same machine; runs alternate, and a
 figure is the mean over rounds of the ratio to stock, with its 95 % interval. The client is vLLM's
-serving benchmark. Every engine computes in the process of its scheduler: vLLM's default on CPUs is a
-worker of its own, for which the scheduler waits without sleeping, and two cores that the API
-process and the client share as well then measure who gets one. Sections: `memory` of open streams; `none`, the same fixed lengths
-from both; `confidence`, answers as long as they come, graded; `concurrency`, from 1 to 256.
+serving benchmark. Every engine computes in the process of its scheduler: vLLM's default on CPUs
+is a worker of its own, for which the scheduler waits without sleeping, and two cores that the API
+process and the client share as well then measure who gets one.
+
+Sections: `memory` of open streams; `none`, the same fixed lengths from both; `confidence`, answers
+as long as they come, graded; `concurrency`, from 1 to 256.
 """
 
 import argparse
@@ -32,7 +34,8 @@ FLAGS = (
     *("--max-num-seqs", "1024"),  # all open streams run
     *("--distributed-executor-backend", EXECUTOR),
 )
-STOCK_FLAGS = (*FLAGS, "--no-enable-chunked-prefill", "--block-size", "32")  # ours sets both on CPUs
+# Ours sets these itself on CPUs.
+STOCK_FLAGS = (*FLAGS, "--no-enable-chunked-prefill", "--block-size", "32")
 LIMIT = 900  # tokens of an answer
 SHARE = 0.6  # of the requests per second that stock serves in a closed loop: the open loop's rate
 
@@ -221,7 +224,9 @@ def _confidence(bench: Bench) -> None:
     bench.rounds(
         "confidence, open loop",
         WAYS["confidence"],
-        bench.traffics(size.confidence_rounds[1], size.requests, rate=rate, first=size.confidence_rounds[0], **options),
+        bench.traffics(
+            size.confidence_rounds[1], size.requests, rate=rate, first=len(closed), **options
+        ),
         f"{what}, {rate} requests per second on average, Poisson",
     )
 
