@@ -55,8 +55,9 @@ class Admission:
         """Whether all that is new is refused."""
 
     @contextlib.contextmanager
-    def expect(self, n: int) -> Iterator[None]:
-        """Keep `n` seats for a request until it asks for any, or has ended without.
+    def expect(self, n: int) -> Iterator[bool]:
+        """Keep `n` seats for a request until it asks for any, or has ended without; whether seats
+        are limited.
 
         To make something of a request takes milliseconds of the event loop. Of a crowd that comes
         at once those that will find no seat are refused first, and wait for none of that.
@@ -66,7 +67,7 @@ class Admission:
         self.coming += expected.n
         token = _expected.set(expected)
         try:
-            yield
+            yield self._limit is not None
         finally:
             _expected.reset(token)
             self._arrive(expected)

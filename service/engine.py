@@ -186,8 +186,8 @@ class EarlyExitEngine:
         """What a new request of `n` sequences would be refused with for now, before it is read."""
         return QueueOverflowError() if self.lost else self._admission.refusal(n)
 
-    def expect(self, n: int) -> contextlib.AbstractContextManager[None]:
-        """Keep `n` seats for a request that is being read."""
+    def expect(self, n: int) -> contextlib.AbstractContextManager[bool]:
+        """Keep `n` seats for a request that is being read; whether seats are limited."""
         return self._admission.expect(n)
 
     def shutdown(self, timeout: float | None = None) -> None:

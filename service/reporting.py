@@ -31,7 +31,7 @@ _DONE = _DATA + b"[DONE]"
 _ERROR = _DATA + b'{"error"'
 # As a key: inside a JSON string its quotes would be escaped.
 _KEY = b'"reasoning":'
-_REASONING = re.compile(_KEY + rb'("(?:[^"\\]|\\.)*"|null)')
+_REASONING = re.compile(_KEY + rb'("[^"\\]*(?:\\.[^"\\]*)*"|null)')
 
 
 class Reporting:

@@ -10,6 +10,11 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 __all__ = ["Passed", "TokenTexts"]
 
+CONTEXT = 16
+"""Tokens of a prompt before the first generated one. To decode all of a long prompt takes most of a
+millisecond, and only its end can matter: text that ends inside a character."""
+INCOMPLETE = "\ufffd"
+
 
 class TokenTexts:
     """The text that each generated token adds, as vLLM's own incremental decoding has it."""
@@ -18,7 +23,11 @@ class TokenTexts:
         self, tokenizer: Any, prompt_ids: Sequence[int], *, skip_special_tokens: bool
     ) -> None:
         self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(ids=list(prompt_ids), skip_special_tokens=skip_special_tokens)
+        decode = self._tokenizer.decode
+        end = list(prompt_ids[-CONTEXT:])
+        if decode(end, skip_special_tokens=skip_special_tokens).endswith(INCOMPLETE):
+            end = list(prompt_ids)  # what follows then depends on all of it
+        self._stream = DecodeStream(ids=end, skip_special_tokens=skip_special_tokens)
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         """One increment per id; "" while a character is incomplete."""

@@ -144,8 +144,8 @@ async def _taken(
         if route in GENERATING:
             engine = scope["app"].state.engine_client
             _check_capacity(engine, sequences)
-            seats.enter_context(engine.expect(sequences))
-            await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
+            if seats.enter_context(engine.expect(sequences)):
+                await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
         if limited:
             _seat(rules.limits, caller, sequences, seats)
     except Refused as refused:

@@ -112,7 +112,8 @@ def test_outside_of_http_nothing_is_kept() -> None:
 
 def test_seats_are_kept_for_a_request_that_is_being_read() -> None:
     seats, ledger = admission(3), RequestLedger()
-    with seats.expect(2):
+    with seats.expect(2) as limited:
+        assert limited
         assert isinstance(seats.refusal(2), QueueOverflowError)
         assert seats.refusal(1) is None
         seats.ask(2, ledger)  # its own are not in its way
@@ -128,7 +129,8 @@ def test_seats_are_kept_for_a_request_that_is_being_read() -> None:
 
 def test_without_a_limit_nothing_is_kept() -> None:
     seats = admission(None)
-    with seats.expect(5):
+    with seats.expect(5) as limited:
+        assert not limited  # so nobody will be refused, and none need wait for it
         assert seats.coming == 0
         assert seats.refusal(5) is None
 
