@@ -142,10 +142,7 @@ async def _taken(
             return None
         sequences = check_body(body)
         if route in GENERATING:
-            engine = scope["app"].state.engine_client
-            _check_capacity(engine, sequences)
-            if seats.enter_context(engine.expect(sequences)):
-                await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
+            await _expect(scope["app"].state.engine_client, sequences, seats)
         if limited:
             _seat(rules.limits, caller, sequences, seats)
     except Refused as refused:
@@ -183,11 +180,13 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
             return b"".join(parts)
 
 
-def _check_capacity(engine: Any, sequences: int) -> None:
+async def _expect(engine: Any, sequences: int, seats: contextlib.ExitStack) -> None:
     """Under overload most requests are refused, so that must cost little."""
     if error := engine.refusal(sequences):
         status = HTTPStatus(error.http_status)
         raise Refused("capacity", status, status.phrase, error.message)
+    if seats.enter_context(engine.expect(sequences)):
+        await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
 
 
 def _seat(limits: KeyLimits, caller: bytes, sequences: int, seats: contextlib.ExitStack) -> None:
