@@ -49,7 +49,7 @@ def guarded(local_judge: LocalJudge, tmp_path_factory: pytest.TempPathFactory) -
 def stock(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     del server  # one after the other: two cores
     log = tmp_path_factory.mktemp("stock") / "server.log"
-    with running(STOCK, log, "--no-enable-chunked-prefill") as up:
+    with running(STOCK, log, "--no-enable-chunked-prefill", "--block-size", "32") as up:
         yield up
 
 
