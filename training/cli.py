@@ -146,7 +146,7 @@ def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     results.add_argument("--problems", type=int, default=1000, help="unseen problems to answer")
     results.add_argument(
-        "--learning-rate", type=float, help="of every GRPO run (the preset's, 2e-3)"
+        "--learning-rate", type=float, help="of every GRPO run (the preset's, 1e-3)"
     )
     results.add_argument("--slots", type=int, default=2, help="jobs at once, one thread each")
     results.set_defaults(run=_demo_results)

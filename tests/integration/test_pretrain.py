@@ -13,7 +13,15 @@ from training.demo.pretrain import BaseRecipe, train_base
 
 pytestmark = pytest.mark.integration
 
-TINY = BaseRecipe(steps=4, hasty_steps=4, batch_size=4, hidden_size=64, layers=1, save_every=2)
+TINY = BaseRecipe(
+    steps=4,
+    hasty_steps=4,
+    practised_steps=4,
+    batch_size=4,
+    hidden_size=64,
+    layers=1,
+    save_every=2,
+)
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -30,9 +38,11 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path) -> None:
     train_base(TINY, tmp_path / "whole", tmp_path / "work")
     train_base(TINY, tmp_path / "again", tmp_path / "other")
     assert equal(tmp_path / "whole", tmp_path / "again")
-    shutil.rmtree(tmp_path / "other" / "hasty" / "checkpoint-4")  # as if it was killed after step 3
+    last = tmp_path / "other" / "practised"
+    shutil.rmtree(last / "checkpoint-4")  # as if it was killed after step 3
     train_base(TINY, tmp_path / "resumed", tmp_path / "other")
     assert equal(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(last)
     shutil.rmtree(tmp_path / "other" / "hasty")
     shutil.rmtree(tmp_path / "other" / "careful" / "checkpoint-4")
     train_base(TINY, tmp_path / "from the first stage", tmp_path / "other")

@@ -1,7 +1,7 @@
 """Trains `demo-base` from scratch: next-token prediction on the demo world's traces.
 
-In two stages: arithmetic is learned from careful traces; hasty passes, which a model of this size
-does not get right, are added at the end, since learning them from the start costs far more.
+In three stages: arithmetic is learned from careful traces; hasty passes are added at the end, since
+learning them from the start costs far more, and then practised until most of them come out right.
 """
 
 import functools
@@ -43,6 +43,8 @@ class Stage:
     warmup_steps: int
     hasty: bool
     """Whether the traces have hasty passes."""
+    draws: str
+    """Sets the stage's traces apart from those of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class BaseRecipe:
     """Optimiser steps on careful traces, with a peak rate of `learning_rate`."""
     hasty_steps: int = 600
     """Then on traces with hasty passes, with a peak rate of `hasty_learning_rate`."""
+    practised_steps: int = 900
+    """Then on more of these, as if they were begun with."""
     batch_size: int = 64
     """Traces per step."""
     learning_rate: float = 3e-3
@@ -70,9 +74,13 @@ class BaseRecipe:
     def stages(self) -> tuple[Stage, ...]:
         """In their order."""
         return (
-            Stage("careful", self.steps, self.learning_rate, 100, hasty=False),
-            Stage("hasty", self.hasty_steps, self.hasty_learning_rate, 20, hasty=True),
+            Stage("careful", self.steps, self.learning_rate, 100, hasty=False, draws=""),
+            self._hasty("hasty", self.hasty_steps),
+            self._hasty("practised", self.practised_steps),
         )
+
+    def _hasty(self, name: str, steps: int) -> Stage:
+        return Stage(name, steps, self.hasty_learning_rate, 20, hasty=True, draws=f"{name}:")
 
 
 def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -116,7 +124,7 @@ class TraceBatches:
 def _pool_of_batches(
     recipe: BaseRecipe, stage: Stage, tokenizer: PreTrainedTokenizerFast, pool: int
 ) -> list[Batch]:
-    rng = random.Random(f"{recipe.seed}:{'hasty:' * stage.hasty}{pool}")
+    rng = random.Random(f"{recipe.seed}:{stage.draws}{pool}")
     size = recipe.batch_size
     examples = sorted(
         (

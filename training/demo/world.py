@@ -5,8 +5,8 @@ within 10..99. A *trace* solves it the way an overthinking model does: a pass wo
 operation, may hesitate half-way, and may forget a carry; passes repeat until two in a row agree
 and then go on for no reason. Re-checks are more careless than the first pass, and the answer is
 what the last pass says: a first slip is often found, and a right answer sometimes talked away.
-Some passes are *hasty*: several operations in one line, which is shorter, and more than a small
-model can reliably do in its head. So there are two ways to save tokens, one that costs nothing
+Some passes are *hasty*: several operations in one line, which is shorter, and which a small model
+gets wrong more often. So there are two ways to save tokens, one that costs nothing
 (no needless passes) and one that costs accuracy (hasty ones). Some traces are closed early at a
 step boundary, in exactly the two forms that an exit uses, and always with the true answer: that
 is what gives the confidence of a trial answer a meaning (low while the derivation is incomplete,
