@@ -1,12 +1,14 @@
 """The demo's table: which jobs make it, and what its page says of known records."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training.config import load_config
+from training.demo.equal import at_as_many
 from training.demo.methods import METHODS, STEPS, runs_of
 from training.demo.results import Row, pooled, write_results
 from training.demo.table import Table, jobs_of, run_table
@@ -84,12 +86,25 @@ def test_the_page_compares_every_row_with_vanilla(tmp_path: Path) -> None:
 def test_both_ways_are_compared_wherever_they_were(tmp_path: Path) -> None:
     write_results(tmp_path, ROWS, WAYS, MADE)
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "| Step-GRPO | GRPO+LP, 25: 78.5 | GRPO+LP, 50: 59.5 |" in page
+    assert "| GRPO+LP with as many tokens | GRPO+LP, 25: 78.5 | GRPO+LP, 50: 59.5 |" in page
     (first,) = (line for line in page.splitlines() if line.startswith("| 25: 139.5 |"))
-    assert first.startswith("| 25: 139.5 | -15.0 (")  # 12 of 20 against 15
     (last,) = (line for line in page.splitlines() if line.startswith("| 50: 79.5 |"))
-    assert last.startswith("| 50: 79.5 | +20.0 (")
+    assert "| -15.0 (" in first  # 12 of 20 against 15
+    assert "| +20.0 (" in last
     assert "| +5.0 (" in last
+
+
+def test_at_as_many_tokens_the_line_between_two_checkpoints_is_what_counts() -> None:
+    few, many = records(8, 40, 1, count=20), records(4, 80, 2, count=20)  # 12 and 16 of 20
+    tokens = [sum(each.tokens for each in way) / 20 for way in (few, many)]
+    mine = [replace(each, tokens=round(tokens[0] * 3 / 4 + tokens[1] / 4)) for each in few]
+    mine = [replace(each, correct=True) for each in mine]
+    share = (mine[0].tokens - tokens[0]) / (tokens[1] - tokens[0])
+    found = at_as_many(mine, [many, few])
+    assert found is not None
+    assert found.value == pytest.approx(1 - (12 * (1 - share) + 16 * share) / 20)
+    assert found.low < found.value < found.high
+    assert at_as_many([replace(each, tokens=1) for each in mine], [many, few]) is None
 
 
 def test_seeds_are_samples_of_a_problem_and_vanilla_stands_against_each() -> None:

@@ -29,10 +29,10 @@ A Qwen3 of {recipe.layers} layers and hidden size {recipe.hidden_size}, trained 
 the demo world
 (`training/demo/world.py`): it works chains of additions and subtractions out,
 and then re-checks them too often. Some of its passes are hasty: several operations in a line,
-which is shorter and goes wrong more often. Made by `stepgrpo-train demo base`: {recipe.steps} steps \
-of {recipe.batch_size}
-careful traces, then {recipe.hasty_steps} and {recipe.practised_steps} of traces with hasty passes, \
-seed {recipe.seed}.
+which is shorter and goes wrong more often. Made by `stepgrpo-train demo base`:
+{recipe.steps} steps of {recipe.batch_size} careful traces, then {recipe.hasty_steps} and \
+{recipe.practised_steps} of traces
+with hasty passes, seed {recipe.seed}.
 It is a test object, good for nothing but its own arithmetic.
 
 ## Measured

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.demo.equal import equal_tokens, shown
 from training.demo.figure import draw
 from training.evaluation.records import Record
 from training.evaluation.statistics import Summary, summarise
@@ -63,7 +64,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
         },
     }
     _write(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    page = [_head(made), _table(rows, summaries), _ways(points, made), _equal_tokens(ways)]
+    page = [_head(made), _table(rows, summaries), _ways(points, made), _equal_tokens(ways, vanilla)]
     _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
 
 
@@ -126,10 +127,10 @@ def _table(rows: Sequence[Row], summaries: Mapping[str, Summary]) -> str:
         assert versus
         cells = (
             row.title,
-            _shown(each.accuracy, 100),
-            "" if is_vanilla else _shown(versus.accuracy, 100, sign=True),
+            shown(each.accuracy, 100),
+            "" if is_vanilla else shown(versus.accuracy, 100, sign=True),
             f"{each.tokens.value:.1f}",
-            "100" if is_vanilla else _shown(versus.ratio_of_means, 100),
+            "100" if is_vanilla else shown(versus.ratio_of_means, 100),
             f"{100 * versus.net_ratio_of_means.value:.1f}",
             f"{each.steps:.2f}",
             _seeds(row) if len(row.seeds) > 1 else "",
@@ -147,7 +148,7 @@ def _seeds(row: Row) -> str:
     )
 
 
-def _equal_tokens(ways: Ways) -> str:
+def _equal_tokens(ways: Ways, vanilla: Sequence[Record]) -> str:
     """Step-GRPO against GRPO+LP wherever both were."""
     found = {title.strip("*"): way for title, way in ways.items()}
     if not {"Step-GRPO", "GRPO+LP"} <= set(found):
@@ -156,29 +157,9 @@ def _equal_tokens(ways: Ways) -> str:
         {step: _samples(seeds) for step, seeds in found[name].items()}
         for name in ("Step-GRPO", "GRPO+LP")
     )
-    head = ["Step-GRPO", *(f"GRPO+LP, {_place(step, at)}" for step, at in theirs.items())]
-    lines = [
-        "## At equal tokens",
-        "Accuracy of Step-GRPO less that of GRPO+LP in points, after so many steps with so many",
-        "tokens; same problems and seeds as above.",
-        "",
-        f"| {' | '.join(head)} |",
-        "|---" * len(head) + "|",
-    ]
-    for step, mine in ours.items():
-        cells = [_place(step, mine), *(_difference(mine, other) for other in theirs.values())]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _place(step: int, records: Sequence[Record]) -> str:
-    return f"{step}: {summarise(records).tokens.value:.1f}"
-
-
-def _difference(records: Sequence[Record], other: Sequence[Record]) -> str:
-    versus = summarise(records, other).versus
-    assert versus
-    return _shown(versus.accuracy, 100, sign=True)
+    seeds = next(iter(found["GRPO+LP"].values()))
+    start = _samples([_same(vanilla, seeds[0])] * len(seeds))
+    return equal_tokens(ours, {0: start, **theirs})
 
 
 def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str, Any]) -> str:
@@ -199,16 +180,6 @@ def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str
         )
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _shown(estimate: Any, scale: float, *, sign: bool = False) -> str:
-    if estimate is None:
-        return ""
-    value, low, high = (
-        f"{scale * each:{'+' if sign else ''}.1f}"
-        for each in (estimate.value, estimate.low, estimate.high)
-    )
-    return f"{value} ({low} to {high})"
 
 
 def _write(path: Path, text: str) -> None:

@@ -100,8 +100,9 @@ def mean_interval(values: Array, weights: Array) -> Estimate:
     return Estimate(value, value - float(high) * error, value - float(low) * error)
 
 
-def difference_interval(differences: Sequence[Sequence[int]], weights: Array) -> Estimate | None:
-    """Mean over questions of the mean difference in correctness (1, 0 or -1 for each sample).
+def difference_interval(differences: Sequence[Sequence[float]], weights: Array) -> Estimate | None:
+    """Mean over questions of the mean difference in correctness (1, 0 or -1 for each sample, or
+    between them where one of the two is a mixture).
 
     Questions without any are left out; None when none is left.
     """
