@@ -1,0 +1,59 @@
+"""Requests to the server with a log, and the lines that they leave there."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.integration.servers import ROOT
+from tests.integration.test_server import EXIT, PROBLEMS, messages
+
+KEY = "canary-in-the-api-key"
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SECONDS = 30.0
+CHAT = "/v1/chat/completions"
+
+
+def body_of(index: int = 0, xargs: Any = EXIT, **more: Any) -> dict[str, Any]:
+    body = {"model": "demo-base", "messages": messages(index), "max_tokens": 900, "seed": 0}
+    return body | {"temperature": 0, "vllm_xargs": xargs} | more
+
+
+def chat(client: httpx.Client, index: int = 0, xargs: Any = EXIT, **more: Any) -> httpx.Response:
+    headers = more.pop("headers", {})
+    answer = client.post(CHAT, json=body_of(index, xargs, **more), headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def exited(client: httpx.Client, **more: Any) -> httpx.Response:
+    """The response to a problem whose thinking the policy cuts."""
+    for index in range(len(PROBLEMS)):
+        answer = chat(client, index, **more)
+        if answer.json()["stepgrpo"]["exit_reason"] == "confident":
+            return answer
+    raise AssertionError("no problem was exited")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines() if line]
+
+
+def lines_of(path: Path, name: str, count: int = 1) -> list[dict[str, Any]]:
+    """The lines of a request, once they are there."""
+    deadline = time.monotonic() + SECONDS
+    while len(found := [line for line in lines(path) if line["id"] == name]) < count:
+        assert time.monotonic() < deadline, f"{len(found)} lines of {name}"
+        time.sleep(0.05)
+    assert len(found) == count
+    return found
+
+
+def explain(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service.cli", "explain", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
