@@ -50,7 +50,7 @@ def main() -> None:
         args = _arguments(sys.argv[1:])
         rules = rules_of(args, os.environ)
         defaults = read_defaults(args, os.environ)
-        _check_base(args, defaults)
+        _check_bases(args, defaults)
         calibrations = _calibrations(args, defaults.calibration)
         evidence = open_evidence(defaults.plan)
         log = _log(defaults)
@@ -131,19 +131,27 @@ def _check_model(args: argparse.Namespace) -> None:
         )
 
 
-def _check_base(args: argparse.Namespace, defaults: Defaults) -> None:
-    """Refuse a base model for the holdout that is not what this server's adapters are over."""
-    name = defaults.plan.holdout_base
-    if name is None:
-        return
+def _check_bases(args: argparse.Namespace, defaults: Defaults) -> None:
+    """Refuse a base model for holdout or pairs that is not what this server's adapters are over."""
+    plan = defaults.plan
+    bases = {
+        "holdout_base": plan.holdout_base,
+        # Behind a URL the names are of another server.
+        "pairs_base": plan.pairs_base if plan.pairs_url is None else None,
+    }
     named = args.served_model_name or args.model
     served = [named] if isinstance(named, str) else named
-    if name not in served:
-        remedy = f"it is not the model itself that is served: use {' or '.join(served)}"
-        raise defaults.resolved.refusal("holdout_base", name, remedy)
-    if not args.enable_lora:
-        remedy = "no trained model is served beside it: set --enable-lora --lora-modules NAME=PATH"
-        raise defaults.resolved.refusal("holdout_base", name, remedy)
+    for option, name in bases.items():
+        if name is None:
+            continue
+        if name not in served:
+            remedy = f"it is not the model itself that is served: use {' or '.join(served)}"
+            raise defaults.resolved.refusal(option, name, remedy)
+        if not args.enable_lora:
+            remedy = (
+                "no trained model is served beside it: set --enable-lora --lora-modules NAME=PATH"
+            )
+            raise defaults.resolved.refusal(option, name, remedy)
 
 
 def _check_processes(args: argparse.Namespace) -> None:

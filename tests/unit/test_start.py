@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.cli import _check_base, _check_processes
+from service.cli import _check_bases, _check_processes
 from service.defaults import Defaults
 from service.options import BadOption
 from service.savings.plan import Plan
@@ -43,22 +43,27 @@ def test_several_api_processes_are_refused_with_what_to_do_instead() -> None:
         _check_processes(arguments(api_server_count=2))
 
 
-# The base of a holdout.
+# The base of a holdout, and of pairs.
+
+MEASURED = [("holdout_base", {"holdout": 0.1}), ("pairs_base", {"pairs": 0.1})]
 
 
-def check(name: str | None, **more: Any) -> None:
-    plan = Plan(holdout=0.1, holdout_base=name)
-    _check_base(arguments(**more), Defaults(plan=plan))
+def check(plan: Plan, **more: Any) -> None:
+    _check_bases(arguments(**more), Defaults(plan=plan))
 
 
-def test_the_base_of_a_holdout_is_the_model_itself_under_any_of_its_names() -> None:
-    check(None, enable_lora=False)
-    check("demo-base")
-    check("demo")
-    check("demo", served_model_name="demo")
-    check("models/demo-base", served_model_name=None)
+@pytest.mark.parametrize(("option", "plan"), MEASURED)
+def test_a_base_is_the_model_itself_under_any_of_its_names(
+    option: str, plan: dict[str, Any]
+) -> None:
+    check(Plan(**plan), enable_lora=False)
+    check(Plan(**plan, **{option: "demo-base"}))
+    check(Plan(**plan, **{option: "demo"}))
+    check(Plan(**plan, **{option: "demo"}), served_model_name="demo")
+    check(Plan(**plan, **{option: "models/demo-base"}), served_model_name=None)
 
 
+@pytest.mark.parametrize(("option", "plan"), MEASURED)
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
@@ -67,9 +72,15 @@ def test_the_base_of_a_holdout_is_the_model_itself_under_any_of_its_names() -> N
         ("demo", {"enable_lora": False}, "set --enable-lora --lora-modules NAME=PATH"),
     ],
 )
-def test_a_base_that_cannot_serve_is_refused(name: str, more: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadOption, match=f"holdout_base='{name}' cannot be honoured: .*{said}"):
-        check(name, **more)
+def test_a_base_that_cannot_serve_is_refused(
+    option: str, plan: dict[str, Any], name: str, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadOption, match=f"{option}='{name}' cannot be honoured: .*{said}"):
+        check(Plan(**plan, **{option: name}), **more)
+
+
+def test_the_base_of_pairs_behind_a_url_is_that_servers_to_know() -> None:
+    check(Plan(pairs=0.1, pairs_base="other", pairs_url="http://replica:8000/v1"))
 
 
 # What CPUs need.
