@@ -15,12 +15,11 @@ HEAD = """# Speed
 
 Written by `python -m benchmarks.speed`, a part of `make bench`, from [speed.json](speed.json).
 demo-base ({parameters}), float32, vLLM {vllm}, {machine}. Servers, client and engine share
-these cores; in the part `serving` both engines compute in the process of their scheduler
-(`UniProcExecutor`), with one thread and blocks of 32 tokens. Runs alternate; every figure is a
-median, a ratio the geometric mean of the ratios of runs in the same round, with its 95 % interval
-in brackets (Student's t of their logarithms; a single round has none). Brackets behind anything
-else are ranges. Load is vLLM's own serving benchmark (`vllm.benchmarks.serve`), over HTTP,
-streaming.
+these cores; an engine computes in the process of its scheduler (`UniProcExecutor`), with one thread
+and blocks of 32 tokens. Runs alternate; every figure is a median, a ratio the geometric mean of
+the ratios of runs in the same round, with its 95 % interval in brackets (Student's t of their
+logarithms; a single round has none). Brackets behind anything else are ranges. Load is vLLM's own
+serving benchmark (`vllm.benchmarks.serve`), over HTTP, streaming.
 
 | part | commit | date, UTC | load average before |
 |---|---|---|---|

@@ -29,7 +29,7 @@ from benchmarks.rounds import Chain, Chains
 from service.engine import EarlyExitEngine
 from service.metrics import Metrics
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import MODEL
+from tests.integration.servers import EXECUTOR, MODEL
 from training.demo.world import sample_problems
 from training.engines import format_of
 from training.rollout import Job, Sampling
@@ -44,6 +44,12 @@ METRICS = {
     "tokens": "tokens per completion",
 }
 TRIALS = (0, 1, 2, 4)  # at most, per completion
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
 
 
 @dataclass(slots=True)
@@ -82,8 +88,8 @@ Way = Callable[[Counted], Complete]
 def main() -> None:
     """Print the tables, and keep every figure in outputs/bench/probing.json."""
     args = _arguments()
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     where = made()
     found = {"made": where, **asyncio.run(_measure(args))}
     _report(found)
@@ -125,6 +131,7 @@ async def _engine() -> AsyncIterator[Any]:
             max_model_len=2048,
             enable_chunked_prefill=False,
             block_size=32,
+            distributed_executor_backend=EXECUTOR,
         )
     )
     try:

@@ -29,11 +29,7 @@ from training.adapters import as_model
 from training.demo.world import sample_problems
 
 ADAPTER = ROOT / "models" / "demo-step-grpo"
-EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-FLAGS = (
-    *("--max-num-seqs", "1024"),  # all open streams run
-    *("--distributed-executor-backend", EXECUTOR),
-)
+FLAGS = ("--max-num-seqs", "1024")  # all open streams run
 # Ours sets these itself on CPUs.
 STOCK_FLAGS = (*FLAGS, "--no-enable-chunked-prefill", "--block-size", "32")
 LIMIT = 900  # tokens of an answer

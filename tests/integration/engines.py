@@ -21,7 +21,7 @@ from service.load import ProbeLimits
 from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import MODEL
+from tests.integration.servers import EXECUTOR, MODEL
 from training.demo.world import sample_problems
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
@@ -208,6 +208,7 @@ def running_machine(**arguments: Any) -> Iterator[Machine]:
                         "max_model_len": 1024,
                         "enforce_eager": True,
                         "enable_chunked_prefill": False,
+                        "distributed_executor_backend": EXECUTOR,
                         "seed": 0,
                     }
                     | arguments

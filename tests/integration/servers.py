@@ -18,10 +18,15 @@ import httpx
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo-base"
 STARTUP_SECONDS = 240
+# vLLM computes in a worker process, for which its scheduler waits without sleeping: half of two
+# cores. In the scheduler's own process a server starts a third sooner.
+EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+AS_USERS_HAVE_IT = ("--distributed-executor-backend", "mp")
 # Stock vLLM gets the same flags, so that a comparison compares one thing.
 COMMON = (
     *("--served-model-name", "demo-base", "--dtype", "float32", "--max-model-len", "2048"),
     *("--enforce-eager", "--reasoning-parser", "qwen3", "--seed", "0"),
+    *("--distributed-executor-backend", EXECUTOR),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     # The demo model knows no JSON: free to, it would write white space for ever.
     *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),

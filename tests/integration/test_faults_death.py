@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.servers import OURS, Server, start, stop, wait_up
+from tests.integration.servers import AS_USERS_HAVE_IT, OURS, Server, start, stop, wait_up
 from tests.integration.test_accounts import END
 from tests.integration.test_server import PROBLEMS, messages
 
@@ -31,7 +31,7 @@ ENDLESS = {"logit_bias": {END: -100}, "max_tokens": 1800, "model": "demo-base"}
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Server]:
-    server = start(OURS, tmp_path / "server.log")
+    server = start(OURS, tmp_path / "server.log", *AS_USERS_HAVE_IT)
     try:
         wait_up(server)
         yield server
@@ -51,7 +51,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(commands))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache"))
-        server = start(OURS, folder / "server.log")
+        server = start(OURS, folder / "server.log", *AS_USERS_HAVE_IT)
     try:
         wait_up(server)
         yield server
