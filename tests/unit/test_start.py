@@ -48,19 +48,19 @@ def test_several_api_processes_are_refused_with_what_to_do_instead() -> None:
 MEASURED = [("holdout_base", {"holdout": 0.1}), ("pairs_base", {"pairs": 0.1})]
 
 
-def check(plan: Plan, **more: Any) -> None:
-    _check_bases(arguments(**more), Defaults(plan=plan))
+def check(plan: dict[str, Any], **more: Any) -> None:
+    _check_bases(arguments(**more), Defaults(plan=Plan(**plan)))
 
 
 @pytest.mark.parametrize(("option", "plan"), MEASURED)
 def test_a_base_is_the_model_itself_under_any_of_its_names(
     option: str, plan: dict[str, Any]
 ) -> None:
-    check(Plan(**plan), enable_lora=False)
-    check(Plan(**plan, **{option: "demo-base"}))
-    check(Plan(**plan, **{option: "demo"}))
-    check(Plan(**plan, **{option: "demo"}), served_model_name="demo")
-    check(Plan(**plan, **{option: "models/demo-base"}), served_model_name=None)
+    check(plan, enable_lora=False)
+    check(plan | {option: "demo-base"})
+    check(plan | {option: "demo"})
+    check(plan | {option: "demo"}, served_model_name="demo")
+    check(plan | {option: "models/demo-base"}, served_model_name=None)
 
 
 @pytest.mark.parametrize(("option", "plan"), MEASURED)
@@ -76,11 +76,11 @@ def test_a_base_that_cannot_serve_is_refused(
     option: str, plan: dict[str, Any], name: str, more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadOption, match=f"{option}='{name}' cannot be honoured: .*{said}"):
-        check(Plan(**plan, **{option: name}), **more)
+        check(plan | {option: name}, **more)
 
 
 def test_the_base_of_pairs_behind_a_url_is_that_servers_to_know() -> None:
-    check(Plan(pairs=0.1, pairs_base="other", pairs_url="http://replica:8000/v1"))
+    check({"pairs": 0.1, "pairs_base": "other", "pairs_url": "http://replica:8000/v1"})
 
 
 # What CPUs need.
