@@ -169,8 +169,7 @@ def confidence(found: Found) -> str:
         "## Answers that end when they are done",
         (
             f"Both loops together, {problems} problems, each asked once of each; graded by the "
-            "demo world; differences to stock are paired, with 95 % intervals. `careful` has "
-            "`exit_threshold` 0.9 and `exit_min_tokens` 80."
+            "demo world; differences to stock are paired, with 95 % intervals."
         ),
         "| | accuracy, % | against stock, points | tokens, % of stock's | with trials, % |\n"
         "|---|---|---|---|---|\n" + "\n".join(_graded(*item) for item in graded.items()),

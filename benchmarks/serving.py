@@ -51,15 +51,12 @@ class Way:
 
 STOCK_WAY, NONE = Way("stock"), Way("ours")
 CONFIDENCE = Way("ours", {"exit_policy": "confidence"})
-# Chosen on problems of the validation split; see docs/LOG.md.
-CAREFUL = Way("ours", {"exit_policy": "confidence", "exit_threshold": 0.9, "exit_min_tokens": 80})
 WAYS = {
     "memory": {"stock": STOCK_WAY, "none": NONE, "confidence": CONFIDENCE},
     "none": {"stock": STOCK_WAY, "none": NONE},
     "confidence": {
         "stock": STOCK_WAY,
         "confidence": CONFIDENCE,
-        "confidence, careful": CAREFUL,
         "demo-step-grpo, none": Way("trained"),
     },
     "concurrency": {"stock": STOCK_WAY, "none": NONE, "confidence": CONFIDENCE},
