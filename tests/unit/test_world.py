@@ -115,14 +115,12 @@ def test_the_chat_template_has_qwens_form() -> None:
     assert off == prompt + "<think>\n\n</think>\n\n"
 
 
-def test_batches_are_a_function_of_recipe_and_index() -> None:
+def test_batches_are_a_function_of_recipe_stage_and_index() -> None:
     recipe = BaseRecipe(steps=4, batch_size=4)
-    careful, hasty = recipe.stages
-    first, again = (TraceBatches(recipe, careful, TOKENIZER)[3] for _ in range(2))
-    assert (
-        first["input_ids"].tolist()
-        != TraceBatches(recipe, hasty, TOKENIZER)[3]["input_ids"].tolist()
-    )
+    first, *others = (TraceBatches(recipe, stage, TOKENIZER)[3] for stage in recipe.stages)
+    again = TraceBatches(recipe, recipe.stages[0], TOKENIZER)[3]
+    drawn = [each["input_ids"].tolist() for each in (first, *others)]
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
     assert (first["input_ids"] == again["input_ids"]).all()
     assert first["input_ids"].shape == first["labels"].shape
     kept = first["labels"] != -100
