@@ -162,7 +162,9 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "server's saved tokens are predictions from this file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    calibrate.add_argument("--model", required=True, help="model directory or name")
+    calibrate.add_argument(
+        "--model", required=True, help="model directory or name, or an adapter's"
+    )
     calibrate.add_argument("--prompts", type=Path, help='JSONL of {"prompt": "..."}')
     calibrate.add_argument(
         "--demo", type=int, metavar="N", help="instead: N validation problems of the demo world"
@@ -235,6 +237,7 @@ def _demo_results(args: argparse.Namespace) -> None:
 def _calibrate(args: argparse.Namespace) -> None:
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
+    from training.adapters import as_model  # noqa: PLC0415
     from training.calibrate import calibrate, read_prompts, write_baseline  # noqa: PLC0415
     from training.demo.world import sample_problems  # noqa: PLC0415
     from training.offline import Engine  # noqa: PLC0415
@@ -249,7 +252,8 @@ def _calibrate(args: argparse.Namespace) -> None:
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
-    engine = Engine.load(args.model, dtype=args.dtype, max_model_len=args.max_tokens + 512)
+    with as_model(args.model) as path:
+        engine = Engine.load(path, dtype=args.dtype, max_model_len=args.max_tokens + 512)
     baseline = calibrate(
         engine,
         Path(args.model).name,

@@ -126,6 +126,18 @@ def test_calibrate_writes_a_file_that_the_server_reads(tmp_path: Path) -> None:
     assert max(max(trials, default=0) for each in found["bins"] for trials in each["confidences"])
 
 
+def test_an_adapter_is_calibrated_as_it_is_served(tmp_path: Path) -> None:
+    output = tmp_path / "calibration.json"
+    model = str(MODEL.with_name("demo-step-grpo"))
+    asked = ("--model", model, "--demo", "24", "--dtype", "float32", "--output", str(output))
+    result = run("-m", "training.cli", "calibrate", *asked)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(output.read_text())
+    assert found["model"] == "demo-step-grpo"
+    # Trained to stop: its base goes on for five steps as a rule.
+    assert not any(starts for each in found["bins"] for starts in each["steps"])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [('{"prompt": 5}', "prompts.jsonl:2:"), ("{", "prompts.jsonl:2:"), ("[]", "prompts.jsonl:2:")],
