@@ -74,7 +74,7 @@ def refusing(outputs: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutp
 
 
 @pytest.mark.parametrize("fault", [raising, hanging, silent, garbled, refusing])
-def test_a_probe_that_fails_changes_nothing(
+def test_f12_a_probe_that_fails_changes_nothing(
     machine: Machine, plain: list[list[int]], fault: Fault
 ) -> None:
     ours = machine.ours(fault, probe_timeout=0.5)
@@ -153,7 +153,7 @@ def test_a_policy_added_as_the_docstring_says_works(
     ],
     ids=["raises", "loops", "another's reason", "no verdict", "cannot be built", "needs raises"],
 )
-def test_a_policy_that_fails_ends_the_exits_of_its_request_and_nothing_else(
+def test_f13_a_policy_that_fails_ends_the_exits_of_its_request_and_nothing_else(
     machine: Machine,
     plain: list[list[int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -210,7 +210,7 @@ def calm(machine: Machine) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["full", "reset"])
-def test_a_cache_that_is_full_or_reset_gives_no_wrong_answer(
+def test_f15_a_cache_that_is_full_or_reset_gives_no_wrong_answer(
     machine: Machine, calm: list[list[int]], reset: bool
 ) -> None:
     ours, gauge = machine.ours(), Gauge()

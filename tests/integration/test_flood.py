@@ -55,7 +55,7 @@ def positions(ours: Ours, number: int) -> list[int]:
     ]
 
 
-def test_a_flood_of_markers_stays_within_the_caps(machine: Machine) -> None:
+def test_f14_a_flood_of_markers_stays_within_the_caps(machine: Machine) -> None:
     limits: dict[str, Any] = {
         "limit_probes": SPENT,
         "limit_interval": APART,
