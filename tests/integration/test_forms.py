@@ -22,7 +22,7 @@ SCHEMA = {
 TOOL = {"name": "give", "parameters": SCHEMA, "strict": True}
 TOOLS = {"tools": [{"type": "function", "function": TOOL}]}
 # Tools' grammars let white space in, which the demo model would write for ever.
-TERSE = {"\n": -8.5, " ": -8.5, "\n\n": -8.5, "\t": -100.0}
+TERSE = {"\n": -5, " ": -5, "\n\n": -5, "\t": -100, "\r": -100, '"': 8, "}": 8, ":": 8}
 BIAS = {str(TOKENIZER.encode(text)[0]): bias for text, bias in TERSE.items()}
 JSON = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
 

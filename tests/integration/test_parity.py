@@ -19,7 +19,7 @@ END, OVER = TOKENIZER.convert_tokens_to_ids(["</think>", "<|im_end|>"])
 ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 CLOSED = {"exit_policy": "budget", "exit_budget_tokens": 8}
 # With it this model ends its turn inside its thinking.
-HASTY = {str(OVER): 10}
+HASTY = {str(OVER): 11}
 
 
 def prompt_ids(index: int) -> list[int]:
@@ -104,13 +104,13 @@ def test_several_sequences_with_log_probs(client: openai.OpenAI) -> None:
         "top_logprobs": 1,
     }
     ids: dict[str, Any] = {"extra_body": {"return_token_ids": True}}
-    response = chat(client, **options, **ids)
-    whole = check_equal(chat(client, stream=True, **options, **ids), response)
+    response = chat(client, 1, **options, **ids)
+    whole = check_equal(chat(client, 1, stream=True, **options, **ids), response)
     assert len(whole.pop(-1)["blocks"]) == len(whole) == 3
     assert len({parts["reasoning"] for parts in whole.values()}) > 1
     assert all(parts["ids"].count(END) == 1 for parts in whole.values())
     for index in range(3):  # each is what it is alone: vLLM's seeds count up
-        alone = chat(client, **options | {"n": 1, "seed": 5 + index}, **ids)
+        alone = chat(client, 1, **options | {"n": 1, "seed": 5 + index}, **ids)
         assert alone.choices[0].token_ids == whole[index]["ids"]
 
 
