@@ -49,28 +49,31 @@ def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(tmp_path
         assert block["policy"] == "confidence"
         assert block["exit_reason"] in ("confident", "natural")
         assert block["saved"]["method"] == "predicted"
-        trained = trained_answer(port, response["choices"][0]["message"])
+        base, trained = (to_the_end(port, name) for name in ("demo-base", "demo-step-grpo"))
+        for each in (base, trained):
+            message = response["choices"][0]["message"]
+            assert each["choices"][0]["message"]["content"] == message["content"]
         assert trained["stepgrpo"]["steps"] == 1
-        assert trained["usage"]["completion_tokens"] < response["usage"]["completion_tokens"]
+        for each in (trained, response):
+            assert each["usage"]["completion_tokens"] < base["usage"]["completion_tokens"]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
 
 
-def trained_answer(port: int, expected: dict[str, str]) -> dict[str, Any]:
-    """Of the model that was trained to stop by itself, beside its base, without any exit."""
+def to_the_end(port: int, model: str) -> dict[str, Any]:
+    """What a model answers without any exit."""
     question = re.search(r"Compute [^\"]+?\{\}\.", readme_curl(port))
     assert question
     body = {
-        "model": "demo-step-grpo",
+        "model": model,
         "seed": 1,
         "messages": [{"role": "user", "content": question[0].replace("\\\\", "\\")}],
         "vllm_xargs": {"exit_policy": "none"},
     }
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     answer: dict[str, Any] = httpx.post(url, json=body, timeout=120).json()
-    assert answer["choices"][0]["message"]["content"] == expected["content"]
     return answer
 
 
