@@ -102,6 +102,7 @@ def test_f8_kill_of_the_engine_is_told_to_all_and_is_no_success(mortal: Server) 
         assert wait_unready(mortal) - killed < READY_SECONDS
         for future in streams:
             last, ended = future.result()
+            assert "error" in last, last
             assert last["error"]["code"] == 500
             assert ended - killed < ERROR_SECONDS
         assert whole.result().status_code == 500
