@@ -170,7 +170,7 @@ def _calibrate(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> No
     if not config.calibration_prompts:
         return
     if config.lora:
-        print("No calibration of an adapter: run stepgrpo-train calibrate on the merged model.")
+        print("No calibration of an adapter: run stepgrpo-train calibrate on its folder.")
         return
     gc.collect()
     torch.cuda.empty_cache()  # the trainer's

@@ -17,7 +17,6 @@ from stepgrpo_core import (
     parse_baseline,
 )
 from stepgrpo_core.savings import Conditions, Run
-from tests.integration.servers import ROOT
 
 RUNS = [Run(prompt, 10 * n) for prompt in (20, 21, 40) for n in range(1, 101)]
 SETTINGS = ExitSettings()
@@ -218,9 +217,15 @@ def test_steps_and_trials_survive_their_file() -> None:
 
 
 def test_files_of_before_steps_mean_what_they_meant() -> None:
-    path = ROOT / "models" / "demo-step-grpo" / "calibration.json"
-    data = json.loads(path.read_text(encoding="utf-8"))
-    assert data.keys() == {"model", "sampling", "bins"}
+    lengths = [32] * 22 + [42] * 15
+    data: dict[str, Any] = {
+        "model": "trained",
+        "sampling": {"temperature": 1.0, "top_p": 1.0},
+        "bins": [
+            {"prompt_tokens": [30, 30], "completion_tokens": lengths},
+            {"prompt_tokens": [32, 42], "completion_tokens": [40, 40, 46]},
+        ],
+    }
     baseline = parse_baseline(data)
     assert baseline.as_dict() == data
     assert baseline.under(ExitSettings(markers=("Hmm",))) == baseline

@@ -56,7 +56,7 @@ class BaseRecipe:
     hasty_steps: int = 600
     """Then on traces with hasty passes, with a peak rate of `hasty_learning_rate`."""
     practised_steps: int = 900
-    """Then on more of these, as if they were begun with."""
+    """Then on other traces of that kind, with the same peak rate again."""
     batch_size: int = 64
     """Traces per step."""
     learning_rate: float = 3e-3
