@@ -129,14 +129,17 @@ class EngineStream:
     async def _pump(
         self, prompt: Mapping[str, Any], params: SamplingParams, options: Mapping[str, Any]
     ) -> None:
-        self._started = True
+        self._started, finished = True, False
         end: Exception | None = None
         try:
             async for output in self._engine.generate(prompt, params, self.id, **options):
+                finished = output.finished
                 self._count(output)
                 self._inbox.put_nowait((self, output))
                 while self._inbox.qsize() >= BACKLOG and not self._stopping:  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_SECONDS)
+            if not finished:  # nobody is to take what there is for the whole
+                end = EngineDeadError()
         except EngineDeadError as error:
             # vLLM hands one and the same to all requests, and each that raises it makes its
             # traceback longer: to log two dozen of them took seconds.

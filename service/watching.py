@@ -83,9 +83,8 @@ class Watched:
                 outputs = await self._take_over(self._stream)
             elif self._taken is not None:
                 outputs = await self._taken.take(source, item)
-            elif item is None:
-                return
             else:
+                assert item is not None  # it follows the last output, which closes this
                 outputs = [self._pass(self._merged(item))]
             for output in outputs:
                 if output.finished:

@@ -181,7 +181,8 @@ class Pairs:
                 self._queue.appendleft(pair)
                 self._wake.set()
                 return
-            await self._enter(pair)
+            agreement = await self._agreement(pair)
+            self._enter(pair, agreement)
         except asyncio.CancelledError:
             self._ended(pair.key, "dropped")
             raise
@@ -190,20 +191,24 @@ class Pairs:
         except Exception as error:  # noqa: BLE001 - nothing of it may reach a request
             _log.warning("A paired run failed: %s", type(error).__name__)
             self._ended(pair.key, "failed")
+        else:  # what is awaited from here on changes nothing about the pair
+            self._ended(pair.key, "measured")
+            if pair.key.series == EXIT and agreement != "unjudged":
+                await self._review(pair.key)
 
-    async def _enter(self, pair: _Pair) -> None:
+    def _enter(self, pair: _Pair, agreement: Agreement) -> None:
         key, length = pair.key, pair.run.length
-        agreement = await self._agreement(pair)
         self._store.add(key, {"pairs": 1, "error": length - pair.baseline, agreement: 1})
-        self._ended(key, "measured")
         if key.series != EXIT:
             return
         if pair.predicted is not None:
             self._predictions.enter(key.model, key.policy, pair.predicted, length)
         if agreement != "unjudged":
             self._store.note(Recent(JUDGED, key.model, key.policy), float(agreement == "agreed"))
-            with contextlib.suppress(sqlite3.Error):  # the store says so itself
-                await asyncio.to_thread(self._guard.review, key.model, key.policy)
+
+    async def _review(self, key: Key) -> None:
+        with contextlib.suppress(sqlite3.Error):  # the store says so itself
+            await asyncio.to_thread(self._guard.review, key.model, key.policy)
 
     async def _agreement(self, pair: _Pair) -> Agreement:
         other = self._answer(pair.run)

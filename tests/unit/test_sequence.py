@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.controlled import Controlled
 from service.job import Job, Served
@@ -35,6 +36,7 @@ class ScriptedEngine:
     def __init__(self, main: str, answer: str, sizes: Sequence[int]) -> None:
         self.texts = {True: main, False: answer}
         self.sizes = sizes
+        self.silent = False  # its streams end without a last output
         self.aborted: set[str] = set()
         self.asked: list[SamplingParams] = []
 
@@ -53,7 +55,8 @@ class ScriptedEngine:
                 yield output([], "abort")
                 return
             size = next(sizes)
-            yield output(ids[:size], "stop" if len(ids) <= size else None)
+            last = "stop" if len(ids) <= size and not self.silent else None
+            yield output(ids[:size], last)
             ids = ids[size:]
 
 
@@ -101,6 +104,14 @@ def ids_of(deltas: list[tuple[str, list[int]]]) -> list[int]:
 
 
 SIZES = [[1], [1000], [3], [1, 7, 2]]
+
+
+@pytest.mark.parametrize("policy", ["budget", "repetition"])  # in the answer, in the thinking
+def test_a_stream_that_breaks_off_is_no_success(policy: str) -> None:
+    engine = ScriptedEngine(THOUGHT, ANSWER, [3])
+    engine.silent = True
+    with pytest.raises(EngineDeadError):
+        run(engine, policy)
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.job import Job, Served
 from service.ledger import SequenceRecord
@@ -23,16 +25,18 @@ IDS = [*THOUGHT, END, *[8] * 20]
 class Fast:
     """Generates all of it before anybody reads."""
 
+    def __init__(self, *, silent: bool = False) -> None:
+        self._last = None if silent else "stop"
+
     async def generate(self, *_: Any, **__: Any) -> AsyncIterator[RequestOutput]:
         for place, token in enumerate(IDS, start=1):
-            finish = "stop" if place == len(IDS) else None
+            finish = self._last if place == len(IDS) else None
             made = CompletionOutput(0, f"<{token}>", [token], None, None, finish_reason=finish)
             yield RequestOutput("r", None, PROMPT, None, [made], finished=finish is not None)
 
 
-def read() -> list[CompletionOutput]:
+def read(engine: Any) -> list[CompletionOutput]:
     """The outputs that a slow reader gets."""
-    engine: Any = Fast()
     writing = writing_of(TOKENIZER, THINKING)
     served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     record = SequenceRecord(0, "m", "none", 1)
@@ -56,13 +60,18 @@ def read() -> list[CompletionOutput]:
 
 
 def test_what_waits_is_merged_and_nothing_is_lost() -> None:
-    found = read()
+    found = read(Fast())
     assert len(found) < 8
     assert [token for each in found for token in each.token_ids] == IDS
     assert "".join(each.text for each in found) == "".join(f"<{each}>" for each in IDS)
 
 
 def test_the_end_of_the_thinking_and_of_the_answer_come_alone() -> None:
-    found = [list(each.token_ids) for each in read()]
+    found = [list(each.token_ids) for each in read(Fast())]
     assert [END] in found
     assert found[-1] == [IDS[-1]]
+
+
+def test_a_stream_that_breaks_off_is_no_success() -> None:
+    with pytest.raises(EngineDeadError):
+        read(Fast(silent=True))
