@@ -16,8 +16,10 @@ POLICIES = [EXIT, {"exit_policy": "none"}]
 
 
 def steady(block: dict[str, Any]) -> dict[str, Any]:
-    """The block without what is a matter of time: how many later probes an exit cut short."""
-    return {name: block[name] for name in block.keys() - {"probes", "probe_tokens", "saved"}}
+    """The block without what is a matter of time: how many later probes an exit cut short, or
+    were refused because one still ran."""
+    timed = {"probes", "probe_tokens", "refused_probes", "saved"}
+    return {name: block[name] for name in block.keys() - timed}
 
 
 def response(client: openai.OpenAI, index: int, xargs: Any, **options: Any) -> Any:
@@ -26,7 +28,7 @@ def response(client: openai.OpenAI, index: int, xargs: Any, **options: Any) -> A
         input=PROBLEMS[index].prompt,
         temperature=0,
         max_output_tokens=900,
-        extra_body={"vllm_xargs": xargs},
+        extra_body={"vllm_xargs": xargs, "seed": 0},
         **options,
     )
 
