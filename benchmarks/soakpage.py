@@ -28,7 +28,8 @@ float32, vLLM {vllm}; {machine}; commit {commit}; {date}.
   own counter; started = the sum of outcomes; the holdout's file = what the server counted).
 - **Tasks and descriptors**: back to what they were.
 - **Memory** per 1 000 requests in the longest life, after its first third, with 95 % intervals:
-  {slopes}. At most 1 024 KiB are promised.
+  {slopes}. At most 1 024 KiB are promised of the API process. On CPUs vLLM's engine
+  has a kernel for every size of a batch, of which oneDNN keeps 1 024 ([log](LOG.md)).
 - **Unexplained**: nothing. A response that is neither whole nor left by its client came only while
   a server ended: refusals of a drain (503), errors of a killed engine (500), streams that broke
   with a killed server, and nobody there until the next one's start.
