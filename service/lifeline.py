@@ -5,23 +5,26 @@ the device. Linux ends a process together with its parent if the process asks fo
 PR_SET_PDEATHSIG), so whatever vLLM starts is made to ask first.
 """
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vllm.v1.engine.coordinator import DPCoordinatorProc
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
-__all__ = ["tie_engine_processes"]
+__all__ = ["at_fork", "tie_engine_processes"]
 
 _PR_SET_PDEATHSIG = 1
 
 # vLLM's own, once replaced.
 _own: dict[str, Callable[..., None]] = {}
+# What a forked process begins with; a spawned one finds none.
+_first: list[Callable[[], None]] = []
 
 
 def tie_engine_processes() -> None:
@@ -36,6 +39,16 @@ def tie_engine_processes() -> None:
         EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
         DPCoordinatorProc.run_coordinator = staticmethod(run_coordinator)
         WorkerProc.worker_main = staticmethod(worker_main)
+
+
+@contextlib.contextmanager
+def at_fork(begin: Callable[[], None]) -> Iterator[None]:
+    """Have engine processes that are forked meanwhile begin with `begin`."""
+    _first.append(begin)
+    try:
+        yield
+    finally:
+        _first.remove(begin)
 
 
 def run_engine_core(*args: Any, **options: Any) -> None:
@@ -61,5 +74,7 @@ def _run_tied(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
         os._exit(1)  # it had ended before
+    for begin in _first:
+        begin()
     tie_engine_processes()  # a spawned process begins without
     _own[name](*args, **options)

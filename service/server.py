@@ -20,10 +20,7 @@ from typing import Any
 from prometheus_client import REGISTRY
 from uvicorn import Config
 from vllm.entrypoints.chat_utils import load_chat_template
-from vllm.entrypoints.launchers.api_server.entry import (
-    build_and_serve,
-    build_async_engine_client,
-)
+from vllm.entrypoints.launchers.api_server.entry import build_and_serve
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import NoSignalServer, setup_server
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
@@ -44,6 +41,7 @@ from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
 from service.savings.evidence import Evidence
+from service.starting import engine_client, settle_executor
 from service.tracing import tracing_of
 from stepgrpo_core import Baseline
 
@@ -60,7 +58,14 @@ LAST_WORDS_SECONDS = 1.0  # for clients to read how their streams ended
 _log = logging.getLogger("vllm.stepgrpo")
 
 UPSTREAM: dict[str, str] = {
-    f"{_ENTRY}.build_async_engine_client": "starts the engine; we wrap what it yields",
+    "vllm.engine.arg_utils.AsyncEngineArgs.create_engine_config": "chooses how the engine starts",
+    "vllm.v1.engine.async_llm.AsyncLLM.from_vllm_config": "starts the engine; we wrap it",
+    "vllm.v1.engine.async_llm.AsyncLLM.reset_mm_cache": "after the start, as vLLM's server does",
+    "vllm.usage.usage_lib.UsageContext.OPENAI_API_SERVER": "what vLLM's server says it is",
+    "vllm.config.VllmConfig": "whether the engine's process can be forked",
+    "vllm.v1.executor.abstract.Executor.get_class": "the same",
+    "vllm.v1.executor.uniproc_executor.UniProcExecutor": "on CPUs, instead of a worker process",
+    "vllm.utils.ompmultiprocessing.OMPProcessManager": "the threads and cores of that worker",
     f"{_ENTRY}.build_and_serve": "builds the application around an engine client",
     "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template can switch thinking",
     f"{_ANTHROPIC}.logger": "logs every request that it refuses as an error",
@@ -135,6 +140,7 @@ def _settle_cpu(args: argparse.Namespace) -> None:
         # With a seed, a prompt that is prefilled in chunks ends the engine ("CPU Generator does
         # not use offset", GPUModelRunner._bookkeeping_sync).
         args.enable_chunked_prefill = False
+    settle_executor(args)
     if args.block_size is None:
         # vLLM's 128 there: a trial would prefill up to 127 tokens that its request has computed,
         # for only whole blocks are shared. Fewer than 32 its CPU attention refuses.
@@ -181,7 +187,7 @@ async def serve(
     metrics = Metrics()
     if log is not None:
         log.start(metrics.log_dropped)
-    async with build_async_engine_client(args) as inner:
+    async with engine_client(args, bound, scraped) as inner:
         engine = EarlyExitEngine(
             IsolatedEngine(inner) if rules.isolates else inner,
             defaults.settings,
