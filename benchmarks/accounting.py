@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.reports import compare, made
 from benchmarks.serving import METRICS, Bench, Size, Way, warm_up
-from tests.integration.servers import CALIBRATED, OURS, Server, start, stop, wait_up
+from tests.support.servers import CALIBRATED, OURS, Server, start, stop, wait_up
 
 WAYS = {"plain": Way("plain"), "accounted": Way("accounted")}
 TOKENS = 128

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.pauses import Timed, percentile, watched
 from benchmarks.reports import commit, keep, machine
 from benchmarks.wire import Leave, Reply, request
-from tests.integration.servers import CALIBRATED, OURS, Server, check_accounts, running, total
+from tests.support.servers import CALIBRATED, OURS, Server, check_accounts, running, total
 from training.demo.world import sample_problems
 
 __all__ = ["Churned", "Crowded", "Held", "Visit", "churn", "crowd", "held", "stays", "visit"]

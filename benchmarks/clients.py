@@ -15,7 +15,7 @@ from vllm.benchmarks.serve import add_cli_args, main_async
 
 from benchmarks.processes import used
 from stepgrpo_core import final_answer
-from tests.integration.servers import MODEL, Server, total
+from tests.support.servers import MODEL, Server, total
 from training.demo.world import Problem
 
 __all__ = ["Run", "Traffic", "measure", "write_problems"]

@@ -25,7 +25,7 @@ from benchmarks.clients import Traffic, measure, write_problems
 from benchmarks.reports import keep, made, number
 from benchmarks.sampled import STACKS
 from benchmarks.serving import CONFIDENCE, LIMIT, NONE
-from tests.integration.servers import MODEL, ROOT, Server, running
+from tests.support.servers import MODEL, ROOT, Server, running
 from training.demo.world import sample_problems
 
 SERVER = ("service.cli", str(MODEL))

@@ -37,7 +37,7 @@ from benchmarks.churn import CLOSE, END, visit
 from benchmarks.pauses import Pauses, Timed, percentile, watched
 from benchmarks.reports import Pair, compare, keep, made
 from benchmarks.wire import message, request
-from tests.integration.servers import CALIBRATED, MODEL, OURS, Server, check_accounts, running
+from tests.support.servers import CALIBRATED, MODEL, OURS, Server, check_accounts, running
 
 INNOCENT, FLOODS, STALLED, SCRAPERS = 8, 50, 16, 2
 SCRAPE_SECONDS = 0.1

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.processes import rss
-from tests.integration.servers import Server
+from tests.support.servers import Server
 from training.demo.world import Problem
 
 __all__ = ["hold_open"]

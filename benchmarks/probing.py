@@ -29,7 +29,7 @@ from benchmarks.rounds import Chain, Chains
 from service.engine import EarlyExitEngine
 from service.metrics import Metrics
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import EXECUTOR, MODEL
+from tests.support.servers import EXECUTOR, MODEL
 from training.demo.world import sample_problems
 from training.engines import format_of
 from training.rollout import Job, Sampling

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from benchmarks.lockstep import Lockstep
 from benchmarks.reports import commit, compare, keep, machine
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import MODEL
+from tests.support.servers import MODEL
 from training.demo.world import sample_problems
 from training.rollout import (
     Delta,

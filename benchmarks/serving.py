@@ -24,7 +24,7 @@ from tqdm import tqdm
 from benchmarks.clients import Run, Traffic, measure, write_problems
 from benchmarks.openstreams import hold_open
 from benchmarks.reports import compare, keep, made
-from tests.integration.servers import OURS, ROOT, STOCK, Server, start, stop, wait_up
+from tests.support.servers import OURS, ROOT, STOCK, Server, start, stop, wait_up
 from training.adapters import as_model
 from training.demo.world import sample_problems
 

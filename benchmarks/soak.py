@@ -33,7 +33,7 @@ from benchmarks.reports import ROOT, keep, made
 from benchmarks.soakpage import page, slope
 from benchmarks.soakvisits import DEFAULT, Asked, asked, verdict
 from benchmarks.wire import Reply, request
-from tests.integration.servers import (
+from tests.support.servers import (
     CALIBRATED,
     OURS,
     Server,

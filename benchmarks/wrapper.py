@@ -29,7 +29,7 @@ from service.load import ProbeLimits
 from service.metrics import Metrics
 from service.tokens import TokenTexts
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import MODEL
+from tests.support.servers import MODEL
 from training.demo.world import sample_problem, sample_trace
 
 BARE = "bare"

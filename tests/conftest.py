@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
 from hypothesis import settings
+
+pytest.register_assert_rewrite("tests.support")
 
 # What a command printed is read while it runs.
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

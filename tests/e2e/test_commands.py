@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.servers import free_port
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.integration.engines import BLOCKS, CAPACITY, Machine, running_machine
-from tests.integration.servers import CALIBRATED, OURS, STOCK, Server, free_port, running
-from tests.judging import KEY, LocalJudge
-
-FILED = "# of the tests\n\nfiled-secret-1\nalice: filed-secret-2\n"
-SEATS, PER_MINUTE = 4, 600
+from tests.support.engines import BLOCKS, CAPACITY, Machine, running_machine
+from tests.support.servers import CALIBRATED, OURS, STOCK, Server, free_port, running
+from tests.support.service.judging import KEY, LocalJudge
+from tests.support.service.keys import FILED, PER_MINUTE, SEATS
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,10 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionAssistantMessageParam
 
-from tests.integration.engines import Machine
-from tests.integration.servers import Server
-from tests.integration.test_server import EXIT, TOKENIZER, chat, messages
+from tests.support.chat import EXIT, chat, messages
+from tests.support.engines import Machine
+from tests.support.models import TOKENIZER
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

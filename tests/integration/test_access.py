@@ -18,11 +18,11 @@ from websockets.sync.client import connect
 
 from service.access.guard import OPEN
 from service.access.keys import POLL_SECONDS
-from tests.integration.conftest import FILED, PER_MINUTE, SEATS
-from tests.integration.servers import Server, total
-from tests.integration.test_accounts import IDLE_SECONDS
-from tests.integration.test_server import PROBLEMS, messages
-from tests.sockets import raw
+from tests.support.chat import IDLE_SECONDS, messages
+from tests.support.models import PROBLEMS
+from tests.support.servers import Server, total
+from tests.support.service.keys import FILED, PER_MINUTE, SEATS
+from tests.support.service.sockets import raw
 
 pytestmark = pytest.mark.integration
 

@@ -1,21 +1,17 @@
 """Many clients, and clients that leave: nothing is lost, held or counted twice."""
 
 import asyncio
-import json
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.integration.servers import MODEL, Server, check_accounts, total
-from tests.integration.test_server import EXIT, chat, messages
+from tests.support.chat import EXIT, IDLE_SECONDS, chat, messages
+from tests.support.models import EOS
+from tests.support.servers import Server, check_accounts, total
 
 pytestmark = pytest.mark.integration
-
-GENERATION = json.loads((MODEL / "generation_config.json").read_text(encoding="utf-8"))
-END = str(GENERATION["eos_token_id"])
-IDLE_SECONDS = 3  # one is promised; machines that test are busy
 
 
 def test_64_at_once(server: Server) -> None:
@@ -87,7 +83,7 @@ def test_clients_that_leave_without_streaming_free_everything(server: Server) ->
             "model": "demo-base",
             "messages": messages(i),
             "max_tokens": 900,
-            "logit_bias": {END: -100},  # none ends before its client leaves
+            "logit_bias": {str(EOS): -100},  # none ends before its client leaves
             "vllm_xargs": EXIT | {"exit_threshold": 1.0} if i % 2 else {"exit_policy": "none"},
             "n": 1 + i % 3,
         }

@@ -1,25 +1,18 @@
 """Responses and Messages: streams say what whole responses say, the block included."""
 
-import json
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from tests.integration.servers import Server
-from tests.integration.test_server import EXIT, PROBLEMS, chat, exited
+from tests.support.chat import EXIT, chat, exited, sse, steady
+from tests.support.models import PROBLEMS
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 
 POLICIES = [EXIT, {"exit_policy": "none"}]
-
-
-def steady(block: dict[str, Any]) -> dict[str, Any]:
-    """The block without what is a matter of time: how many later probes an exit cut short, or
-    were refused because one still ran."""
-    timed = {"probes", "probe_tokens", "refused_probes", "saved"}
-    return {name: block[name] for name in block.keys() - timed}
 
 
 def response(client: openai.OpenAI, index: int, xargs: Any, **options: Any) -> Any:
@@ -96,12 +89,6 @@ def shown(said: dict[str, str], xargs: Any) -> dict[str, str]:
     if xargs["exit_policy"] != "none":
         return said
     return {name: text.lstrip() for name, text in said.items()}
-
-
-def sse(text: str) -> list[Any]:
-    """The events of a stream, decoded."""
-    data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
-    return [json.loads(each) for each in data if each != "[DONE]"]
 
 
 def test_reasoning_has_both_its_names(server: Server) -> None:

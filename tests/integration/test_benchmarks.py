@@ -8,7 +8,7 @@ from benchmarks.clients import Traffic, measure, write_problems
 from benchmarks.openstreams import hold_open
 from benchmarks.wrapper import WAYS, held_by_streams, make_script
 from benchmarks.wrapper import measure as measure_wrapper
-from tests.integration.servers import Server
+from tests.support.servers import Server
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.engines import CAPACITY, Machine, Ours
+from tests.support.engines import CAPACITY, Machine, Ours
 
 pytestmark = pytest.mark.integration
 

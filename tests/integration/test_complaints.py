@@ -12,12 +12,11 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.servers import Server
-from tests.integration.test_apis import sse
-from tests.integration.test_finishing import NEVER_ENDS, chat_body, wished
-from tests.integration.test_forms import BIAS, JSON, TOOLS, check_json
-from tests.integration.test_parity import END, HASTY, complete, prompt_ids
-from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, chat, joined
+from tests.support.chat import EXIT, HASTY, chat, complete, joined, sse, thinking_prompt
+from tests.support.finishing import NEVER_ENDS, chat_body, wished
+from tests.support.forms import BIAS, JSON, TOOLS, check_json
+from tests.support.models import END, PROBLEMS, TOKENIZER
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 
@@ -125,7 +124,7 @@ def test_6_stream_and_non_stream_disagree(server: Server, client: openai.OpenAI)
 def test_7_reasoning_tokens_are_missing_or_zero(server: Server, client: openai.OpenAI) -> None:
     """vllm PR 49743, llama.cpp#27971. They are counted from the ids, on every endpoint."""
     for xargs in (EXIT, {"exit_policy": "none"}):
-        opened = complete(client, prompt_ids(1), xargs)  # the prompt holds <think>
+        opened = complete(client, thinking_prompt(1), xargs)  # the prompt holds <think>
         counted = opened.choices[0].token_ids.index(END)
         assert opened.stepgrpo["reasoning_tokens"] == counted > 0
         assert opened.usage.completion_tokens_details.reasoning_tokens == counted

@@ -11,7 +11,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from service.controls import EFFORT, FOREIGN, PARAMETERS, Asked, Parameter, read_body
-from tests.integration.servers import Server
+from tests.support.servers import Server
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration

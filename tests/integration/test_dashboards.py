@@ -20,7 +20,9 @@ from service.savings.plan import Plan
 from service.savings.series import COVERED, EXIT, Measure, Side, holdout
 from service.savings.store import Key, Recent, SumStore
 from stepgrpo_core.fleet import Served
-from tests.integration.prometheus import (
+from tests.support.chat import EXIT as EXITS
+from tests.support.chat import messages
+from tests.support.observing.prometheus import (
     DEPLOY,
     check_data,
     filled_in,
@@ -30,9 +32,7 @@ from tests.integration.prometheus import (
     tool,
     wait_scrapes,
 )
-from tests.integration.servers import Server
-from tests.integration.test_server import EXIT as EXITS
-from tests.integration.test_server import messages
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.integration.servers import ROOT, STARTUP_SECONDS, free_port
+from tests.support.servers import ROOT, STARTUP_SECONDS, free_port
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.servers import Server
+from tests.support.servers import Server
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.servers import MODEL, ROOT
+from tests.support.servers import MODEL, ROOT
 from training.evaluation.records import Record, read_records
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from vllm.outputs import RequestOutput
 from service.ledger import SequenceRecord
 from stepgrpo_core import POLICIES, ExitReason, ExitSettings
 from stepgrpo_core.policies import Answer, Boundary, Needs, Place, Verdict
-from tests.integration.engines import Fault, Machine, Ours
+from tests.support.engines import Fault, Machine, Ours
 
 pytestmark = pytest.mark.integration
 

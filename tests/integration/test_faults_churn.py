@@ -7,7 +7,7 @@ hundreds of the same.
 import pytest
 
 from benchmarks.churn import CUTS, Visit, churn, held, stays, visit
-from tests.integration.servers import Server
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

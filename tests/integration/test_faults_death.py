@@ -17,16 +17,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.servers import AS_USERS_HAVE_IT, OURS, Server, start, stop, wait_up
-from tests.integration.test_accounts import END
-from tests.integration.test_server import PROBLEMS, messages
+from tests.support.chat import messages
+from tests.support.models import EOS, PROBLEMS
+from tests.support.servers import AS_USERS_HAVE_IT, OURS, Server, start, stop, wait_up
 
 pytestmark = pytest.mark.integration
 
 ERROR_SECONDS = 20.0  # 2 are promised; two cores that 25 requests keep busy need more
 READY_SECONDS = 10.0  # 1 is promised
 EXIT_SECONDS = 40.0  # 5 are promised
-ENDLESS = {"logit_bias": {END: -100}, "max_tokens": 1800, "model": "demo-base"}
+ENDLESS = {"logit_bias": {str(EOS): -100}, "max_tokens": 1800, "model": "demo-base"}
 
 
 @pytest.fixture

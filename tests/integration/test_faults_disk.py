@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from benchmarks.harm import Walls
-from tests.integration.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
-from tests.integration.test_server import messages
+from tests.support.chat import messages
+from tests.support.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,9 @@ import httpx
 import pytest
 
 from benchmarks.harm import Clock
-from tests.integration.servers import (
+from tests.support.chat import messages
+from tests.support.models import EOS
+from tests.support.servers import (
     CALIBRATED,
     OURS,
     Server,
@@ -26,8 +28,6 @@ from tests.integration.servers import (
     total,
     wait_up,
 )
-from tests.integration.test_accounts import END
-from tests.integration.test_server import messages
 
 pytestmark = pytest.mark.integration
 
@@ -129,7 +129,7 @@ def endless(policy: str) -> dict[str, Any]:
         "model": "demo-base",
         "messages": messages(POLICIES.index(policy)),
         "max_tokens": 1900,
-        "logit_bias": {END: -100},
+        "logit_bias": {str(EOS): -100},
         "vllm_xargs": {"exit_policy": policy},
     }
 
@@ -153,7 +153,7 @@ def last_of_responses(client: httpx.Client) -> dict[str, Any]:
         "max_output_tokens": 1900,
         "stream": True,
         "vllm_xargs": {"exit_policy": "none"},
-        "logit_bias": {END: -100},
+        "logit_bias": {str(EOS): -100},
     }
     with client.stream("POST", "/v1/responses", json=body) as response:
         assert response.status_code == 200

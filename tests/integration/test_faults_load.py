@@ -17,7 +17,9 @@ import openai
 import pytest
 
 from benchmarks.churn import CLOSE, Crowded, crowd
-from tests.integration.servers import (
+from tests.support.chat import messages
+from tests.support.models import EOS
+from tests.support.servers import (
     CALIBRATED,
     OURS,
     Server,
@@ -27,8 +29,6 @@ from tests.integration.servers import (
     total,
     wait_up,
 )
-from tests.integration.test_accounts import END
-from tests.integration.test_server import messages
 
 pytestmark = pytest.mark.integration
 
@@ -39,7 +39,7 @@ RECOVERY_SECONDS = 6.0  # 2 are promised
 PROBES = 1  # at least, when the drain begins; 26 streams go on putting them during all of it
 UNREADY_SECONDS = 5.0  # 0.2 are; a busy event loop hears the signal late
 ANSWERING, EXITING = 12, 12
-LONG = {"model": "demo-base", "max_tokens": 1800, "stream": True, "logit_bias": {END: -100}}
+LONG = {"model": "demo-base", "max_tokens": 1800, "stream": True, "logit_bias": {str(EOS): -100}}
 PROBING = {
     "exit_policy": "confidence",
     "exit_threshold": 1.0,
@@ -144,7 +144,7 @@ def long_bodies() -> list[dict[str, Any]]:
     """Streams that answer soon, that probe all the time, and that exit late."""
     early = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 8}}
     late = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 900}}
-    thinking = LONG | {"logit_bias": {END: -100, CLOSE: -100}}
+    thinking = LONG | {"logit_bias": {str(EOS): -100, CLOSE: -100}}
     kinds = (
         [LONG | early] * ANSWERING
         + [thinking | {"seed": 1, "vllm_xargs": PROBING}] * (SEATS - ANSWERING - EXITING)

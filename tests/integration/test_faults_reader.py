@@ -17,11 +17,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.ledger import RequestLedger, current_ledger
 from service.streams import BACKLOG
-from tests.integration.engines import PROMPTS, Machine, Ours
-from tests.integration.servers import Server, check_accounts
-from tests.integration.test_accounts import IDLE_SECONDS
-from tests.integration.test_finishing import NEVER_ENDS
-from tests.integration.test_server import messages
+from tests.support.chat import IDLE_SECONDS, messages
+from tests.support.engines import PROMPTS, Machine, Ours
+from tests.support.finishing import NEVER_ENDS
+from tests.support.servers import Server, check_accounts
 
 pytestmark = pytest.mark.integration
 

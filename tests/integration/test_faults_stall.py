@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.servers import Server, check_accounts
-from tests.integration.test_accounts import END
-from tests.integration.test_server import messages
+from tests.support.chat import messages
+from tests.support.models import EOS
+from tests.support.servers import Server, check_accounts
 
 pytestmark = pytest.mark.integration
 
@@ -72,7 +72,7 @@ def read(client: httpx.Client, number: int) -> tuple[str, str, int]:
         "messages": messages(number),
         "max_tokens": 1800,
         "seed": 7,
-        "logit_bias": {END: -100},
+        "logit_bias": {str(EOS): -100},
         "stream": True,
         "stream_options": {"include_usage": True},
         "vllm_xargs": XARGS[number],

@@ -1,146 +1,35 @@
 """A client that wants its answer now, on real vLLM."""
 
 import concurrent.futures
-import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.servers import Server, check_accounts
-from tests.integration.test_accounts import IDLE_SECONDS
-from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, messages
+from tests.support.chat import EXIT, IDLE_SECONDS, messages
+from tests.support.finishing import (
+    CHAT,
+    MAX_TOKENS,
+    NEVER_ENDS,
+    NOT_FOUND,
+    THINKS_ON,
+    TRIES,
+    bearer,
+    chat_body,
+    finish,
+    id_in,
+    wished,
+)
+from tests.support.models import END, EOS, PROBLEMS, START, TOKENIZER
+from tests.support.servers import Server, check_accounts
 
 pytestmark = pytest.mark.integration
 
-START, END = TOKENIZER.convert_tokens_to_ids(["<think>", "</think>"])
-EOS = TOKENIZER.eos_token_id
-MAX_TOKENS = 1900
 NEVER = EXIT | {"exit_threshold": 1.0}
-# Of the biases: no thinking ends by itself, and an answer does, or not even that.
-THINKS_ON = {str(END): -100, str(EOS): -12}
-NEVER_ENDS = {str(END): -100, str(EOS): -100}
-CHAT = "/v1/chat/completions"
 LONG = PROBLEMS[0].prompt.replace("+", "+9-8+7-6+5-4+3-2+1" * 6 + "+", 1)
-
-
-def chat_body(**options: Any) -> dict[str, Any]:
-    return {
-        "model": "demo-base",
-        "messages": messages(),
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "return_token_ids": True,
-        "temperature": 0,
-        "max_tokens": MAX_TOKENS,
-        "logit_bias": THINKS_ON,
-        **options,
-    }
-
-
-TRIES = 6
-NOT_FOUND = 404
-
-
-@dataclass
-class Streamed:
-    """What a stream brought, and what was answered to each wish in it."""
-
-    events: list[dict[str, Any]] = field(default_factory=list)
-    answers: list[httpx.Response] = field(default_factory=list)
-
-    @property
-    def block(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.events[-1]["stepgrpo"]
-        return found
-
-    def choice(self, name: str, index: int = 0) -> list[Any]:
-        found = [c for e in self.events for c in e.get("choices", ()) if c["index"] == index]
-        return [value for c in found if (value := (c.get("delta") or c).get(name, c.get(name)))]
-
-    def text(self, name: str, index: int = 0) -> str:
-        return "".join(self.choice(name, index))
-
-    @property
-    def ids(self) -> list[int]:
-        return [token for part in self.choice("token_ids") for token in part]
-
-
-def wished(
-    server: Server,
-    body: dict[str, Any],
-    *,
-    path: str = CHAT,
-    after: int = 8,
-    keys: tuple[str | None, ...] = ("mine",),
-    when: str = "",
-    leave: bool = False,
-) -> Streamed:
-    """Stream `body` with the last key; after so many events, the first with `when` in it among
-    them, ask with each of `keys` to finish. Then read on, or leave.
-
-    An engine that keeps all cores busy can be done, or can be answering, before the server hears
-    the wish; that shows nothing, and is tried again."""
-    for _ in range(TRIES):
-        found = _wished(server, body, path, after, keys, when, leave)
-        if when == "final" or not all(map(_too_late, found.answers)):
-            break
-    return found
-
-
-def _too_late(answer: httpx.Response) -> bool:
-    return answer.status_code == NOT_FOUND or answer.json().get("sequences") == 0
-
-
-def _wished(
-    server: Server,
-    body: dict[str, Any],
-    path: str,
-    after: int,
-    keys: tuple[str | None, ...],
-    when: str,
-    leave: bool,
-) -> Streamed:
-    found = Streamed()
-    with (
-        httpx.Client(base_url=server.url, timeout=120) as client,
-        client.stream("POST", path, json=body, headers=bearer(keys[-1])) as response,
-    ):
-        assert response.status_code == 200, response.read()
-        seen = False
-        for line in response.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            found.events.append(json.loads(line.removeprefix("data: ")))
-            seen = seen or when in line
-            if seen and len(found.events) >= after and not found.answers:
-                name = id_in(found.events)
-                for key in keys:
-                    found.answers.append(finish(client, name, key, path))
-                if leave:
-                    break
-    return found
-
-
-def bearer(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"Authorization": f"Bearer {key}"}
-
-
-def finish(
-    client: httpx.Client, name: str, key: str | None = "mine", path: str = CHAT
-) -> httpx.Response:
-    return client.post(f"{path}/{name}/finish-thinking", headers=bearer(key))
-
-
-def id_in(events: list[dict[str, Any]]) -> str:
-    """Of the response: in every chunk, or in a first event of its own."""
-    first = events[0]
-    name: str = (first.get("response") or first.get("message") or first)["id"]
-    return name
 
 
 @pytest.mark.parametrize(

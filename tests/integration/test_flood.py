@@ -8,7 +8,8 @@ import pytest
 from vllm.exceptions import VLLMValidationError
 
 from service.controls import BadParameter
-from tests.integration.engines import CAPACITY, PROMPTS, TOKENIZER, Machine, Ours
+from tests.support.engines import CAPACITY, PROMPTS, Machine, Ours
+from tests.support.models import TOKENIZER
 
 pytestmark = pytest.mark.integration
 

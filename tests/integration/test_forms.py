@@ -7,31 +7,12 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.servers import Server
-from tests.integration.test_apis import sse, steady
-from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, chat, exited, joined
+from tests.support.chat import EXIT, chat, exited, joined, sse, steady
+from tests.support.forms import BIAS, JSON, SCHEMA, TOOLS, check_json
+from tests.support.models import PROBLEMS
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"answer": {"type": "string", "pattern": "^[0-9]{2}$"}},
-    "required": ["answer"],
-    "additionalProperties": False,
-}
-TOOL = {"name": "give", "parameters": SCHEMA, "strict": True}
-TOOLS = {"tools": [{"type": "function", "function": TOOL}]}
-# Tools' grammars let white space in, which the demo model would write for ever.
-TERSE = {"\n": -5, " ": -5, "\n\n": -5, "\t": -100, "\r": -100, '"': 8, "}": 8, ":": 8}
-BIAS = {str(TOKENIZER.encode(text)[0]): bias for text, bias in TERSE.items()}
-JSON = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
-
-
-def check_json(text: str) -> None:
-    answer = json.loads(text)
-    assert answer.keys() == {"answer"}
-    assert answer["answer"].isdigit()
-    assert text == text.strip()  # the grammar begins right after the thinking
 
 
 @pytest.mark.parametrize("xargs", [EXIT, None])

@@ -17,8 +17,9 @@ from scripts.dashboards import SAVINGS
 from service.savings.conversations import conversation_of
 from service.savings.store import SumStore
 from stepgrpo_core.holdout import Holdout
-from tests.integration.prometheus import check_data, scraping, wait_scrapes
-from tests.integration.servers import (
+from tests.support.chat import steady
+from tests.support.observing.prometheus import check_data, scraping, wait_scrapes
+from tests.support.servers import (
     CALIBRATED,
     MODEL,
     OURS,
@@ -28,7 +29,6 @@ from tests.integration.servers import (
     stop,
     wait_up,
 )
-from tests.integration.test_apis import steady
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration

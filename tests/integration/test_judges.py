@@ -11,10 +11,9 @@ import pytest
 
 from service.judges import JudgeClient, JudgeServer
 from stepgrpo_core.policies import Judge
-from tests.integration.servers import Server, check_accounts, total
-from tests.integration.test_accounts import IDLE_SECONDS
-from tests.integration.test_server import messages
-from tests.judging import KEY, LocalJudge, completion, forwarding, yes
+from tests.support.chat import IDLE_SECONDS, messages
+from tests.support.servers import Server, check_accounts, total
+from tests.support.service.judging import KEY, LocalJudge, completion, forwarding, yes
 
 pytestmark = pytest.mark.integration
 

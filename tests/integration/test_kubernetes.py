@@ -17,8 +17,8 @@ import yaml
 from service.access.settings import add_access_flags
 from service.defaults import add_flags, read_defaults
 from service.server import argument_parser
-from tests.integration.prometheus import tool
-from tests.integration.servers import ROOT, Server
+from tests.support.observing.prometheus import tool
+from tests.support.servers import ROOT, Server
 from training.cli import build_parser
 
 pytestmark = pytest.mark.integration

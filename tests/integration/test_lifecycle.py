@@ -17,8 +17,8 @@ import openai
 import pytest
 
 from service.cli import main
-from tests.integration.prometheus import tool
-from tests.integration.servers import (
+from tests.support.observing.prometheus import tool
+from tests.support.servers import (
     CALIBRATED,
     COMMON,
     MODEL,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.load import Refusal
-from tests.integration.engines import CAPACITY, Machine, Ours
+from tests.support.engines import CAPACITY, Machine, Ours
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.multimodal.media import MediaConnector
 
 from service.cli import _arguments
-from tests.integration.servers import MODEL
+from tests.support.servers import MODEL
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.catalogue import CATALOGUE
 from stepgrpo_core import POLICIES
-from tests.integration.servers import Server
-from tests.integration.test_server import EXIT, messages
+from tests.support.chat import EXIT, messages
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

@@ -7,8 +7,9 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.servers import Server
-from tests.integration.test_server import EXIT, TOKENIZER, chat, exited, messages
+from tests.support.chat import EXIT, chat, exited, messages
+from tests.support.models import TOKENIZER
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

@@ -1,16 +1,14 @@
 """The batch driver of training and the server deliver the same tokens."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.servers import MODEL, ROOT, Server
+from tests.support.runs import run
+from tests.support.servers import MODEL, Server
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration
@@ -18,27 +16,9 @@ pytestmark = pytest.mark.integration
 COUNT = 12
 
 
-def run(*command: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-    }
-    return subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        timeout=timeout,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    result = run("-m", "tests.integration.offline_exits", str(COUNT))
+    result = run("-m", "tests.support.runs.offline_exits", str(COUNT))
     assert result.returncode == 0, result.stderr[-3000:]
     made: list[dict[str, Any]] = json.loads(result.stdout.partition("RESULT ")[2].splitlines()[0])
     return made

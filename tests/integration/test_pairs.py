@@ -16,8 +16,8 @@ from service.job import Job
 from service.remote import Address, Remote
 from service.savings.runs import RemoteRuns, Run
 from stepgrpo_core import last_box
-from tests.integration.prometheus import check_data, scraping, wait_scrapes
-from tests.integration.servers import (
+from tests.support.observing.prometheus import check_data, scraping, wait_scrapes
+from tests.support.servers import (
     CALIBRATED,
     MODEL,
     OURS,

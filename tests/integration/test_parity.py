@@ -8,32 +8,15 @@ import pytest
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
-from tests.integration.engines import Machine, Ours
-from tests.integration.servers import ROOT
-from tests.integration.test_apis import steady
-from tests.integration.test_server import EXIT, PROBLEMS, TOKENIZER, chat, exited, messages
+from tests.support.chat import EXIT, HASTY, chat, complete, exited, steady, thinking_prompt
+from tests.support.engines import Machine, Ours
+from tests.support.models import END, EOS, PROBLEMS, TOKENIZER
+from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.integration
 
-END, OVER = TOKENIZER.convert_tokens_to_ids(["</think>", "<|im_end|>"])
 ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 CLOSED = {"exit_policy": "budget", "exit_budget_tokens": 8}
-# With it this model ends its turn inside its thinking.
-HASTY = {str(OVER): 11}
-
-
-def prompt_ids(index: int) -> list[int]:
-    """A prompt that opens the thinking."""
-    ids: list[int] = TOKENIZER.apply_chat_template(
-        messages(index), add_generation_prompt=True, return_dict=False
-    )
-    return [*ids, *TOKENIZER.encode("<think>\n", add_special_tokens=False)]
-
-
-def complete(client: openai.OpenAI, prompt: Any, xargs: Any = EXIT, **options: Any) -> Any:
-    extra = {"vllm_xargs": xargs, "return_token_ids": True} | options.pop("extra_body", {})
-    options = {"temperature": 0, "max_tokens": 600, "seed": 0} | options
-    return client.completions.create(model="demo-base", prompt=prompt, extra_body=extra, **options)
 
 
 def merged(stream: Any) -> dict[int, dict[str, Any]]:
@@ -114,11 +97,11 @@ def test_several_sequences_with_log_probs(client: openai.OpenAI) -> None:
         assert alone.choices[0].token_ids == whole[index]["ids"]
 
 
-@pytest.mark.parametrize("prompt", [prompt_ids(1), TOKENIZER.decode(prompt_ids(1))])
+@pytest.mark.parametrize("prompt", [thinking_prompt(1), TOKENIZER.decode(thinking_prompt(1))])
 def test_completions_of_texts_and_token_ids(client: openai.OpenAI, prompt: Any) -> None:
     response = complete(client, prompt, CLOSED, logprobs=1)
     whole = check_equal(complete(client, prompt, CLOSED, logprobs=1, stream=True), response)
-    assert response.choices[0].prompt_token_ids == prompt_ids(1)
+    assert response.choices[0].prompt_token_ids == thinking_prompt(1)
     assert whole[-1]["blocks"][0]["exit_reason"] == "budget"
     assert TOKENIZER.decode(whole[0]["ids"], skip_special_tokens=True) == whole[0]["text"]
     assert len(whole[0]["logprobs"]) == len(whole[0]["ids"])
@@ -127,7 +110,7 @@ def test_completions_of_texts_and_token_ids(client: openai.OpenAI, prompt: Any) 
 
 def test_echo(client: openai.OpenAI) -> None:
     options = {"extra_body": {"return_token_ids": False}}  # with them, vLLM echoes no text
-    prompt = TOKENIZER.decode(prompt_ids(1))
+    prompt = TOKENIZER.decode(thinking_prompt(1))
     plain = summed(complete(client, prompt, CLOSED, **options))
     response = complete(client, prompt, CLOSED, echo=True, **options)
     stream = complete(client, prompt, CLOSED, echo=True, stream=True, **options)
@@ -138,7 +121,7 @@ def test_echo(client: openai.OpenAI) -> None:
 
 
 def test_a_batch_of_prompts(client: openai.OpenAI) -> None:
-    prompts = [prompt_ids(index) for index in range(4)]
+    prompts = [thinking_prompt(index) for index in range(4)]
     response = complete(client, prompts, n=2, temperature=0.8, seed=3)
     whole = check_equal(
         complete(client, prompts, n=2, temperature=0.8, seed=3, stream=True), response
@@ -188,7 +171,7 @@ def test_a_turn_that_ends_in_its_thinking_is_closed_and_answered(
     assert whole[-1]["blocks"][0]["exit_reason"] == "eos_in_thinking"
     assert response.stepgrpo["saved"] is None
     assert "\\boxed{" in whole[0]["text"]
-    assert OVER not in whole[0]["ids"][: whole[0]["ids"].index(END)]
+    assert EOS not in whole[0]["ids"][: whole[0]["ids"].index(END)]
 
 
 def test_usage_while_it_streams(client: openai.OpenAI) -> None:
@@ -222,15 +205,15 @@ def test_injected_tokens_have_the_models_own_log_probs_whatever_the_policy(
     client: openai.OpenAI,
 ) -> None:
     """Scoring the delivered completion as a prompt gives the same values."""
-    response = complete(client, prompt_ids(2), CLOSED, logprobs=0)
+    response = complete(client, thinking_prompt(2), CLOSED, logprobs=0)
     ids = response.choices[0].token_ids
     scored: Any = client.completions.create(
         model="demo-base",
-        prompt=[*prompt_ids(2), *ids],
+        prompt=[*thinking_prompt(2), *ids],
         max_tokens=1,
         temperature=0,
         extra_body={"prompt_logprobs": 0},
     )
-    entries = scored.choices[0].prompt_logprobs[len(prompt_ids(2)) :]
+    entries = scored.choices[0].prompt_logprobs[len(thinking_prompt(2)) :]
     truth = [entry[str(token)]["logprob"] for entry, token in zip(entries, ids, strict=True)]
     assert logprobs_of(response.choices[0]) == pytest.approx(truth, abs=1e-2)

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.integration.servers import Server, total
+from tests.support.servers import Server, total
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration

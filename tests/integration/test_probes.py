@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from vllm.lora.request import LoRARequest
 
-from tests.integration.engines import Machine
-from tests.integration.servers import ROOT
+from tests.support.engines import Machine
+from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.servers import Server
-from tests.integration.test_server import chat
+from tests.support.chat import chat
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

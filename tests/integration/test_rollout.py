@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting
-from tests.integration.rollouts import EVERY_POLICY, SETTINGS, as_json, jobs
-from tests.integration.servers import MODEL, Server
-from tests.integration.test_offline import run
+from tests.support.runs import run
+from tests.support.runs.rollouts import EVERY_POLICY, SETTINGS, as_json, jobs
+from tests.support.servers import MODEL, Server
 from training.engines import format_of
 from training.remote import RemoteFailure, RemoteRollouts
 from training.rollout import Job
@@ -24,7 +24,7 @@ Rows = dict[str, list[Any]]
 
 @pytest.fixture(scope="module")
 def colocated() -> Rows:
-    result = run("-m", "tests.integration.rollouts", str(COUNT))
+    result = run("-m", "tests.support.runs.rollouts", str(COUNT))
     assert result.returncode == 0, result.stderr[-3000:]
     rows: Rows = json.loads(result.stdout.partition("RESULT ")[2].splitlines()[0])
     return rows

@@ -19,8 +19,8 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
 from service.controls import FOREIGN, PARAMETERS
-from tests.integration.servers import Server, check_accounts
-from tests.integration.test_server import messages
+from tests.support.chat import messages
+from tests.support.servers import Server, check_accounts
 
 pytestmark = pytest.mark.integration
 

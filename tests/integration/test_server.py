@@ -7,52 +7,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from transformers import AutoTokenizer
 
 from stepgrpo_core import count_steps
-from tests.integration.servers import MODEL, Server
-from training.demo.world import sample_problems
+from tests.support.chat import EXIT, chat, exited, joined, messages
+from tests.support.models import PROBLEMS, TOKENIZER
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
-
-PROBLEMS = sample_problems(7, "test", 64)
-TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
-EXIT = {"exit_policy": "confidence"}
-
-
-def messages(index: int = 0) -> list[Any]:
-    return [{"role": "user", "content": PROBLEMS[index].prompt}]
-
-
-def chat(client: openai.OpenAI, index: int = 0, xargs: Any = EXIT, **options: Any) -> Any:
-    extra = options.pop("extra_body", {}) | ({"vllm_xargs": xargs} if xargs else {})
-    # With a seed, no probe is refused because of others.
-    options = {"temperature": 0, "max_tokens": 900, "seed": 0} | options
-    return client.chat.completions.create(
-        model="demo-base", messages=messages(index), extra_body=extra, **options
-    )
-
-
-def exited(client: openai.OpenAI, **options: Any) -> tuple[int, Any]:
-    """A problem whose thinking the policy ends, and its response."""
-    for index in range(len(PROBLEMS)):
-        response = chat(client, index, **options)
-        if response.stepgrpo["exit_reason"] == "confident":
-            return index, response
-    raise AssertionError("no problem was exited")
-
-
-def joined(stream: Any) -> dict[str, Any]:
-    """What a stream adds up to."""
-    parts: dict[str, Any] = {"reasoning": "", "content": "", "ids": [], "finish_reason": None}
-    for chunk in stream:
-        for choice in chunk.choices:
-            parts["reasoning"] += getattr(choice.delta, "reasoning", None) or ""
-            parts["content"] += choice.delta.content or ""
-            parts["ids"] += getattr(choice, "token_ids", None) or []
-            parts["finish_reason"] = choice.finish_reason or parts["finish_reason"]
-        last = chunk
-    return parts | {"block": getattr(last, "stepgrpo", None), "usage": last.usage}
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

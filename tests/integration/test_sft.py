@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.integration.servers import MODEL, ROOT
+from tests.support.runs.waiting import wait_for_the_end
+from tests.support.servers import MODEL, ROOT
 from training.config import RunConfig, load_config
 from training.own_process import in_own_process
 from training.samples import Kept, Sampled
@@ -197,13 +198,6 @@ def test_the_trainer_sees_the_sampled_tokens_and_no_loss_on_prompts(tmp_path: Pa
     ]
 
 
-def wait_for_the_end(marker: Path, stopping: Callable[[], bool]) -> None:
-    marker.write_text(str(os.getpid()))
-    while not stopping():
-        time.sleep(0.05)
-    raise RunStopped("asked to")
-
-
 def die(stopping: Callable[[], bool]) -> None:
     os._exit(0 if stopping() else 3)
 
@@ -225,7 +219,7 @@ def test_a_run_that_is_killed_takes_its_engine_along(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from training.own_process import in_own_process; "
         "from training.survival import StopOnSignal; "
-        "from tests.integration.test_sft import wait_for_the_end; "
+        "from tests.support.runs.waiting import wait_for_the_end; "
         f"in_own_process(wait_for_the_end, Path({str(marker)!r}), stop=StopOnSignal(1))"
     )
     with python("-c", script):

@@ -14,7 +14,7 @@ from statistics import fmean
 import httpx
 import pytest
 
-from tests.integration.servers import OURS, ROOT, running
+from tests.support.servers import OURS, ROOT, running
 from training.demo.world import sample_problems
 from training.survival import last_sealed
 

@@ -1,106 +1,24 @@
 """Who is let in, over real HTTP: the middleware and the protocol before a small application."""
 
-import asyncio
-import contextlib
-import socket
-import threading
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import StreamingResponse
-from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from service.access.guard import OPEN, Access, Rules
-from service.access.keys import KeyRing
+from service.access.guard import OPEN
 from service.access.limits import KeyLimits
-from service.access.protocol import HttpProtocol
 from service.access.scrape import bind_metrics, metrics_app
-from service.admission import Admission
-from tests.sockets import raw
-from tests.unit.test_admission import admission
+from tests.support.service.access import KEY, MAX_BODY, admission, refusals, running, serving
+from tests.support.service.sockets import raw
 
-KEY = "sk-of-a-client"
 MINE = {"authorization": f"Bearer {KEY}"}
-MAX_BODY = 10_000
 ALLOWED_CORS = {"origin": "https://page.example", "access-control-request-method": "POST"}
-
-
-class Streams:
-    """In place of the application where the path says so: a response without end."""
-
-    def __init__(self, within: Any) -> None:
-        self._within = within
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith("/stream"):
-            await self._within(scope, receive, send)
-            return
-
-        async def pieces() -> Any:
-            while True:
-                yield b"x"
-                await asyncio.sleep(0.01)
-
-        await StreamingResponse(pieces())(scope, receive, send)
-
-
-def application() -> FastAPI:
-    """Answers everywhere, behind the middleware."""
-    app = FastAPI()
-
-    @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "OPTIONS"])
-    async def anything(path: str, request: Request) -> Any:
-        return {"path": path, "bytes": len(await request.body())}
-
-    @app.websocket("/{path:path}")
-    async def spoken(path: str, websocket: WebSocket) -> None:
-        await websocket.accept()
-        await websocket.send_text(path)
-
-    app.add_middleware(Streams)
-    app.add_middleware(Access)
-    return app
-
-
-@contextlib.contextmanager
-def serving(
-    keys: tuple[str, ...] = (KEY,),
-    root_path: str = "",
-    seats: Admission | None = None,
-    **rules: Any,
-) -> Iterator[str]:
-    """The application behind real uvicorn, on a port of its own."""
-    limits = rules.pop("limits", KeyLimits())
-    app = application()
-    app.state.engine_client = seats or admission(None)
-    app.state.args = SimpleNamespace(access=Rules(KeyRing(keys), limits, MAX_BODY, **rules))
-    app.root_path = root_path
-    with socket.create_server(("127.0.0.1", 0)) as bound, running(app, bound) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def running(app: Any, bound: socket.socket) -> Iterator[str]:
-    """Real uvicorn in a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, http=HttpProtocol, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +34,6 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["code"] == response.status_code
     return error
-
-
-def refusals(cause: str) -> float:
-    return REGISTRY.get_sample_value("stepgrpo_refusals_total", {"cause": cause}) or 0.0
 
 
 # Keys.

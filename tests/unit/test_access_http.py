@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from service.access.protocol import MAX_HEAD, HttpProtocol
-from tests.sockets import raw
-from tests.unit.test_access_guard import KEY, refusals, serving
+from tests.support.service.access import KEY, refusals, serving
+from tests.support.service.sockets import raw
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,8 @@ from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValida
 from service.access.guard import Access, Rules
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
-from service.admission import Admission
 from service.ledger import RequestLedger
-
-
-def admission(limit: int | None, tokens: int | None = None, queued: int = 0) -> Admission:
-    scheduler = SimpleNamespace(max_num_queued_reqs=limit, max_num_queued_tokens=tokens)
-    engine = SimpleNamespace(
-        vllm_config=SimpleNamespace(scheduler_config=scheduler),
-        get_num_queued_tokens=lambda: queued,
-    )
-    made = Admission(engine)
-    assert (scheduler.max_num_queued_reqs, scheduler.max_num_queued_tokens) == (None, None)
-    return made
+from tests.support.service.access import admission
 
 
 def test_the_limit_is_exact_although_no_sequence_has_started() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stepgrpo_core import DEFAULT_MARKERS
 from stepgrpo_core.boundaries import BoundaryFinder, step_starts
 from stepgrpo_core.policies import Place
-from tests.scripted import THINKING, Script
+from tests.support.core.scripted import THINKING, Script
 
 EVERYWHERE = frozenset(Place)
 

@@ -24,7 +24,7 @@ from stepgrpo_core import (
 from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.policies import Answer, Distribution, Induce, NextToken, Reply, Trial
 from stepgrpo_core.states import REASONS, Signal, State
-from tests.scripted import END, START, THINKING, TOOL, Played, Script, play
+from tests.support.core.scripted import END, START, THINKING, TOOL, Played, Script, play
 
 WORDS = [
     *("a", " b", "\n", "\n\n", ".", " x.", "? ", '."', "。", "é", "", "1", ",", "ing"),

@@ -12,17 +12,12 @@ from service.controls import (
     BadParameter,
     Effective,
     Parameter,
-    Template,
-    carry,
     effective_settings,
     read_body,
 )
 from stepgrpo_core import ExitSettings
-from tests.scripted import THINKING
+from tests.support.service.controls import DEFAULTS, refused, settled
 
-DEFAULTS = ExitSettings(policy="confidence", threshold=0.8)
-CHAT = "/v1/chat/completions"
-QWEN = Template(("enable_thinking",))
 EXAMPLES: dict[str, Any] = {"switch": False, "effort": "low", "budget": 40}
 
 
@@ -39,27 +34,6 @@ def merged(*parts: dict[str, Any]) -> dict[str, Any]:
             both = isinstance(value, dict) and name in body
             body[name] = body[name] | value if both else value
     return body
-
-
-def settled(
-    body: dict[str, Any],
-    defaults: ExitSettings = DEFAULTS,
-    *,
-    endpoint: str = CHAT,
-    template: Template = QWEN,
-    limit: int = 1000,
-) -> Effective:
-    """What a whole request comes to."""
-    _, asked = carry(body, read_body(body), endpoint, template)
-    return effective_settings(
-        body.get("vllm_xargs"), defaults, asked, limit=limit, closing=len(THINKING.closing_ids)
-    )
-
-
-def refused(body: dict[str, Any], **options: Any) -> BadParameter:
-    with pytest.raises(BadParameter) as caught:
-        settled(body, **options)
-    return caught.value
 
 
 # Ours.

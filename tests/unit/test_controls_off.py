@@ -15,8 +15,8 @@ from service.controls import (
     read_body,
 )
 from stepgrpo_core import ExitReason, ExitSettings
-from tests.scripted import THINKING, Script, play
-from tests.unit.test_controls import CHAT, DEFAULTS, QWEN, refused, settled
+from tests.support.core.scripted import THINKING, Script, play
+from tests.support.service.controls import CHAT, DEFAULTS, QWEN, refused, settled
 
 # Off.
 

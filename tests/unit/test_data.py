@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import InvalidSetting
-from tests.unit.test_sources import jsonl, problems
+from tests.support.training.sources import jsonl, problems
 from training.data import DataConfig, DataReport, NoRows, Source, SourceReport, load_rows
 from training.overlap import OverlapIndex, words
 

@@ -1,6 +1,5 @@
 """The server's defaults: flag before environment before file, and what each refusal names."""
 
-import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -8,26 +7,14 @@ from typing import Any
 import pytest
 
 from service.controls import EFFORT
-from service.defaults import OPTIONS, Defaults, add_flags, read_defaults
+from service.defaults import OPTIONS, Defaults
 from service.judges import JudgeServer
 from service.load import ProbeLimits
 from service.options import BadOption
 from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, ExitSettings
 from stepgrpo_core.families import Family
-
-
-def read(
-    *flags: str, environment: dict[str, str] | None = None, file: str | None = None, at: Path
-) -> Defaults:
-    """The defaults of a command line, an environment and a YAML file."""
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    config: tuple[str, ...] = ()
-    if file is not None:
-        (at / "exit.yaml").write_text(file, encoding="utf-8")
-        config = ("--exit-config", str(at / "exit.yaml"))
-    return read_defaults(parser.parse_args([*config, *flags]), environment or {})
+from tests.support.service.defaults import read
 
 
 def test_nothing_set_is_the_built_in(tmp_path: Path) -> None:

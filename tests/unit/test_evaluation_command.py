@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import ExitSettings, InvalidSetting
-from tests.integration.servers import MODEL
-from tests.records import record
+from tests.support.servers import MODEL
+from tests.support.training.records import record
 from training.cli import build_parser
 from training.configs.layers import InvalidConfig
 from training.evaluation.command import contenders_of, exit_of

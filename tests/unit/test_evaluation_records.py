@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import ExitSettings
-from tests.records import record
+from tests.support.training.records import record
 from training.evaluation.records import (
     Settings,
     append_questions,

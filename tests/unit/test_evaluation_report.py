@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.records import record
+from tests.support.training.records import record
 from training.evaluation.records import Record
 from training.evaluation.report import MACRO, markdown, results_of, write_report
 from training.evaluation.statistics import Unpaired

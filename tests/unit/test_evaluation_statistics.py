@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.records import record
+from tests.support.training.records import record
 from training.evaluation.intervals import accuracy_interval
 from training.evaluation.records import Record
 from training.evaluation.statistics import Unpaired, summarise, summarise_tasks

@@ -4,8 +4,8 @@ import pytest
 
 from stepgrpo_core import StartProbe, ThinkingFormat
 from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
-from tests.cases import EXIT_CASES, ExitCase
-from tests.scripted import END, EOS, FIXED, START, THINKING, Played, Script, play
+from tests.support.core.cases import EXIT_CASES, ExitCase
+from tests.support.core.scripted import END, EOS, FIXED, START, THINKING, Played, Script, play
 from training.patterns import matcher_of
 from training.requests import Format, Request, Sampling
 from training.rollout import Job, Probing, Rollout, run_rollouts

@@ -33,7 +33,7 @@ from stepgrpo_core.policies import (
     Reply,
     Verdict,
 )
-from tests.scripted import END, THINKING, Script, play, trial
+from tests.support.core.scripted import END, THINKING, Script, play, trial
 
 CONFIDENT = ExitSettings(policy="confidence", min_interval=0, answer_reserve=0)
 BUDGET = ExitSettings(policy="budget", budget_tokens=100, answer_reserve=0)

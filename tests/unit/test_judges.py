@@ -15,7 +15,7 @@ from service.remote import ATTEMPTS, MAX_BYTES
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 from stepgrpo_core.policies.verifier import probability_of_yes
-from tests.judging import KEY, LocalJudge, completion, yes
+from tests.support.service.judging import KEY, LocalJudge, completion, yes
 
 QUESTION = Judge("Problem: ", " Reasoning: ", " Enough?", max_tokens=1, top=20)
 TIMEOUT = 20.0  # where nothing should time out

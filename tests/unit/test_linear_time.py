@@ -29,7 +29,7 @@ from stepgrpo_core import (
     StepSegmenter,
     Tokens,
 )
-from tests.scripted import THINKING
+from tests.support.core.scripted import THINKING
 
 # Everything that decides in the text, and questions at every boundary there is.
 ALL = "confidence+consistency+margin+entropy+budget+pattern+repetition"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.lockstep import Lockstep
 from stepgrpo_core import ExitReason
-from tests.unit.test_rollout import END, EOS, FORM, PROMPT, SETTINGS, START, WAIT, Model
+from tests.support.training.scripted import END, EOS, FORM, PROMPT, SETTINGS, START, WAIT, Model
 from training.rollout import Delta, Job, Request, Rollout, RolloutEngine, Sampling, run_rollouts
 from training.scripted import ScriptedEngine, Stream
 

@@ -6,7 +6,7 @@ import pytest
 
 from stepgrpo_core import ExitSettings, Finished, ProbeAnswered, State, Tokens
 from stepgrpo_core.truncation import ExitController
-from tests.scripted import END, START, THINKING, Script, play, trial
+from tests.support.core.scripted import END, START, THINKING, Script, play, trial
 
 CONFIDENT = ExitSettings(policy="confidence", min_interval=0, answer_reserve=0)
 LATE = ["<think>", "a", "\n", "Wait", ",", " b", "</think>"]

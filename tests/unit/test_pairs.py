@@ -22,8 +22,8 @@ from service.savings.series import EXIT, TRAINED
 from service.savings.store import SumStore
 from stepgrpo_core import ExitReason, Outcome, Prediction
 from stepgrpo_core.thinking import Writing
-from tests.judging import LocalJudge
-from tests.scripted import END, THINKING
+from tests.support.core.scripted import END, THINKING
+from tests.support.service.judging import LocalJudge
 
 PREDICTION = Prediction(tokens=150, low=120, high=200)
 

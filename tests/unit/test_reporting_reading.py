@@ -12,7 +12,7 @@ from vllm.exceptions import GracefulHTTPError
 from service.controls import Template, Wish
 from service.ledger import RequestLedger, current_ledger
 from service.reporting import Reporting
-from tests.unit.test_reporting import serve
+from tests.support.service.reporting import serve
 
 
 def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:

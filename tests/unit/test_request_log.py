@@ -16,7 +16,7 @@ from service import cli
 from service.options import BadOption
 from service.requestlog.writer import RequestLog
 from stepgrpo_core import InvalidSetting
-from tests.unit.test_defaults import read as read_options
+from tests.support.service.defaults import read as read_options
 
 SECONDS = 10.0  # for what happens at once on a machine that is not busy
 

@@ -4,7 +4,7 @@ import pytest
 
 from stepgrpo_core import ExitReason, StepAware
 from stepgrpo_core.rewards import Accuracy, GrpoLambda
-from tests.unit.test_statistics import rollout
+from tests.support.training.rollouts import rollout
 from training.grading import Grader
 from training.rewarding import RewardFunction
 from training.rollout import Rollout

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stepgrpo_core import REWARDS, Group, InvalidGroup, InvalidSetting, build_reward
 from stepgrpo_core.rewards import Rewards, per_batch, per_group
-from tests.groups import group, groups, numbers
+from tests.support.training.groups import group, groups, numbers
 
 every_reward = pytest.mark.parametrize("name", REWARDS)
 BATCHES = st.lists(groups(), max_size=5)

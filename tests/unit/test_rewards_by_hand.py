@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_core import REWARDS, Group, StepAware, build_reward, count_steps
-from tests.cases import STEP_CASES, StepCase
-from tests.groups import group, groups, numbers
+from tests.support.core.cases import STEP_CASES, StepCase
+from tests.support.training.groups import group, groups, numbers
 
 
 def pay(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_core import LEXICONS, InvalidSetting, Marker, StepSegmenter, count_steps
-from tests.cases import STEP_CASES, StepCase
+from tests.support.core.cases import STEP_CASES, StepCase
 
 ALPHABET = "Wait,Al rne tivlyBuHm é等不对\u0301_2\U00020000"
 

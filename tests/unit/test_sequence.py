@@ -6,11 +6,9 @@ How many tokens vLLM packs into a delta is a matter of load, so a real engine ca
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -20,12 +18,10 @@ from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.load import Load
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.families import FAMILIES
-from stepgrpo_core.thinking import thinking_of, writing_of
+from stepgrpo_core.thinking import writing_of
+from tests.support.models import TOKENIZER
+from tests.support.service.thinking import PROMPT, THINKING
 
-TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
-THINKING = thinking_of(TOKENIZER, FAMILIES["demo"], "\n</think>\n\n")
-PROMPT = TOKENIZER.encode("1+1=")
 THOUGHT = "<think>\n1+1=2. So 2.\n\nWait, again. 2.\n"
 ANSWER = "The final answer is 2. Done."
 

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 from stepgrpo_core import ExitSettings
-from tests.unit.test_rollout import ANSWER, BLANK, END, FORM, NEWLINE, PROMPT, THINKING, Model
+from tests.support.training.scripted import (
+    ANSWER,
+    BLANK,
+    END,
+    FORM,
+    NEWLINE,
+    PROMPT,
+    THINKING,
+    Model,
+)
 from training.rollout import Job, Rollout, Sampling, run_rollouts
 from training.scripted import ScriptedEngine
 from training.serial import serial_rollouts

@@ -1,7 +1,6 @@
 """Sources of problems: every kind is read, every fault is named by its place."""
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,9 @@ import huggingface_hub
 import pytest
 
 from stepgrpo_core import InvalidSetting
+from tests.support.training.sources import jsonl, problems
 from training.demo.world import sample_problems
 from training.sources import BadRow, Row, Source, SourceUnavailable, read_source
-
-
-def jsonl(path: Path, *rows: object) -> Source:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
-    return Source(path=str(path))
-
-
-def problems(path: Path, *prompts: str) -> Source:
-    return jsonl(path, *({"prompt": prompt, "answer": "1"} for prompt in prompts))
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from benchmarks.page import draw, page, summary
 from benchmarks.processes import rss, used
 from benchmarks.reports import mean_ratio, shown
 from benchmarks.sampled import Sampler
-from tests.integration.servers import ROOT
+from tests.support.servers import ROOT
 
 MADE = {"commit": "abc", "machine": "2 CPU cores", "date": "then", "load": 0.1, "vllm": "0.31.0"}
 

@@ -2,25 +2,9 @@
 
 import pytest
 
-from stepgrpo_core import ExitReason, Group, Outcome
-from training.rollout import Rollout
+from stepgrpo_core import ExitReason, Group
+from tests.support.training.rollouts import rollout
 from training.statistics import group_statistics, rollout_statistics
-
-
-def rollout(
-    reason: ExitReason, length: int, confidences: tuple[float, ...] = (), **changes: int
-) -> Rollout:
-    return Rollout(
-        prompt_ids=(1,),
-        ids=(5,) * length,
-        logprobs=(0.0,) * length,
-        injected=(False,) * length,
-        outcome=Outcome(reason, 2, length // 2, len(confidences), 0, confidences, None),
-        thinking_open=False,
-        ended=reason is not ExitReason.LENGTH,
-        probe_tokens=changes.get("probe_tokens", 0),
-        discarded_tokens=changes.get("discarded_tokens", 0),
-    )
 
 
 def test_exits_probes_and_true_lengths_of_a_batch() -> None:

@@ -21,7 +21,8 @@ from service.requestlog.timeline import Start, Timeline
 from service.watching import Watched
 from stepgrpo_core import ExitController, ExitSettings
 from stepgrpo_core.thinking import writing_of
-from tests.unit.test_sequence import PROMPT, THINKING, TOKENIZER
+from tests.support.models import TOKENIZER
+from tests.support.service.thinking import PROMPT, THINKING
 
 MAIN = "<think>\n1+1=2. So 2.\n\nWait, again. 2.\n\nWait, so 2.\n</think>\n\nThe final answer is 2."
 ANSWER = "The final answer is 2. Done."

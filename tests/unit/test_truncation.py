@@ -1,6 +1,5 @@
 """The exit controller: what it emits, when it asks, and that timing changes nothing."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -19,17 +18,18 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.events import Cause
 from stepgrpo_core.states import REASONS, TRANSITIONS, Signal
-from tests.cases import STEP_CASES, StepCase
-from tests.scripted import END, THINKING, Script, play, trial
-
-CONFIDENT = ExitSettings(policy="confidence", min_interval=0, answer_reserve=0)
-ONE_STEP = ["<think>", "a", " b", "\n", "Wait", ",", " c", "</think>", "d", ""]
-TWO_STEPS = ["<think>", "a", " b", " Wait", " c", " Wait", " d", "</think>", "e", ""]
-
-
-def sure_from(position: int) -> Callable[[int], float]:
-    return lambda at: 0.99 if at >= position else 0.1
-
+from tests.support.core.cases import STEP_CASES, StepCase
+from tests.support.core.scripted import (
+    CONFIDENT,
+    END,
+    ONE_STEP,
+    THINKING,
+    TWO_STEPS,
+    Script,
+    play,
+    sure_from,
+    trial,
+)
 
 # The tables.
 

@@ -24,8 +24,16 @@ from stepgrpo_core import (
 from stepgrpo_core.policies import Verdict
 from stepgrpo_core.policies.budget import BudgetPolicy
 from stepgrpo_core.policies.confidence import ConfidencePolicy
-from tests.scripted import THINKING, Script, play, trial
-from tests.unit.test_truncation import CONFIDENT, ONE_STEP, TWO_STEPS, sure_from
+from tests.support.core.scripted import (
+    CONFIDENT,
+    ONE_STEP,
+    THINKING,
+    TWO_STEPS,
+    Script,
+    play,
+    sure_from,
+    trial,
+)
 
 # Limits.
 

@@ -15,7 +15,8 @@ from service.load import Load
 from service.watching import Watched
 from stepgrpo_core import ExitController, ExitSettings
 from stepgrpo_core.thinking import writing_of
-from tests.unit.test_sequence import PROMPT, THINKING, TOKENIZER
+from tests.support.models import TOKENIZER
+from tests.support.service.thinking import PROMPT, THINKING
 
 THOUGHT = [7] * 20
 END = THINKING.end_id

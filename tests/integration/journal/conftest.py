@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.collector import Collector
-from tests.integration.journal.asking import KEY
-from tests.integration.servers import CALIBRATED, OURS, Server, running
+from tests.support.journal import KEY
+from tests.support.observing.collector import Collector
+from tests.support.servers import CALIBRATED, OURS, Server, running
 
 
 @pytest.fixture(scope="package")

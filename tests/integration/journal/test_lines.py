@@ -11,8 +11,10 @@ from vllm.sampling_params import RequestOutputKind
 
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
-from tests.integration.engines import Machine
-from tests.integration.journal.asking import (
+from tests.support.chat import messages
+from tests.support.engines import Machine
+from tests.support.finishing import chat_body, id_in, wished
+from tests.support.journal import (
     CHAT,
     KEY,
     SECONDS,
@@ -23,9 +25,8 @@ from tests.integration.journal.asking import (
     lines,
     lines_of,
 )
-from tests.integration.servers import Server, total
-from tests.integration.test_finishing import chat_body, id_in, wished
-from tests.integration.test_server import TOKENIZER, messages
+from tests.support.models import TOKENIZER
+from tests.support.servers import Server, total
 
 pytestmark = pytest.mark.integration
 

@@ -7,10 +7,10 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.integration.collector import Collector, Span
-from tests.integration.journal.asking import PARENT, SECONDS, TRACE, chat, exited
-from tests.integration.prometheus import exemplars, query, scraping, wait_scrapes
-from tests.integration.servers import Server
+from tests.support.journal import PARENT, SECONDS, TRACE, chat, exited
+from tests.support.observing.collector import Collector, Span
+from tests.support.observing.prometheus import exemplars, query, scraping, wait_scrapes
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.collector import Collector
-from tests.integration.journal.asking import (
+from tests.support.chat import EXIT, messages
+from tests.support.journal import (
     CHAT,
     KEY,
     SECONDS,
@@ -20,8 +20,9 @@ from tests.integration.journal.asking import (
     lines,
     lines_of,
 )
-from tests.integration.servers import Server
-from tests.integration.test_server import EXIT, PROBLEMS, messages
+from tests.support.models import PROBLEMS
+from tests.support.observing.collector import Collector
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 

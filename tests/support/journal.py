@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 
-from tests.integration.servers import ROOT
-from tests.integration.test_server import EXIT, PROBLEMS, messages
+from tests.support.chat import EXIT, messages
+from tests.support.models import PROBLEMS
+from tests.support.servers import ROOT
 
 KEY = "canary-in-the-api-key"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -7,7 +7,7 @@ import sys
 from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import MODEL
+from tests.support.servers import MODEL
 from training.calibrate import record
 from training.demo.world import sample_problems
 from training.offline import Engine

@@ -10,7 +10,7 @@ from vllm import LLM
 
 from benchmarks.rounds import rollouts_in_rounds
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import MODEL
+from tests.support.servers import MODEL
 from training.demo.world import sample_problems
 from training.engines import VllmEngine, format_of
 from training.rollout import Job, Probing, Rollout, Sampling, run_rollouts

@@ -208,3 +208,12 @@ class _Player:
         if refused:
             self._execute(self.controller.receive(*refused))
         self.most_in_flight = max(self.most_in_flight, len(self.open))
+
+
+CONFIDENT = ExitSettings(policy="confidence", min_interval=0, answer_reserve=0)
+ONE_STEP = ["<think>", "a", " b", "\n", "Wait", ",", " c", "</think>", "d", ""]
+TWO_STEPS = ["<think>", "a", " b", " Wait", " c", " Wait", " d", "</think>", "e", ""]
+
+
+def sure_from(position: int) -> Callable[[int], float]:
+    return lambda at: 0.99 if at >= position else 0.1

@@ -13,7 +13,7 @@ import httpx
 import yaml
 
 from scripts.dashboards import Panel
-from tests.integration.servers import ROOT, Server, free_port
+from tests.support.servers import ROOT, Server, free_port
 
 DEPLOY = ROOT / "deploy" / "prometheus"
 READY_SECONDS = 60.0

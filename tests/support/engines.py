@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from transformers import AutoTokenizer
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
@@ -21,16 +20,10 @@ from service.load import ProbeLimits
 from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from stepgrpo_core import ExitSettings
-from tests.integration.servers import EXECUTOR, MODEL
-from training.demo.world import sample_problems
+from tests.support.models import PROBLEMS, TOKENIZER, prompt_ids
+from tests.support.servers import EXECUTOR, MODEL
 
-TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
-PROMPTS: list[list[int]] = [
-    TOKENIZER.apply_chat_template(
-        [{"role": "user", "content": problem.prompt}], add_generation_prompt=True, return_dict=False
-    )
-    for problem in sample_problems(7, "test", 64)
-]
+PROMPTS = [prompt_ids(index) for index in range(len(PROBLEMS))]
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",

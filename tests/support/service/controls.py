@@ -1,0 +1,41 @@
+"""Request parameters and what they come to."""
+
+from typing import Any
+
+import pytest
+
+from service.controls import (
+    BadParameter,
+    Effective,
+    Template,
+    carry,
+    effective_settings,
+    read_body,
+)
+from stepgrpo_core import ExitSettings
+from tests.support.core.scripted import THINKING
+
+DEFAULTS = ExitSettings(policy="confidence", threshold=0.8)
+CHAT = "/v1/chat/completions"
+QWEN = Template(("enable_thinking",))
+
+
+def settled(
+    body: dict[str, Any],
+    defaults: ExitSettings = DEFAULTS,
+    *,
+    endpoint: str = CHAT,
+    template: Template = QWEN,
+    limit: int = 1000,
+) -> Effective:
+    """What a whole request comes to."""
+    _, asked = carry(body, read_body(body), endpoint, template)
+    return effective_settings(
+        body.get("vllm_xargs"), defaults, asked, limit=limit, closing=len(THINKING.closing_ids)
+    )
+
+
+def refused(body: dict[str, Any], **options: Any) -> BadParameter:
+    with pytest.raises(BadParameter) as caught:
+        settled(body, **options)
+    return caught.value

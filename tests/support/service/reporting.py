@@ -1,0 +1,52 @@
+"""The middleware around an application that sends given parts."""
+
+import asyncio
+from typing import Any
+
+from service.ledger import RequestLedger, SequenceRecord, current_ledger
+from service.reporting import Reporting
+from stepgrpo_core import ExitReason, Outcome
+
+RECORD = SequenceRecord(0, "m", "confidence", 5, settings={"threshold": 0.9}, probe_tokens=7)
+RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, (0.98765,), None)
+
+
+def serve(
+    parts: list[bytes],
+    kind: bytes,
+    *,
+    records: tuple[SequenceRecord, ...] = (RECORD,),
+    request: tuple[bytes, ...] = (b"{}",),
+    path: str = "/v1/chat/completions",
+) -> tuple[list[bytes], dict[bytes, bytes], RequestLedger | None]:
+    """Run a fake application that sends `parts`; return what came out, and its ledger."""
+    seen: list[RequestLedger | None] = []
+    sent: list[Any] = []
+    incoming = [
+        {"type": "http.request", "body": b, "more_body": i < len(request) - 1}
+        for i, b in enumerate(request)
+    ]
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        ledger = current_ledger.get()
+        seen.append(ledger)
+        if ledger:
+            ledger.sequences += records
+        headers = [(b"content-type", kind), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path}
+    asyncio.run(Reporting(app)(scope, receive, send))
+    assert current_ledger.get() is None
+    return [m["body"] for m in sent[1:]], dict(sent[0]["headers"]), seen[0]
