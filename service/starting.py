@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch._inductor.config as inductor
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
@@ -86,6 +87,9 @@ def _forking(config: VllmConfig, bound: Sequence[socket.socket | None]) -> Itera
     def begin() -> None:
         _forget_server(bound)
         threads.settle()
+        # vLLM sets both by the environment, which was read when this process imported them.
+        inductor.compile_threads = 1
+        inductor.cpp.dynamic_threads = True
 
     spawns = os.environ[START_METHOD]
     os.environ[START_METHOD] = "fork"

@@ -5,10 +5,21 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest.register_assert_rewrite("tests.support")
+from tests.support.servers import STARTING
+from tests.support.zygote import popen, warm
 
 # What a command printed is read while it runs.
 os.environ.setdefault("PYTHONUNBUFFERED", "1")
+
+# Servers and trainers are forked from a process that has made their imports.
+STARTING.launch = popen
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Those imports are made beside the first tests."""
+    if any(item.get_closest_marker("integration") for item in session.items):
+        warm()
+
 
 # Speed is measured by benchmarks; a busy machine is no fault of the code.
 settings.register_profile("steady", deadline=None)

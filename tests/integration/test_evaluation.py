@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import MODEL, ROOT
+from tests.support.servers import MODEL
+from tests.support.zygote import Forked
 from training.evaluation.records import Record, read_records
 
 pytestmark = pytest.mark.integration
@@ -24,19 +24,18 @@ BASE, EXITS = "demo-base", "demo-base+confidence"
 
 
 @contextlib.contextmanager
-def evaluation(output: Path) -> Iterator[subprocess.Popen[str]]:
+def evaluation(output: Path) -> Iterator[Forked]:
     """The command, killed at the end; its output is one stream."""
-    process = subprocess.Popen(
+    process = Forked(
+        "training.cli",
         [
-            *(sys.executable, "-m", "training.cli", "eval", "--output", str(output)),
+            *("eval", "--output", str(output)),
             *("--model", str(MODEL), "--policy", "none", "--policy", "confidence"),
             *("--baseline", str(MODEL), "--tasks", "demo", "--keep-completions"),
             *("--limit", str(QUESTIONS), "--samples", str(SAMPLES)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
     )
     try:
@@ -60,7 +59,7 @@ def lines(output: Path, contender: str) -> int:
     return max(path.read_bytes().count(b"\n") - 1, 0) if path.exists() else 0
 
 
-def wait_for(process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
+def wait_for(process: Forked, true: Callable[[], bool]) -> None:
     """Until something holds while the command runs."""
     deadline = time.monotonic() + 600
     while not true():

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.runs.waiting import wait_for_the_end
 from tests.support.servers import MODEL, ROOT
+from tests.support.zygote import Process, popen
 from training.config import RunConfig, load_config
 from training.own_process import in_own_process
 from training.samples import Kept, Sampled
@@ -52,9 +53,9 @@ def configured(output: Path) -> RunConfig:
 
 
 @contextlib.contextmanager
-def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def python(*arguments: str) -> Iterator[Process]:
     """Python on the repository, killed at the end; its output is one stream."""
-    process = subprocess.Popen(
+    process = popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -69,16 +70,16 @@ def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def sft(output: Path, *flags: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+def sft(output: Path, *flags: str) -> contextlib.AbstractContextManager[Process]:
     configs = [flag for name in NAMES for flag in ("--config", name)]
     command = ("-m", "training.cli", "sft", *configs, *OVERRIDES, f"output={output}", *flags)
     return python(*command)
 
 
-def read_until(process: subprocess.Popen[str], start: str) -> str:
+def read_until(process: Process, start: str) -> str:
     """Everything up to the first line that starts with `start`."""
     assert process.stdout is not None
-    seen = ""
+    seen: str = ""
     for line in process.stdout:
         seen += line
         if line.startswith(start):

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.support.servers import OURS, ROOT, running
+from tests.support.zygote import Process, popen
 from training.demo.world import sample_problems
 from training.survival import last_sealed
 
@@ -38,9 +39,9 @@ def command(output: Path, *more: str) -> list[str]:
     ]
 
 
-def start(output: Path, *more: str, before: tuple[str, ...] = ()) -> "subprocess.Popen[bytes]":
+def start(output: Path, *more: str, before: tuple[str, ...] = ()) -> Process:
     with (output.parent / f"{output.name}.log").open("ab") as log:
-        return subprocess.Popen(
+        return popen(
             [*before, *command(output, *more)], stdout=log, stderr=log, cwd=ROOT, env=ONE_THREAD
         )
 
@@ -106,7 +107,7 @@ def test_the_output_holds_curves_card_configuration_and_calibration(trained: Pat
     assert sum(len(each["completion_tokens"]) for each in runs) >= 44
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+def wait_for(condition: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, "the run ended too early"

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from tests.support.zygote import SHARED, Process
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo-base"
@@ -37,8 +39,18 @@ CALIBRATED = ("--exit-calibration", str(MODEL / "calibration.json"))
 
 
 @dataclass
+class Starting:
+    """How servers start: for real, as benchmarks have it; tests leave the imports out."""
+
+    launch: Callable[..., Process] = subprocess.Popen
+
+
+STARTING = Starting()
+
+
+@dataclass
 class Server:
-    process: subprocess.Popen[bytes]
+    process: Process
     url: str
     log: Path
     scraped: str = ""
@@ -153,20 +165,13 @@ def start(
     """`more` is for its environment."""
     port = free_port()
     environment = os.environ | {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "INFO",  # importing TRL sets another
-        # One core computes, the other serves: threads that wait for each other in turns would
-        # keep a wish of a client waiting until its request is over.
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "HF_HUB_OFFLINE": "1",
+        **SHARED,
         # vLLM closes idle connections after 5 s, and a client may just be reusing one.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",
         **(more or {}),
     }
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        process = STARTING.launch(
             [*command, *COMMON, *flags, "--host", "127.0.0.1", "--port", str(port)],
             stdout=out,
             stderr=subprocess.STDOUT,

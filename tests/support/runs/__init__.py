@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from tests.support import zygote
 from tests.support.servers import ROOT
 
 
@@ -15,12 +16,4 @@ def run(*command: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
         "HF_HUB_OFFLINE": "1",
         "TORCHDYNAMO_DISABLE": "1",
     }
-    return subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        timeout=timeout,
-        check=False,
-    )
+    return zygote.run([sys.executable, *command], cwd=ROOT, env=environment, timeout=timeout)

@@ -1,0 +1,19 @@
+"""Imports of the process from which tests fork servers and trainers (`tests.support.zygote`).
+
+vLLM comes first: importing TRL changes its level of logging.
+"""
+
+# ruff: noqa: F401, I001
+import setproctitle
+
+import service.server
+import vllm.model_executor.models.qwen3
+import vllm.v1.worker.cpu_worker
+import training.cli
+import training.evaluation.command
+import training.evaluation.report
+import training.evaluation.run
+import training.offline
+import training.trainer
+
+setproctitle.getproctitle()  # it finds its room now, or never
