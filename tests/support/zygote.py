@@ -137,11 +137,13 @@ class Forked:
     def communicate(self, *, timeout: float | None = None) -> tuple[str, None]:
         """What is left of its output; raises TimeoutExpired if it does not end in time."""
         stdout, said = self.stdout, list[str]()
-        assert stdout is not None
-        reading = threading.Thread(target=lambda: said.append(stdout.read()), daemon=True)
-        reading.start()
-        reading.join(timeout)
+        if stdout is not None and not stdout.closed:
+            reading = threading.Thread(target=lambda: said.append(stdout.read()), daemon=True)
+            reading.start()
+            reading.join(timeout)
         self.wait(timeout)
+        if stdout is not None:
+            stdout.close()
         return "".join(said), None
 
     def send_signal(self, number: int, /) -> None:
