@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.config import RunConfig, dump_config, load_config, preset_names
+from training.demo.world import sample_problems
 from training.evaluation import command as evaluation
+from training.prompts import read_prompts
 
 __all__ = ["build_parser", "main"]
 
@@ -235,20 +237,13 @@ def _demo_results(args: argparse.Namespace) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from vllm import SamplingParams  # noqa: PLC0415 - slow to load
+    messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
+    from vllm import SamplingParams  # noqa: PLC0415
 
     from training.adapters import as_model  # noqa: PLC0415
-    from training.calibrate import calibrate, read_prompts, write_baseline  # noqa: PLC0415
-    from training.demo.world import sample_problems  # noqa: PLC0415
+    from training.calibrate import calibrate, write_baseline  # noqa: PLC0415
     from training.offline import Engine  # noqa: PLC0415
 
-    if (args.prompts is None) == (args.demo is None):
-        raise ValueError("pass exactly one of --prompts and --demo")
-    messages = (
-        read_prompts(args.prompts)
-        if args.prompts
-        else [problem.prompt for problem in sample_problems(0, "validation", args.demo)]
-    )
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
@@ -265,6 +260,15 @@ def _calibrate(args: argparse.Namespace) -> None:
     write_baseline(baseline, args.output)
     runs = sum(len(each.completion_tokens) for each in baseline.bins)
     print(f"{args.output}: {runs} runs in {len(baseline.bins)} bins of prompt length")
+
+
+def _messages(args: argparse.Namespace) -> list[str]:
+    """The user messages to calibrate with. Raises ValueError."""
+    if (args.prompts is None) == (args.demo is None):
+        raise ValueError("pass exactly one of --prompts and --demo")
+    if args.prompts:
+        return read_prompts(args.prompts)
+    return [problem.prompt for problem in sample_problems(0, "validation", args.demo)]
 
 
 if __name__ == "__main__":
