@@ -150,7 +150,7 @@ def test_print_config_loads_trl_to_check_against_and_no_engine(tmp_path: Path) -
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BESIDES = {
+BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "service": {"vllm": ("cpu", "cuda")},  # which of them depends on the machine
     "training": {"vllm": ("cpu", "cuda"), "reasoning_gym": ("tasks",)},
 }
@@ -169,7 +169,7 @@ def third_party(package: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").partition(".")[0])
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-                found |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+                found |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
     return found - set(sys.stdlib_module_names) - {"stepgrpo_core", "service", "training"}
 
 
