@@ -13,7 +13,8 @@ help: ## Explain the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 	@echo
 	@echo 'Settings: ACCELERATOR=cpu|cuda (default: cuda if an NVIDIA GPU answers), PORT=8000,'
-	@echo 'PYTHON=python3.11, TORCH_INDEX=URL of a package index with CPU builds of torch.'
+	@echo 'PYTHON=python3.11, TORCH_INDEX=URL of a package index with CPU builds of torch, and for'
+	@echo 'set-up those of pip: PIP_INDEX_URL, PIP_PROXY, PIP_CERT, HTTPS_PROXY, ...'
 
 setup: ## Create .venv and install the pinned packages (every target does this first)
 	@[ -n "$(PYTHON)" ] || { echo 'stepgrpo set-up: Python 3.11 is needed, and no python3 was found.'; exit 1; }

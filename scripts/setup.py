@@ -1,6 +1,8 @@
 """Creates `.venv` and installs the pinned lock into it; run by `make`, with any Python.
 
-Written so that an old Python can parse it, and say what is missing.
+Written so that an old Python can parse it, and say what is missing. A set-up that was interrupted,
+wherever that was, goes on at the next one. pip gets the environment as it is: its configuration and
+variables (PIP_INDEX_URL, PIP_PROXY, PIP_CERT, HTTPS_PROXY, ...) hold for every step.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+SITE = VENV / "lib" / "python3.11" / "site-packages"
 TORCH_INDEX = os.environ.get("TORCH_INDEX") or "https://download.pytorch.org/whl/cpu"
 NEEDED_GIB = {"cpu": 4, "cuda": 16}
 
@@ -24,14 +27,13 @@ def main():
     lock = ROOT / "locks" / (accelerator + ".txt")
     state = accelerator + " " + fingerprint(lock, ROOT / "pyproject.toml")
     stamp = VENV / "stepgrpo-installed"
-    if stamp.is_file() and stamp.read_text() == state:
+    if stamp.is_file() and stamp.read_text() == state and python_works():
         return
     check_machine(accelerator)
-    if not (VENV / "bin" / "pip").exists():
-        run(
-            [sys.executable, "-m", "venv", str(VENV)],
-            "python -m venv failed; on Debian and Ubuntu it needs the package python3.11-venv",
-        )
+    if stamp.is_file():
+        stamp.unlink()  # an interrupted installation is none, whatever the lock is next time
+    make_environment()
+    forget_half_installed()
     install(accelerator, lock)
     stamp.write_text(state)
 
@@ -65,12 +67,78 @@ def check_machine(accelerator):
             "Linux on x86_64 is needed (vLLM's wheels are built for it), this is %s on %s"
             % (platform.system(), platform.machine())
         )
-    free = shutil.disk_usage(str(ROOT)).free / 2**30
+    free = (shutil.disk_usage(str(ROOT)).free + size_of(VENV)) / 2**30
     if free < NEEDED_GIB[accelerator]:
         stop(
             "%d GiB of free disk are needed for the %s packages, %s has %.1f GiB"
             % (NEEDED_GIB[accelerator], accelerator, ROOT, free)
         )
+
+
+def size_of(folder):
+    """Bytes of the files below: what is installed already needs no further place."""
+    return sum(each.lstat().st_size for each in folder.rglob("*"))
+
+
+def make_environment():
+    """A `.venv` with a Python that runs and a pip that does, made anew only where it must be."""
+    if python_works() and pip_works():
+        return
+    command = [getattr(sys, "_base_executable", None) or sys.executable, "-m", "venv"]
+    if VENV.exists():
+        for each in [*(VENV / "bin").glob("python*"), SITE / "pip", *SITE.glob("pip-*.dist-info")]:
+            remove(each)  # venv keeps links to a Python that is gone, and half a pip
+        subprocess.run([*command, str(VENV)])
+    if not (python_works() and pip_works()):
+        run(
+            [*command, "--clear", str(VENV)],
+            "python -m venv failed; on Debian and Ubuntu it needs the package python3.11-venv",
+        )
+
+
+def python_works():
+    """Say if the Python of `.venv` runs, is this version, and installs there."""
+    program = (
+        "import os, sys; "
+        "sys.exit(sys.version_info[:2] != (3, 11) or not os.path.samefile(sys.prefix, sys.argv[1]))"
+    )
+    return answers(["-c", program, str(VENV)])
+
+
+def pip_works():
+    """Say if `.venv` has a whole pip."""
+    return answers(["-m", "pip", "--version"])
+
+
+def answers(arguments):
+    """Say if the Python of `.venv` runs this."""
+    command = [str(VENV / "bin" / "python"), *arguments]
+    try:
+        return not subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ).returncode
+    except OSError:
+        return False
+
+
+def forget_half_installed():
+    """Remove the metadata of packages whose installation broke off, so that pip repeats it.
+
+    pip takes a package for installed once its METADATA is there, and writes INSTALLER after all
+    files. Folders named ~ are those that an interrupted upgrade had set aside."""
+    for each in SITE.glob("*.dist-info"):
+        if not ((each / "INSTALLER").is_file() and (each / "RECORD").is_file()):
+            remove(each)
+    for each in SITE.glob("~*"):
+        remove(each)
+
+
+def remove(path):
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(str(path))
+    elif path.exists() or path.is_symlink():
+        path.unlink()
 
 
 def install(accelerator, lock):
@@ -93,18 +161,21 @@ def install_cpu_torch(lock):
     command = ["--no-deps", "--require-hashes", "-r", str(wanted)]
     print("Installing PyTorch for CPUs ...", flush=True)
     indexed = ["--index-url", TORCH_INDEX]
-    own_choice = "TORCH_INDEX" in os.environ
+    own_choice = bool(os.environ.get("TORCH_INDEX"))
     attempts = [indexed] if own_choice else [[], indexed]
-    if not any(pip([*each, *command], 0, quiet=each is not attempts[-1]) for each in attempts):
+    failures = []  # a proxy or a certificate can be why, also of the first
+    if not any(pip([*each, *command], 0, failures) for each in attempts):
+        sys.stderr.write("".join(failures))
         stop(
-            "no CPU build of %s was found on the default package index or at %s; pass an index "
+            "no CPU build of %s was found on pip's package index or at %s; pass an index "
             "that has it: make TORCH_INDEX=https://... (PyTorch's own: "
             "https://download.pytorch.org/whl/cpu)" % (pinned.split()[0], TORCH_INDEX)
         )
 
 
-def pip(arguments, total, quiet=False):
-    """Run pip install with a counter; its last lines are shown when it fails."""
+def pip(arguments, total, failures=None):
+    """Run pip install with a counter; when it fails, its last lines are shown, or added to
+    `failures`."""
     command = [
         str(VENV / "bin" / "python"),
         "-m",
@@ -124,8 +195,10 @@ def pip(arguments, total, quiet=False):
             report("[%d/%d] %s" % (seen, total, line.split()[1].split("==")[0]))
         elif line.startswith("Installing collected"):
             report("[%d/%d] unpacking\n" % (seen, total) if total else "")
-    if process.wait() and not quiet:
+    if process.wait() and failures is None:
         sys.stderr.write("".join(last))
+    elif process.returncode:
+        failures += last
     return process.returncode == 0
 
 
@@ -147,4 +220,7 @@ def stop(sentence):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        stop("interrupted; the same command goes on with it")

@@ -67,6 +67,30 @@ _HELP = {
     "limit_interval": "Reasoning tokens between two probes that it may ask for, at least.",
     "limit_share": "Probe tokens per reasoning token, 0 to 1, at most.",
     "inducing_prompt": "Induces a trial answer; of the model's family unless set.",
+    "probe_share": "Tokens of one policy's probes per reasoning token so far, at most. Default: no "
+    "limit.",
+    "probe_backoff": "Factor (1 to 10) by which the interval grows from one question to the next.",
+    "probe_max_tokens": "Policies confidence and consistency: tokens of a trial answer, at most.",
+    "mean": "Policy confidence: mean that makes one confidence of the token probabilities: "
+    "geometric, arithmetic or minimum.",
+    "skip_first": "Policy confidence: leave the first token of a trial answer out.",
+    "require_end": "Policy confidence: a trial answer that does not close the thinking counts 0.",
+    "close_on_eos": "Close and answer a completion that ends inside its thinking.",
+    "sufficiency_score": "Policy sufficiency: exit when the model's own score, 0 to 100, is at "
+    "least this.",
+    "verifier_threshold": "Policy verifier: exit when the probability of yes, 0 to 1, is greater "
+    "than this.",
+    "consistency": "Policy consistency: trial answers in a row that must agree, and tokens between "
+    "them: mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32.",
+    "margin_threshold": "Policy margin: exit when the most likely token leads the end of the "
+    "thinking by at most this many nats.",
+    "entropy_alpha": "Policy entropy: weight, 0.01 to 1, of the newest check in the moving "
+    "averages; none exits before 4 / alpha checks.",
+    "entropy_variance": "Policy entropy: exit when the moving variance is below this, in square "
+    "nats.",
+    "budget_leaves_answer": "Policy budget: close in time to leave the answer's reserve, whatever "
+    "the budget.",
+    "repetition_chunks": "Policy repetition: identical chunks in a row that make a loop.",
 }
 
 
@@ -119,8 +143,8 @@ def _options() -> dict[str, Option]:
         hints = typing.get_type_hints(section)
         for name in (field.name for field in dataclasses.fields(section)):
             if name not in options:
-                text = _HELP.get(name, f"ExitSettings.{name}, see docs/reference.md.")
-                options[name] = Option(name, reader_of(hints[name]), text, hints[name] is bool)
+                kind = hints[name]
+                options[name] = Option(name, reader_of(kind), _HELP[name], kind is bool)
     effort = "What efforts are worth, as low=0.2,high=4096: a share of the token limit, or tokens."
     options["effort"] = Option("effort", read_efforts, effort)
     calibration = (

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from service.breaker import Breaker
 from service.remote import Address, Failed, NotUnderstood, Remote, Trouble
-from service.streams import Inbox
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 

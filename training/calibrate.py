@@ -14,25 +14,9 @@ from stepgrpo_core.policies.confidence import confidence_of
 from stepgrpo_core.savings import Conditions, Run
 from training.offline import Engine, Generation
 
-__all__ = ["calibrate", "read_prompts", "write_baseline"]
+__all__ = ["calibrate", "write_baseline"]
 
 MOST_UNFINISHED = 0.05  # more would bias the baseline towards short completions
-
-
-class BadPrompts(ValueError):
-    """A prompt file has a line that is no prompt."""
-
-
-def read_prompts(path: Path) -> list[str]:
-    """User messages from a JSONL file of ``{"prompt": "..."}``; names file and line of a fault."""
-    prompts: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            prompts.append(_prompt(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            fault = f"{path}:{number}: {error!r}; each line must be {{'prompt': 'text'}}"
-            raise BadPrompts(fault) from error
-    return prompts
 
 
 def calibrate(
@@ -125,9 +109,3 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
 
 def _lines(bins: Iterable[object]) -> str:
     return ",\n".join(json.dumps(each, separators=(",", ":")) for each in bins)
-
-
-def _prompt(row: object) -> str:
-    if not isinstance(row, dict) or not isinstance(row["prompt"], str):
-        raise TypeError("not an object with a text under 'prompt'")
-    return row["prompt"]

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.config import RunConfig, dump_config, load_config, preset_names
+from training.demo.world import sample_problems
 from training.evaluation import command as evaluation
+from training.prompts import read_prompts
 
 __all__ = ["build_parser", "main"]
+
+DEFAULT = " Default: %(default)s."
 
 
 def main() -> None:
@@ -37,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands,
         "grpo",
         _grpo,
-        summary="train by GRPO: Step-GRPO, its ablations and the other rewards",
+        summary="Train by GRPO: Step-GRPO, its ablations and the other rewards.",
         description="Train a model by GRPO with truncated rollouts and the configured reward. "
         "A signal saves and stops; --resume goes on, with the losses the run would have had.",
     )
@@ -45,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands,
         "sft",
         _sft,
-        summary="DEER+SFT: sample with exits, keep the short correct ones, fine-tune",
+        summary="Train by DEER+SFT: sample with exits, keep the short correct ones, fine-tune.",
         description="Sample completions with exits, keep the shortest correct ones, and "
         "fine-tune on them. --resume goes on where a stopped run was.",
     )
@@ -75,17 +79,20 @@ def _add_run(
         action="append",
         required=True,
         metavar="NAME",
-        help="preset or YAML file; repeat to lay one over another",
+        help="Preset or YAML file; repeat to lay one over another.",
     )
     command.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="such as rollout.exit.threshold=0.9"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="Setting to change, such as rollout.exit.threshold=0.9.",
     )
-    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    command.add_argument("--resume", action="store_true", help="Go on from the last checkpoint.")
     command.add_argument(
-        "--dry-run", action="store_true", help="check everything, explain the run, train nothing"
+        "--dry-run", action="store_true", help="Check everything, explain the run, train nothing."
     )
     command.add_argument(
-        "--print-config", action="store_true", help="print the whole configuration and stop"
+        "--print-config", action="store_true", help="Print the whole configuration and stop."
     )
     command.set_defaults(run=_train, start=start)
 
@@ -93,10 +100,10 @@ def _add_run(
 def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "eval",
-        help="compare models and exit policies on benchmarks, with intervals",
+        help="Compare models and exit policies on benchmarks, with intervals.",
         description="Complete and grade benchmarks with every model under every exit policy, and "
         "compare each with the baseline on the same questions and seeds. Writes results.md, "
-        "results.json and tradeoff.png. Defaults are in parentheses. An evaluation that was "
+        "results.json and tradeoff.png. An evaluation that was "
         "stopped or killed goes on with the same command.",
     )
     evaluation.add_arguments(parser)
@@ -106,7 +113,7 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser(
         "demo",
-        help="the demo world: train its base model, or every method on it",
+        help="Train the base model of the demo world, or every method on it.",
         description="The demo world runs everything on two CPU cores.",
     ).add_subparsers(required=True, metavar="WHAT")
     _add_base(demo)
@@ -116,70 +123,104 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_base(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     base = commands.add_parser(
         "base",
-        help="train demo-base from scratch and measure it",
+        help="Train demo-base from scratch and measure it.",
         description="Train demo-base from scratch, measure it on unseen problems, calibrate it "
         "and write its model card. A run that was stopped goes on where it was.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    base.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder")
-    base.add_argument("--steps", type=int, help="of the first stage, instead of the recipe's")
-    base.add_argument("--seed", type=int, default=0, help="of weights and traces")
-    base.add_argument("--problems", type=int, default=1000, help="unseen problems to measure on")
+    base.add_argument(
+        "--output", type=Path, default=Path("outputs/demo"), help=f"Folder to write to.{DEFAULT}"
+    )
+    base.add_argument(
+        "--steps", type=int, help="Optimizer steps of the first stage. Default: the recipe's."
+    )
+    base.add_argument("--seed", type=int, default=0, help=f"Seed of weights and traces.{DEFAULT}")
+    base.add_argument(
+        "--problems", type=int, default=1000, help=f"Unseen problems to measure on.{DEFAULT}"
+    )
     base.set_defaults(run=_demo_base)
 
 
 def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     results = commands.add_parser(
         "results",
-        help="train every method from demo-base and compare them",
+        help="Train every method from demo-base and compare them.",
         description="Train Step-GRPO, its ablations and the other methods from demo-base, evaluate "
         "all on the same unseen problems, and write a table and a plot. What is finished is kept: "
         "a table that was stopped goes on with the same command.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    results.add_argument("--output", type=Path, default=Path("outputs/results"), help="folder")
-    results.add_argument(
-        "--base", type=Path, default=Path("models/demo-base"), help="model that all start from"
     )
     results.add_argument(
-        "--reduced", action="store_true", help="Step-GRPO and GRPO+LP only, one seed of each"
+        "--output", type=Path, default=Path("outputs/results"), help=f"Folder to write to.{DEFAULT}"
     )
-    results.add_argument("--problems", type=int, default=1000, help="unseen problems to answer")
     results.add_argument(
-        "--learning-rate", type=float, help="of every GRPO run (the preset's, 1e-3)"
+        "--base",
+        type=Path,
+        default=Path("models/demo-base"),
+        help=f"Model that all start from.{DEFAULT}",
     )
-    results.add_argument("--slots", type=int, default=2, help="jobs at once, one thread each")
+    results.add_argument(
+        "--reduced", action="store_true", help="Train Step-GRPO and GRPO+LP only, one seed of each."
+    )
+    results.add_argument(
+        "--problems", type=int, default=1000, help=f"Unseen problems to answer.{DEFAULT}"
+    )
+    results.add_argument(
+        "--learning-rate",
+        type=float,
+        help="Learning rate of every GRPO run. Default: the preset's, 1e-3.",
+    )
+    results.add_argument(
+        "--slots", type=int, default=2, help=f"Jobs at once, one thread each.{DEFAULT}"
+    )
     results.set_defaults(run=_demo_results)
 
 
 def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     calibrate = commands.add_parser(
         "calibrate",
-        help="record un-exited completion lengths for stepgrpo-serve --exit-calibration",
+        help="Record un-exited completion lengths for stepgrpo-serve --exit-calibration.",
         description="Complete prompts without any exit and record how long the completions are, "
         "where their steps begin, and how confident a trial answer is there. "
         "Calibrate with prompts like your users' and the sampling parameters they use: the "
         "server's saved tokens are predictions from this file.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     calibrate.add_argument(
-        "--model", required=True, help="model directory or name, or an adapter's"
+        "--model", required=True, help="Directory or name of a model, or of an adapter."
     )
-    calibrate.add_argument("--prompts", type=Path, help='JSONL of {"prompt": "..."}')
     calibrate.add_argument(
-        "--demo", type=int, metavar="N", help="instead: N validation problems of the demo world"
+        "--prompts", type=Path, help='File of user messages, a {"prompt": "..."} per line.'
     )
-    calibrate.add_argument("--output", type=Path, required=True, help="file to write")
-    calibrate.add_argument("--samples", type=int, default=1, help="completions per prompt")
-    calibrate.add_argument("--temperature", type=float, default=0.6)
-    calibrate.add_argument("--top-p", type=float, default=1.0)
-    calibrate.add_argument("--max-tokens", type=int, default=900)
-    calibrate.add_argument("--dtype", default="auto", help="as the server's --dtype")
+    calibrate.add_argument(
+        "--demo",
+        type=int,
+        metavar="N",
+        help="Calibrate with N validation problems of the demo world instead.",
+    )
+    calibrate.add_argument("--output", type=Path, required=True, help="File to write.")
+    calibrate.add_argument(
+        "--samples", type=int, default=1, help=f"Completions per prompt.{DEFAULT}"
+    )
+    calibrate.add_argument(
+        "--temperature", type=float, default=0.6, help=f"Temperature of the sampling.{DEFAULT}"
+    )
+    calibrate.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help=f"Share of the probability that is sampled from.{DEFAULT}",
+    )
+    calibrate.add_argument(
+        "--max-tokens", type=int, default=900, help=f"Tokens of a completion, at most.{DEFAULT}"
+    )
+    calibrate.add_argument(
+        "--dtype",
+        default="auto",
+        help=f"Data type of the weights, as the server's --dtype.{DEFAULT}",
+    )
     calibrate.add_argument(
         "--trials",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="record also how confident a trial answer is wherever a step begins",
+        help="Record also how confident a trial answer is wherever a step begins. Default: on.",
     )
     calibrate.set_defaults(run=_calibrate)
 
@@ -235,20 +276,13 @@ def _demo_results(args: argparse.Namespace) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from vllm import SamplingParams  # noqa: PLC0415 - slow to load
+    messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
+    from vllm import SamplingParams  # noqa: PLC0415
 
     from training.adapters import as_model  # noqa: PLC0415
-    from training.calibrate import calibrate, read_prompts, write_baseline  # noqa: PLC0415
-    from training.demo.world import sample_problems  # noqa: PLC0415
+    from training.calibrate import calibrate, write_baseline  # noqa: PLC0415
     from training.offline import Engine  # noqa: PLC0415
 
-    if (args.prompts is None) == (args.demo is None):
-        raise ValueError("pass exactly one of --prompts and --demo")
-    messages = (
-        read_prompts(args.prompts)
-        if args.prompts
-        else [problem.prompt for problem in sample_problems(0, "validation", args.demo)]
-    )
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
@@ -265,6 +299,15 @@ def _calibrate(args: argparse.Namespace) -> None:
     write_baseline(baseline, args.output)
     runs = sum(len(each.completion_tokens) for each in baseline.bins)
     print(f"{args.output}: {runs} runs in {len(baseline.bins)} bins of prompt length")
+
+
+def _messages(args: argparse.Namespace) -> list[str]:
+    """The user messages to calibrate with. Raises ValueError."""
+    if (args.prompts is None) == (args.demo is None):
+        raise ValueError("pass exactly one of --prompts and --demo")
+    if args.prompts:
+        return read_prompts(args.prompts)
+    return [problem.prompt for problem in sample_problems(0, "validation", args.demo)]
 
 
 if __name__ == "__main__":

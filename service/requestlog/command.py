@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from service.requestlog.explain import explained, shown
 from service.requestlog.line import MAX_ID
 
-__all__ = ["explain_command", "find_lines"]
+__all__ = ["explain_command", "explain_parser", "find_lines"]
 
 VARIABLE = "STEPGRPO_EXIT_LOG"
 HINTS = 3
@@ -42,25 +42,26 @@ class Found(NamedTuple):
 
 def explain_command(arguments: list[str], environment: Mapping[str, str]) -> None:
     """Print the sections; ends with one clear line where there are none to be had."""
-    args = _parser(environment.get(VARIABLE)).parse_args(arguments)
+    args = explain_parser(environment.get(VARIABLE)).parse_args(arguments)
     try:
         print(_told(args.id, args.log, args.format))
     except (OSError, ValueError) as error:
         sys.exit(f"stepgrpo-serve explain: {error}")
 
 
-def _parser(log: str | None) -> argparse.ArgumentParser:
+def explain_parser(log: str | None) -> argparse.ArgumentParser:
+    """The flags of `explain`; `log` is the file unless one is passed."""
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve explain",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("id", metavar="ID", help="the id in the response")
-    text = f"the file of the server's --exit-log; default: ${VARIABLE}"
+    parser.add_argument("id", metavar="ID", help="Id in the response.")
+    text = f"File of the server's --exit-log. Default: ${VARIABLE}."
     default = Path(log) if log else None
     parser.add_argument("--log", metavar="FILE", type=Path, default=default, help=text)
-    form = "text for people, or the lines as they are (default: %(default)s)"
+    form = "Text for people, or the lines as they are. Default: %(default)s."
     parser.add_argument("--format", choices=("text", "json"), default="text", help=form)
     return parser
 

@@ -20,44 +20,58 @@ from service.savings.report import as_csv, as_json, as_table, read_rows
 from service.savings.series import JUDGED
 from service.savings.store import Recent, SumStore
 
-__all__ = ["PATH", "guard_command", "savings_command"]
+__all__ = ["PATH", "guard_command", "guard_parser", "savings_command", "savings_parser"]
 
 PATH = "/v1/stepgrpo/savings"
 
 
 def savings_command(arguments: list[str]) -> None:
     """Print the savings; ends with one clear line where there are none to be had."""
-    args = _parser().parse_args(arguments)
+    args = savings_parser().parse_args(arguments)
     try:
         print(_from_file(args.state, args.format) if args.state else _from_server(args))
     except (OSError, ValueError, httpx.HTTPError) as error:
         sys.exit(f"stepgrpo-serve savings: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def savings_parser() -> argparse.ArgumentParser:
+    """The flags of `savings`."""
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve savings",
         description="Print what exits saved, by model and policy, as a server's holdout and "
         "paired runs show (--exit-holdout, --exit-pairs). The API key comes from OPENAI_API_KEY.",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--url", default="http://localhost:8000", help="the server (%(default)s)")
-    source.add_argument("--state", type=Path, help="the file of --exit-state, without a server")
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    source.add_argument(
+        "--url", default="http://localhost:8000", help="Server to ask. Default: %(default)s."
+    )
+    source.add_argument("--state", type=Path, help="File of --exit-state, read without a server.")
+    form = "Form of the output. Default: %(default)s."
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help=form)
     return parser
 
 
-def guard_command(arguments: list[str]) -> None:
-    """List what is switched off, or switch a policy on; one clear line where that fails."""
+def guard_parser() -> argparse.ArgumentParser:
+    """The flags of `guard`."""
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve guard",
         description="List the policies that the quality guard (--exit-agreement) has switched off, "
         "or switch one on again: servers with this file follow within seconds, and count its "
         "pairs anew.",
     )
-    parser.add_argument("--state", type=Path, required=True, help="the file of --exit-state")
-    parser.add_argument("--switch-on", nargs=2, metavar=("MODEL", "POLICY"), help="as listed")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--state", type=Path, required=True, help="File of --exit-state.")
+    parser.add_argument(
+        "--switch-on",
+        nargs=2,
+        metavar=("MODEL", "POLICY"),
+        help="Policy to switch on, and of which model, as listed.",
+    )
+    return parser
+
+
+def guard_command(arguments: list[str]) -> None:
+    """List what is switched off, or switch a policy on; one clear line where that fails."""
+    args = guard_parser().parse_args(arguments)
     try:
         with _opened(args.state) as store:
             print(_switched_on(store, *args.switch_on) if args.switch_on else _listed(store))

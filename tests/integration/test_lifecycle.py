@@ -1,15 +1,11 @@
 """Starting, refusing to start, draining; and metrics that promtool accepts."""
 
-import concurrent.futures
-import json
 import multiprocessing
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -19,16 +15,12 @@ import pytest
 from service.cli import main
 from tests.support.observing.prometheus import tool
 from tests.support.servers import (
-    CALIBRATED,
     COMMON,
     MODEL,
     OURS,
     ROOT,
     Server,
     free_port,
-    start,
-    stop,
-    wait_up,
 )
 from training.demo.world import sample_problems
 
@@ -163,53 +155,3 @@ def test_f23_a_port_that_is_taken_is_named() -> None:
     assert result.returncode not in (0, None)
     assert f"port {port}" in result.stderr.strip().splitlines()[-1]
     assert "Traceback" not in result.stderr
-
-
-def test_a_drain_ends_what_was_admitted_and_refuses_the_rest(tmp_path: Path) -> None:
-    """SIGTERM amid streams with exits: every one completes, new ones get 503, exit status 0."""
-    server = start(OURS, tmp_path / "server.log", *CALIBRATED)
-    try:
-        wait_up(server)
-        problems = sample_problems(3, "test", 24)
-        with concurrent.futures.ThreadPoolExecutor(24) as pool:
-            running = [pool.submit(streamed, server, p.prompt) for p in problems]
-            wait_running(server, len(problems))
-            os.kill(server.process.pid, signal.SIGTERM)
-            time.sleep(0.2)
-            late = httpx.post(f"{server.url}/v1/chat/completions", json=body("1+1"), timeout=60)
-            assert late.status_code == 503
-            reasons = [future.result() for future in running]
-        assert all(reason in ("confident", "natural", "length") for reason in reasons)
-        assert "confident" in reasons
-        assert server.process.wait(60) == 0
-    finally:
-        stop(server)
-
-
-def wait_running(server: Server, count: int) -> None:
-    for _ in range(100):
-        if server.metrics().get("stepgrpo_requests_started_total", 0) >= count:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the requests did not start")
-
-
-def body(prompt: str) -> dict[str, object]:
-    return {
-        "model": "demo-base",
-        "messages": [{"role": "user", "content": prompt}],
-        "stream": True,
-        "max_tokens": 900,
-        "vllm_xargs": {"exit_policy": "confidence"},
-    }
-
-
-def streamed(server: Server, prompt: str) -> str:
-    """The exit reason in the last chunk of a stream that must end properly."""
-    url = f"{server.url}/v1/chat/completions"
-    events: list[str] = []
-    with httpx.stream("POST", url, json=body(prompt), timeout=120) as response:
-        assert response.status_code == 200
-        events += [line for line in response.iter_lines() if line]
-    assert events[-1] == "data: [DONE]"
-    return str(json.loads(events[-2].removeprefix("data: "))["stepgrpo"]["exit_reason"])

@@ -116,18 +116,3 @@ def test_an_adapter_is_calibrated_as_it_is_served(tmp_path: Path) -> None:
     assert found["model"] == "demo-step-grpo"
     # Trained to stop: its base goes on for five steps as a rule.
     assert not any(starts for each in found["bins"] for starts in each["steps"])
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [('{"prompt": 5}', "prompts.jsonl:2:"), ("{", "prompts.jsonl:2:"), ("[]", "prompts.jsonl:2:")],
-)
-def test_a_bad_prompt_file_names_file_line_and_reason(
-    tmp_path: Path, line: str, message: str
-) -> None:
-    from training.calibrate import BadPrompts, read_prompts  # noqa: PLC0415 - loads vLLM
-
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "a"}\n' + line + "\n")
-    with pytest.raises(BadPrompts, match=message):
-        read_prompts(path)

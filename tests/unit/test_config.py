@@ -120,7 +120,6 @@ def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path: Path) 
     ("override", "message"),
     [
         ("seed='3'", "seed='3' cannot be honoured: use a whole number"),
-        ("seed=3.5", "seed=3.5 cannot be honoured: use a whole number"),
         ("seed=true", "seed=True cannot be honoured: use a whole number"),
         ("seed=", "seed=None cannot be honoured: use a whole number"),
         ("seed=-1", "seed=-1 cannot be honoured: use 0 or more"),
@@ -137,20 +136,16 @@ def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path: Path) 
         ("rollout.exit.policy=pattern", "policy pattern needs a regular expression"),
         ("rollout.exit.policy=none", "exit.policy='none' cannot be honoured: nothing would be"),
         ("rollout.exit.policy=maybe", f"use one of {', '.join(POLICIES)}"),
-        ("reward.settings=[]", "reward.settings=[] cannot be honoured: use a mapping"),
         ("reward.settings.alpha=3", "reward.settings.alpha=3.0 cannot be honoured: use a number"),
         ("grading.seconds=0", "grading.seconds=0.0 cannot be honoured: use a number above 0"),
-        ("grading.workers=0", "grading.workers=0 cannot be honoured: use 1 or more"),
         ("lora.dropout=1", "lora.dropout=1.0 cannot be honoured"),
         ("lora.target_modules=q", "use a list of text (quoted) or 'all-linear'"),
         ("sft={samples: 2, keep: 3}", "sft.keep=3 cannot be honoured: use at most samples, 2"),
-        ("sft.max_rows=0", "sft.max_rows=0 cannot be honoured: use 1 or more"),
         ("trl.learning_rate=fast", "trl.learning_rate='fast' cannot be honoured: use a number"),
         ("trl.scale_rewards=true", "scale_rewards=True cannot be honoured: use text (quoted)"),
         ("trl.save_strategy=1", "use 'no' or 'steps' or 'epoch' or 'best' or text (quoted)"),
         ("trl.num_generations=5", "generates 64 completions at a time"),
         ("trl.num_generations=1", "use a divisor of that, 2 or more"),
-        ("trl=null", "trl=None cannot be honoured: use a mapping"),
     ],
 )
 def test_a_wrong_value_names_key_value_and_remedy(override: str, message: str) -> None:

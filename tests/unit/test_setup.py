@@ -59,13 +59,27 @@ def test_another_architecture_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
 def test_a_full_disk_says_how_much_is_needed(
-    monkeypatch: pytest.MonkeyPatch, accelerator: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str
 ) -> None:
+    monkeypatch.setattr(setup, "VENV", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with pytest.raises(SystemExit) as caught:
         setup.check_machine(accelerator)
     assert f"{setup.NEEDED_GIB[accelerator]} GiB of free disk" in sentence(caught)
     assert "1.0 GiB" in sentence(caught)
+
+
+def test_what_is_installed_already_needs_no_further_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with (tmp_path / "weights").open("wb") as file:
+        file.truncate(3 * 2**30)
+    monkeypatch.setattr(setup, "VENV", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+    setup.check_machine("cpu")
+    with pytest.raises(SystemExit) as caught:
+        setup.check_machine("cuda")
+    assert "4.0 GiB" in sentence(caught)
 
 
 def test_without_a_cpu_build_of_torch_it_says_which_index_to_pass(

@@ -136,7 +136,6 @@ def test_the_answer_stands_after_the_last_mark_and_the_template_is_cut(tmp_path:
         (b'{"prompt": " ", "answer": "1"}', "the prompt is empty"),
         (b'{"prompt": [{"role": "system", "content": "s"}], "answer": "1"}', "no .* role user"),
         (b'{"prompt": "p", "answer": null}', "the answer is null, neither text nor a number"),
-        (b'{"prompt": "p", "answer": true}', "the answer is true, neither"),
         (b'{"prompt": "p", "answer": NaN}', "the answer is NaN, neither"),
         (b'{"prompt": "p", "answer": ["1"]}', r"the answer is \[\"1\"\], neither"),
         (b'{"prompt": "p", "answer": " "}', "the answer is empty"),

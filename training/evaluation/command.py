@@ -29,50 +29,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[NAME=]PATH",
-        help="directory or hub name; repeat to compare several",
+        help="Directory or hub name of a model; repeat to compare several.",
     )
     add(
         "--baseline",
         required=True,
         metavar="[NAME=]PATH",
-        help="what every row is compared with: NAME of a --model, or another model",
+        help="Model that every row is compared with: NAME of a --model, or another one.",
     )
     add(
         "--baseline-policy",
         default="none",
         metavar="POLICY[:KEY=VALUE,...]",
-        help="exit policy of the baseline (none)",
+        help="Exit policy of the baseline. Default: none.",
     )
     add(
         "--policy",
         action="append",
         metavar="POLICY[:KEY=VALUE,...]",
-        help="exit policy with fields of ExitSettings, such as confidence:threshold=0.9; repeat "
-        f"to evaluate every model under each (none). Policies: {', '.join(POLICIES)}",
+        help="Exit policy with fields of ExitSettings, such as confidence:threshold=0.9; repeat "
+        f"to evaluate every model under each. Policies: {', '.join(POLICIES)}. Default: none.",
     )
-    add("--tasks", required=True, help=f"separated by commas, of: {', '.join(TASKS)}")
-    add("--output", type=Path, required=True, help="folder; go on in it with the same command")
-    add("--samples", type=int, metavar="K", help=f"completions per question ({samples})")
-    add("--limit", type=int, metavar="N", help="only the first N questions of every task")
-    add("--temperature", type=float, help="(0.6)")
-    add("--top-p", type=float, help="(0.95; demo 1)")
-    add("--top-k", type=int, help="0: all tokens (20; demo 0)")
+    add("--tasks", required=True, help=f"Tasks, separated by commas: {', '.join(TASKS)}.")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        help="Folder to write to; the same command goes on in it.",
+    )
+    add("--samples", type=int, metavar="K", help=f"Completions per question. Default: {samples}.")
+    add("--limit", type=int, metavar="N", help="Use only the first N questions of every task.")
+    add("--temperature", type=float, help="Temperature of the sampling. Default: 0.6.")
+    add(
+        "--top-p",
+        type=float,
+        help="Share of the probability that is sampled from. Default: 0.95; demo 1.",
+    )
+    add(
+        "--top-k",
+        type=int,
+        help="Most likely tokens that are sampled from; 0: all. Default: 20; demo 0.",
+    )
     add(
         "--max-tokens",
         type=int,
-        help=f"of a completion ({limits['gsm8k']}; demo {limits['demo']})",
+        help=f"Tokens of a completion, at most. Default: {limits['gsm8k']}; demo {limits['demo']}.",
     )
-    add("--dtype", help="as vLLM's (auto, which makes bfloat16 of float32; demo float32)")
-    add("--seed", type=int, default=0, help="of all draws; each completion has its own of it (0)")
+    add(
+        "--dtype",
+        help="Data type of the weights, as vLLM's. Default: auto, which makes bfloat16 of float32; "
+        "demo float32.",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="Seed of all draws; each completion has its own of it. Default: 0.",
+    )
     add(
         "--data",
         action="append",
         default=[],
         metavar="TASK=PATH",
-        help="read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
-        "laid out as the hub's data set",
+        help="Read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
+        "laid out as the hub's data set.",
     )
-    add("--keep-completions", action="store_true", help="store the texts, too")
+    add("--keep-completions", action="store_true", help="Store the texts, too.")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,9 +11,7 @@ import pytest
 
 from benchmarks.figures import compared, figures
 from benchmarks.hotpath import owner, profile
-from benchmarks.page import draw, page, summary
 from benchmarks.processes import rss, used
-from benchmarks.reports import mean_ratio, shown
 from benchmarks.sampled import Sampler
 from tests.support.servers import ROOT
 
@@ -119,12 +117,6 @@ def test_ratios_are_of_runs_in_the_same_round() -> None:
     assert found["high"] == pytest.approx(3.574, abs=1e-3)
 
 
-def test_a_single_round_has_no_interval() -> None:
-    assert shown(mean_ratio([1.25])) == "1.25"
-    assert shown(mean_ratio([])) == "nan"
-    assert shown(mean_ratio([2.0, 0.5])).startswith("1.00 (0.00 to ")
-
-
 def test_accuracy_is_paired_by_problem_over_both_loops() -> None:
     found = figures(measured())["accuracy"]
     assert found["stock"]["accuracy"] == 1
@@ -146,34 +138,6 @@ def test_a_declined_trial_costs_what_it_adds_over_runs_without() -> None:
 def test_the_wrappers_cost_is_what_it_adds_in_the_same_round() -> None:
     added = figures(measured())["wrapper"]["ways"]["none"]["added"]
     assert added == {"median": 7.0, "low": 6.0, "high": 7.0}
-
-
-def test_failed_requests_are_told() -> None:
-    data = measured()
-    assert "No request failed" in page(figures(data))
-    data["serving"]["none, open loop"]["rounds"][1]["none"] |= {"failed": 2, "errors": ["broken"]}
-    assert "none, open loop, round 2, none: 2 requests failed: ['broken']" in page(figures(data))
-
-
-def test_the_page_says_whether_the_aim_was_reached() -> None:
-    data = measured()
-    assert "neither shown nor excluded, 0.99 (0.77 to 1.27)." in page(figures(data))
-    for speed, verdict in ((960, "not reached, 0.96"), (970, "stock's throughput: reached, 0.97")):
-        for pair in data["serving"]["none, closed loop"]["rounds"]:
-            pair["none"]["tokens per second"] = speed
-        assert verdict in page(figures(data))
-
-
-def test_the_summary_holds_the_ratios_to_stock() -> None:
-    text = summary(figures(measured()))
-    assert "| `none`, fixed lengths | 0.99 (0.77 to 1.27) |" in text
-    assert "| confidence | 2.00 |" in text
-    assert "7.00 (6.00 to 7.00) µs to a token under `none`" in text
-
-
-def test_the_plot_is_drawn(tmp_path: Path) -> None:
-    draw(figures(measured()), tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_sample_counts_for_the_innermost_part_that_is_known() -> None:

@@ -1,0 +1,28 @@
+"""Prompts of users, to calibrate with; read before anything slow is loaded."""
+
+import json
+from pathlib import Path
+
+__all__ = ["BadPrompts", "read_prompts"]
+
+
+class BadPrompts(ValueError):
+    """A prompt file has a line that is no prompt."""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """User messages from a JSONL file of ``{"prompt": "..."}``; names file and line of a fault."""
+    prompts: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            prompts.append(_prompt(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            fault = f"{path}:{number}: {error!r}; each line must be {{'prompt': 'text'}}"
+            raise BadPrompts(fault) from error
+    return prompts
+
+
+def _prompt(row: object) -> str:
+    if not isinstance(row, dict) or not isinstance(row["prompt"], str):
+        raise TypeError("not an object with a text under 'prompt'")
+    return row["prompt"]
