@@ -6,11 +6,11 @@ MODEL := models/demo-base
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup serve test lint bench soak demo docs clean
+.PHONY: help setup serve test test-slow test-all test-core lint bench soak demo docs clean
 .DEFAULT_GOAL := help
 
 help: ## Explain the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 	@echo
 	@echo 'Settings: ACCELERATOR=cpu|cuda (default: cuda if an NVIDIA GPU answers), PORT=8000,'
 	@echo 'PYTHON=python3.11, TORCH_INDEX=URL of a package index with CPU builds of torch, and for'
@@ -26,8 +26,16 @@ serve: setup ## Serve demo-base, with early exit, and demo-step-grpo on http://l
 		--enable-lora --lora-modules demo-step-grpo=models/demo-step-grpo \
 		--exit-policy confidence
 
-test: setup ## Run all tests, with branch coverage of the core
-	.venv/bin/pytest --cov
+test: setup ## Run the fast tier of the tests: unit tests, and one of each kind on real vLLM
+	.venv/bin/pytest -m 'not slow' $(ARGS)
+
+test-slow: setup ## Run what `make test` leaves out
+	.venv/bin/pytest -m slow $(ARGS)
+
+test-all: test-core test test-slow ## Run all tests, with branch coverage of the core
+
+test-core: setup ## Run the core's own tests; they reach every branch of it
+	.venv/bin/pytest --cov tests/unit/core $(ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/ruff check .

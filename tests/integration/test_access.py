@@ -24,7 +24,7 @@ from tests.support.servers import Server, total
 from tests.support.service.keys import FILED, PER_MINUTE, SEATS
 from tests.support.service.sockets import raw
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 GOOD, BAD = {"authorization": "Bearer filed-secret-1"}, {"authorization": "Bearer filed-secret"}
 LAG_SECONDS = 0.1  # promised for the 99th percentile

@@ -10,7 +10,7 @@ from tests.support.chat import EXIT, chat, exited, sse, steady
 from tests.support.models import PROBLEMS
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICIES = [EXIT, {"exit_policy": "none"}]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.servers import Server
 from training.demo.world import sample_problems
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PROMPTS = [problem.prompt for problem in sample_problems(11, "test", 44)] + [
     "Wait, what?",

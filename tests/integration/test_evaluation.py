@@ -17,7 +17,7 @@ from tests.support.servers import MODEL
 from tests.support.zygote import Forked
 from training.evaluation.records import Record, read_records
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 QUESTIONS, SAMPLES = 24, 8
 BASE, EXITS = "demo-base", "demo-base+confidence"

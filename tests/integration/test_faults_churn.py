@@ -9,7 +9,7 @@ import pytest
 from benchmarks.churn import CUTS, Visit, churn, held, stays, visit
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 IDLE_SECONDS = 3.0  # 1 is promised
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.chat import messages
 from tests.support.models import EOS, PROBLEMS
-from tests.support.servers import AS_USERS_HAVE_IT, OURS, Server, start, stop, wait_up
+from tests.support.servers import OWN_WORKER, OURS, Server, start, stop, wait_up
 
 pytestmark = pytest.mark.integration
 
@@ -29,9 +29,10 @@ EXIT_SECONDS = 40.0  # 5 are promised
 ENDLESS = {"logit_bias": {str(EOS): -100}, "max_tokens": 1800, "model": "demo-base"}
 
 
-@pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[Server]:
-    server = start(OURS, tmp_path / "server.log", *AS_USERS_HAVE_IT)
+@pytest.fixture(params=[(), pytest.param(OWN_WORKER, marks=pytest.mark.slow)], ids=["one", "two"])
+def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Its engine is one process, or two."""
+    server = start(OURS, tmp_path / "server.log", *request.param)
     try:
         wait_up(server)
         yield server
@@ -51,7 +52,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(commands))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache"))
-        server = start(OURS, folder / "server.log", *AS_USERS_HAVE_IT)
+        server = start(OURS, folder / "server.log")
     try:
         wait_up(server)
         yield server

@@ -18,7 +18,7 @@ from benchmarks.harm import Walls
 from tests.support.chat import messages
 from tests.support.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 DESCRIPTORS = 256
 WRITTEN_SECONDS = 15.0

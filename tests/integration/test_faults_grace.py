@@ -29,7 +29,7 @@ from tests.support.servers import (
     wait_up,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 STILL_SECONDS = 0.5  # into the drain; the streams last seven
 END_SECONDS = 30.0

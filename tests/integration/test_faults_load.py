@@ -30,7 +30,7 @@ from tests.support.servers import (
     wait_up,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SEATS = 50
 FLAGS = ("--max-num-queued-reqs", str(SEATS), "--shutdown-timeout", "300")

@@ -22,7 +22,7 @@ from tests.support.engines import PROMPTS, Machine, Ours
 from tests.support.finishing import NEVER_ENDS
 from tests.support.servers import Server, check_accounts
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 STALLED, MIB = 8, 1024 * 1024
 LENGTH = 400

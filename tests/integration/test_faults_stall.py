@@ -16,7 +16,7 @@ from tests.support.chat import messages
 from tests.support.models import EOS
 from tests.support.servers import Server, check_accounts
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 STALLED_SECONDS = 30.0  # 10 are promised
 RECOVERY_SECONDS = 20.0

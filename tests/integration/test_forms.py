@@ -12,7 +12,7 @@ from tests.support.forms import BIAS, JSON, SCHEMA, TOOLS, check_json
 from tests.support.models import PROBLEMS
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("xargs", [EXIT, None])

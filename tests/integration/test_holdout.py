@@ -31,7 +31,7 @@ from tests.support.servers import (
 )
 from training.demo.world import sample_problems
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REQUESTS, OF_TUNED = 160, 64
 BASE, TUNED = "demo-base", "demo-step-grpo"

@@ -15,7 +15,7 @@ from tests.support.chat import IDLE_SECONDS, messages
 from tests.support.servers import Server, check_accounts, total
 from tests.support.service.judging import KEY, LocalJudge, completion, forwarding, yes
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 BY_JUDGE = {"exit_policy": "verifier"}
 MINE = {"Authorization": "Bearer mine"}

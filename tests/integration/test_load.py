@@ -10,7 +10,7 @@ import pytest
 from service.load import Refusal
 from tests.support.engines import CAPACITY, Machine, Ours
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SHARE = 0.25
 SAME = [0] * (CAPACITY // 2)  # in step, so that all want their probes at once

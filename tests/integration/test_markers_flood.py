@@ -11,7 +11,7 @@ from service.controls import BadParameter
 from tests.support.engines import CAPACITY, PROMPTS, Machine, Ours
 from tests.support.models import TOKENIZER
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 WORDS = TOKENIZER.convert_tokens_to_ids(["Wait"]) + TOKENIZER.encode(",\n")
 THINKING = [*PROMPTS[0], *TOKENIZER.encode("<think>\n")]

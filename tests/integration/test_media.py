@@ -17,7 +17,7 @@ from vllm.multimodal.media import MediaConnector
 from service.cli import _arguments
 from tests.support.servers import MODEL
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 class Pictures(http.server.BaseHTTPRequestHandler):

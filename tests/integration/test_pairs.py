@@ -31,7 +31,7 @@ from tests.support.servers import (
 )
 from training.demo.world import sample_problems
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PROBLEMS = 24
 JUDGED = 40  # pairs before the guard judges: more than those of the first test

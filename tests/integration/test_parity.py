@@ -13,7 +13,7 @@ from tests.support.engines import Machine, Ours
 from tests.support.models import END, EOS, PROBLEMS, TOKENIZER
 from tests.support.servers import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 CLOSED = {"exit_policy": "budget", "exit_budget_tokens": 8}

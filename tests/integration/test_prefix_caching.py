@@ -6,7 +6,7 @@ import pytest
 from tests.support.servers import Server, total
 from training.demo.world import sample_problems
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 HITS = "vllm:prefix_cache_hits_total"
 BLOCK = 32

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from training.demo.pipeline import run_demo
 from training.demo.pretrain import BaseRecipe, train_base
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TINY = BaseRecipe(
     steps=4,

@@ -16,7 +16,7 @@ from training.engines import format_of
 from training.remote import RemoteFailure, RemoteRollouts
 from training.rollout import Job
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 COUNT = 24
 Rows = dict[str, list[Any]]

@@ -22,7 +22,7 @@ from service.controls import FOREIGN, PARAMETERS
 from tests.support.chat import messages
 from tests.support.servers import Server, check_accounts
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 Test = TypeVar("Test", bound=Callable[..., None])
 SEEDS = (1, 2, 3)

@@ -25,7 +25,7 @@ from training.sft import build_trainer, run_sft, sft_arguments
 from training.survival import RunStopped, StopOnSignal
 from training.trainer import load_tokenizer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PROMPTS = 24  # a calibration needs 20 completed ones
 NAMES = ["demo", "methods/deer-sft"]

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.soak import WARM, plan, soak
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def test_f25_mixed_traffic_with_faults_leaves_nothing_unexplained() -> None:

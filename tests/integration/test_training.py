@@ -162,6 +162,7 @@ def half_way(trained: Path, tmp_path: Path) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_before_the_update(half_way: Path) -> None:
     # So small a temperature overflows in the trainer, and means greedy to the engine.
     printed = finish(half_way, "trl.temperature=1e-39", "--resume")
@@ -170,6 +171,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(half_way: Path) -> No
     assert last_sealed(half_way) == half_way / "checkpoint-8"
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_in_a_save_leaves_the_last_good_checkpoint(half_way: Path) -> None:
     limited = ("prlimit", f"--fsize={4 * 2**20}")  # a write beyond it fails as on a full disk
     printed = finish(half_way, "--resume", before=limited)
@@ -202,6 +204,7 @@ QUICK = (
 )
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_with_statistics_over_both(tmp_path: Path) -> None:
     output = tmp_path / "ranks"
     launch = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
@@ -222,6 +225,7 @@ def test_two_ranks_train_as_one_with_statistics_over_both(tmp_path: Path) -> Non
     assert len(metrics(output)) == 2
 
 
+@pytest.mark.slow
 def test_an_adapter_is_served_beside_its_base(tmp_path: Path) -> None:
     output = tmp_path / "adapter"
     printed = finish(output, *QUICK, "lora={r: 8, alpha: 16}")

@@ -20,21 +20,23 @@ from tests.support.zygote import SHARED, Process
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo-base"
 STARTUP_SECONDS = 240
-# vLLM computes in a worker process, for which its scheduler waits without sleeping: half of two
-# cores. In the scheduler's own process a server starts a third sooner.
+# On CPUs ours computes in its scheduler's process. Stock vLLM starts a worker process, for which its
+# scheduler waits without sleeping: half of two cores.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-AS_USERS_HAVE_IT = ("--distributed-executor-backend", "mp")
+OWN_WORKER = ("--distributed-executor-backend", "mp")
 # Stock vLLM gets the same flags, so that a comparison compares one thing.
 COMMON = (
     *("--served-model-name", "demo-base", "--dtype", "float32", "--max-model-len", "2048"),
     *("--enforce-eager", "--reasoning-parser", "qwen3", "--seed", "0"),
-    *("--distributed-executor-backend", EXECUTOR),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     # The demo model knows no JSON: free to, it would write white space for ever.
     *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
 )
 OURS = (sys.executable, "-m", "service.cli", str(MODEL))
-STOCK = (sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(MODEL))
+STOCK = (
+    *(sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(MODEL)),
+    *("--distributed-executor-backend", EXECUTOR),
+)
 CALIBRATED = ("--exit-calibration", str(MODEL / "calibration.json"))
 
 

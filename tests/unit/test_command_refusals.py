@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 import pytest
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from service.cli import _check_bases, _check_processes
 from service.defaults import Defaults
@@ -94,6 +95,10 @@ def on_cpu(**set_: Any) -> argparse.Namespace:
         "max_loras": 1,
         "lora_modules": None,
         "enforce_eager": False,
+        "distributed_executor_backend": None,
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
+        "data_parallel_size": 1,
     }
     args = argparse.Namespace(**(flags | set_))
     _settle_cpu(args)
@@ -108,6 +113,13 @@ def test_on_cpus_trials_share_blocks_and_prompts_are_prefilled_whole() -> None:
 def test_what_was_asked_for_stays() -> None:
     args = on_cpu(enable_chunked_prefill=True, block_size=128)
     assert (args.enable_chunked_prefill, args.block_size) == (True, 128)
+
+
+def test_on_cpus_a_single_worker_computes_in_its_schedulers_process() -> None:
+    assert on_cpu().distributed_executor_backend is UniProcExecutor
+    assert on_cpu(distributed_executor_backend="mp").distributed_executor_backend == "mp"
+    for ranks in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        assert on_cpu(**{ranks: 2}).distributed_executor_backend is None
 
 
 def test_on_cpus_one_slot_more_than_adapters_stays_empty() -> None:

@@ -207,7 +207,10 @@ def paired_hits(
     return hits(difficulty), hits(difficulty + change)
 
 
-@pytest.mark.parametrize(("questions", "samples"), [(30, 16), (100, 4), (200, 1)])
+SINGLE = pytest.param(200, 1, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("questions", "samples"), [(30, 16), (100, 4), SINGLE])
 def test_95_percent_of_paired_differences_hold_the_truth(questions: int, samples: int) -> None:
     draw = rng(13)
     base, other = paired_hits(draw, 2_000_000, 1)
@@ -273,7 +276,7 @@ def token_coverage(questions: int, samples: int, sigma: float) -> dict[str, floa
     return {name: count / 1200 for name, count in held.items()}
 
 
-@pytest.mark.parametrize(("questions", "samples"), [(30, 16), (60, 4), (200, 1)])
+@pytest.mark.parametrize(("questions", "samples"), [(30, 16), (60, 4), SINGLE])
 def test_95_percent_of_token_figures_hold_the_truth(questions: int, samples: int) -> None:
     covered = token_coverage(questions, samples, sigma=0.4)
     assert all(COVERED[0] <= each <= COVERED[1] for each in covered.values()), covered

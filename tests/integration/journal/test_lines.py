@@ -28,7 +28,7 @@ from tests.support.journal import (
 from tests.support.models import TOKENIZER
 from tests.support.servers import Server, total
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def test_a_line_says_what_the_response_says(client: httpx.Client, path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.support.observing.collector import Collector, Span
 from tests.support.observing.prometheus import exemplars, query, scraping, wait_scrapes
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def below(trace: str) -> dict[str, str]:

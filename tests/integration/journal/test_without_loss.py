@@ -24,7 +24,7 @@ from tests.support.models import PROBLEMS
 from tests.support.observing.collector import Collector
 from tests.support.servers import Server
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def test_f19_canaries_are_found_nowhere(
