@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.chat import messages
 from tests.support.models import EOS, PROBLEMS
-from tests.support.servers import OWN_WORKER, OURS, Server, start, stop, wait_up
+from tests.support.servers import OURS, OWN_WORKER, Server, start, stop, wait_up
 
 pytestmark = pytest.mark.integration
 

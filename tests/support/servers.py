@@ -20,7 +20,7 @@ from tests.support.zygote import SHARED, Process
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo-base"
 STARTUP_SECONDS = 240
-# On CPUs ours computes in its scheduler's process. Stock vLLM starts a worker process, for which its
+# On CPUs ours computes in the process of its scheduler. Stock vLLM starts a worker, for which its
 # scheduler waits without sleeping: half of two cores.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 OWN_WORKER = ("--distributed-executor-backend", "mp")
