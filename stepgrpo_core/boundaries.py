@@ -121,6 +121,13 @@ class BoundaryFinder:
         """k of the first `tokens` thinking tokens taken by themselves."""
         return count_steps(self.text(0, tokens), self._markers)
 
+    def account(self, thinking: ThinkingFormat, *, cut: int | None, ended: bool) -> tuple[int, int]:
+        """Steps and tokens of thinking that was `cut` after so many tokens, or has `ended`."""
+        if cut is not None:
+            return self.steps_of(cut), cut + thinking.thought_in_closing
+        tokens = self.tokens - ended * len(thinking.before_end)
+        return self.steps if self.tokens or ended else 0, tokens
+
     def _open_end(self) -> bool:
         """Whether the last token is undecided; most are not, and the exact place takes a search."""
         return self._segmenter.undecided < self._characters or self._complete < self.tokens

@@ -41,11 +41,17 @@ class SequenceFinder:
 class Marks:
     """The start and the end of one sequence's thinking.
 
-    `implied` says that the thinking needs no start: the first visible token begins it, too.
+    `implied` says that the thinking needs no start: the first visible token begins it, too;
+    `may_answer` that what then has no end either was an answer.
     """
 
-    def __init__(self, thinking: ThinkingFormat, *, implied: bool = False) -> None:
+    def __init__(
+        self, thinking: ThinkingFormat, *, implied: bool = False, may_answer: bool = False
+    ) -> None:
         self.implied = implied
+        self.doubtful = False
+        """Whether what has begun may be an answer."""
+        self._may_answer = may_answer
         self.held: list[tuple[int, str]] = []
         """What has come instead of a start: ids and texts, of a thinking that needs none."""
         self._thinking = thinking
@@ -57,9 +63,13 @@ class Marks:
 
     def would_answer(self, token: int, text: str) -> bool:
         """Whether a token before any thinking, if it comes next, is of an answer."""
-        if self.implied:
+        if self.implied and (not self._may_answer or self._is_end(token)):
             return token in self._thinking.tool_ids
         return (self._visible or bool(text.strip())) and not self._start.goes_on(token)
+
+    def may_be_answer(self, token: int) -> bool:
+        """Whether a token of the thinking, if it comes next, is of an answer or may be."""
+        return token in self._thinking.tool_ids or (self.doubtful and not self._is_end(token))
 
     def take(self, token: int, text: str) -> Signal | None:
         """Take a token before any thinking; what it begins, if it does."""
@@ -72,6 +82,7 @@ class Marks:
             return Signal.OTHER_TEXT
         if self._start.open or not (self._visible or (self.implied and self._is_end(token))):
             return None
+        self.doubtful = self.implied and self._may_answer
         return Signal.UNOPENED if self.implied else Signal.OTHER_TEXT
 
     def _is_end(self, token: int) -> bool:

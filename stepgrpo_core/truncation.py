@@ -64,9 +64,10 @@ class ExitController:
     """Drives one sequence; see the module's theory.
 
     `max_tokens` is the limit on emitted tokens (None: no limit). `thinking_open` says that the
-    prompt already ended in ``<think>``, `thinking_implied` that the thinking needs no start.
-    `matcher` is what the policy ``pattern`` looks for. `guard` runs a policy's decision and may
-    raise instead, for one that takes too long.
+    prompt already ended in ``<think>``, `thinking_implied` that the thinking needs no start, and
+    `may_answer` that without a start and an end it was an answer. `matcher` is what the policy
+    ``pattern`` looks for. `guard` runs a policy's decision and may raise instead, for one that
+    takes too long.
     Raises InvalidSetting for policies that cannot be built.
     """
 
@@ -78,6 +79,7 @@ class ExitController:
         max_tokens: int | None = None,
         thinking_open: bool = False,
         thinking_implied: bool = False,
+        may_answer: bool = False,
         matcher: Matcher | None = None,
         guard: Guard = unguarded,
     ) -> None:
@@ -86,7 +88,7 @@ class ExitController:
         self.fault: Exception | None = None
         """What a policy raised."""
         self._settings, self._thinking = settings, thinking
-        self._marks = Marks(thinking, implied=thinking_implied)
+        self._marks = Marks(thinking, implied=thinking_implied, may_answer=may_answer)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
         self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
@@ -125,17 +127,23 @@ class ExitController:
         """Whether this token, if it comes next, is part of the answer."""
         if self.state is State.PRELUDE:
             return self._marks.would_answer(token, text)
-        return not self._thinks() or token in self._thinking.tool_ids
+        ends = token in self._thinking.tool_ids
+        return (
+            not self._thinks() or ends or (self._marks.doubtful and token != self._thinking.end_id)
+        )
 
     @property
     def outcome(self) -> Outcome:
         """The account of a sequence that is DONE."""
         if self.reason is None or self.state is not State.DONE:
             raise ProtocolViolation(f"outcome asked for in state {self.state.value}")
+        cut = None if self._exit is None else self._exit - self._begin
+        ended = self._thinking_end is not None
+        steps, tokens = self._finder.account(self._thinking, cut=cut, ended=ended)
         return Outcome(
             reason=self.reason,
-            steps=self._steps(),
-            reasoning_tokens=self._reasoning_tokens(),
+            steps=0 if self._was_answer() else steps,
+            reasoning_tokens=0 if self._was_answer() else tokens,
             probes=len(self.asked) - self._refused,
             failed_probes=self._failures,
             confidences=tuple(self._confidences),
@@ -267,6 +275,8 @@ class ExitController:
             self._move(Signal.THINK_END, ExitReason.NATURAL)
         if self._finished == "eos" and self._closes_eos():
             self._close(self._received - 1, Signal.EOS, ExitReason.EOS_IN_THINKING, commands)
+        elif self._was_answer():
+            self._move(Signal.FINISHED, ExitReason.NONE)
         elif self._finished:
             self._move(Signal.FINISHED, reason_at_end(self._finished, self.state))
 
@@ -320,6 +330,7 @@ class ExitController:
         settings, position = self._settings, self._received - 1
         return (
             self._thinks()
+            and not self._was_answer()
             and settings.close_on_eos
             and settings.policy != "none"
             and not settings.shadow
@@ -370,6 +381,11 @@ class ExitController:
     def _thinks(self) -> bool:
         return self.state is State.THINKING and self._thinking_end is None
 
+    def _was_answer(self) -> bool:
+        """Whether what seemed a thought was none: it has ended, and neither start nor end came."""
+        ended = self._finished in ("eos", "stop") and self._thinking_end is self._exit is None
+        return ended and self._marks.doubtful
+
     def _room(self, position: int) -> float:
         """Tokens that an answer could have after a close at `position`."""
         return self._limit - position - self._thinking.cost
@@ -380,14 +396,3 @@ class ExitController:
             assert reason in allowed  # a policy's was checked where it decided
             self.reason = reason
         self.state = TRANSITIONS[self.state][signal]
-
-    def _steps(self) -> int:
-        if self._exit is not None:
-            return self._finder.steps_of(self._exit - self._begin)
-        return self._finder.steps if self._finder.tokens or self._thinking_end is not None else 0
-
-    def _reasoning_tokens(self) -> int:
-        if self._exit is not None:
-            return self._exit - self._begin + self._thinking.thought_in_closing
-        ended = self._thinking_end is not None
-        return self._finder.tokens - ended * len(self._thinking.before_end)

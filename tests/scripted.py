@@ -80,6 +80,7 @@ def play(
     max_tokens: int | None = None,
     thinking_open: bool = False,
     thinking_implied: bool = False,
+    may_answer: bool = False,
     matcher: Matcher | None = None,
     wish_at: int | None = None,
     abort_at: int | None = None,
@@ -97,6 +98,7 @@ def play(
         max_tokens=max_tokens,
         thinking_open=thinking_open,
         thinking_implied=thinking_implied,
+        may_answer=may_answer,
         matcher=matcher,
     )
     player = _Player(controller, script, refuses)

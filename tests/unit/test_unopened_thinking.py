@@ -125,3 +125,46 @@ def test_its_steps_start_where_a_controller_cuts() -> None:
     assert step_starts(script.ids, script.words, THINKING, **marked) == (3,)  # type: ignore[arg-type]
     tool = Script(["<tool_call>", *THOUGHT])
     assert step_starts(tool.ids, tool.words, THINKING, **marked) == ()  # type: ignore[arg-type]
+
+
+def perhaps(words: list[str], settings: ExitSettings, **options: object) -> Played:
+    """As `implied`, where nothing but the prompt says that it is thinking."""
+    return implied(words, settings, may_answer=True, **options)
+
+
+@pytest.mark.parametrize("policy", ["none", "budget"])
+def test_without_an_end_it_may_have_been_the_answer(policy: str) -> None:
+    settings = ExitSettings(policy=policy, budget_tokens=50, answer_reserve=0)
+    played = perhaps(THOUGHT, settings)
+    assert played.close is None
+    outcome = played.outcome
+    assert (outcome.reason, outcome.steps, outcome.reasoning_tokens) == (ExitReason.NONE, 0, 0)
+    assert len(played.emitted) == len(THOUGHT) + 1
+
+
+def test_with_an_end_it_was_a_thought() -> None:
+    settings = ExitSettings(policy="none")
+    assert (
+        perhaps([*THOUGHT, *ANSWER], settings).outcome
+        == implied([*THOUGHT, *ANSWER], settings).outcome
+    )
+    assert perhaps(THOUGHT, budget(2)).outcome == implied(THOUGHT, budget(2)).outcome
+
+
+def test_a_start_tells_it_from_an_answer() -> None:
+    outcome = perhaps(["<think>", *THOUGHT], budget(50)).outcome
+    assert outcome.reason is ExitReason.EOS_IN_THINKING
+
+
+def test_what_may_be_an_answer_is_one_to_stop_strings() -> None:
+    controller = ExitController(
+        ExitSettings(policy="none"), THINKING, thinking_implied=True, may_answer=True
+    )
+    assert controller.would_answer(7, "So")
+    assert not controller.would_answer(8, "\n")
+    assert not controller.would_answer(END, "</think>")
+    controller.receive(Tokens([7], ["So"]))
+    assert controller.would_answer(8, "\n")
+    assert not controller.would_answer(END, "</think>")
+    controller.receive(Finished("stop"))
+    assert controller.outcome.reasoning_tokens == 0
