@@ -366,10 +366,10 @@ class ExitController:
         """How many tokens of the current stream are safe from being cut away."""
         if self._settings.shadow:
             return self._received
-        if self.state is State.PRELUDE and self._marks.implied and not self._finished:
-            return 0  # it may be thinking, and be cut
         if self._pending:
             return self._pending[0].boundary.position
+        if self.state is State.PRELUDE and self._marks.implied and not self._finished:
+            return 0 if self._open.of(self._seats) else self._received  # it may be cut as thinking
         if self._finished == "eos" and self._closes_eos():
             return self._received - 1
         if self._thinks() and not self._finished:

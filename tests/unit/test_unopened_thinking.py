@@ -88,15 +88,15 @@ def test_without_that_text_is_the_answer() -> None:
 
 def test_a_client_ends_it() -> None:
     controller = ExitController(ExitSettings(policy="none"), THINKING, thinking_implied=True)
-    assert controller.receive(Tokens([7], ["\n"])) == []  # whether it is a thought is not known
+    assert controller.receive(Tokens([7], ["\n"])) == [Emit(1)]  # nothing can cut it away
     controller.receive(FinishThinking())
     assert controller.receive(Tokens([8], ["So"]))[-1].closing_ids == THINKING.closing_ids  # type: ignore[union-attr]
     assert controller.state is State.ANSWERING
 
 
 def test_what_was_held_comes_out_at_the_end_of_the_stream() -> None:
-    controller = ExitController(ExitSettings(policy="none"), THINKING, thinking_implied=True)
-    controller.receive(Tokens([7], ["\n"]))
+    controller = ExitController(budget(5), THINKING, thinking_implied=True)
+    assert controller.receive(Tokens([7], ["\n"])) == []  # whether it is a thought is not known
     assert controller.receive(Tokens([EOS], [""]), Finished("eos")) == [Emit(2)]
     assert controller.outcome.reason is ExitReason.NONE
 
