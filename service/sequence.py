@@ -201,7 +201,7 @@ class ControlledSequence:
         ids = list(output.outputs[0].token_ids)
         texts = self._texts.texts(ids)
         sizes = [1] * (len(ids) - 1) if self._stops else []
-        if self._end_id in ids[:-1] and not self._params.stop:  # else vLLM may hold text back
+        if self._end_id in ids[:-1] and not (sizes or self._params.stop):  # vLLM may hold text back
             sizes = [ids.index(self._end_id) + 1]
         for size in sizes:
             piece, output = split_output(output, size, len("".join(texts[:size])))
