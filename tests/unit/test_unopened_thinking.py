@@ -1,13 +1,25 @@
 """Thinking that needs no start: what comes before its end is counted, bounded and exited alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, State
 from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.events import Emit, Finished, FinishThinking, Tokens
 from tests.scripted import END, EOS, START, THINKING, TOOL, Played, Script, play
+from tests.unit.test_controller_properties import (
+    MATCHER,
+    answers_by,
+    calm,
+    can_be_built,
+    exit_settings,
+    limits,
+    scripts,
+)
 
 THOUGHT = ["So", " 2", " Wait", ",", " 2", "\n", "again"]
 ANSWER = ["</think>", "2"]
@@ -168,3 +180,33 @@ def test_what_may_be_an_answer_is_one_to_stop_strings() -> None:
     assert not controller.would_answer(END, "</think>")
     controller.receive(Finished("stop"))
     assert controller.outcome.reasoning_tokens == 0
+
+
+def is_thought(words: Sequence[str]) -> bool:
+    """Whether the first visible word is neither a start nor a tool call, and there is one."""
+    visible = next((each for each in words if each.strip()), "<think>")
+    return visible not in ("<think>", "<tool_call>")
+
+
+@calm
+@given(scripts, exit_settings, limits, st.integers(0, 99), st.randoms())
+def test_it_goes_as_a_thought_that_the_prompt_has_opened(
+    script: Script, asked: ExitSettings, max_tokens: int, seed: int, random: Random
+) -> None:
+    assume(can_be_built(asked) and is_thought(script.words[:max_tokens]))
+    script.answers = answers_by(seed)
+    opened, unopened = (
+        play(
+            script,
+            asked,
+            chunk=lambda tick: random.randint(1, 6),
+            max_tokens=max_tokens,
+            matcher=MATCHER,
+            **{how: True},  # type: ignore[arg-type]
+        )
+        for how in ("thinking_open", "thinking_implied")
+    )
+    assert unopened.emitted == opened.emitted
+    assert unopened.outcome.reason is opened.outcome.reason
+    assert unopened.outcome.steps == opened.outcome.steps
+    assert unopened.outcome.reasoning_tokens == opened.outcome.reasoning_tokens
