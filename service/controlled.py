@@ -1,11 +1,13 @@
 """One request under an exit policy: its sequences side by side, as one stream of deltas."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
+from service.eligibility import Abstained
+from service.finishing import check_closable
 from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
@@ -17,7 +19,8 @@ __all__ = ["Controlled"]
 
 
 class Controlled:
-    """One request whose sequences each run under an exit controller of their own."""
+    """One request whose sequences each run under an exit controller of their own; `obstacle` says
+    why their thinking cannot be closed, where that is so."""
 
     def __init__(
         self,
@@ -25,8 +28,11 @@ class Controlled:
         job: Job,
         records: Sequence[SequenceRecord],
         controllers: Sequence[ExitController],
+        *,
+        obstacle: Callable[[], Abstained | None] = lambda: None,
     ) -> None:
         self.closed = False
+        self._obstacle = obstacle
         self._controllers = controllers
         self._stream = job.params.output_kind is RequestOutputKind.DELTA
         self._inbox: Inbox = asyncio.Queue()
@@ -53,7 +59,8 @@ class Controlled:
             yield whole
 
     def finish_thinking(self) -> int:
-        """Close what thinks, soon; how many sequences that is."""
+        """Close what thinks, soon; how many sequences that is. Raises CannotFinish."""
+        check_closable(self._obstacle())
         count = sum(each.state in THINKS for each in self._controllers)
         if count:
             self._inbox.put_nowait((AnswerNow(), None))

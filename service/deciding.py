@@ -12,7 +12,7 @@ from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions
 from service.job import Job, Served
 from service.load import ProbeLimits
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.thinking import continues_thinking
+from stepgrpo_core.prompts import Standing
 
 __all__ = ["Decider"]
 
@@ -27,8 +27,6 @@ class Decider:
     effort: Mapping[str, int | float | None]
     max_model_len: int
     prefix_caching: bool
-    special: frozenset[int]
-    """Ids of special tokens."""
     grammars_wait: bool
     """vLLM lets thinking end before a grammar starts: a reasoning parser tells it when."""
     is_off: Callable[[Job, str], bool]
@@ -74,9 +72,7 @@ class Decider:
             closes=thinking is not None and bool(thinking.closing_ids),
             has_ids=job.has_ids,
             cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
-            continues_thought=thinking is not None
-            and job.has_ids
-            and continues_thinking(self.served.tokenizer, thinking, job.prompt_ids, self.special),
+            continues_thought=job.opening.standing is Standing.INSIDE,
             ignore_eos=bool(params.ignore_eos),
             prompt_logprobs=params.prompt_logprobs is not None,
             grammar=job.has_grammar and not self._grammar_waits(job),

@@ -116,6 +116,8 @@ class Defaults:
     """With completions in it."""
     judge: JudgeServer | None = None
     """Of policy verifier, behind a URL."""
+    stop_in_thinking: bool = False
+    """Stop strings apply to the reasoning, too."""
 
 
 def _markers(value: Any) -> tuple[str, ...]:
@@ -163,6 +165,11 @@ def _options() -> dict[str, Option]:
     options["log"] = Option("log", _path, log)
     text = "Write the completions, reasoning included, into the request log as well. Default: off."
     options["log_text"] = Option("log_text", reader_of(bool), text, switch=True)
+    stop = (
+        "`stop` and `stop_token_ids` of requests end their reasoning, too, as in vLLM. Default: "
+        "under every policy they apply to the answer alone."
+    )
+    options["stop_in_thinking"] = Option("stop_in_thinking", reader_of(bool), stop, switch=True)
     return options
 
 
@@ -217,6 +224,7 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         log=resolved.values.get("log"),
         log_text=resolved.values.get("log_text", False),
         judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),
+        stop_in_thinking=resolved.values.get("stop_in_thinking", False),
     )
 
 

@@ -25,10 +25,10 @@ from service.admission import Admission
 from service.controlled import Controlled
 from service.controls import EFFORT, BadParameter, Effective
 from service.deciding import Decider
+from service.dispatch import Dispatcher
 from service.drain import Drain
 from service.eligibility import Abstained
 from service.finishing import Finishing
-from service.guard import guarded
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
 from service.ledger import (
@@ -42,15 +42,16 @@ from service.ledger import (
 from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
-from service.patterns import matcher_of
+from service.opening import Openings, shown_closed
+from service.parsing import ResponseParser
 from service.requestlog.journal import Journal
 from service.savings.evidence import Evidence
 from service.savings.predictions import Trust
 from service.watching import Watched
-from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
+from stepgrpo_core import Baseline, ExitSettings, PolicyFailed
 from stepgrpo_core.families import Family
 from stepgrpo_core.holdout import Place
-from stepgrpo_core.thinking import opens_in_thinking, special_ids
+from stepgrpo_core.thinking import special_ids
 
 __all__ = ["EarlyExitEngine"]
 
@@ -75,6 +76,7 @@ class EarlyExitEngine:
         evidence: Evidence | None = None,
         judge: JudgeServer | None = None,
         journal: Journal | None = None,
+        stop_in_thinking: bool = False,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         model = model_of(
@@ -109,9 +111,18 @@ class EarlyExitEngine:
             effort,
             max_model_len=inner.model_config.max_model_len,
             prefix_caching=bool(config.cache_config.enable_prefix_caching),
-            special=frozenset() if model.writing is None else special_ids(tokenizer),
             grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
             is_off=self._is_off,
+        )
+        self._dispatcher = Dispatcher(
+            self._served, self._decider, stop_in_thinking=stop_in_thinking
+        )
+        self._openings = Openings(
+            tokenizer,
+            self._served.thinking,
+            frozenset() if model.writing is None else special_ids(tokenizer),
+            model.turn,
+            ResponseParser(grammars.reasoning_parser, tokenizer, inner.model_config),
         )
         if not self._decider.prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
@@ -218,6 +229,7 @@ class EarlyExitEngine:
             if ledger.refusal:
                 raise ledger.refusal
             job, asked = own_budget(Job(request_id, prompt, sampling_params, options), ledger.asked)
+            job = self._openings.noted(job)
             effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
@@ -239,15 +251,15 @@ class EarlyExitEngine:
                 job, settings = self.evidence.withheld(job, settings)
             self._prepare(self.evidence, records, ledger, exits=settings.policy != "none")
         job = self._journal.begin(job, records, ledger.arrived)
-        run = self._run(job, settings, records)
+        run = self._dispatcher.run(job, settings, records)
         ledger.sequences += records
         self._count_in(records, ledger)
         try:
             with self.finishing.running(ledger.caller, job.request_id, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
-                        self._deliver(output, records, job.params.output_kind)
-                        yield output
+                        self._deliver(output, records, job)
+                        yield shown_closed(output, job.opening.end)
         except Exception:
             for record in records:
                 record.status = record.status or "failed"
@@ -270,19 +282,6 @@ class EarlyExitEngine:
             if not exits and evidence.follows(record):
                 record.follows = Follows()
 
-    def _run(
-        self, job: Job, settings: ExitSettings, records: list[SequenceRecord]
-    ) -> Controlled | Watched:
-        known = self._served.thinking is not None and job.has_ids
-        controllers = [self._controller(job, settings) for _ in records] if known else []
-        as_vllm = settings.shadow or settings.policy == "none"
-        job = dataclasses.replace(job, stops_everywhere=as_vllm)
-        if settings.policy != "none":
-            return Controlled(self._served, job, records, controllers)
-        return Watched(
-            self._served, job, records, controllers, obstacle=lambda: self._decider.obstacle(job)
-        )
-
     def _end(self, job: Job, run: Controlled | Watched, records: list[SequenceRecord]) -> None:
         """Free what a request holds and close its records.
 
@@ -303,22 +302,6 @@ class EarlyExitEngine:
             await run.close()
         finally:
             self._count_out(job, records)
-
-    def _controller(self, job: Job, settings: ExitSettings) -> ExitController:
-        thinking = self._served.thinking
-        assert thinking is not None
-        if job.has_grammar:  # its first character follows </think>: vLLM lets no white space in
-            thinking = thinking.closing_at_end()
-        return ExitController(
-            dataclasses.replace(
-                settings, min_tokens=max(settings.min_tokens, job.params.min_tokens)
-            ),
-            thinking,
-            max_tokens=job.params.max_tokens,
-            thinking_open=opens_in_thinking(self._served.tokenizer, thinking, job.prompt_ids),
-            matcher=matcher_of(settings),
-            guard=guarded,
-        )
 
     # Records.
 
@@ -354,19 +337,18 @@ class EarlyExitEngine:
         self._admission.end(len(records))
         self._journal.end(records)
 
-    def _deliver(
-        self, output: RequestOutput, records: list[SequenceRecord], kind: RequestOutputKind
-    ) -> None:
+    def _deliver(self, output: RequestOutput, records: list[SequenceRecord], job: Job) -> None:
         """Enter an output that is about to go out; a last one settles its record."""
+        deltas = job.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]
-            before = record.delivered_tokens if kind is RequestOutputKind.DELTA else 0
+            before = record.delivered_tokens if deltas else 0
             record.delivered_tokens = before + len(completion.token_ids)
             if record.timeline.texts is not None:
                 record.timeline.texts.append(completion.text)
             if completion.finish_reason is not None:
                 record.finish_reason = completion.finish_reason
-                record.stopped = isinstance(completion.stop_reason, str)
+                record.stopped = job.stopped(completion)
                 record.status = _STATUS.get(completion.finish_reason, "completed")
                 record.settle(self._calibrations.get(record.adapter), self._trust(record))
 

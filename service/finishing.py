@@ -9,11 +9,19 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
-__all__ = ["CannotFinish", "Finishing", "Thinker"]
+from service.eligibility import OBSTACLES, Abstained
+
+__all__ = ["CannotFinish", "Finishing", "Thinker", "check_closable"]
 
 
 class CannotFinish(Exception):
     """The thinking of a request cannot be closed from outside; says why and what would help."""
+
+
+def check_closable(obstacle: Abstained | None) -> None:
+    """Raises CannotFinish where that stands in the way."""
+    if obstacle:
+        raise CannotFinish(f"Its thinking cannot be closed: {OBSTACLES[obstacle]}.")
 
 
 class Thinker(Protocol):

@@ -14,9 +14,10 @@ from service.judges import JudgeClient
 from service.load import Load, ProbeLimits
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.events import Cause
+from stepgrpo_core.prompts import Standing
 from stepgrpo_core.thinking import Writing
 
-__all__ = ["LAST_PRIORITY", "Job", "Served", "cause_of", "own_budget"]
+__all__ = ["LAST_PRIORITY", "Job", "Opening", "Served", "cause_of", "own_budget"]
 
 LAST_PRIORITY = 2**63 - 1  # vLLM's priorities are 64-bit integers
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
@@ -51,6 +52,20 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How a completion begins."""
+
+    standing: Standing = Standing.BEFORE
+    """Where its prompt leaves off."""
+    implied: bool = False
+    """Its thinking needs no start."""
+    may_answer: bool = False
+    """What then has no end either was its answer."""
+    end: str = ""
+    """Of a thinking that the prompt has closed, where the response's parser does not see it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a client asked the engine for, as the chat layer handed it over."""
 
@@ -61,6 +76,9 @@ class Job:
     """The other arguments of ``EngineClient.generate``."""
     stops_everywhere: bool = False
     """Stop strings apply to the reasoning, too, as vLLM does it."""
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens of the text that the client has its answer end at."""
+    opening: Opening = Opening()
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -73,6 +91,15 @@ class Job:
         """Whether the prompt is made of tokens."""
         prompt = self.prompt
         return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
+
+    @property
+    def stops(self) -> bool:
+        """Whether the client has its answer end at a string or a token."""
+        return bool(self.params.stop or self.stop_ids)
+
+    def stopped(self, completion: CompletionOutput) -> bool:
+        """Whether that is how it ended, before the model's own end."""
+        return isinstance(completion.stop_reason, str) or completion.stop_reason in self.stop_ids
 
     @property
     def adapter(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from service.controls import Template
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families import Family, in_family
+from stepgrpo_core.prompts import turn_of
 from stepgrpo_core.thinking import Writing, family_of, switches_of, thinking_of, writing_of
 
 __all__ = ["Model", "model_of"]
@@ -24,6 +25,8 @@ class Model:
     writing: Writing | None
     """None: it does not think."""
     template: Template
+    turn: tuple[int, ...] = ()
+    """Tokens that begin an assistant's message whose thinking needs no start."""
 
 
 def model_of(
@@ -59,7 +62,8 @@ def model_of(
         _log.info("On exit %r is injected, and the answer is generated.", settings.closing_text)
     else:
         _log.warning("Family %s counts only: its thinking is never ended.", found.name)
-    return Model(settings, writing_of(tokenizer, thinking), Template(switches))
+    turn = turn_of(tokenizer, found, chat_template)
+    return Model(settings, writing_of(tokenizer, thinking), Template(switches), turn)
 
 
 def _switches(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:

@@ -221,11 +221,11 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
     if not isinstance(response, dict) or "error" in whole:
         return body
     usage = response.get("usage")
-    if isinstance(usage, dict) and api.tokens in usage and ledger.reasoning_tokens:
-        details = usage.get(api.details) or {}
-        # vLLM's count stands where it has one: some of its parsers count 0 when the prompt
-        # opened the thinking, and without a parser there is none.
-        counted = details.get("reasoning_tokens") or ledger.reasoning_tokens
-        usage[api.details] = details | {"reasoning_tokens": counted}
+    if isinstance(usage, dict) and api.tokens in usage:
+        # vLLM's parsers count 0 when the prompt opened the thinking, too few where a character
+        # takes several tokens, and marks; without a parser there is no count.
+        details, counted = usage.get(api.details) or {}, ledger.reasoning_tokens
+        if counted or "reasoning_tokens" in details:
+            usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()

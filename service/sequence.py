@@ -17,7 +17,7 @@ from service.eligibility import Abstained
 from service.job import Job, Served, cause_of
 from service.judges import JudgeCall
 from service.ledger import Follows, SequenceRecord
-from service.stopping import AnswerStops
+from service.stopping import AnswerStops, without_stops
 from service.streams import (
     EngineStream,
     Inbox,
@@ -32,7 +32,6 @@ from service.streams import (
     probe_params,
     shallow,
     split_output,
-    without_stops,
 )
 from service.tokens import Passed, TokenTexts
 from stepgrpo_core import (
@@ -78,8 +77,8 @@ class ControlledSequence:
         self._record = record
         self._timeline = record.timeline
         self._params = main_params(job.params, record.index)
-        in_answer = bool(job.params.stop) and not job.stops_everywhere
-        self._stops = AnswerStops(self._params) if in_answer else None  # None: vLLM's business
+        in_answer = job.stops and not job.stops_everywhere  # else it is vLLM's business
+        self._stops = AnswerStops(self._params, job.stop_ids) if in_answer else None
         self._stopped = False  # the main stream, by one of them
         self._ended: Cause | None = None  # the stream that is listened to
         self._texts = self._new_texts(job.prompt_ids)
@@ -98,7 +97,7 @@ class ControlledSequence:
 
     def open_main(self) -> None:
         """Start generating."""
-        params = without_stops(self._params) if self._stops else self._params
+        params = without_stops(self._params, self._job.stop_ids) if self._stops else self._params
         self._open(self._job.prompt, params, self._job.options)
 
     def adopt_main(self, stream: EngineStream, passed: Passed) -> None:
@@ -202,7 +201,7 @@ class ControlledSequence:
         ids = list(output.outputs[0].token_ids)
         texts = self._texts.texts(ids)
         sizes = [1] * (len(ids) - 1) if self._stops else []
-        if self._end_id in ids[:-1] and not self._params.stop:  # else vLLM may hold text back
+        if self._end_id in ids[:-1] and not (sizes or self._params.stop):  # vLLM may hold text back
             sizes = [ids.index(self._end_id) + 1]
         for size in sizes:
             piece, output = split_output(output, size, len("".join(texts[:size])))
@@ -214,8 +213,10 @@ class ControlledSequence:
         ids = list(output.outputs[0].token_ids)
         if self._timeline.awaits:
             self._timeline.took(output)
-        if self._stops and self._in_answer(ids, texts, self._stops):
-            output = self._stops.take(output, len(self._ids) + 1)
+        if self._stops:
+            answers = self._in_answer(ids, texts, self._stops)
+            number = len(self._ids) + 1
+            output = self._stops.take(output, number) if answers else self._stops.leave(output)
         if len(self._streams) == 1:
             self._ids += ids
         elif self._record.follows is not None:
@@ -225,7 +226,7 @@ class ControlledSequence:
         cause = self._ended = cause_of(output.outputs[0])
         if cause:
             events.append(Finished(cause))
-        if cause == "stop" and self._stops:
+        if self._stops and self._stops.stopped:
             self._stopped = True
             await self._streams[0].stop()
         return await self._execute(self._controller.receive(*events))

@@ -105,6 +105,10 @@ UPSTREAM: dict[str, str] = {
     "vllm.config.observability.ObservabilityConfig.otlp_traces_endpoint": "whether to trace",
     "vllm.tracing.init_tracer": "sets up OpenTelemetry's tracer, which ours is",
     f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
+    "vllm.reasoning.ReasoningParserManager.get_reasoning_parser": "what responses call reasoning",
+    "vllm.reasoning.ReasoningParser.extract_reasoning_streaming": "the same",
+    "vllm.reasoning.ReasoningParser.is_reasoning_end": "the same, after a prompt, in streams",
+    "vllm.sampling_params.SamplingParams._all_stop_token_ids": "less those of the answer alone",
     "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
     "vllm.sampling_params.RequestOutputKind.DELTA": "streams come as deltas",
     "vllm.sampling_params.RequestOutputKind.FINAL_ONLY": "responses that do not stream",
@@ -200,6 +204,7 @@ async def serve(
             limits=defaults.limits,
             evidence=evidence,
             judge=defaults.judge,
+            stop_in_thinking=defaults.stop_in_thinking,
             journal=Journal(log, tracing_of(inner.vllm_config), with_text=defaults.log_text),
         )
         await engine.prove()

@@ -1,8 +1,10 @@
-"""Stop strings that apply to the answer alone.
+"""Stop strings and stop tokens that apply to the answer alone.
 
 vLLM looks for them in everything, so they fire inside reasoning, where clients do not mean them
-(evaluation harnesses send some with every call). The main stream of a request under an exit policy
-therefore runs without, and they are looked for here: after each token, as vLLM does.
+(evaluation harnesses send some with every call). The main stream of a request that may think
+therefore runs without, and they are looked for here: after each token, as vLLM does, from the first
+visible character of the answer on. White space before it is layout: thinking that is closed from
+outside ends in it, too, and there nothing looks for them.
 """
 
 import copy
@@ -11,7 +13,16 @@ from dataclasses import dataclass, field
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 
-__all__ = ["AnswerStops"]
+__all__ = ["AnswerStops", "without_stops"]
+
+
+def without_stops(params: SamplingParams, ids: frozenset[int]) -> SamplingParams:
+    """The same without stop strings and without these stop tokens."""
+    own = params.clone()
+    own.stop = []
+    own.stop_token_ids = [each for each in own.stop_token_ids or () if each not in ids]
+    own._all_stop_token_ids = own.all_stop_token_ids - ids  # else min_tokens holds them back
+    return own
 
 
 @dataclass(slots=True)
@@ -19,42 +30,67 @@ class AnswerStops:
     """Takes the answer's text token by token; what may become a stop string is held back."""
 
     params: SamplingParams
+    ids: frozenset[int] = frozenset()
+    """Of stop tokens."""
     longest: int = field(init=False)
     tail: str = field(default="", init=False)
     """The last characters of the answer, in which a stop string may have begun."""
+    stopped: bool = field(default=False, init=False)
+    """Whether one has come."""
+    _begun: bool = field(default=False, init=False)  # something visible has come
 
     def __post_init__(self) -> None:
-        self.longest = max(len(each) for each in self.params.stop)
+        self.longest = max((len(each) for each in self.params.stop or ()), default=1)
 
     def take(self, output: RequestOutput, generated: int) -> RequestOutput:
         """The delta of one token, the `generated`-th of its stream, with the text that is due; its
-        end, if a stop string is complete."""
-        before, text = self.tail, self.tail + output.outputs[0].text
-        found = self._found(text, len(before)) if generated > self.params.min_tokens else None
-        self.tail = text[-(self.longest - 1) :] if self.longest > 1 else ""
+        end, if a stop string or token is complete."""
+        said, before = output.outputs[0].text, self.tail
+        text = before + said
+        begin = 0 if self._begun else len(text) - len(text.lstrip())
+        self._begun = begin < len(text) or self._begun
+        if not self._begun:
+            return output
+        found = self._found(output, text, max(len(before), begin), begin, generated)
+        self.tail = text[max(len(text) - self.longest + 1, begin) :]
         if found is not None:
-            string, end = found
-            return self._delta(output, text[:end], before, stopped=string)
+            self.stopped = True
+            stop, end = found
+            return self._delta(output, text[:end], before, stopped=stop)
         if output.outputs[0].finish_reason is not None:
             return self._delta(output, text, before)
         due = text if self.params.include_stop_str_in_output else text[: len(text) - len(self.tail)]
         return self._delta(output, due, before)
 
-    def _found(self, text: str, searched: int) -> tuple[str, int] | None:
-        """The stop string that is complete first, and where the text ends with it."""
+    def leave(self, output: RequestOutput) -> RequestOutput:
+        """The delta of a token that is not of the answer, behind what was held back of one that
+        was none after all."""
+        before, self.tail, self._begun = self.tail, "", False
+        return self._delta(output, before + output.outputs[0].text, before) if before else output
+
+    def _found(
+        self, output: RequestOutput, text: str, searched: int, begin: int, generated: int
+    ) -> tuple[str | int, int] | None:
+        """The stop that is complete first, and where the text ends with it."""
+        if generated <= self.params.min_tokens:
+            return None
+        included = self.params.include_stop_str_in_output
+        for token in output.outputs[0].token_ids:
+            if token in self.ids:
+                return token, len(text) if included else len(self.tail)
         ends = [
             (start + len(stop), number)
-            for number, stop in enumerate(self.params.stop)
-            if (start := text.find(stop, max(searched - len(stop) + 1, 0))) >= 0
+            for number, stop in enumerate(self.params.stop or ())
+            if (start := text.find(stop, max(searched - len(stop) + 1, begin))) >= 0
         ]
         if not ends:
             return None
         end, number = min(ends)
         stop = self.params.stop[number]
-        return stop, end if self.params.include_stop_str_in_output else end - len(stop)
+        return stop, end if included else end - len(stop)
 
     def _delta(
-        self, output: RequestOutput, text: str, before: str, stopped: str | None = None
+        self, output: RequestOutput, text: str, before: str, stopped: str | int | None = None
     ) -> RequestOutput:
         delta = copy.copy(output)
         completion = copy.copy(output.outputs[0])

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from vllm.engine.protocol import EngineClient
 from vllm.logprobs import Logprob
@@ -24,6 +24,7 @@ __all__ = [
     "Entry",
     "Inbox",
     "Item",
+    "Size",
     "Source",
     "answer_of",
     "answer_params",
@@ -34,8 +35,8 @@ __all__ = [
     "main_params",
     "probe_params",
     "shallow",
+    "split_each",
     "split_output",
-    "without_stops",
 ]
 
 Output = TypeVar("Output", RequestOutput, CompletionOutput)
@@ -191,13 +192,6 @@ def main_params(params: SamplingParams, index: int) -> SamplingParams:
     return own
 
 
-def without_stops(params: SamplingParams) -> SamplingParams:
-    """The same without stop strings."""
-    own = params.clone()
-    own.stop = []
-    return own
-
-
 def answer_params(params: SamplingParams, spent: int, *, scored: bool) -> SamplingParams:
     """Parameters of the answer after an exit that has delivered `spent` tokens; `scored` says
     whether its log-probs are to be of the injected tokens, too."""
@@ -266,12 +260,38 @@ def shallow(output: Output) -> Output:
     return made
 
 
+class Size(NamedTuple):
+    """Of a part of a delta."""
+
+    tokens: int
+    characters: int
+
+
 def split_output(
     output: RequestOutput, tokens: int, characters: int
 ) -> tuple[RequestOutput, RequestOutput]:
     """Cut a delta in two, after its first `tokens` tokens and `characters` characters."""
     head, tail = shallow(output), shallow(output)
-    completion = output.outputs[0]
+    first, rest = _split(output.outputs[0], tokens, characters)
+    head.finished = False
+    head.outputs, tail.outputs = [first], [rest]
+    return head, tail
+
+
+def split_each(output: RequestOutput, sizes: Sequence[Size | None]) -> list[RequestOutput]:
+    """Cut a delta of several sequences in two, each after its size; those of none stay whole."""
+    head, tail = shallow(output), shallow(output)
+    head.finished, head.outputs, tail.outputs = False, [], []
+    for completion, size in zip(output.outputs, sizes, strict=True):
+        first, *rest = [completion] if size is None else _split(completion, *size)
+        head.outputs.append(first)
+        tail.outputs += rest
+    return [head, tail]
+
+
+def _split(
+    completion: CompletionOutput, tokens: int, characters: int
+) -> tuple[CompletionOutput, CompletionOutput]:
     first, rest = shallow(completion), shallow(completion)
     first.token_ids, rest.token_ids = completion.token_ids[:tokens], completion.token_ids[tokens:]
     first.text, rest.text = completion.text[:characters], completion.text[characters:]
@@ -279,9 +299,7 @@ def split_output(
         first.logprobs = completion.logprobs[:tokens]
         rest.logprobs = completion.logprobs[tokens:]
     first.finish_reason = first.stop_reason = None
-    head.finished = False
-    head.outputs, tail.outputs = [first], [rest]
-    return head, tail
+    return first, rest
 
 
 def injected_outputs(

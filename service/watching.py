@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from service.eligibility import OBSTACLES, Abstained
-from service.finishing import CannotFinish
+from service.eligibility import Abstained
+from service.finishing import CannotFinish, check_closable
 from service.job import Job, Served, cause_of
 from service.ledger import SequenceRecord
 from service.sequence import ControlledSequence
-from service.streams import AnswerNow, Cut, EngineStream, Entry, Inbox
+from service.streams import AnswerNow, Cut, EngineStream, Entry, Inbox, Size, split_each
 from service.tokens import Passed, TokenTexts
 from stepgrpo_core import ExitController, Finished, State, ThinkingFormat, Tokens
 from stepgrpo_core.states import THINKS
@@ -59,6 +59,7 @@ class Watched:
         self._whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
         self._timed = any(record.timeline.on for record in records)
         self._ends = _ends_of(served.thinking)
+        self._end_id = None if served.thinking is None else served.thinking.end_id
         self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
         self._taken: ControlledSequence | None = None
 
@@ -85,7 +86,7 @@ class Watched:
                 outputs = await self._taken.take(source, item)
             else:
                 assert item is not None  # it follows the last output, which closes this
-                outputs = [self._pass(self._merged(item))]
+                outputs = self._pass(self._merged(item))
             for output in outputs:
                 if output.finished:
                     await self.close()
@@ -93,8 +94,7 @@ class Watched:
 
     def finish_thinking(self) -> int:
         """Close the thinking, soon; how many sequences that is. Raises CannotFinish."""
-        if reason := self._obstacle():
-            raise CannotFinish(f"Its thinking cannot be closed: {OBSTACLES[reason]}.")
+        check_closable(self._obstacle())
         if not self._single:
             raise CannotFinish(
                 "Under policy none only the thinking of a stream with n=1 can be closed: stream it "
@@ -163,15 +163,16 @@ class Watched:
             and all(self._ends.isdisjoint(each.token_ids) for each in item.outputs)
         )
 
-    def _pass(self, item: RequestOutput | Exception) -> RequestOutput:
+    def _pass(self, item: RequestOutput | Exception) -> list[RequestOutput]:
         if isinstance(item, Exception):
             raise item
+        sizes = []
         for completion in item.outputs:
-            self._observe(completion, item)
+            sizes.append(self._observe(completion, item))
             if self._timed:
                 self._note(completion.index, item)
         item.request_id = self._job.request_id
-        return item
+        return split_each(item, sizes) if any(sizes) else [item]
 
     def _note(self, index: int, output: RequestOutput) -> None:
         timeline = self._records[index].timeline
@@ -183,9 +184,12 @@ class Watched:
         if timeline.thinks and self._controllers:
             timeline.see(self._controllers[index])
 
-    def _observe(self, completion: CompletionOutput, output: RequestOutput) -> None:
+    def _observe(self, completion: CompletionOutput, output: RequestOutput) -> Size | None:
+        """Show the controller what passes; the size of what comes before the answer, where the
+        thinking ends inside a delta: vLLM's parsers lose white space behind it there, and put
+        reasoning and content into one event."""
         if not self._controllers:
-            return
+            return None
         index = completion.index
         ids = (
             completion.token_ids[self._seen[index] :] if self._cumulative else completion.token_ids
@@ -197,24 +201,37 @@ class Watched:
         unread += ids
         if (follows := self._records[index].follows) is not None:
             follows.answer += ids
-        cause = cause_of(completion)
-        ends = self._timed and not self._ends.isdisjoint(ids)  # its moment is wanted
-        if cause or ends or len(unread) >= READ_AT_ONCE:
+        cause, size = cause_of(completion), None
+        if not self._ends.isdisjoint(ids):
+            size = self._read_to_end(index, ids)
+        elif cause or len(unread) >= READ_AT_ONCE:
             self._read(index)
         if cause:
             self._controllers[index].receive(Finished(cause))
+        return size
 
-    def _read(self, index: int) -> None:
-        """Show the controller of a sequence what has passed since the last time."""
+    def _read_to_end(self, index: int, ids: Sequence[int]) -> Size | None:
+        """As `_read`, of a last delta in which the thinking may end."""
+        thought = self._controllers[index].state in THINKS
+        texts = self._read(index)[-len(ids) :]
+        if not (thought and self._delta) or self._job.params.stop:  # else vLLM may hold text back
+            return None
+        kept = 1 + next(place for place, token in enumerate(ids) if token in self._ends)
+        whole = kept == len(ids) or ids[kept - 1] != self._end_id
+        return None if whole else Size(kept, len("".join(texts[:kept])))
+
+    def _read(self, index: int) -> list[str]:
+        """Show the controller of a sequence what has passed since the last time; its texts."""
         ids, self._unread[index] = self._unread[index], []
         if not ids:
-            return
+            return []
         passed = self._passed[index]
         texts = passed.decoder.texts(ids)
         if self._single:
             passed.ids += ids
             passed.texts += texts
         self._controllers[index].receive(Tokens(ids, texts))
+        return texts
 
 
 def _ends_of(thinking: ThinkingFormat | None) -> frozenset[int]:

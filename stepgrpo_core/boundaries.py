@@ -20,6 +20,7 @@ from stepgrpo_core.events import ThinkingFormat
 from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import Place
 from stepgrpo_core.segmenter import StepSegmenter, count_steps
+from stepgrpo_core.states import Signal
 
 __all__ = ["BoundaryFinder", "Found", "step_starts"]
 
@@ -120,6 +121,13 @@ class BoundaryFinder:
         """k of the first `tokens` thinking tokens taken by themselves."""
         return count_steps(self.text(0, tokens), self._markers)
 
+    def account(self, thinking: ThinkingFormat, *, cut: int | None, ended: bool) -> tuple[int, int]:
+        """Steps and tokens of thinking that was `cut` after so many tokens, or has `ended`."""
+        if cut is not None:
+            return self.steps_of(cut), cut + thinking.thought_in_closing
+        tokens = self.tokens - ended * len(thinking.before_end)
+        return self.steps if self.tokens or ended else 0, tokens
+
     def _open_end(self) -> bool:
         """Whether the last token is undecided; most are not, and the exact place takes a search."""
         return self._segmenter.undecided < self._characters or self._complete < self.tokens
@@ -154,26 +162,34 @@ def step_starts(
     *,
     markers: Sequence[str],
     thinking_open: bool = False,
+    thinking_implied: bool = False,
 ) -> tuple[int, ...]:
     """Tokens of a whole completion before each of its step markers, ascending: where a controller
     that is fed `ids` with their `texts` cuts at markers. k after t tokens is 1 + those below t.
 
-    `thinking_open` says that the prompt already ended in ``<think>``.
+    `thinking_open` says that the prompt already ended in ``<think>``, `thinking_implied` that the
+    thinking needs no start.
     """
-    marks, finder = Marks(thinking), BoundaryFinder(markers, frozenset({Place.MARKER}))
-    begin = 0 if thinking_open else None
-    found: list[Found] = []
-    for place, (token, text) in enumerate(zip(ids, texts, strict=True)):
-        if begin is not None:
-            if token in thinking.tool_ids or marks.ends(token):
-                break
-            found += finder.feed(text)
-        elif marks.starts(token, text):
-            begin = place + 1
-        elif marks.answers:
+    marks = Marks(thinking, implied=thinking_implied)
+    begin = 0 if thinking_open else _beginning(marks, ids, texts)
+    finder, found = BoundaryFinder(markers, frozenset({Place.MARKER})), list[Found]()
+    for token, text in zip(ids[begin:], texts[begin:], strict=True):
+        if token in thinking.tool_ids or marks.ends(token):
             break
+        found += finder.feed(text)
     found += finder.finish()
-    return tuple((begin or 0) + each.tokens for each in found)
+    return tuple(begin + each.tokens for each in found)
+
+
+def _beginning(marks: Marks, ids: Sequence[int], texts: Sequence[str]) -> int:
+    """The first token of the thinking; behind the last where there is none."""
+    for place, (token, text) in enumerate(zip(ids, texts, strict=True)):
+        signal = marks.take(token, text)
+        if signal is Signal.THINK_START:
+            return place + 1
+        if signal is not None:
+            return 0 if signal is Signal.UNOPENED else len(ids)
+    return len(ids)
 
 
 class _Layout:

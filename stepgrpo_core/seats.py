@@ -1,7 +1,7 @@
 """A policy at work in one sequence: what it has cost, and its decisions that wait."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from stepgrpo_core.errors import PolicyFailed
@@ -16,7 +16,7 @@ from stepgrpo_core.policies import (
 )
 from stepgrpo_core.states import BY_POLICY
 
-__all__ = ["MAX_FAILURES", "Guard", "Pending", "Seat", "places_of", "unguarded"]
+__all__ = ["MAX_FAILURES", "Guard", "OpenPlaces", "Pending", "Seat", "places_of", "unguarded"]
 
 MAX_FAILURES = 3  # failed probes of a policy in a row after which it puts no more
 
@@ -79,6 +79,11 @@ class Seat:
         self._probes -= 1
         self._probe_tokens -= question.max_tokens
 
+    def fails(self) -> bool:
+        """Enter a failed probe; whether it is the one after which no more are put."""
+        self.failures_in_a_row += 1
+        return self.failures_in_a_row == MAX_FAILURES
+
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """The policy's verdict; raises whatever it raises, and for a reason that is not its own."""
         verdict = self._guard(lambda: self.policy.decide(boundary, answer))
@@ -90,6 +95,22 @@ class Seat:
 def places_of(seats: Iterable[Seat]) -> frozenset[Place]:
     """Where any of them acts."""
     return frozenset[Place]().union(*(seat.needs.places for seat in seats))
+
+
+class OpenPlaces:
+    """Where a policy can still act: asked for with every token, and seldom new."""
+
+    def __init__(self) -> None:
+        self._active: list[bool] = []  # by seat, when the places were found
+        self._places = frozenset[Place]()
+
+    def of(self, seats: Sequence[Seat]) -> frozenset[Place]:
+        """The places of those that are active."""
+        active = [seat.active for seat in seats]
+        if active != self._active:
+            self._active = active
+            self._places = places_of(seat for seat in seats if seat.active)
+        return self._places
 
 
 @dataclass(slots=True, eq=False)

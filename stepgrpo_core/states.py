@@ -28,6 +28,7 @@ class Signal(enum.Enum):
     """What moves it on."""
 
     THINK_START = "<think>"
+    UNOPENED = "text of a thought that needs no start"
     OTHER_TEXT = "other text"
     THINK_END = "</think>"
     EXIT = "policy exits"
@@ -39,6 +40,7 @@ class Signal(enum.Enum):
 TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
     State.PRELUDE: {
         Signal.THINK_START: State.THINKING,
+        Signal.UNOPENED: State.THINKING,
         Signal.OTHER_TEXT: State.ANSWERING,
         Signal.FINISHED: State.DONE,
     },

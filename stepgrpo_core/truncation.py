@@ -49,13 +49,12 @@ from stepgrpo_core.policies import (
     ExitReason,
     ExitSettings,
     Matcher,
-    Place,
     Question,
     Verdict,
     build_policy,
 )
 from stepgrpo_core.policies.questions import check_answer
-from stepgrpo_core.seats import MAX_FAILURES, Guard, Pending, Seat, places_of, unguarded
+from stepgrpo_core.seats import Guard, OpenPlaces, Pending, Seat, places_of, unguarded
 from stepgrpo_core.states import REASONS, TRANSITIONS, Signal, State, reason_at_end
 
 __all__ = ["ExitController"]
@@ -65,8 +64,10 @@ class ExitController:
     """Drives one sequence; see the module's theory.
 
     `max_tokens` is the limit on emitted tokens (None: no limit). `thinking_open` says that the
-    prompt already ended in ``<think>``. `matcher` is what the policy ``pattern`` looks for. `guard`
-    runs a policy's decision and may raise instead, for one that takes too long.
+    prompt already ended in ``<think>``, `thinking_implied` that the thinking needs no start, and
+    `may_answer` that without a start and an end it was an answer. `matcher` is what the policy
+    ``pattern`` looks for. `guard` runs a policy's decision and may raise instead, for one that
+    takes too long.
     Raises InvalidSetting for policies that cannot be built.
     """
 
@@ -77,6 +78,8 @@ class ExitController:
         *,
         max_tokens: int | None = None,
         thinking_open: bool = False,
+        thinking_implied: bool = False,
+        may_answer: bool = False,
         matcher: Matcher | None = None,
         guard: Guard = unguarded,
     ) -> None:
@@ -84,21 +87,20 @@ class ExitController:
         self.reason: ExitReason | None = None
         self.fault: Exception | None = None
         """What a policy raised."""
-        self._settings, self._thinking, self._marks = settings, thinking, Marks(thinking)
+        self._settings, self._thinking = settings, thinking
+        self._marks = Marks(thinking, implied=thinking_implied, may_answer=may_answer)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
         self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
-        self._active: list[bool] = []  # by seat, when `_open_places` were found
-        self._open_places = frozenset[Place]()
+        self._open = OpenPlaces()
         self._begin = 0  # first thinking token
         self._received = self._emitted = 0  # tokens of the current stream; those passed on
         self._thinking_end: int | None = None  # index of the token that ended it, once seen
         self._finished: Cause | None = None
-        self._wished = False
         self._pending: deque[Pending] = deque()
         self.asked: list[Pending] = []  # every question, by number, with what came of it
         self._failures = self._refused = 0
-        self._fired = False  # a policy that asks nothing has; its decision is pending
+        self._wished = self._fired = False  # a policy that asks nothing has; its decision pends
         self._exit: int | None = None  # position
         self._confidences: list[float] = []
         self._shadow_reason: ExitReason | None = None
@@ -125,17 +127,23 @@ class ExitController:
         """Whether this token, if it comes next, is part of the answer."""
         if self.state is State.PRELUDE:
             return self._marks.would_answer(token, text)
-        return not self._thinks() or token in self._thinking.tool_ids
+        ends = token in self._thinking.tool_ids
+        return (
+            not self._thinks() or ends or (self._marks.doubtful and token != self._thinking.end_id)
+        )
 
     @property
     def outcome(self) -> Outcome:
         """The account of a sequence that is DONE."""
         if self.reason is None or self.state is not State.DONE:
             raise ProtocolViolation(f"outcome asked for in state {self.state.value}")
+        cut = None if self._exit is None else self._exit - self._begin
+        ended = self._thinking_end is not None
+        steps, tokens = self._finder.account(self._thinking, cut=cut, ended=ended)
         return Outcome(
             reason=self.reason,
-            steps=self._steps(),
-            reasoning_tokens=self._reasoning_tokens(),
+            steps=0 if self._was_answer() else steps,
+            reasoning_tokens=0 if self._was_answer() else tokens,
             probes=len(self.asked) - self._refused,
             failed_probes=self._failures,
             confidences=tuple(self._confidences),
@@ -150,17 +158,21 @@ class ExitController:
             raise ProtocolViolation("tokens after the end of the stream")
         for token, text in zip(event.ids, event.texts, strict=True):
             if self.state is State.PRELUDE:
-                self._take_prelude(token, text)
+                self._take_prelude(token, text, commands)
             elif self._thinks():
                 self._take_thinking(token, text, commands)
             self._received += 1
 
-    def _take_prelude(self, token: int, text: str) -> None:
-        if self._marks.starts(token, text):
+    def _take_prelude(self, token: int, text: str, commands: list[Command]) -> None:
+        signal = self._marks.take(token, text)
+        if signal is None:
+            return
+        self._move(signal, ExitReason.NONE)
+        if signal is Signal.THINK_START:
             self._begin = self._received + 1
-            self._move(Signal.THINK_START)
-        elif self._marks.answers:
-            self._move(Signal.OTHER_TEXT, ExitReason.NONE)
+        elif signal is Signal.UNOPENED:
+            for held in self._marks.held:  # of which only the last can end it
+                self._take_thinking(*held, commands)
 
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
         if token in self._thinking.tool_ids or self._marks.ends(token):
@@ -205,7 +217,7 @@ class ExitController:
         """Put every policy that acts there to a boundary, as far as the limits allow."""
         kept = found.tokens
         position = self._begin + kept
-        if kept < 1 or not self._fits(position, self._settings.answer_reserve):
+        if kept < 1 or self._room(position) < self._settings.answer_reserve:
             return
         for seat in self._seats:
             needs = seat.needs
@@ -263,6 +275,8 @@ class ExitController:
             self._move(Signal.THINK_END, ExitReason.NATURAL)
         if self._finished == "eos" and self._closes_eos():
             self._close(self._received - 1, Signal.EOS, ExitReason.EOS_IN_THINKING, commands)
+        elif self._was_answer():
+            self._move(Signal.FINISHED, ExitReason.NONE)
         elif self._finished:
             self._move(Signal.FINISHED, reason_at_end(self._finished, self.state))
 
@@ -287,8 +301,7 @@ class ExitController:
             seat.failures_in_a_row = 0
             return self._verdict(seat, pending.boundary, pending.answer, commands)
         self._failures += 1
-        seat.failures_in_a_row += 1
-        if seat.failures_in_a_row == MAX_FAILURES:
+        if seat.fails():
             # Had the failures come sooner, these would not have been put.
             self._cancel_probes(commands, seat)
         return None
@@ -309,7 +322,7 @@ class ExitController:
         """Close for a client that wants the answer, after the last complete token, if it can."""
         position = self._begin + self._finder.complete
         possible = self._wished and self._thinks() and not self._finished
-        if possible and position >= max(self._emitted, 1) and self._fits(position, 1):
+        if possible and position >= max(self._emitted, 1) and self._room(position) >= 1:
             self._cancel_probes(commands)
             self._close(position, Signal.WISH, ExitReason.CLIENT, commands)
 
@@ -317,11 +330,12 @@ class ExitController:
         settings, position = self._settings, self._received - 1
         return (
             self._thinks()
+            and not self._was_answer()
             and settings.close_on_eos
             and settings.policy != "none"
             and not settings.shadow
             and position >= max(self._emitted, self._begin)
-            and self._fits(position, 1)
+            and self._room(position) >= 1
         )
 
     def _close(
@@ -354,31 +368,27 @@ class ExitController:
             return self._received
         if self._pending:
             return self._pending[0].boundary.position
+        if self.state is State.PRELUDE and self._marks.implied and not self._finished:
+            return 0 if self._open.of(self._seats) else self._received  # it may be cut as thinking
         if self._finished == "eos" and self._closes_eos():
             return self._received - 1
         if self._thinks() and not self._finished:
-            return self._begin + self._finder.decided(self._open())
+            return self._begin + self._finder.decided(self._open.of(self._seats))
         return self._received
 
     # Bookkeeping.
 
-    def _open(self) -> frozenset[Place]:
-        """Places where a policy can still act; asked for with every token, and seldom new."""
-        active = [seat.active for seat in self._seats]
-        if active != self._active:
-            self._active = active
-            self._open_places = places_of(seat for seat in self._seats if seat.active)
-        return self._open_places
-
     def _thinks(self) -> bool:
         return self.state is State.THINKING and self._thinking_end is None
+
+    def _was_answer(self) -> bool:
+        """Whether what seemed a thought was none: it has ended, and neither start nor end came."""
+        ended = self._finished in ("eos", "stop") and self._thinking_end is self._exit is None
+        return ended and self._marks.doubtful
 
     def _room(self, position: int) -> float:
         """Tokens that an answer could have after a close at `position`."""
         return self._limit - position - self._thinking.cost
-
-    def _fits(self, position: int, answer: int) -> bool:
-        return self._room(position) >= answer
 
     def _move(self, signal: Signal, reason: ExitReason | None = None) -> None:
         allowed = REASONS.get((self.state, signal))
@@ -386,14 +396,3 @@ class ExitController:
             assert reason in allowed  # a policy's was checked where it decided
             self.reason = reason
         self.state = TRANSITIONS[self.state][signal]
-
-    def _steps(self) -> int:
-        if self._exit is not None:
-            return self._finder.steps_of(self._exit - self._begin)
-        return self._finder.steps if self._finder.tokens or self._thinking_end is not None else 0
-
-    def _reasoning_tokens(self) -> int:
-        if self._exit is not None:
-            return self._exit - self._begin + self._thinking.thought_in_closing
-        ended = self._thinking_end is not None
-        return self._finder.tokens - ended * len(self._thinking.before_end)

@@ -11,6 +11,7 @@ from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
 from stepgrpo_core.families import in_family
 from stepgrpo_core.policies import ExitSettings
+from stepgrpo_core.prompts import turn_of
 from stepgrpo_core.thinking import family_of, thinking_of, writing_of
 from training.requests import Delta, Format, Request, Sampling, Texts
 
@@ -122,4 +123,5 @@ def format_of(tokenizer: Any, closing_text: str) -> Format:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
         return lambda ids: [stream.step(core, token) or "" for token in ids]
 
-    return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat, family)
+    turn = turn_of(tokenizer, family)
+    return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat, family, turn)

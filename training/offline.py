@@ -131,6 +131,7 @@ class Engine:
             thinking,
             markers=markers,
             thinking_open=opens_in_thinking(self.tokenizer, thinking, prompt),
+            thinking_implied=self.form.implies_thinking(prompt),
         )
 
     def has_room(self, generation: Generation, position: int, question: Induce) -> bool:
@@ -183,13 +184,17 @@ class Engine:
         params: SamplingParams,
     ) -> "_Run":
         settings = in_family(settings, self.form.family)
+        prompt = generation.prompt_ids
         controller = ExitController(
             settings,
             self.thinking,
             max_tokens=params.max_tokens,
+            thinking_open=opens_in_thinking(self.tokenizer, self.thinking, prompt),
+            thinking_implied=self.form.implies_thinking(prompt),
+            may_answer=True,
             matcher=matcher_of(settings),
         )
-        texts = self.form.texts_after(generation.prompt_ids)(generation.ids)
+        texts = self.form.texts_after(prompt)(generation.ids)
         run = _Run(generation, controller)
         run.execute(
             controller.receive(

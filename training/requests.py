@@ -7,6 +7,7 @@ from typing import Protocol
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.events import Cause
 from stepgrpo_core.families import FAMILIES, Family
+from stepgrpo_core.prompts import begins_turn
 
 __all__ = ["Delta", "Format", "Request", "RolloutEngine", "Sampling", "Texts"]
 
@@ -80,3 +81,9 @@ class Format:
     """A user message in the chat template, ready to be answered without thinking; None as above."""
     family: Family = FAMILIES["think"]
     """Whose texts hold where settings have none of their own."""
+    turn: tuple[int, ...] = ()
+    """Tokens that begin an assistant's message whose thinking needs no start; empty: it does."""
+
+    def implies_thinking(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether what follows a prompt is thinking without a start, too."""
+        return bool(self.turn) and begins_turn(prompt_ids, self.turn)

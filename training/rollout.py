@@ -138,6 +138,8 @@ def _controller(
         form.thinking,
         max_tokens=job.sampling.max_tokens,
         thinking_open=job.thinking_open,
+        thinking_implied=form.implies_thinking(job.prompt_ids),
+        may_answer=True,  # as rewards take a completion without start and end
         matcher=matcher,
     )
 

@@ -29,7 +29,7 @@ def serial_rollouts(
     cuts = [
         (job, chain, position)
         for job, chain in zip(firsts, chains, strict=True)
-        for position in _positions(job, chain, size - 1)
+        for position in _positions(job, chain, thinking, size - 1)
     ]
     answers = run([_answer_job(*cut, thinking) for cut in cuts], ExitSettings())
     ended = [
@@ -43,10 +43,10 @@ def serial_rollouts(
     ]
 
 
-def _positions(job: Job, chain: Rollout, count: int) -> list[int]:
+def _positions(job: Job, chain: Rollout, thinking: ThinkingFormat, count: int) -> list[int]:
     """Where to cut: uniform over the thinking, ascending; repeated only if it is very short."""
     rng = random.Random(f"{job.sampling.seed}:cuts")
-    begin = 0 if job.thinking_open else 1  # after <think>
+    begin = int(chain.ids[:1] == (thinking.start_id,))  # else the prompt, or nothing, opened it
     last = begin + max(chain.outcome.reasoning_tokens, 1)
     places = range(begin + 1, max(last, begin + 2))
     if len(places) >= count:

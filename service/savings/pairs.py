@@ -63,7 +63,7 @@ def measurable(job: Job, record: SequenceRecord) -> bool:
     params = job.params
     return (
         record.told
-        and not params.stop
+        and not job.stops
         and not params.presence_penalty
         and not params.frequency_penalty  # they count what was generated, not what is a prompt
         and not job.has_grammar

@@ -69,7 +69,7 @@ def test_chat(server: Server, stock: Server, prompt: str) -> None:
             ),
         ),
         ("chat/completions", chat(PROMPTS[2], logprobs=True, top_logprobs=3)),
-        ("chat/completions", chat(PROMPTS[3], stop=["Wait"], temperature=0.7, seed=1)),
+        ("chat/completions", chat(PROMPTS[3], stop=["answer"], temperature=0.7, seed=1)),
         ("completions", {"prompt": [PROMPTS[0], "1+1="], "temperature": 0, "logprobs": 1}),
         ("completions", {"prompt": "1+1=", "temperature": 0, "stream": True, "echo": True}),
     ],

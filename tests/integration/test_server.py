@@ -151,7 +151,10 @@ def test_seeds_repeat_alone_and_in_company(server: Server, client: openai.OpenAI
     assert company == alone * 3
 
 
-@pytest.mark.parametrize("xargs", [EXIT, EXIT | {"exit_threshold": 1.0}])
+SHADOW = EXIT | {"exit_shadow": 1}
+
+
+@pytest.mark.parametrize("xargs", [EXIT, EXIT | {"exit_threshold": 1.0}, SHADOW, None])
 def test_stop_strings_apply_to_the_answer_alone(client: openai.OpenAI, xargs: Any) -> None:
     index, _ = exited(client)
     free = chat(client, index, xargs)
@@ -170,17 +173,8 @@ def test_stop_strings_apply_to_the_answer_alone(client: openai.OpenAI, xargs: An
         assert choice.finish_reason == parts["finish_reason"] == "stop"
         assert choice.stop_reason == (None if content == said.content else "answer is")
         assert whole.stepgrpo["exit_reason"] == free.stepgrpo["exit_reason"]
-        assert (whole.stepgrpo["saved"] is None) == (content != said.content)
-
-
-def test_policy_none_and_shadow_mode_stop_in_the_thinking_as_vllm_does(
-    client: openai.OpenAI,
-) -> None:
-    for xargs in (None, EXIT | {"exit_shadow": 1}):
-        stopped = chat(client, xargs=xargs, stop=["Wait", "Alternatively"])
-        assert stopped.choices[0].finish_reason == "stop"
-        assert stopped.choices[0].message.content is None
-        assert (stopped.stepgrpo["exit_reason"], stopped.stepgrpo["saved"]) == ("none", None)
+        told = free.stepgrpo["saved"] is not None and content == said.content
+        assert (whole.stepgrpo["saved"] is not None) == told
 
 
 def test_cuts_by_length_are_no_savings(client: openai.OpenAI) -> None:

@@ -66,10 +66,29 @@ def test_no_headers_where_there_is_no_block() -> None:
     assert told(b"text/event-stream", RECORD, body=b"data: [DONE]\n\n") == {}
 
 
-def test_a_count_of_vllms_own_stands() -> None:
-    usage = {"completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 7}}
-    out, _, _ = serve([json.dumps({"usage": usage}).encode()], b"application/json")
-    assert json.loads(b"".join(out))["usage"] == usage
+@pytest.mark.parametrize("counted", [0, 7, 44])
+def test_usage_has_the_blocks_count_whatever_vllm_counted(counted: int) -> None:
+    details = {"reasoning_tokens": counted, "accepted": 1}
+    usage = {"completion_tokens": 40, "completion_tokens_details": details}
+    body = json.dumps({"choices": [], "usage": usage}, separators=(",", ":")).encode()
+    whole, _, _ = serve([body], b"application/json")
+    parts, _, _ = serve([b"data: " + body + b"\n\n", b"data: [DONE]\n\n"], b"text/event-stream")
+    streamed = b"".join(parts).split(b"\n\n")[0].removeprefix(b"data: ")
+    for each in (b"".join(whole), streamed):
+        assert json.loads(each)["usage"]["completion_tokens_details"] == {
+            "reasoning_tokens": BLOCK["reasoning_tokens"],
+            "accepted": 1,
+        }
+
+
+def test_of_no_thinking_usage_has_zero_where_vllm_counts() -> None:
+    unthought = SequenceRecord(0, "m", "none", 5)
+    unthought.outcome = Outcome(ExitReason.NONE, 0, 0, 0, 0, (), None)
+    usage = {"completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 40}}
+    body = json.dumps({"usage": usage}).encode()
+    out, _, _ = serve([body], b"application/json", records=(unthought,))
+    details = json.loads(b"".join(out))["usage"]["completion_tokens_details"]
+    assert details == {"reasoning_tokens": 0}
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"not json", b'{"error":{"code":400}}'])

@@ -67,13 +67,16 @@ def run(
     policy: str,
     *,
     shadow: bool = False,
+    stops_everywhere: bool = False,
+    stop_ids: frozenset[int] = frozenset(),
     adapters: bool = False,
     **params: Any,
 ) -> tuple[list[tuple[str, list[int]]], SequenceRecord, CompletionOutput]:
     """What comes out, delta by delta; the account; the last delta."""
     settings = ExitSettings(policy=policy, budget_tokens=4, answer_reserve=0, shadow=shadow)
     asked = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA, **params)
-    job = Job("r", {"prompt_token_ids": PROMPT}, asked, {}, stops_everywhere=shadow)
+    prompt = {"prompt_token_ids": PROMPT}
+    job = Job("r", prompt, asked, {}, stops_everywhere=stops_everywhere, stop_ids=stop_ids)
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, THINKING, max_tokens=200)
     load = Load(capacity=8, share=1.0)
@@ -163,10 +166,11 @@ def test_after_an_exit_the_answers_stream_has_them(sizes: list[int]) -> None:
     assert record.outcome.reason == "budget"
 
 
-def test_in_shadow_mode_they_are_vllms_business() -> None:
-    engine = ScriptedEngine(f"{THOUGHT}</think>{ANSWER}", "", [1])
-    run(engine, "budget", shadow=True, stop=["2"])
-    assert engine.asked[0].stop == ["2"]
+@pytest.mark.parametrize("policy", ["budget", "none"])
+def test_the_operator_can_leave_them_to_vllm(policy: str) -> None:
+    engine = ScriptedEngine(f"{THOUGHT}</think>{ANSWER}", ANSWER, [1])
+    run(engine, policy, stops_everywhere=True, stop=["2"], stop_token_ids=[3])
+    assert (engine.asked[0].stop, engine.asked[0].stop_token_ids) == (["2"], [3])
 
 
 def test_with_adapters_no_log_probs_of_the_prompt_are_asked_for() -> None:

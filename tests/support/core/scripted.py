@@ -79,6 +79,8 @@ def play(
     chunk: Callable[[int], int] = lambda tick: 1,
     max_tokens: int | None = None,
     thinking_open: bool = False,
+    thinking_implied: bool = False,
+    may_answer: bool = False,
     matcher: Matcher | None = None,
     wish_at: int | None = None,
     abort_at: int | None = None,
@@ -91,7 +93,13 @@ def play(
     the answer, at `abort_at` it leaves.
     """
     controller = ExitController(
-        settings, THINKING, max_tokens=max_tokens, thinking_open=thinking_open, matcher=matcher
+        settings,
+        THINKING,
+        max_tokens=max_tokens,
+        thinking_open=thinking_open,
+        thinking_implied=thinking_implied,
+        may_answer=may_answer,
+        matcher=matcher,
     )
     player = _Player(controller, script, refuses)
     stream = _Stream(script.ids, script.words, script.cause, max_tokens)

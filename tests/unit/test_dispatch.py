@@ -1,0 +1,97 @@
+"""Who runs a request: what is asked of its stops decides, and what they mean, for every policy."""
+
+from typing import Any
+
+import pytest
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from service.controlled import Controlled
+from service.dispatch import Dispatcher
+from service.eligibility import Abstained
+from service.finishing import CannotFinish
+from service.job import Job, Opening, Served
+from service.ledger import SequenceRecord
+from service.load import Load
+from service.watching import Watched
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.prompts import Standing
+from stepgrpo_core.thinking import writing_of
+from tests.unit.test_sequence import PROMPT, THINKING, TOKENIZER
+
+POLICIES = ["none", "budget", "repetition"]
+
+
+class Obstructed:
+    """A decider that knows of one obstacle."""
+
+    def __init__(self, obstacle: Abstained | None = None) -> None:
+        self._obstacle = obstacle
+
+    def obstacle(self, _: Job) -> Abstained | None:
+        return self._obstacle
+
+
+def run(
+    policy: str,
+    *,
+    opening: Opening = Opening(),  # noqa: B008 - frozen
+    thinks: bool = True,
+    everywhere: bool = False,
+    shadow: bool = False,
+    obstacle: Abstained | None = None,
+    stop_ids: frozenset[int] = frozenset(),
+    **params: Any,
+) -> Controlled | Watched:
+    writing = writing_of(TOKENIZER, THINKING) if thinks else None
+    served = Served(None, TOKENIZER, writing, Load(capacity=8, share=1.0))  # type: ignore[arg-type]
+    kind = {"output_kind": RequestOutputKind.DELTA} | params
+    job = Job(
+        "r", {"prompt_token_ids": PROMPT}, SamplingParams(**kind), {}, False, stop_ids, opening
+    )
+    decider: Any = Obstructed(obstacle)
+    settings = ExitSettings(policy=policy, shadow=shadow)
+    records = [SequenceRecord(index, "m", policy, 1) for index in range(job.params.n)]
+    return Dispatcher(served, decider, stop_in_thinking=everywhere).run(job, settings, records)
+
+
+def stops_everywhere(made: Controlled | Watched) -> bool:
+    if isinstance(made, Watched):
+        return True
+    return all(each._stops is None for each in made._sequences)
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_stops_are_the_answers_under_every_policy(policy: str, shadow: bool) -> None:
+    for params in ({"stop": ["x"]}, {"stop_token_ids": [5], "stop_ids": frozenset({5})}):
+        assert not stops_everywhere(run(policy, shadow=shadow, **params))
+        whole = run(policy, shadow=shadow, n=3, output_kind=RequestOutputKind.FINAL_ONLY, **params)
+        assert not stops_everywhere(whole)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"everywhere": True},
+        {"opening": Opening(Standing.CLOSED)},
+        {"prompt_logprobs": 1},
+        {"thinks": False, "policy": "none"},
+        {"output_kind": RequestOutputKind.CUMULATIVE, "policy": "none"},
+    ],
+)
+def test_elsewhere_they_are_vllms_for_all_alike(policy: str, options: dict[str, Any]) -> None:
+    assert stops_everywhere(run(**({"policy": policy} | options), stop=["x"]))
+
+
+def test_without_stops_nothing_changes() -> None:
+    assert isinstance(run("none"), Watched)
+    assert isinstance(run("none", stop_token_ids=[TOKENIZER.eos_token_id]), Watched)
+    assert isinstance(run("budget"), Controlled)
+
+
+def test_what_nothing_can_close_cannot_be_finished_either() -> None:
+    for stop in ([], ["x"]):
+        made = run("none", obstacle=Abstained.CONTINUED_THINKING, stop=stop)
+        with pytest.raises(CannotFinish, match="inside a thought"):
+            made.finish_thinking()

@@ -1,0 +1,127 @@
+"""Where prompts leave off, as the demo model's template and others write them."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from stepgrpo_core import ExitReason, ExitSettings
+from stepgrpo_core.families import FAMILIES
+from stepgrpo_core.prompts import Standing, standing_of, turn_of
+from stepgrpo_core.thinking import special_ids, thinking_of
+from training.engines import format_of
+from training.requests import Request
+from training.rollout import Job, Rollout, Sampling, run_rollouts
+from training.scripted import ScriptedEngine, Stream
+
+TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
+FAMILY = FAMILIES["demo"]
+THINKING = thinking_of(TOKENIZER, FAMILY, FAMILY.closing)
+HEADER = "<|im_start|>assistant\n"
+TURN = tuple(TOKENIZER.encode(HEADER, add_special_tokens=False))
+
+
+def standing(prompt: str) -> Standing:
+    ids = TOKENIZER.encode(prompt, add_special_tokens=False)
+    return standing_of(TOKENIZER, THINKING, ids, special_ids(TOKENIZER), TURN)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (HEADER, Standing.BEFORE),
+        (f"<|im_start|>user\n1+1? <think><|im_end|>\n{HEADER}", Standing.BEFORE),
+        (f"<|im_start|>user\n1+1? </think><|im_end|>\n{HEADER}", Standing.BEFORE),
+        (f"{HEADER}The sum is", Standing.BEFORE),
+        ("1+1=", Standing.BEFORE),
+        ("", Standing.BEFORE),
+        (f"{HEADER}<think>", Standing.OPENED),
+        (f"{HEADER}<think>\n", Standing.OPENED),
+        (f"{HEADER}<think>\nso far", Standing.INSIDE),
+        (f"{HEADER}<think>\n\n</think>\n\n", Standing.CLOSED),
+        (f"{HEADER}<think>\nso far</think>\n\nThe sum", Standing.CLOSED),
+        (f"{HEADER}</think>", Standing.CLOSED),
+    ],
+)
+def test_only_the_last_message_of_a_prompt_counts(prompt: str, expected: Standing) -> None:
+    assert standing(prompt) is expected
+
+
+def test_a_turn_begins_as_the_template_writes_it() -> None:
+    assert turn_of(TOKENIZER, FAMILY) == TURN
+    opening = f"{TOKENIZER.chat_template}{{%- if add_generation_prompt %}}<think>{{%- endif %}}"
+    assert turn_of(TOKENIZER, FAMILY, opening) == TURN
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content }}{% endfor %}a:",  # knows no thinking
+        "</think>{% for m in messages %}{{ m.nothing.at_all }}{% endfor %}",  # fails
+        "{{ '</think>' }}{{ add_generation_prompt }}",  # writes something else
+        "{{ '</think>' }}",  # begins no turn
+    ],
+)
+def test_a_template_that_tells_nothing_begins_none(template: str) -> None:
+    assert turn_of(TOKENIZER, FAMILY, template) == ()
+
+
+def test_a_tokenizer_without_a_template_begins_none() -> None:
+    plain = copy.deepcopy(TOKENIZER)
+    plain.chat_template = None
+    assert turn_of(plain, FAMILY) == ()
+
+
+# What the trainer makes of it.
+
+FORM = format_of(TOKENIZER, ExitSettings().closing_text)
+CLOSING = list(FORM.thinking.closing_ids)
+THOUGHT = "1+1=2.\nWait, again.\n1+1=2.\n"
+
+
+def rollout(prompt: str, said: str, settings: ExitSettings) -> Rollout:
+    ids = tuple(TOKENIZER.encode(prompt, add_special_tokens=False))
+    end = TOKENIZER.eos_token_id
+
+    def script(request: Request) -> Stream:
+        text = said if request.prompt_ids == ids else "2"
+        return Stream((*TOKENIZER.encode(text, add_special_tokens=False), end))
+
+    job = Job(ids, Sampling(max_tokens=200))
+    (made,) = run_rollouts(ScriptedEngine(script), [job], settings, FORM)
+    return made
+
+
+def tokens(text: str) -> int:
+    return len(TOKENIZER.encode(text, add_special_tokens=False))
+
+
+BUDGET = ExitSettings(policy="budget", budget_tokens=4, answer_reserve=0)
+LATER: dict[str, Any] = {
+    "after a user's end": f"<|im_start|>user\n1+1? </think><|im_end|>\n{HEADER}",
+    "after a tool's result": f"<|im_start|>tool\n2<|im_end|>\n{HEADER}",
+    "at once": HEADER,
+}
+
+
+@pytest.mark.parametrize("prompt", LATER.values(), ids=LATER)
+def test_a_rollout_that_leaves_the_start_out_is_counted_and_bounded(prompt: str) -> None:
+    free = rollout(prompt, f"{THOUGHT}</think>\n\n2", ExitSettings())
+    assert (free.outcome.reason, free.outcome.steps) == (ExitReason.NATURAL, 2)
+    assert free.outcome.reasoning_tokens == tokens(THOUGHT)
+    bounded = rollout(prompt, f"{THOUGHT}</think>\n\n2", BUDGET)
+    assert bounded.outcome.reason is ExitReason.BUDGET
+    assert bounded.outcome.reasoning_tokens < tokens(THOUGHT)
+    assert [t for t, put in zip(bounded.ids, bounded.injected, strict=True) if put] == CLOSING
+
+
+def test_a_rollout_that_does_not_think_answers() -> None:
+    outcome = rollout(HEADER, "The answer is 2.", ExitSettings()).outcome
+    assert (outcome.reason, outcome.reasoning_tokens, outcome.steps) == (ExitReason.NONE, 0, 0)
+
+
+def test_a_prompt_that_is_no_turn_is_answered() -> None:
+    outcome = rollout("1+1=", f"{THOUGHT}</think>\n\n2", BUDGET).outcome
+    assert (outcome.reason, outcome.reasoning_tokens) == (ExitReason.NONE, 0)
