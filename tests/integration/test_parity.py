@@ -5,17 +5,14 @@ from typing import Any
 
 import openai
 import pytest
-from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
 from tests.support.chat import EXIT, HASTY, chat, complete, exited, steady, thinking_prompt
-from tests.support.engines import Machine, Ours
+from tests.support.engines import ADAPTER, Machine, Ours
 from tests.support.models import END, EOS, PROBLEMS, TOKENIZER
-from tests.support.servers import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 CLOSED = {"exit_policy": "budget", "exit_budget_tokens": 8}
 
 

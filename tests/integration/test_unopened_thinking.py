@@ -8,14 +8,13 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.engines import PROMPTS, Machine
-from tests.integration.servers import Server
-from tests.integration.test_parity import ADAPTER
-from tests.integration.test_server import PROBLEMS, TOKENIZER, joined
+from tests.support.chat import joined
+from tests.support.engines import ADAPTER, PROMPTS, Machine
+from tests.support.models import END, PROBLEMS, START, TOKENIZER
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.integration
 
-START, END = TOKENIZER.convert_tokens_to_ids(["<think>", "</think>"])
 BUDGET = 10
 LONGEST = BUDGET + 2  # to the next line end, or 10 % more, and the closing's first token
 UNOPENED: dict[str, dict[str, Any]] = {
@@ -61,7 +60,10 @@ def test_chats_count_and_bound_what_they_show(server: Server, asked: dict[str, A
     by_usage, by_block = counts(free)
     assert by_usage == by_block == len(TOKENIZER.encode(shown))
     for policy in ("none", "confidence", "repetition"):
-        xargs = {"vllm_xargs": {"exit_policy": policy}, "thinking_token_budget": BUDGET}
+        xargs: dict[str, Any] = {
+            "vllm_xargs": {"exit_policy": policy},
+            "thinking_token_budget": BUDGET,
+        }
         bounded = post(server, "chat/completions", body(**asked, **xargs))
         by_usage, by_block = counts(bounded)
         assert 0 < by_usage == by_block <= LONGEST
@@ -69,7 +71,7 @@ def test_chats_count_and_bound_what_they_show(server: Server, asked: dict[str, A
 
 
 def test_streams_several_choices_and_responses_alike(server: Server, client: openai.OpenAI) -> None:
-    asked = UNOPENED["biased against"] | {"thinking_token_budget": BUDGET}
+    asked: dict[str, Any] = UNOPENED["biased against"] | {"thinking_token_budget": BUDGET}
     whole = post(server, "chat/completions", body(**asked))
     extra = {"logit_bias": asked["logit_bias"], "thinking_token_budget": BUDGET}
     parts = joined(

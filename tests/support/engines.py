@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -21,8 +22,9 @@ from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from stepgrpo_core import ExitSettings
 from tests.support.models import PROBLEMS, TOKENIZER, prompt_ids
-from tests.support.servers import EXECUTOR, MODEL
+from tests.support.servers import EXECUTOR, MODEL, ROOT
 
+ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 PROMPTS = [prompt_ids(index) for index in range(len(PROBLEMS))]
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
