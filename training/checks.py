@@ -8,7 +8,7 @@ from stepgrpo_core.errors import InvalidSetting
 from training.config import InvalidConfig, RunConfig
 from training.rollout import Format
 
-__all__ = ["check_arguments", "check_tokenizer", "marker_lines"]
+__all__ = ["check_arguments", "check_tokenizer", "marker_lines", "steps_per_generation"]
 
 
 def check_arguments(config: RunConfig, args: Any) -> None:
@@ -33,9 +33,15 @@ def check_arguments(config: RunConfig, args: Any) -> None:
     _check_saving(args)
 
 
-def _check_saving(args: Any) -> None:
+def steps_per_generation(args: Any) -> int:
+    """Optimiser steps, at least one, from one generation of completions to the next."""
     steps = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
-    if args.save_strategy == "steps" and args.save_steps % max(steps, 1):
+    return max(int(steps), 1)
+
+
+def _check_saving(args: Any) -> None:
+    steps = steps_per_generation(args)
+    if args.save_strategy == "steps" and args.save_steps % steps:
         remedy = f"a resumed run must begin with a generation; use a multiple of {steps}"
         raise _refused("save_steps", args.save_steps, remedy)
     if args.save_total_limit is not None and args.save_total_limit < 2:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.config import RunConfig, dump_config, load_config, preset_names
 from training.evaluation import command as evaluation
+from training.ports import choose_port
 
 __all__ = ["build_parser", "main"]
 
@@ -22,6 +23,7 @@ def main() -> None:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     args = build_parser().parse_args()
     try:
+        choose_port()
         args.run(args)
     except (OSError, ValueError, RuntimeError) as error:
         if type(error) is RuntimeError:
