@@ -32,7 +32,7 @@ from training.survival import (
     restore,
     saved_message,
 )
-from training.upstream import engine_options, options_for, order_by_epoch
+from training.upstream import engine_options, options_for, order_by_epoch, send_merged_copies
 
 __all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "train"]
 
@@ -142,6 +142,7 @@ def _build(
             callbacks=[stop, Seals(rollouts.counters), Curves()],
         )
     order_by_epoch(trainer)
+    send_merged_copies(trainer.vllm_generation)
     return trainer, rollouts, stop
 
 
