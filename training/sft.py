@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.calibrate import calibrate, write_baseline
-from training.checks import check_tokenizer
+from training.checks import check_reporting, check_tokenizer
 from training.config import InvalidConfig, RunConfig, describe, dump_config
 from training.curves import Curves
 from training.data import DataReport, Row
@@ -86,6 +86,7 @@ def sft_arguments(config: RunConfig) -> SFTConfig:
     assert config.sft is not None
     given = dict(config.sft.trl)
     given.setdefault("report_to", "none")
+    check_reporting(given["report_to"], ("sft", "trl", "report_to"))
     given.setdefault("ddp_timeout", DAY)  # processes wait for the one that samples longest
     args = SFTConfig(
         output_dir=config.output,
@@ -107,9 +108,6 @@ def _check(config: RunConfig, args: SFTConfig) -> None:
         raise _refused("max_length", args.max_length, remedy)
     if args.completion_only_loss is False:
         raise _refused("completion_only_loss", False, "prompts never carry loss; leave it out")
-    if args.save_total_limit is not None and args.save_total_limit < 2:
-        remedy = "the last good checkpoint must outlive the writing of the next; use 2 or more"
-        raise _refused("save_total_limit", args.save_total_limit, remedy)
 
 
 def _refused(name: str, value: object, remedy: str) -> InvalidConfig:

@@ -11,8 +11,9 @@ from peft import LoraConfig
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from training.checks import check_arguments, check_tokenizer, steps_per_generation
-from training.config import LoraSettings, RunConfig, describe
+from training.checks import check_reporting, check_tokenizer
+from training.config import DEFAULTS, LoraSettings, RunConfig, describe
+from training.configs.trl import steps_per_generation
 from training.curves import Curves
 from training.data import DataReport, Row, load_rows
 from training.engines import format_of
@@ -68,14 +69,13 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
 
 def arguments(config: RunConfig) -> GRPOConfig:
     """TRL's configuration of the run, checked."""
-    given = dict(config.trl)
+    given = {**DEFAULTS, **config.trl}
     length = given.get("max_completion_length", GRPOConfig.max_completion_length)
     trial = config.rollout.exit
     room = trial.probe_max_tokens + len(trial.inducing_prompt)  # characters bound its tokens
     given.setdefault("vllm_max_model_length", config.data.max_prompt_tokens + length + room)
-    given.setdefault("vllm_importance_sampling_mode", "token_truncate")
-    given.setdefault("report_to", "none")
-    args = GRPOConfig(
+    check_reporting(given["report_to"], ("trl", "report_to"))
+    return GRPOConfig(
         output_dir=config.output,
         seed=config.seed,
         use_vllm=True,
@@ -86,8 +86,6 @@ def arguments(config: RunConfig) -> GRPOConfig:
         trust_remote_code=config.model.trust_remote_code,
         **given,
     )
-    check_arguments(config, args)
-    return args
 
 
 def load_tokenizer(config: RunConfig) -> Any:
