@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stepgrpo_core.errors import InvalidSetting
+from training import calibrate_command as calibration
 from training.config import RunConfig, dump_config, load_config, preset_names
 from training.evaluation import command as evaluation
+from training.lock import locked
 from training.ports import choose_port
 
 __all__ = ["build_parser", "main"]
@@ -164,26 +167,8 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "server's saved tokens are predictions from this file.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    calibrate.add_argument(
-        "--model", required=True, help="model directory or name, or an adapter's"
-    )
-    calibrate.add_argument("--prompts", type=Path, help='JSONL of {"prompt": "..."}')
-    calibrate.add_argument(
-        "--demo", type=int, metavar="N", help="instead: N validation problems of the demo world"
-    )
-    calibrate.add_argument("--output", type=Path, required=True, help="file to write")
-    calibrate.add_argument("--samples", type=int, default=1, help="completions per prompt")
-    calibrate.add_argument("--temperature", type=float, default=0.6)
-    calibrate.add_argument("--top-p", type=float, default=1.0)
-    calibrate.add_argument("--max-tokens", type=int, default=900)
-    calibrate.add_argument("--dtype", default="auto", help="as the server's --dtype")
-    calibrate.add_argument(
-        "--trials",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="record also how confident a trial answer is wherever a step begins",
-    )
-    calibrate.set_defaults(run=_calibrate)
+    calibration.add_arguments(calibrate)
+    calibrate.set_defaults(run=calibration.run)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -217,56 +202,30 @@ def _sft(config: RunConfig, *, resume: bool) -> None:
 def _demo_base(args: argparse.Namespace) -> None:
     from training.demo.pipeline import run_demo  # noqa: PLC0415 - torch and vLLM load slowly
 
-    run_demo(args.output, seed=args.seed, steps=args.steps, problems=args.problems)
+    calibration.check_counts(args, "steps", "problems")
+    with locked(args.output):
+        run_demo(args.output, seed=args.seed, steps=args.steps, problems=args.problems)
 
 
 def _demo_results(args: argparse.Namespace) -> None:
     from training.demo.table import Table, run_table  # noqa: PLC0415 - torch loads slowly
+    from training.models import check_model  # noqa: PLC0415
 
-    run_table(
-        Table(
-            args.output,
-            args.base,
-            reduced=args.reduced,
-            learning_rate=args.learning_rate,
-            problems=args.problems,
-            way_problems=min(args.problems, 500),
-            slots=args.slots,
-        )
+    calibration.check_counts(args, "problems", "slots")
+    if args.learning_rate is not None and not args.learning_rate > 0:
+        raise InvalidSetting("--learning-rate", args.learning_rate, "use a number above 0")
+    check_model(str(args.base), "--base")
+    table = Table(
+        args.output,
+        args.base,
+        reduced=args.reduced,
+        learning_rate=args.learning_rate,
+        problems=args.problems,
+        way_problems=min(args.problems, 500),
+        slots=args.slots,
     )
-
-
-def _calibrate(args: argparse.Namespace) -> None:
-    from vllm import SamplingParams  # noqa: PLC0415 - slow to load
-
-    from training.adapters import as_model  # noqa: PLC0415
-    from training.calibrate import calibrate, read_prompts, write_baseline  # noqa: PLC0415
-    from training.demo.world import sample_problems  # noqa: PLC0415
-    from training.offline import Engine  # noqa: PLC0415
-
-    if (args.prompts is None) == (args.demo is None):
-        raise ValueError("pass exactly one of --prompts and --demo")
-    messages = (
-        read_prompts(args.prompts)
-        if args.prompts
-        else [problem.prompt for problem in sample_problems(0, "validation", args.demo)]
-    )
-    params = SamplingParams(
-        temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
-    )
-    with as_model(args.model) as path:
-        engine = Engine.load(path, dtype=args.dtype, max_model_len=args.max_tokens + 512)
-    baseline = calibrate(
-        engine,
-        Path(args.model).name,
-        messages,
-        samples=args.samples,
-        params=params,
-        trials=args.trials,
-    )
-    write_baseline(baseline, args.output)
-    runs = sum(len(each.completion_tokens) for each in baseline.bins)
-    print(f"{args.output}: {runs} runs in {len(baseline.bins)} bins of prompt length")
+    with locked(args.output):
+        run_table(table)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
+from stepgrpo_core.savings import MIN_RUNS
 from training.configs.layers import (
     InvalidConfig,
     Route,
@@ -220,6 +221,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         at_least(0, calibration_prompts=self.calibration_prompts, seed=self.seed)
+        if 0 < self.calibration_prompts < MIN_RUNS:
+            remedy = f"use 0 for no calibration, or {MIN_RUNS} or more"
+            raise InvalidSetting("calibration_prompts", self.calibration_prompts, remedy)
 
 
 def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:

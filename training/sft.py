@@ -23,7 +23,7 @@ from training.output import claimed, export, is_finished, prepare_output, seal_o
 from training.own_process import in_own_process
 from training.rejection import sample_prompts
 from training.samples import Report, Sampled, counters_of, labelled, report_of
-from training.sampling import load_llm, longest_row, sampling_of
+from training.sampling import grpo_setting, load_llm, longest_row, sampling_of
 from training.survival import (
     NotFinite,
     RunStopped,
@@ -33,7 +33,7 @@ from training.survival import (
     guarded,
     saved_message,
 )
-from training.trainer import load_data, load_tokenizer, lora_of
+from training.trainer import load_data, load_tokenizer, lora_of, model_of
 
 __all__ = ["build_trainer", "run_sft", "sft_arguments"]
 
@@ -50,6 +50,7 @@ def run_sft(config: RunConfig, *, resume: bool) -> None:
     that another run writes to.
     """
     args = sft_arguments(config)
+    model_of(config, grpo_setting(config, "vllm_max_model_length") or longest_row(config))
     tokenizer = load_tokenizer(config)
     markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
     check_tokenizer(tokenizer, format_of(tokenizer, closing), markers)
@@ -196,7 +197,8 @@ def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], b
     )
     engine = Engine(load_llm(config, config.output))
     try:
-        baseline = calibrate(engine, _name(config), prompts, samples=1, params=params)
+        samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
+        baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
     except ValueError as error:
         print(f"No calibration file: {error}", flush=True)
     else:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from training.checks import check_reporting, check_tokenizer
@@ -19,6 +18,7 @@ from training.data import DataReport, Row, load_rows
 from training.engines import format_of
 from training.finish import finish
 from training.grading import Grader
+from training.models import check_context, check_model, tokenizer_of
 from training.output import claimed, is_finished, prepare_output
 from training.processes import on_main
 from training.rewarding import RewardFunction
@@ -35,7 +35,7 @@ from training.survival import (
 )
 from training.upstream import engine_options, options_for, order_by_epoch, send_merged_copies
 
-__all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "train"]
+__all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "model_of", "train"]
 
 
 def train(config: RunConfig, *, resume: bool = False) -> None:
@@ -47,6 +47,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     that another run writes to.
     """
     args = arguments(config)
+    model_of(config, args.vllm_max_model_length)
     tokenizer = load_tokenizer(config)
     with claimed(output := Path(config.output)):
         if resume and is_finished(output, config):
@@ -89,13 +90,23 @@ def arguments(config: RunConfig) -> GRPOConfig:
 
 
 def load_tokenizer(config: RunConfig) -> Any:
-    """The model's tokenizer, padding on the left as TRL asks."""
-    return AutoTokenizer.from_pretrained(
-        config.model.name,
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
-        padding_side="left",
+    """The model's tokenizer. Raises InvalidSetting."""
+    model = config.model
+    return tokenizer_of(
+        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
     )
+
+
+def model_of(config: RunConfig, longest: int | None) -> Any:
+    """Configuration of the model, which must be there and have `longest` positions; raises
+    InvalidSetting."""
+    model = config.model
+    found = check_model(
+        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    if longest is not None:
+        check_context(found, longest, "trl.vllm_max_model_length")
+    return found
 
 
 def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]:
