@@ -90,6 +90,19 @@ def _add_run(
         "--dry-run", action="store_true", help="check everything, explain the run, train nothing"
     )
     command.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="with --dry-run: explain the run on N processes, one for each GPU",
+    )
+    command.add_argument(
+        "--gpu-memory",
+        type=float,
+        metavar="GIB",
+        help="with --dry-run: of each GPU (this machine's; 80 where --processes is given and there "
+        "is none)",
+    )
+    command.add_argument(
         "--print-config", action="store_true", help="print the whole configuration and stop"
     )
     command.set_defaults(run=_train, start=start)
@@ -172,13 +185,17 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _train(args: argparse.Namespace) -> None:
+    planned = {"processes": args.processes, "gpu_gib": args.gpu_memory}
+    calibration.check_counts(args, "processes", "gpu_memory")
+    if any(planned.values()) and not args.dry_run:
+        raise ValueError("--processes and --gpu-memory explain a --dry-run; accelerate starts runs")
     config = load_config(args.config, args.overrides)
     if args.print_config:
         print(dump_config(config), end="")
     elif args.dry_run:
         from training.dryrun import explain  # noqa: PLC0415 - torch and TRL load slowly
 
-        explain(config)
+        explain(config, **planned)
     else:
         args.start(config, resume=args.resume)
 
