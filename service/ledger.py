@@ -193,6 +193,9 @@ class SequenceRecord:
             "reasoning_tokens": outcome.reasoning_tokens,
             "probes": outcome.probes,
             "probe_tokens": self.probe_tokens,
+            "cut_at": self.cut_at,
+            "injected_tokens": self.injected_tokens,
+            "discarded_tokens": self.discarded_tokens,
             "confidence": None if outcome.confidence is None else round(outcome.confidence, 4),
             "saved": None
             if self.saved is None

@@ -51,8 +51,8 @@ def joined(stream: Any) -> dict[str, Any]:
 
 def steady(block: dict[str, Any]) -> dict[str, Any]:
     """The block without what is a matter of time: how many later probes an exit cut short, or
-    were refused because one still ran."""
-    timed = {"probes", "probe_tokens", "refused_probes", "saved"}
+    were refused because one still ran, and how far the thinking had gone on."""
+    timed = {"probes", "probe_tokens", "refused_probes", "discarded_tokens", "saved"}
     return {name: block[name] for name in block.keys() - timed}
 
 

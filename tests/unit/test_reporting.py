@@ -17,6 +17,9 @@ BLOCK = {
     "reasoning_tokens": 30,
     "probes": 1,
     "probe_tokens": 7,
+    "cut_at": 31,
+    "injected_tokens": 4,
+    "discarded_tokens": 9,
     "confidence": 0.9877,
     "saved": None,
 }

@@ -8,6 +8,7 @@ from service.reporting import Reporting
 from stepgrpo_core import ExitReason, Outcome
 
 RECORD = SequenceRecord(0, "m", "confidence", 5, settings={"threshold": 0.9}, probe_tokens=7)
+RECORD.cut_at, RECORD.injected_tokens, RECORD.discarded_tokens = 31, 4, 9
 RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, (0.98765,), None)
 
 
