@@ -43,7 +43,7 @@ def run(
     **params: Any,
 ) -> Controlled | Watched:
     writing = writing_of(TOKENIZER, THINKING) if thinks else None
-    served = Served(None, TOKENIZER, writing, Load(capacity=8, share=1.0))  # type: ignore[arg-type]
+    served = Served(None, TOKENIZER, writing, Load(capacity=8, share=1.0))
     kind = {"output_kind": RequestOutputKind.DELTA} | params
     job = Job(
         "r", {"prompt_token_ids": PROMPT}, SamplingParams(**kind), {}, False, stop_ids, opening

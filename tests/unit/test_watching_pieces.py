@@ -48,7 +48,7 @@ class Packing:
 
 def read(engine: Packing, sequences: int = 1, **params: Any) -> list[RequestOutput]:
     writing = writing_of(TOKENIZER, THINKING)
-    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))  # type: ignore[arg-type]
+    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     records = [SequenceRecord(index, "m", "none", 1) for index in range(sequences)]
 
     async def play() -> list[RequestOutput]:
