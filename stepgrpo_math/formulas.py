@@ -71,7 +71,7 @@ def _parsed(text: str, is_complex: bool) -> Any:
 
 
 def _plain(value: Any, is_complex: bool) -> Any:
-    """Replace decimals by fractions, unknown functions by symbols and the letter i by its number."""
+    """Replace decimals by fractions, unknown functions by symbols, and i by its number."""
     import sympy  # noqa: PLC0415
     from sympy.core.function import AppliedUndef  # noqa: PLC0415
 

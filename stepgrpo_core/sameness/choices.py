@@ -9,12 +9,13 @@ __all__ = ["letter_of", "option_of"]
 _LETTER = re.compile(r"\(?([A-Z])\)?")
 _BARE = re.compile(r"(?:(?:option|choice|answer)[ :]*)?[(\[]?([A-Za-z])[)\]]?[.:]?", re.IGNORECASE)
 _OPTION = re.compile(
-    r"(?:(?:option|choice|answer)[ :]*)?(?:[(\[]([A-Z])[)\]][.:]?|([A-Z])(?:[):]|\.(?![0-9])| -(?= )))"
-    r"(.*)",
+    r"(?:(?:option|choice|answer)[ :]*)?"
+    r"(?:[(\[]([A-Z])[)\]][.:]?|([A-Z])(?:[):]|\.(?![0-9])| -(?= )))(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _OTHERS = re.compile(
-    r"(?:^|[,;&]|\b(?:or|and|not)\b) *(?:option |choice )?[(\[]?[A-Z][)\]]?(?:$|[):.,;]| (?:or|and)\b)",
+    r"(?:^|[,;&]|\b(?:or|and|not)\b) *(?:option |choice )?"
+    r"[(\[]?[A-Z][)\]]?(?:$|[):.,;]| (?:or|and)\b)",
     re.IGNORECASE,
 )
 

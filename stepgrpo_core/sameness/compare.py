@@ -15,7 +15,13 @@ from stepgrpo_core.sameness.containers import (
 from stepgrpo_core.sameness.evaluated import is_unevaluated
 from stepgrpo_core.sameness.notation import normalize, unwrapped
 from stepgrpo_core.sameness.numbers import read_number, same_number
-from stepgrpo_core.sameness.relations import ARROWS, is_symbol, name_and_parts, region_of
+from stepgrpo_core.sameness.relations import (
+    ARROWS,
+    are_different,
+    is_symbol,
+    name_and_parts,
+    region_of,
+)
 from stepgrpo_core.sameness.scan import split_top
 from stepgrpo_core.sameness.units import read_unit
 
@@ -102,7 +108,7 @@ class _Comparison:
         return self.decide(gold, answer)
 
     def arrows(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
-        """Follow a derivation to its end; a value in front of it that differs is a second answer."""
+        """Follow a derivation to its end; another value in front of it is a second answer."""
         *steps, end = split_top(answer, ARROWS)[0]
         if not steps:
             return False, None
@@ -124,35 +130,27 @@ class _Comparison:
 
     def approximate(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
         """Accept either side of an approximation."""
-        for place, text in enumerate((gold, answer)):
-            sides = split_top(text, _APPROXIMATELY)[0]
-            if len(sides) == 2:
-                if is_symbol(sides[0]) or not sides[0]:
-                    sides = sides[1:]
-                verdicts = [
-                    self.same(s, answer) if place == 0 else self.same(gold, s) for s in sides
-                ]
-                best = next((each for each in verdicts if each == "same"), verdicts[-1])
-                return True, best
-        return False, None
+        golds, answers = _sides(gold), _sides(answer)
+        if golds == [gold] and answers == [answer]:
+            return False, None
+        verdicts = [self.same(one, other) for one in golds for other in answers]
+        return True, "same" if "same" in verdicts else verdicts[-1]
 
     def lists(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
         """Compare containers; a single value is as good as the set that holds it."""
         one, other = read_container(gold), read_container(answer)
-        if one is None and other is None:
-            return False, None
         if one and other:
             return True, same_items(one, other, self.same)
         single = one or other
-        assert single is not None
+        if single is None:
+            return False, None
         if single.kind == "set" and len(single.items) == 1:
             pair = (single.items[0], answer) if one else (gold, single.items[0])
             return True, self.same(*pair)
         if single.kind == "matrix" or "=" in gold or "=" in answer:
             return False, None
-        return single.kind in {"list", "set"} or bool(
-            read_number(gold if other else answer)
-        ), "different"
+        value = answer if one else gold
+        return single.kind != "tuple" or read_number(value) is not None, "different"
 
     def equations(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
         """Compare what stands behind signs of equality."""
@@ -166,7 +164,7 @@ class _Comparison:
             return True, self.decide(gold, answer)
         if other is None and len(others) > 1 and name is not None and not read_number(parts[-1]):
             return True, self.decide(gold, answer)
-        if name and other and name != other and is_symbol(name) and is_symbol(other):
+        if name and other and name != other and are_different(name, other):
             known = read_number(parts[-1]) and read_number(others[-1])
             return True, "different" if known else self.decide(gold, answer)
         return True, self._chain(parts[-1], others)
@@ -185,7 +183,7 @@ class _Comparison:
         left, right = _formula(gold), _formula(answer)
         if left is None or right is None or _units_differ(gold, answer):
             return "different"
-        if left == right:
+        if "".join(left.split()) == "".join(right.split()):
             return "same"
         if self.formulas is None:
             return None
@@ -201,23 +199,22 @@ def _said(same: bool) -> Sameness:
 def _words(gold: str, answer: str) -> Sameness | None:
     """Compare words, less case; a word and a number differ."""
     one, other = _spoken(gold), _spoken(answer)
+    if one is not None and other is not None:
+        return _said(one == other)
     if one is None and other is None:
         return None
-    if one is None or other is None:
-        apart = read_number(answer if one else gold) or one
-        return (
-            "different"
-            if apart and _SYNONYMS.get(one or other or "") not in {gold, answer}
-            else None
-        )
-    return _said(_SYNONYMS.get(one, one) == _SYNONYMS.get(other, other))
+    return "different" if one is not None or read_number(gold) else None
 
 
 def _spoken(text: str) -> str | None:
+    """Return a text of words in one spelling, or a symbol that words stand for; else None."""
+    if text in _SYNONYMS.values():
+        return text
     text = unwrapped(text)
     if not _WORDS.fullmatch(text) or not _SPOKEN.search(text):
         return None
-    return text.casefold().strip(" .").removeprefix("the ")
+    text = text.casefold().strip(" .").removeprefix("the ")
+    return _SYNONYMS.get(text, text)
 
 
 def _clocks(gold: str, answer: str) -> Sameness | None:
@@ -230,17 +227,25 @@ def _numbers(gold: str, answer: str) -> Sameness | None:
     if one is None or other is None:
         return None
     if not same_number(one, other):
-        return "different" if not (", " in gold + answer) else None
+        return None if ", " in gold + answer else "different"
     return "unevaluated" if other.divided and not one.divided else "same"
 
 
 def _formula(text: str) -> str | None:
-    """Return a formula without unit and thousands separators; a numeral with a base as its value."""
+    """Return a formula without unit and separators; a numeral with a base as its value."""
     number = read_number(text)
     if number and number.base:
         return str(number.value)
     text = _GROUPED.sub(lambda found: found[0].replace(",", ""), text)
     return _TAIL.sub("", text).replace("\\$", "") or None
+
+
+def _sides(text: str) -> list[str]:
+    """Return both sides of an approximation, without a name, or the text alone."""
+    sides = split_top(text, _APPROXIMATELY)[0]
+    if len(sides) != 2:
+        return [text]
+    return sides[1:] if is_symbol(sides[0]) or not sides[0] else sides
 
 
 def _units_differ(gold: str, answer: str) -> bool:

@@ -8,10 +8,10 @@ good as the set or the tuple with its elements.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from stepgrpo_core.sameness.relations import Interval, name_and_parts
-from stepgrpo_core.sameness.scan import pieces, split_list, split_top
+from stepgrpo_core.sameness.scan import encloses, split_list, split_top
 
 __all__ = [
     "Container",
@@ -25,6 +25,8 @@ __all__ = [
 
 Sameness = Literal["same", "different", "unevaluated"]
 Rule = Callable[[str, str], Sameness | None]
+Item = TypeVar("Item")
+_ALIKE = frozenset({"same", "unevaluated"})
 _MOST = 64  # elements that are looked for in any order
 _MATRIX = re.compile(r"\\begin\{matrix\}(.*)\\end\{matrix\}(\^\{?T\}?)?", re.DOTALL)
 
@@ -43,9 +45,9 @@ def read_container(text: str) -> Container | None:
     """Read a normalized text as a container; None when it is none."""
     if text == "\\emptyset":
         return Container("set", ())
-    if text.startswith("\\{") and _encloses(text, 2):
+    if text.startswith("\\{") and encloses(text):
         return Container("set", tuple(items_of(text[2:-2])))
-    if text[:1] in {"(", "["} and _encloses(text, 1):
+    if text[:1] in {"(", "["} and encloses(text):
         items = split_list(text[1:-1])
         return Container("tuple", tuple(items)) if len(items) > 1 else None
     if matrix := _MATRIX.fullmatch(text):
@@ -70,12 +72,6 @@ def _signed(item: str, sign: str) -> str:
     return re.sub(r"(^|[(=,]) ?\+", r"\1", text)
 
 
-def _encloses(text: str, width: int) -> bool:
-    """Whether the bracket at the start is closed by the one at the end."""
-    inside = [place for _, place, depth in pieces(text) if depth == 0]
-    return len(inside) == 2 and inside[1] == len(text) - width
-
-
 def _matrix(body: str, *, transposed: bool) -> Container | None:
     rows = [split_top(row, frozenset("&"))[0] for row in split_top(body, frozenset({"\\\\"}))[0]]
     if len({len(row) for row in rows}) > 1:
@@ -87,10 +83,8 @@ def _matrix(body: str, *, transposed: bool) -> Container | None:
 
 def all_same(found: Sequence[Sameness | None]) -> Sameness | None:
     """Combine the verdicts of elements."""
-    for each in ("different", None, "unevaluated"):
-        if each in found:
-            return each  # type: ignore[return-value]
-    return "same"
+    worst: tuple[Sameness | None, ...] = ("different", None, "unevaluated")
+    return next((each for each in worst if each in found), "same")
 
 
 def same_items(gold: Container, answer: Container, same: Rule) -> Sameness | None:
@@ -140,34 +134,32 @@ def _in_order(gold: Sequence[str], answer: Sequence[str], same: Rule) -> Samenes
 
 def _in_any_order(gold: Sequence[str], answer: Sequence[str], same: Rule) -> Sameness | None:
     rest = list(answer)
-    wanted = [item for item in gold if item not in rest or rest.remove(item)]  # type: ignore[func-returns-value]
-    if len(wanted) > _MOST:
-        return "different"
-    found: list[Sameness | None] = []
-    for item in wanted:
-        verdicts = [same(item, other) for other in rest]
-        place = next(
-            (p for p, each in enumerate(verdicts) if each in {"same", "unevaluated"}), None
-        )
-        if place is None:
-            return None if None in verdicts else "different"
-        found.append(verdicts[place])
-        del rest[place]
-    return all_same(found)
+    wanted = []
+    for item in gold:
+        if item in rest:
+            rest.remove(item)
+        else:
+            wanted.append(item)
+    return "different" if len(wanted) > _MOST else _matched(wanted, rest, same)
 
 
 def same_regions(
     gold: Sequence[Interval], answer: Sequence[Interval], same: Rule
 ) -> Sameness | None:
     """Compare two unions of intervals, in any order of the intervals."""
-    if len(gold) != len(answer):
+    if len(gold) != len(answer) or len(gold) > _MOST:
         return "different"
+    return _matched(gold, answer, lambda one, other: _same_interval(one, other, same))
+
+
+def _matched(
+    gold: Sequence[Item], answer: Sequence[Item], same: Callable[[Item, Item], Sameness | None]
+) -> Sameness | None:
+    """Find for every element of the gold an own one of the answer."""
     rest, found = list(answer), []
-    for one in gold:
-        verdicts = [_same_interval(one, other, same) for other in rest]
-        place = next(
-            (p for p, each in enumerate(verdicts) if each in {"same", "unevaluated"}), None
-        )
+    for item in gold:
+        verdicts = [same(item, other) for other in rest]
+        place = next((p for p, verdict in enumerate(verdicts) if verdict in _ALIKE), None)
         if place is None:
             return None if None in verdicts else "different"
         found.append(verdicts[place])

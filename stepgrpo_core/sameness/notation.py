@@ -90,7 +90,7 @@ _ALIASES = {
     "vert": "|",
     "bullet": "cdot",
 }
-_PLAIN = {"<", ">", "[", "]", "*", "/", ":", "|"}  # aliases that need no backslash
+_PLAIN = frozenset("<>[]*/:|")  # aliases that need no backslash
 
 _FONTS = "textbf|textit|textrm|texttt|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox"
 _REWRITES: tuple[tuple[str, str], ...] = (
@@ -98,6 +98,7 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\\(?:left|right|[bB]igg?[lr]?|middle)(?![a-zA-Z])\.?", ""),
     (r"(?<!\\)\\[()]|(?<!\\)\\[\[\]]", ""),  # \( \) \[ \]; \\[ is a line break
     (r"(?<!\\)\$", ""),
+    (r"(?<=[0-9])(?:\{,\}|,(?:\\!|\{\}))(?=[0-9]{3})", ""),
     (r"(?<!\\)\\!|\\negthinspace", ""),
     (r"(?<!\\)\\[,;: ]|~|\\(?:thin|med|thick|en)space|\\q?quad(?![a-zA-Z])|\s+", " "),
     (r"\{ *, *\}", ","),
@@ -126,10 +127,11 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     ),
     (r"\\(begin|end)\{[pbB]matrix\}", r"\\\1{matrix}"),
     (r"(?:\\\\ *)+(?=\\end\{)", ""),
+    (r"\\\{ *\\\}", r"\\emptyset "),
     (r"\binfinity\b|(?<![\\a-zA-Z])inf(?:ty)?\b", r"\\infty "),
 )
 _REWRITERS = tuple((re.compile(found, re.DOTALL), by) for found, by in _REWRITES)
-_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_COMMAND = re.compile(r"\\([a-zA-Z]+) ?")
 _SPACE = re.compile(r" *, +| +")
 _LEAD = re.compile(
     r"(?:\\text\{ *)?(?:so |thus |therefore,? |hence )?(?:the |my )?(?:final )?"
@@ -142,10 +144,10 @@ _TAIL = re.compile(r"(?:(?<!\.)\.|[;,]|\\\\)+$")
 
 def normalize(text: str) -> str:
     """Return the answer in the one spelling, without an outer wrapper or a final period."""
-    text = text.translate(_TRANSLATION)
+    text = _COMMAND.sub(_alias, text.translate(_TRANSLATION))
     for pattern, replacement in _REWRITERS:
         text = pattern.sub(replacement, text)
-    text = _SPACE.sub(_kept, _COMMAND.sub(_alias, text))
+    text = _SPACE.sub(_kept, text)
     before = None
     while before != text:
         before, text = text, _peeled(text.strip())
@@ -158,8 +160,10 @@ def unwrapped(text: str) -> str:
 
 
 def _alias(command: re.Match[str]) -> str:
-    name = _ALIASES.get(command[1], command[1])
-    return name if name in _PLAIN else f"\\{name}"
+    name = _ALIASES.get(command[1])
+    if name is None:
+        return command[0]
+    return name if name in _PLAIN else f"\\{name} "
 
 
 def _kept(space: re.Match[str]) -> str:
@@ -171,7 +175,7 @@ def _kept(space: re.Match[str]) -> str:
         return ""
     before, after = text[start - 1], text[end]
     spoken = (before.isalnum() or before in "}%.:)'") and (after.isalnum() or after in "$(")
-    return " " if spoken or (before.isalnum() and after == "\\") else ""
+    return " " if spoken else ""
 
 
 def _peeled(text: str) -> str:

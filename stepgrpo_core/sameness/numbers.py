@@ -31,9 +31,11 @@ _FORMS = {
     "scientific": re.compile(rf"({_DECIMAL})(?:\\times|\\cdot|\*|x) ?{_POWER}(.*)"),
     "exponent": re.compile(rf"({_DECIMAL})[eE]([+-]?[0-9]{{1,4}})(?![0-9a-zA-Z])(.*)"),
     "power of ten": re.compile(rf"{_POWER}(.*)"),
-    "base": re.compile(r"([0-9A-Z]+)_(?:\{([0-9]{1,2})\}|([0-9]))$"),
+    "base": re.compile(r"([0-9A-Z]+)_\{?(?:\\text\{)?([0-9]{1,2}|[a-z]+)\}{0,2}$"),
     "decimal": re.compile(rf"({_DECIMAL})(.*)"),
 }
+_BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
+_BASES = {name: place for place, name in enumerate(_BASE_NAMES.split(), 2)} | {"sixteen": 16}
 _SIGN = re.compile(r"([+-]?)(?:(\\\$|[€£¥₹]|Rs\.?|US\\\$) ?)?([+-]?)")
 
 
@@ -83,7 +85,7 @@ def _signed(number: Number, sign: re.Match[str]) -> Number:
 
 def _read(form: str, groups: list[str]) -> Number | None:
     if form == "base":
-        return _of_base(groups[0], int(groups[1]))
+        return _of_base(groups[0], groups[1])
     *parts, rest = groups
     value = _value(form, parts)
     around = _around(rest)
@@ -115,7 +117,9 @@ def _value(form: str, parts: list[str]) -> Fraction | None:
 
 def _ten(exponent: str) -> Fraction | None:
     power = int(exponent)
-    return Fraction(10) ** power if abs(power) <= _DIGITS else None
+    if abs(power) > _DIGITS:
+        return None
+    return Fraction(10**power) if power >= 0 else Fraction(1, 10**-power)
 
 
 def _repeating(start: str, period: str) -> Fraction:
@@ -143,9 +147,10 @@ def _around(rest: str) -> tuple[bool, Unit | None] | None:
     return (percent, unit) if known else None
 
 
-def _of_base(digits: str, base: int) -> Number | None:
+def _of_base(digits: str, name: str) -> Number | None:
+    base = int(name) if name.isdigit() else _BASES.get(name, 0)
     try:
-        return Number(Fraction(int(digits, base)), numeral=digits, base=base)
+        return Number(Fraction(int(digits, base)), numeral=digits, base=base) if base else None
     except ValueError:  # 2_2, or no base at all
         return None
 

@@ -7,11 +7,11 @@ still has to be solved (``x+1=5``) has no value, and neither has a chain whose p
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stepgrpo_core.sameness.scan import split_list, split_top
+from stepgrpo_core.sameness.scan import encloses, split_list, split_top
 
-__all__ = ["ARROWS", "Interval", "is_symbol", "name_and_parts", "region_of"]
+__all__ = ["ARROWS", "Interval", "are_different", "is_symbol", "name_and_parts", "region_of"]
 
 ARROWS = frozenset({"\\Rightarrow", "\\to", "\\Leftrightarrow"})
 EQUALS = frozenset({"=", "\\in", "\\equiv"})
@@ -23,6 +23,7 @@ _ARGUMENTS = re.compile(
     r"_(?:\{[^{}]*\}|\w)|\^\{-1\}|(?<=[a-zA-Z}])\([^()]*\)|\\text\{[^{}]*\}|\{\([^()]*\)\}"
 )
 _BUILDER = re.compile(r"\\\{([a-z])(?:\\in ?\\mathbb\{R\})?(?:\\mid ?|\||:)(.*)\\\}")
+_OPERATOR = re.compile(r"[-+*/^]|\\frac")
 _NAME_LENGTH = 80
 
 
@@ -41,6 +42,12 @@ def is_symbol(text: str) -> bool:
     return _SYMBOL.fullmatch(text) is not None
 
 
+def are_different(one: str, other: str) -> bool:
+    """Whether two names that are written differently name different things."""
+    symbols = is_symbol(one) and is_symbol(other)
+    return symbols or any(_OPERATOR.search(_ARGUMENTS.sub("", name)) for name in (one, other))
+
+
 def name_and_parts(text: str) -> tuple[str | None, list[str]]:
     """Split at signs of equality: the name that is defined, if any, and the other parts."""
     parts, _ = split_top(text, EQUALS)
@@ -50,7 +57,7 @@ def name_and_parts(text: str) -> tuple[str | None, list[str]]:
 
 
 def _is_name(text: str) -> bool:
-    bare = _ARGUMENTS.sub("", text)
+    bare = _ARGUMENTS.sub(" ", text)
     return len(text) <= _NAME_LENGTH and bool(bare) and not re.search(r"[0-9!]", bare)
 
 
@@ -74,39 +81,34 @@ def _alternatives(text: str) -> list[str]:
 
 
 def _brackets(text: str) -> list[Interval] | None:
-    if text[:1] not in {"(", "["} or text[-1:] not in {")", "]"}:
+    if text[:1] not in {"(", "["} or text[-1:] not in {")", "]"} or not encloses(text):
         return None
     ends = split_list(text[1:-1])
-    if len(ends) != 2 or not all(map(_balanced, ends)):
+    if len(ends) != 2:
         return None
     return [Interval(ends[0], ends[1], text[0] == "[", text[-1] == "]")]
 
 
-def _balanced(text: str) -> bool:
-    return text.count("(") + text.count("[") == text.count(")") + text.count("]")
-
-
 def _inequality(text: str) -> list[Interval] | None:
+    """Read bounds of one symbol, as in ``x<3``, ``1<=x<3`` or ``x!=3``."""
     parts, signs = split_top(text, _INEQUALITIES)
-    places = [place for place, part in enumerate(parts) if is_symbol(part)]
-    if not signs or len(places) != 1 or len(parts) > 3:
+    if sum(map(is_symbol, parts)) != 1 or len(parts) not in {2, 3}:
         return None
     if signs == ["\\ne"]:
-        gap = parts[1 - places[0]]
-        return [
-            Interval("-\\infty", gap, False, False),
-            Interval(gap, "\\infty", False, False),
-        ]
-    if "\\ne" in signs:
+        gap = parts[0] if is_symbol(parts[1]) else parts[1]
+        whole = Interval("-\\infty", "\\infty", False, False)
+        return [replace(whole, high=gap), replace(whole, low=gap)]
+    if len({_ORDERS[sign][1] for sign in signs if sign in _ORDERS}) != 1 or "\\ne" in signs:
         return None
-    flipped = [_ORDERS[sign][1] for sign in signs]
-    if len(set(flipped)) > 1:
-        return None
-    if flipped[0]:
-        parts, signs, places = parts[::-1], signs[::-1], [len(parts) - 1 - places[0]]
-    within = [not _ORDERS[sign][0] for sign in signs]
+    if _ORDERS[signs[0]][1]:
+        parts, signs = parts[::-1], signs[::-1]
+    return _bounds(parts, [not _ORDERS[sign][0] for sign in signs])
+
+
+def _bounds(parts: list[str], within: list[bool]) -> list[Interval] | None:
+    """Return the interval of the symbol in a rising chain."""
     if len(parts) == 3:
-        return [Interval(parts[0], parts[2], *within)] if places == [1] else None
-    if places == [0]:
+        return [Interval(parts[0], parts[2], *within)] if is_symbol(parts[1]) else None
+    if is_symbol(parts[0]):
         return [Interval("-\\infty", parts[1], False, within[0])]
     return [Interval(parts[0], "\\infty", within[0], False)]

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterator
 
-__all__ = ["pieces", "split_list", "split_top"]
+__all__ = ["encloses", "pieces", "split_list", "split_top"]
 
 _OPENING = {"(", "[", "{", "\\{", "\\begin"}
 _CLOSING = {")", "]", "}", "\\}", "\\end"}
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _GROUPED = re.compile(r"(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
+_FACTOR = re.compile(rf"{_GROUPED.pattern}(?=[a-zA-Z\\(^])(?!\\\\|\\text)")
 
 
 def pieces(text: str) -> Iterator[tuple[str, int, int]]:
@@ -20,6 +21,12 @@ def pieces(text: str) -> Iterator[tuple[str, int, int]]:
         yield token[0], token.start(), depth
         if token[0] in _OPENING:
             depth += 1
+
+
+def encloses(text: str) -> bool:
+    """Whether the bracket at the start is closed by the one at the end."""
+    outside = [(token, place) for token, place, depth in pieces(text) if depth == 0]
+    return len(outside) == 2 and outside[1][1] + len(outside[1][0]) == len(text)
 
 
 def split_top(text: str, separators: frozenset[str]) -> tuple[list[str], list[str]]:
@@ -36,11 +43,11 @@ def split_top(text: str, separators: frozenset[str]) -> tuple[list[str], list[st
 def split_list(text: str) -> list[str]:
     """Split a list at commas and semicolons, at line breaks and at the words "or" and "and".
 
-    A comma between a digit and three digits separates thousands where other commas of the same
-    list have a space behind them.
+    A comma between a digit and three digits separates thousands in a factor (``12,000x``), and
+    where other commas of the same list have a space behind them.
     """
-    if ", " in text:
-        text = _GROUPED.sub(lambda found: found[0].replace(",", ""), text)
+    grouped = _GROUPED if ", " in text else _FACTOR
+    text = grouped.sub(lambda found: found[0].replace(",", ""), text)
     text = re.sub(r"(?:, ?)?(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])", ";", text)
     parts, _ = split_top(text, frozenset({",", ";", "\\\\"}))
     return [part for part in parts if part] if len(parts) > 1 else parts

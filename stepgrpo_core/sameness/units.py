@@ -55,7 +55,7 @@ amount       mol mole=1
 
 
 def _known() -> dict[str, tuple[str, Fraction]]:
-    found = {}
+    found: dict[str, tuple[str, Fraction]] = {}
     for line in _TABLE.strip().splitlines():
         dimension, entries = line.split(maxsplit=1)
         for entry in entries.split(" | "):
@@ -68,7 +68,10 @@ _UNITS = _known()
 _SPEEDS = {"mph": "mi/h", "kmph": "km/h", "kph": "km/h", "kmh": "km/h"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _FACTOR = re.compile(r"([^\W\d_]+|[$€£₹¥¢°Ω]C?F?)\.?(?:\^\{?(-?[1-9])\}?)?")
-_BARE = re.compile(r"(?:[a-zA-Z]{2,}|m/s|m/s\^\{?2\}?)(?:[ /^{}.\-]|[0-9](?![0-9])|[a-zA-Z])*")
+_POWER = r"\^\{?-?[1-9]\}?"
+_BARE = re.compile(rf"(?:[a-zA-Z]{{2,}}|m/s)(?:[ /.\-]*[a-zA-Z]+|{_POWER})*\.?")
+_SPOKEN = re.compile(rf"(?:\\text\{{[^{{}}\\]*\}}|{_POWER}|\\cdot|[ /\-°CF])+")
+_JOINED = re.compile(r"\b(?:and|or)\b")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
 
 
@@ -76,12 +79,13 @@ def read_unit(text: str) -> tuple[bool, Unit | None]:
     r"""Whether a normalized text behind a number is a unit or a noun, and which unit if known."""
     if text == r"^\circ":
         return True, _unit("°")
-    wrapped = "\\text{" in text
-    plain = text.replace(r"^\circ", "°").replace(r"\cdot", " ").replace("\\text{", " ")
-    plain = plain.replace("{", "").replace("}", " ") if wrapped else plain
-    plain = re.sub(r" *\^ *", "^", " ".join(plain.split()))
+    text = text.replace(r"^\circ", "°")
+    plain = re.sub(r"\\text\{| *\\cdot *|\}(?![^{]*\})|(?<=\^)\{", " ", text)
+    plain = re.sub(r" *\^ *", "^", " ".join(plain.replace("}", " ").split()))
+    if _JOINED.search(plain):
+        return False, None
     unit = _unit(plain)
-    spoken = (wrapped and "\\" not in plain) or plain.startswith("°")
+    spoken = _SPOKEN.fullmatch(text) is not None and (unit is not None or "\\text" in text)
     return spoken or _is_bare(plain, unit), unit
 
 
@@ -98,12 +102,12 @@ def _unit(text: str) -> Unit | None:
     powers: dict[str, int] = {}
     size = Fraction(1)
     sign, pending = 1, 1
-    for token in re.findall(r"/|[^ /*\-^]+(?:\^\{?-?[1-9]\}?)?", text):
-        if token == "/":
+    for word in re.findall(r"/|[^ /*\-^]+(?:\^\{?-?[1-9]\}?)?", text):
+        if word == "/":
             sign = -1
-        elif token.lower() in _POWERS:
-            pending = _POWERS[token.lower()]
-        elif (factor := _FACTOR.fullmatch(token)) and (entry := _entry(factor[1])):
+        elif word.lower() in _POWERS:
+            pending = _POWERS[word.lower()]
+        elif (factor := _FACTOR.fullmatch(word)) and (entry := _entry(factor[1])):
             power = sign * pending * int(factor[2] or 1)
             powers[entry[0]] = powers.get(entry[0], 0) + power
             size *= entry[1] ** power
