@@ -1,5 +1,6 @@
 """A GRPO run from its configuration: TRL's trainer around our rollouts and rewards."""
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     args = arguments(config)
     tokenizer = load_tokenizer(config)
     rows, report = load_data(config, tokenizer)
-    with Grader(seconds=config.grading.seconds, workers=config.grading.workers) as grader:
+    with Grader(**dataclasses.asdict(config.grading)) as grader:
         trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
         if checkpoint:
             restore(checkpoint, rollouts.counters)

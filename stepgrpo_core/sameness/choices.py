@@ -6,11 +6,12 @@ from stepgrpo_core.sameness.notation import unwrapped
 
 __all__ = ["letter_of", "option_of"]
 
+_SPACED = re.compile(r"[(\[] *([A-Za-z]) *[)\]]")
 _LETTER = re.compile(r"\(?([A-Z])\)?")
 _BARE = re.compile(r"(?:(?:option|choice|answer)[ :]*)?[(\[]?([A-Za-z])[)\]]?[.:]?", re.IGNORECASE)
 _OPTION = re.compile(
     r"(?:(?:option|choice|answer)[ :]*)?"
-    r"(?:[(\[]([A-Z])[)\]][.:]?|([A-Z])(?:[):]|\.(?![0-9])| -(?= )))(.*)",
+    r"(?:[(\[]([A-Z])[)\]][.:]?|([A-Z])(?:[):,]|\.(?![0-9])| -(?= )))(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _OTHERS = re.compile(
@@ -31,7 +32,7 @@ def option_of(text: str) -> tuple[str, str] | None:
 
     An answer that names a second letter names none.
     """
-    text = unwrapped(text).strip()
+    text = _SPACED.sub(r"(\1)", unwrapped(text).strip())
     if bare := _BARE.fullmatch(text):
         return bare[1].upper(), ""
     found = _OPTION.fullmatch(text)

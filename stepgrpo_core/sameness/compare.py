@@ -18,6 +18,7 @@ from stepgrpo_core.sameness.numbers import read_number, same_number
 from stepgrpo_core.sameness.relations import (
     ARROWS,
     are_different,
+    is_statement,
     is_symbol,
     name_and_parts,
     region_of,
@@ -34,7 +35,7 @@ MAX_DEPTH = 40
 _LEVELS = 12  # of containers and chains within each other
 _APPROXIMATELY = frozenset({"\\approx"})
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-., ]*")
-_SPOKEN = re.compile(r"[A-Za-z]{4,}|\b[A-Z][a-z]{2,}|^(?:yes|no|all|odd)$")
+_SPOKEN = re.compile(r"[A-Za-z]{4,}|\b[A-Z][a-z]{2,}|^(?i:yes|no|all|odd)$")
 _SYNONYMS = {
     **dict.fromkeys(("no solution", "no solutions", "none", "empty set"), "\\emptyset"),
     **dict.fromkeys(("all real numbers", "all reals"), "\\mathbb{R}"),
@@ -147,7 +148,7 @@ class _Comparison:
         if single.kind == "set" and len(single.items) == 1:
             pair = (single.items[0], answer) if one else (gold, single.items[0])
             return True, self.same(*pair)
-        if single.kind == "matrix" or "=" in gold or "=" in answer:
+        if single.kind == "matrix" or is_statement(gold) or is_statement(answer):
             return False, None
         value = answer if one else gold
         return single.kind != "tuple" or read_number(value) is not None, "different"
@@ -183,7 +184,7 @@ class _Comparison:
         left, right = _formula(gold), _formula(answer)
         if left is None or right is None or _units_differ(gold, answer):
             return "different"
-        if "".join(left.split()) == "".join(right.split()):
+        if _letters(left) == _letters(right) or _letters(gold) == _letters(answer):
             return "same"
         if self.formulas is None:
             return None
@@ -238,6 +239,11 @@ def _formula(text: str) -> str | None:
         return str(number.value)
     text = _GROUPED.sub(lambda found: found[0].replace(",", ""), text)
     return _TAIL.sub("", text).replace("\\$", "") or None
+
+
+def _letters(text: str) -> str:
+    """Return a text without spaces and commands for text."""
+    return "".join(unwrapped(text).split())
 
 
 def _sides(text: str) -> list[str]:

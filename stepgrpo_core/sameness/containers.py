@@ -27,6 +27,9 @@ Sameness = Literal["same", "different", "unevaluated"]
 Rule = Callable[[str, str], Sameness | None]
 Item = TypeVar("Item")
 _ALIKE = frozenset({"same", "unevaluated"})
+_SIGN = re.compile(r"\\pm ?")
+_PLUS = re.compile(r"(^|[(=,]) ?\+")
+_SIGNS = 3  # of a tuple: each doubles it
 _MOST = 64  # elements that are looked for in any order
 _MATRIX = re.compile(r"\\begin\{matrix\}(.*)\\end\{matrix\}(\^\{?T\}?)?", re.DOTALL)
 
@@ -47,6 +50,8 @@ def read_container(text: str) -> Container | None:
         return Container("set", ())
     if text.startswith("\\{") and encloses(text):
         return Container("set", tuple(items_of(text[2:-2])))
+    if text[:1] == "(" and "\\pm" in text and len(items := items_of(text)) > 1:
+        return Container("list", tuple(items))
     if text[:1] in {"(", "["} and encloses(text):
         items = split_list(text[1:-1])
         return Container("tuple", tuple(items)) if len(items) > 1 else None
@@ -57,19 +62,22 @@ def read_container(text: str) -> Container | None:
 
 
 def items_of(text: str) -> list[str]:
-    r"""Split a list; an element with one ``\pm`` stands for two."""
+    r"""Split a list; an element with ``\pm`` stands for two, a tuple with it for all of its signs."""
     found = []
     for item in split_list(text):
-        if item.count("\\pm") == 1 and "\\mp" not in item:
-            found += [_signed(item, "+"), _signed(item, "-")]
-        else:
+        several = item.count("\\pm") > 1 and item[:1] != "("
+        if "\\pm" not in item or "\\mp" in item or several or item.count("\\pm") > _SIGNS:
             found.append(item)
+        else:
+            found += _signed(item)
     return found
 
 
-def _signed(item: str, sign: str) -> str:
-    text = re.sub(r"\\pm ?", sign, item)
-    return re.sub(r"(^|[(=,]) ?\+", r"\1", text)
+def _signed(item: str) -> list[str]:
+    if "\\pm" not in item:
+        return [item]
+    variants = [_PLUS.sub(r"\1", _SIGN.sub(sign, item, count=1)) for sign in "+-"]
+    return [each for variant in variants for each in _signed(variant)]
 
 
 def _matrix(body: str, *, transposed: bool) -> Container | None:

@@ -25,7 +25,7 @@ _ARITHMETIC = {
     "logarithm": r"\\log_\{?[0-9]+\}?[({ ]*[0-9]",
     "function": r"\\(?:sum|prod|gcd|lcm|mod|int)(?![a-zA-Z])|\|-?[0-9.]+\|",
     "rounding": r"\\l(?:floor|ceil) ?-?[0-9]",
-    "product": r"[0-9)] ?(?:\\times|\\cdot|\\div|\*) ?-?\(?[0-9]|\([0-9]+\)\(-?[0-9]+\)",
+    "product": r"[0-9)] ?(?:\\times|\\cdot|\*) ?-?\(?[0-9]+(?![0-9]*\^)|\([0-9]+\)\(-?[0-9]+\)",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _ARITHMETIC.items()}
 _ROOT = re.compile(r"\\sqrt\{([0-9]{1,40})\}")

@@ -45,12 +45,11 @@ _UNICODE = {
     "¾": r"\frac{3}{4}",
     "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}",
-    "²": "^2",
-    "³": "^3",
     "′": "'",
     "’": "'",
 }
 _TRANSLATION = str.maketrans(_UNICODE)
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇₈₉", "0123456789-0123456789")
 
 _ALIASES = {
     "dfrac": "frac",
@@ -94,6 +93,15 @@ _PLAIN = frozenset("<>[]*/:|")  # aliases that need no backslash
 
 _FONTS = "textbf|textit|textrm|texttt|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox"
 _REWRITES: tuple[tuple[str, str], ...] = (
+    (r"\\langle(?![a-zA-Z])", "("),
+    (r"\\rangle(?![a-zA-Z])", ")"),
+    (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # a line break with its height
+    (r"\{:\}", ":"),
+    (r"(?<=[0-9]) *(?:\\text\{ *to *\}|\bto\b) *(?=[0-9])", ":"),
+    (
+        r"[( ]*(?:\\text *\{)?[( ]*\b(?:in )?base[ -]*\}?\{? *([0-9]+|[a-z]+)[) }]*$",
+        r"_{\1}",
+    ),
     (r"\*\*|`|\\displaystyle|\\textstyle|\\limits|\\boldsymbol|\\bm(?![a-zA-Z])", ""),
     (r"\\(?:left|right|[bB]igg?[lr]?|middle)(?![a-zA-Z])\.?", ""),
     (r"(?<!\\)\\[()]|(?<!\\)\\[\[\]]", ""),  # \( \) \[ \]; \\[ is a line break
@@ -132,6 +140,7 @@ _REWRITES: tuple[tuple[str, str], ...] = (
 )
 _REWRITERS = tuple((re.compile(found, re.DOTALL), by) for found, by in _REWRITES)
 _COMMAND = re.compile(r"\\([a-zA-Z]+) ?")
+_SCRIPT = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|[₀₁₂₃₄₅₆₇₈₉]+")
 _SPACE = re.compile(r" *, +| +")
 _LEAD = re.compile(
     r"(?:\\text\{ *)?(?:so |thus |therefore,? |hence )?(?:the |my )?(?:final )?"
@@ -144,7 +153,7 @@ _TAIL = re.compile(r"(?:(?<!\.)\.|[;,]|\\\\)+$")
 
 def normalize(text: str) -> str:
     """Return the answer in the one spelling, without an outer wrapper or a final period."""
-    text = _COMMAND.sub(_alias, text.translate(_TRANSLATION))
+    text = _COMMAND.sub(_alias, _SCRIPT.sub(_lowered, text).translate(_TRANSLATION))
     for pattern, replacement in _REWRITERS:
         text = pattern.sub(replacement, text)
     text = _SPACE.sub(_kept, text)
@@ -164,6 +173,10 @@ def _alias(command: re.Match[str]) -> str:
     if name is None:
         return command[0]
     return name if name in _PLAIN else f"\\{name} "
+
+
+def _lowered(script: re.Match[str]) -> str:
+    return f"{'^' if script[1] else '_'}{{{script[0].translate(_RAISED)}}}"
 
 
 def _kept(space: re.Match[str]) -> str:

@@ -31,12 +31,14 @@ _FORMS = {
     "scientific": re.compile(rf"({_DECIMAL})(?:\\times|\\cdot|\*|x) ?{_POWER}(.*)"),
     "exponent": re.compile(rf"({_DECIMAL})[eE]([+-]?[0-9]{{1,4}})(?![0-9a-zA-Z])(.*)"),
     "power of ten": re.compile(rf"{_POWER}(.*)"),
-    "base": re.compile(r"([0-9A-Z]+)_\{?(?:\\text\{)?([0-9]{1,2}|[a-z]+)\}{0,2}$"),
+    "base": re.compile(r"\(?([0-9A-Z]+)\)?_\{?(?:\\text\{)?([0-9]{1,2}|[a-z]+)\}{0,2}$"),
     "decimal": re.compile(rf"({_DECIMAL})(.*)"),
 }
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
+_SCALE = re.compile(rf" *(?:\\text\{{ *)?({'|'.join(_SCALES)})s?\b(?: *\}})?")
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
 _BASES = {name: place for place, name in enumerate(_BASE_NAMES.split(), 2)} | {"sixteen": 16}
-_SIGN = re.compile(r"([+-]?)(?:(\\\$|[€£¥₹]|Rs\.?|US\\\$) ?)?([+-]?)")
+_SIGN = re.compile(r"([+-]?)(?:(\\\$|[€£¥₹]|Rs\.?|US\\\$|USD|EUR|GBP) ?)?([+-]?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ def read_number(text: str) -> Number | None:
 def _signed(number: Number, sign: re.Match[str]) -> Number:
     unit = number.unit
     if sign[2]:
-        unit = read_unit(f"\\text{{{sign[2].removeprefix('US').removeprefix(chr(92))}}}")[1]
+        currency = sign[2].removeprefix("US\\").removeprefix("\\")
+        unit = read_unit(f"\\text{{{currency}}}")[1]
     negative = (sign[1] + sign[3]).count("-") % 2 == 1
     value = -number.value if negative else number.value
     numeral = number.numeral and f"-{number.numeral}" if negative else number.numeral
@@ -88,9 +91,11 @@ def _read(form: str, groups: list[str]) -> Number | None:
         return _of_base(groups[0], groups[1])
     *parts, rest = groups
     value = _value(form, parts)
-    around = _around(rest)
+    scale = _SCALE.match(rest)
+    around = _around(rest[scale.end() :] if scale else rest)
     if value is None or around is None:
         return None
+    value *= _SCALES[scale[1]] if scale else 1
     decimal = form in {"decimal", "scientific", "exponent"}
     numeral = parts[0] if form == "decimal" and parts[0].isdigit() else None
     places = _places(form, parts) if decimal else None
@@ -138,6 +143,8 @@ def _places(form: str, parts: list[str]) -> int | None:
 
 def _around(rest: str) -> tuple[bool, Unit | None] | None:
     """Whether a percent sign, and which unit, stand behind a numeral; None for anything else."""
+    if re.match("[a-zA-Z](?![a-zA-Z])", rest):
+        return None  # 3m is a product, 3 m a length
     rest = rest.strip()
     percent = rest.startswith("%")
     rest = rest.removeprefix("%").strip()

@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 from stepgrpo_core.sameness.scan import encloses, split_list, split_top
 
-__all__ = ["ARROWS", "Interval", "are_different", "is_symbol", "name_and_parts", "region_of"]
+__all__ = [
+    "ARROWS",
+    "Interval",
+    "are_different",
+    "is_statement",
+    "is_symbol",
+    "name_and_parts",
+    "region_of",
+]
 
 ARROWS = frozenset({"\\Rightarrow", "\\to", "\\Leftrightarrow"})
 EQUALS = frozenset({"=", "\\in", "\\equiv"})
@@ -46,6 +54,11 @@ def are_different(one: str, other: str) -> bool:
     """Whether two names that are written differently name different things."""
     symbols = is_symbol(one) and is_symbol(other)
     return symbols or any(_OPERATOR.search(_ARGUMENTS.sub("", name)) for name in (one, other))
+
+
+def is_statement(text: str) -> bool:
+    """Whether a text has a sign of equality outside of brackets."""
+    return len(split_top(text, EQUALS)[0]) > 1
 
 
 def name_and_parts(text: str) -> tuple[str | None, list[str]]:

@@ -69,8 +69,8 @@ _SPEEDS = {"mph": "mi/h", "kmph": "km/h", "kph": "km/h", "kmh": "km/h"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _FACTOR = re.compile(r"([^\W\d_]+|[$€£₹¥¢°Ω]C?F?)\.?(?:\^\{?(-?[1-9])\}?)?")
 _POWER = r"\^\{?-?[1-9]\}?"
-_BARE = re.compile(rf"(?:[a-zA-Z]{{2,}}|m/s)(?:[ /.\-]*[a-zA-Z]+|{_POWER})*\.?")
-_SPOKEN = re.compile(rf"(?:\\text\{{[^{{}}\\]*\}}|{_POWER}|\\cdot|[ /\-°CF])+")
+_BARE = re.compile(rf"(?:[a-zA-Z]{{2,}}|[mgsNJWVL])(?:[ /.\-]*[a-zA-Z]+|{_POWER})*\.?")
+_SPOKEN = re.compile(rf"(?:\\text\{{[^{{}}\\]*\}}|{_POWER}|\\cdot|[ /\-°CF¢€£¥₹])+")
 _JOINED = re.compile(r"\b(?:and|or)\b")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
 

@@ -5,6 +5,13 @@ __all__ = ["CASES"]
 Case = tuple[str, str, bool]
 CASES: dict[str, list[Case]] = {
     "spaces before units": [
+        ("18", "USD 18", True),
+        ("18", "18 m", True),
+        ("18", "18m", False),
+        (r"5.4 \text{ cents}", "5.4¢", True),
+        ("2000000", r"2\text{ million}", True),
+        ("2", r"\$2 million", False),
+        ("12", r"12\,\text{m}\cdot\text{s}^{-1}", True),
         ("36", r"36~\text{kg}", True),
         ("36", r"36\,\mathrm{m}", True),
         ("36", r"36\;\text{minutes}", True),
@@ -52,6 +59,9 @@ CASES: dict[str, list[Case]] = {
         (r"6\text{ cm}", r"6\text{ cm.}", True),
     ],
     "whole answer in text": [
+        (r"\text{no}", r"\text{No}", True),
+        (r"\text{June 20}", r"\text{June } 20", True),
+        (r"\text{June 20}", r"\text{June 21}", False),
         ("31", r"\text{31}", True),
         ("-2.5", r"\text{-2.5}", True),
         (r"\frac{2}{7}", r"\text{2/7}", True),
@@ -97,6 +107,8 @@ CASES: dict[str, list[Case]] = {
         (r"12.5\%", r"\frac{1}{8}", True),
     ],
     "letters": [
+        ("C", r"(\text{C})", True),
+        ("C", r"\text{C, the red one}", True),
         ("C", "C) 17", True),
         ("C", "(C) 17", True),
         ("C", "C: the third", True),
@@ -123,6 +135,7 @@ CASES: dict[str, list[Case]] = {
         ("C", "C.5", False),
     ],
     "scientific notation": [
+        ("3e8", "3×10⁸", True),
         ("4.2e-7", r"4.2 \times 10^{-7}", True),
         ("4.2e-7", r"4.2 \cdot 10^{-7}", True),
         ("4.2e-7", "4.2E-7", True),
@@ -242,6 +255,9 @@ CASES: dict[str, list[Case]] = {
         (r"\frac{1}{3^{40}}", "0", False),
     ],
     "bases": [
+        ("2516_7", r"2516\text{ base }7", True),
+        ("2516_7", r"2516 \text{ (base 8)}", False),
+        ("2516_7", "(2516)_7", True),
         ("3124_5", "3124_6", False),
         ("3124_5", r"3124_{5}", True),
         ("3124_5", "3124", True),
@@ -255,6 +271,16 @@ CASES: dict[str, list[Case]] = {
         ("3124_5", r"3124_\text{five}", True),
     ],
     "sets, tuples, lists": [
+        ("(3,2),(-3,2),(3,-2),(-3,-2)", r"(\pm 3, \pm 2)", True),
+        ("-2,-1,1,2", r"x \in \{-2,-1,1,2\}", True),
+        ("-2,-1,1,2", r"\pm 1, 2", False),
+        ("(-2, 1)", r"\langle -2, 1\rangle", True),
+        (
+            r"\begin{pmatrix} 4 \\ 3 \end{pmatrix}",
+            r"\begin{pmatrix} 4 \\[2pt] 3 \end{pmatrix}",
+            True,
+        ),
+        ("(1,1), (3,2)", "(1,1)", False),
         ("(3,8)", r"\{3,8\}", False),
         (r"\{3,8\}", "(3,8)", False),
         ("[3,8]", r"\{3,8\}", False),
@@ -328,6 +354,8 @@ CASES: dict[str, list[Case]] = {
         (r"\frac{1}{2}+\frac{\sqrt{3}}{2}i", r"e^{i\pi/3}", True),
     ],
     "clock times": [
+        (r"\text{2:15 PM}", r"2{:}15 \text{ PM}", True),
+        ("3:2", r"3\text{ to }2", True),
         ("8:20", "8:20", True),
         ("8:20", r"8:20 \text{ AM}", True),
         (r"8:20\text{ p.m.}", r"8:20\text{ PM}", True),
@@ -343,6 +371,7 @@ CASES: dict[str, list[Case]] = {
         ("2:3:5", "2:3:6", False),
     ],
     "formulas": [
+        (r"3\sqrt[3]{2}", r"3 \cdot 2^{1/3}", True),
         ("x^2+4x+4", "(x+2)^2", True),
         ("x^2+4x+4", "(x-2)^2", False),
         (r"\frac{1}{x+1}", "(x+1)^{-1}", True),

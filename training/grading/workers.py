@@ -23,7 +23,7 @@ from tqdm import tqdm
 from stepgrpo_math import GoldUnread, TimeIsUp, compare_answers, prepare_process, within
 from training.grading.lenient import lenient_reason
 
-__all__ = ["GraderBroken", "Job", "Workers"]
+__all__ = ["GraderBroken", "Job", "Workers", "chances"]
 
 QUICK = 1.0
 """Seconds of processor time in the first round; a healthy comparison takes some hundredths."""
@@ -59,7 +59,7 @@ class Workers:
         wanted = list(dict.fromkeys(jobs))
         quick = min(QUICK, self._seconds)
         reasons = self._round(wanted, quick)
-        slow = _chances([job for job in wanted if reasons[job] == "timeout"])
+        slow = chances([job for job in wanted if reasons[job] == "timeout"])
         return reasons | (self._round(slow, self._seconds) if self._seconds > quick else {})
 
     def stop(self) -> None:
@@ -105,7 +105,7 @@ class Workers:
         return reasons
 
 
-def _chances(slow: Sequence[Job]) -> list[Job]:
+def chances(slow: Sequence[Job]) -> list[Job]:
     """Return the slow jobs that get the full time."""
     per_gold: Counter[str] = Counter()
     chosen = []
