@@ -62,7 +62,7 @@ def read_container(text: str) -> Container | None:
 
 
 def items_of(text: str) -> list[str]:
-    r"""Split a list; an element with ``\pm`` stands for two, a tuple with it for all of its signs."""
+    r"""Split a list; an element with ``\pm`` stands for two, a tuple for all its signs."""
     found = []
     for item in split_list(text):
         several = item.count("\\pm") > 1 and item[:1] != "("

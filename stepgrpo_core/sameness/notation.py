@@ -93,24 +93,23 @@ _PLAIN = frozenset("<>[]*/:|")  # aliases that need no backslash
 
 _FONTS = "textbf|textit|textrm|texttt|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox"
 _REWRITES: tuple[tuple[str, str], ...] = (
+    (r"\s+", " "),
     (r"\\langle(?![a-zA-Z])", "("),
     (r"\\rangle(?![a-zA-Z])", ")"),
     (r"\\\\ *\[[0-9.]+ *[a-z]{2}\]", r"\\\\"),  # a line break with its height
     (r"\{:\}", ":"),
     (r"(?<=[0-9]) *(?:\\text\{ *to *\}|\bto\b) *(?=[0-9])", ":"),
-    (
-        r"[( ]*(?:\\text *\{)?[( ]*\b(?:in )?base[ -]*\}?\{? *([0-9]+|[a-z]+)[) }]*$",
-        r"_{\1}",
-    ),
     (r"\*\*|`|\\displaystyle|\\textstyle|\\limits|\\boldsymbol|\\bm(?![a-zA-Z])", ""),
     (r"\\(?:left|right|[bB]igg?[lr]?|middle)(?![a-zA-Z])\.?", ""),
     (r"(?<!\\)\\[()]|(?<!\\)\\[\[\]]", ""),  # \( \) \[ \]; \\[ is a line break
     (r"(?<!\\)\$", ""),
     (r"(?<=[0-9])(?:\{,\}|,(?:\\!|\{\}))(?=[0-9]{3})", ""),
     (r"(?<!\\)\\!|\\negthinspace", ""),
-    (r"(?<!\\)\\[,;: ]|~|\\(?:thin|med|thick|en)space|\\q?quad(?![a-zA-Z])|\s+", " "),
+    (r"(?<!\\)\\[,;: ]|~|\\(?:thin|med|thick|en)space|\\q?quad(?![a-zA-Z])", " "),
+    (r" {2,}", " "),
     (r"\{ *, *\}", ","),
     (rf"\\(?:{_FONTS})(?![a-zA-Z]) *(?=\{{)", r"\\text"),
+    (r" ?\(?(?:\\text\{ ?\(?)? ?\b(?:in )?base[ -]?\}? ?\{?([0-9]+|[a-z]+)[) }]*$", r"_{\1}"),
     (r"\\text\{ *([eid]) *\}", r" \1 "),  # constants set upright
     (r"\\text\{([^{}]*)\}", r"\\text{\1}"),
     (r"(?<![<>=])>=", r"\\ge "),
@@ -130,7 +129,7 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\\sqrt *([0-9a-z])", r"\\sqrt{\1}"),
     (r"\bsqrt *\( *([^()]*)\)|\bsqrt *([0-9]+)", r"\\sqrt{\1\2}"),
     (
-        r"[\(\[]? *\\begin\{array\} *(?:\{[lcr| ]*\})?(.*?)\\end\{array\} *[\)\]]?",
+        r"(?:[\(\[] ?)?\\begin\{array\} *(?:\{[lcr| ]*\})?(.*?)\\end\{array\} *[\)\]]?",
         r"\\begin{matrix}\1\\end{matrix}",
     ),
     (r"\\(begin|end)\{[pbB]matrix\}", r"\\\1{matrix}"),

@@ -124,7 +124,8 @@ def _ten(exponent: str) -> Fraction | None:
     power = int(exponent)
     if abs(power) > _DIGITS:
         return None
-    return Fraction(10**power) if power >= 0 else Fraction(1, 10**-power)
+    size: int = 10 ** abs(power)
+    return Fraction(size) if power >= 0 else Fraction(1, size)
 
 
 def _repeating(start: str, period: str) -> Fraction:

@@ -69,7 +69,7 @@ _SPEEDS = {"mph": "mi/h", "kmph": "km/h", "kph": "km/h", "kmh": "km/h"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _FACTOR = re.compile(r"([^\W\d_]+|[$€£₹¥¢°Ω]C?F?)\.?(?:\^\{?(-?[1-9])\}?)?")
 _POWER = r"\^\{?-?[1-9]\}?"
-_BARE = re.compile(rf"(?:[a-zA-Z]{{2,}}|[mgsNJWVL])(?:[ /.\-]*[a-zA-Z]+|{_POWER})*\.?")
+_BARE = re.compile(rf"(?:[a-zA-Z]{{2,}}|[mgsNJWVL])(?:[ /.\-]+[a-zA-Z]+|{_POWER})*\.?")
 _SPOKEN = re.compile(rf"(?:\\text\{{[^{{}}\\]*\}}|{_POWER}|\\cdot|[ /\-°CF¢€£¥₹])+")
 _JOINED = re.compile(r"\b(?:and|or)\b")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
@@ -80,8 +80,8 @@ def read_unit(text: str) -> tuple[bool, Unit | None]:
     if text == r"^\circ":
         return True, _unit("°")
     text = text.replace(r"^\circ", "°")
-    plain = re.sub(r"\\text\{| *\\cdot *|\}(?![^{]*\})|(?<=\^)\{", " ", text)
-    plain = re.sub(r" *\^ *", "^", " ".join(plain.replace("}", " ").split()))
+    plain = " ".join(re.sub(r"\\text|\\cdot|[{}]", " ", text).split()).replace(" ^", "^")
+    plain = plain.replace("^ ", "^")
     if _JOINED.search(plain):
         return False, None
     unit = _unit(plain)
