@@ -142,9 +142,13 @@ class GradingConfig:
     """Comparing answers with the truth, in processes that can be killed."""
 
     seconds: float = 5.0
-    """Limit for one answer; an answer over it is unscored, not wrong."""
+    """Processor time for one answer; over it, it is wrong where its arithmetic was left standing
+    and would not be paid anyway, else unscored."""
     workers: int = 2
-    """Processes; each takes one core."""
+    """Processes; each takes one core, and a spare one waits."""
+    pay_unevaluated: bool = False
+    """Whether an answer of the right value is correct with arithmetic left standing in it. A
+    question's own formula is such an answer, so a policy learns to copy it."""
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:

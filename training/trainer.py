@@ -1,5 +1,6 @@
 """A GRPO run from its configuration: TRL's trainer around our rollouts and rewards."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
         print(describe(config), flush=True)
         rows, report = load_data(config, tokenizer)
-        with Grader(seconds=config.grading.seconds, workers=config.grading.workers) as grader:
+        with Grader(**dataclasses.asdict(config.grading)) as grader:
             trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
             if checkpoint:
                 restore(checkpoint, rollouts.counters)
