@@ -212,7 +212,7 @@ async def serve(
     finally:
         bound.close()
         if evidence is not None:
-            evidence.close()
+            await asyncio.to_thread(evidence.close)
         if log is not None:
             log.close()
         await engine.release()

@@ -88,6 +88,8 @@ def _opened(path: Path) -> Iterator[SumStore]:
         raise FileNotFoundError(f"{path} is not there; it is made by --exit-state")
     store = SumStore(path)
     try:
+        if store.problem is not None:
+            raise ValueError(f"{path}: {store.problem}")
         yield store
     finally:
         store.close()

@@ -1,6 +1,5 @@
 """All that shows what was saved, as the engine sees it: one object, told of every request."""
 
-import asyncio
 import os
 import random
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ from stepgrpo_core.holdout import GROUPS, Holdout, Place
 
 __all__ = ["Evidence", "open_evidence"]
 
-EVERY_SECONDS = 1.0
-
 
 def open_evidence(plan: Plan) -> "Evidence | None":
     """What a plan asks for; None where nothing is measured. Raises InvalidSetting."""
@@ -44,14 +41,13 @@ class Evidence:
         self.predictions = Predictions(store)
         self._dealer = Holdout(plan.holdout, store.secret("holdout"))
         self._pairs: Pairs | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._report = ReportCollector(store)
+        store.watch(self._look_on)
 
     # Its life: in one event loop.
 
     def start(self, served: Served, metrics: Metrics) -> None:
-        """Begin to watch, and to make pairs where the model thinks."""
-        self._watch = asyncio.create_task(self._look_on())
+        """Begin to make pairs, where the model thinks."""
         if not self.plan.pairs or served.writing is None:
             return
         end = served.tokenizer.decode([served.writing.thinking.end_id], skip_special_tokens=False)
@@ -74,21 +70,16 @@ class Evidence:
 
     async def stop(self) -> None:
         """Make no more pairs; what is entered stays."""
-        for task in filter(None, [self._watch]):
-            task.cancel()
-            await asyncio.wait([task])
         pairs, self._pairs = self._pairs, None
         if pairs is not None:
             await pairs.close()
 
-    async def _look_on(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            await asyncio.to_thread(self._refresh)
-
-    def _refresh(self) -> None:
-        self.guard.refresh()
+    def _look_on(self) -> None:
+        """In the store's thread, every second."""
+        self.guard.look()
         self.predictions.refresh()
+        if self._dealer.key != self.store.secret("holdout"):  # another file, shared with others
+            self._dealer = Holdout(self.plan.holdout, self.store.secret("holdout"))
 
     # Requests.
 
@@ -141,8 +132,9 @@ class Evidence:
     def complaints(self) -> list[str]:
         """What people should know who ask whether the server is well."""
         off = self.guard.off
-        return [f"policy {each.policy} is switched off for {each.model}" for each in off]
+        switched = [f"policy {each.policy} is switched off for {each.model}" for each in off]
+        return [*switched, *self.store.complaints()]
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Write what is pending, which may wait for the file."""
         self.store.close()

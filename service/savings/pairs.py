@@ -10,11 +10,9 @@ out, and counted: for being dropped it matters how busy the server was, not how 
 """
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import random
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -191,10 +189,8 @@ class Pairs:
         except Exception as error:  # noqa: BLE001 - nothing of it may reach a request
             _log.warning("A paired run failed: %s", type(error).__name__)
             self._ended(pair.key, "failed")
-        else:  # what is awaited from here on changes nothing about the pair
+        else:
             self._ended(pair.key, "measured")
-            if pair.key.series == EXIT and agreement != "unjudged":
-                await self._review(pair.key)
 
     def _enter(self, pair: _Pair, agreement: Agreement) -> None:
         key, length = pair.key, pair.run.length
@@ -205,10 +201,7 @@ class Pairs:
             self._predictions.enter(key.model, key.policy, pair.predicted, length)
         if agreement != "unjudged":
             self._store.note(Recent(JUDGED, key.model, key.policy), float(agreement == "agreed"))
-
-    async def _review(self, key: Key) -> None:
-        with contextlib.suppress(sqlite3.Error):  # the store says so itself
-            await asyncio.to_thread(self._guard.review, key.model, key.policy)
+            self._guard.ask(key.model, key.policy)
 
     async def _agreement(self, pair: _Pair) -> Agreement:
         other = self._answer(pair.run)

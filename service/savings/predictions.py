@@ -1,6 +1,5 @@
 """How far predictions can be trusted: widened by what pairs have shown, and watched."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,10 +53,7 @@ class Predictions:
 
     def refresh(self) -> None:
         """See what all processes have noted by now; called every second or so."""
-        try:
-            scores, held = self._store.recent(SCORES), self._store.recent(COVERED)
-        except sqlite3.Error:
-            return  # the store says so itself
+        scores, held = self._store.recent(SCORES), self._store.recent(COVERED)
         found = {each[1:]: coverage(values) for each, values in held.items()}
         self._coverage = {key: each for key, each in found.items() if each is not None}
         self._trust = {

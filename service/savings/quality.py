@@ -3,9 +3,11 @@
 It looks at the newest judged pairs of a model and policy. When the lower end of the 95 % interval
 of their agreement is under the target, the policy is off for that model, in all processes that
 share the state file, until an operator switches it on (`stepgrpo-serve guard`) or a probation has
-passed. Then its pairs are counted anew.
+passed. Then its pairs are counted anew. It asks the store, which knows the file as of a second ago:
+all of this runs in the store's thread.
 """
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -39,6 +41,7 @@ class QualityGuard:
         self._target = plan.agreement
         self._pairs = plan.agreement_pairs
         self._probation = plan.probation
+        self._asked: set[tuple[str, str]] = set()
         self._off: dict[tuple[str, str], SwitchedOff] = {}
         self.refresh()
 
@@ -52,25 +55,33 @@ class QualityGuard:
         return (model, policy) in self._off
 
     def refresh(self) -> None:
-        """See what is off by now, and end probations; called every second or so."""
-        try:
-            found = self._store.switched_off()
-            for each in found:
-                if self._probation is not None and time.time() - each.since >= self._probation:
-                    self._try_again(each)
-                    found = self._store.switched_off()
-        except sqlite3.Error:
-            return  # the store says so itself; what was off stays off
+        """See what is off by now, and end probations."""
+        if self._store.problem is None:
+            with contextlib.suppress(sqlite3.Error):  # the store says so itself; it stays off
+                self._end_probations()
+        found = self._store.switched_off()
         for key in self._off.keys() - {each[:2] for each in found}:
             _log.warning("Policy %s is on again for %s: its pairs count anew.", key[1], key[0])
         self._off = {each[:2]: each for each in found}
 
-    def _try_again(self, which: SwitchedOff) -> None:
-        self._store.forget(Recent(JUDGED, which.model, which.policy))
-        self._store.switch_on(which.model, which.policy)
+    def _end_probations(self) -> None:
+        for each in self._store.switched_off():
+            if self._probation is not None and time.time() - each.since >= self._probation:
+                self._store.forget(Recent(JUDGED, each.model, each.policy))
+                self._store.switch_on(each.model, each.policy)
+
+    def ask(self, model: str, policy: str) -> None:
+        """Have a policy judged at the next look, after a pair has come; for an event loop."""
+        self._asked.add((model, policy))
+
+    def look(self) -> None:
+        """Judge what was asked for, and see what is off; called every second or so."""
+        while self._asked:
+            self.review(*self._asked.pop())
+        self.refresh()
 
     def review(self, model: str, policy: str) -> None:
-        """Judge a policy by its newest pairs, after one has come; raises sqlite3.Error."""
+        """Judge a policy by its newest pairs."""
         if self._target is None or self.is_off(model, policy):
             return
         judged = self._store.recent(JUDGED).get(Recent(JUDGED, model, policy), [])

@@ -26,7 +26,7 @@ _ESTIMATES = (*_FIGURES, "agreement")
 
 
 def read_rows(store: SumStore) -> list[Row]:
-    """What a store knows by now; raises sqlite3.Error."""
+    """What a store knows by now."""
     return rows_of({key: sums for prefix in PREFIXES for key, sums in store.read(prefix).items()})
 
 
@@ -140,7 +140,7 @@ class ReportCollector:
 
     def __init__(self, store: SumStore) -> None:
         self._store = store
-        self._state = store.secret("state")[:6].hex()  # which sums these are, and nothing secret
+        store.secret("state")  # made while somebody may wait for it
 
     def collect(self) -> Iterator[Metric]:
         """Requests always, figures once there is an interval; and whose sums they are, since
@@ -149,8 +149,12 @@ class ReportCollector:
         yield from _holdout_metrics([row for row in rows if row.method == "holdout"])
         yield from _measured_metrics([row for row in rows if row.method == "measured"])
         state = family("state_info")
-        state.add_metric([self._state], 1)
+        # Which sums these are, and nothing secret.
+        state.add_metric([self._store.secret("state")[:6].hex()], 1)
         yield state
+        unavailable = family("state_unavailable")
+        unavailable.add_metric([], float(self._store.problem is not None))
+        yield unavailable
 
 
 def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
