@@ -52,7 +52,7 @@ def main() -> None:
         defaults = read_defaults(args, os.environ)
         _check_bases(args, defaults)
         calibrations = _calibrations(args, defaults.calibration)
-        evidence = open_evidence(defaults.plan)
+        evidence = open_evidence(defaults.plan, _folders(args), defaults.calibration)
         log = _log(defaults)
         listening = bind(args)
         scraped = bind_metrics(*rules.metrics_at) if rules.metrics_at else None
@@ -95,13 +95,18 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 def _calibrations(args: argparse.Namespace, asked: Path | None) -> dict[str | None, Baseline]:
     """By adapter, None for the model itself: each has lengths of its own."""
-    folders = {None: args.model} | {each.name: each.path for each in args.lora_modules or ()}
     # The trainer puts them beside the weights.
-    found = {name: Path(folder) / "calibration.json" for name, folder in folders.items()}
+    found = {name: folder / "calibration.json" for name, folder in _folders(args).items()}
     paths = {name: path for name, path in found.items() if path.is_file()}
     if asked:
         paths[None] = asked
     return {name: _calibration(path) for name, path in paths.items()}
+
+
+def _folders(args: argparse.Namespace) -> dict[str | None, Path]:
+    """Of what is served, by adapter, None for the model itself."""
+    adapters = {each.name: Path(each.path) for each in args.lora_modules or ()}
+    return {None: Path(args.model)} | adapters
 
 
 def _calibration(path: Path) -> Baseline:

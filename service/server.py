@@ -44,6 +44,7 @@ from service.metrics import Metrics
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
 from service.savings.evidence import Evidence
+from service.savings.facts import engine_facts
 from service.tracing import tracing_of
 from stepgrpo_core import Baseline
 
@@ -84,6 +85,7 @@ UPSTREAM: dict[str, str] = {
     "vllm.v1.executor.multiproc_executor.WorkerProc.worker_main": "replaced: likewise",
     "vllm.v1.engine.coordinator.DPCoordinatorProc.run_coordinator": "replaced: likewise",
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
+    "vllm.config.model.ModelConfig.get_diff_sampling_param": "one of what decides lengths",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
     "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
     "vllm.exceptions.GracefulHTTPError": "the same, in our words",
@@ -182,13 +184,16 @@ async def serve(
     if log is not None:
         log.start(metrics.log_dropped)
     async with build_async_engine_client(args) as inner:
+        template = load_chat_template(args.chat_template)
+        if evidence is not None:
+            evidence.facts |= engine_facts(inner.vllm_config, template)
         engine = EarlyExitEngine(
             IsolatedEngine(inner) if rules.isolates else inner,
             defaults.settings,
             effort=defaults.effort,
             family=defaults.family,
             families=defaults.families,
-            chat_template=load_chat_template(args.chat_template),
+            chat_template=template,
             calibrations=calibrations,
             metrics=metrics,
             limits=defaults.limits,

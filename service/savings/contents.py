@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from service.savings.series import COVERED, EXIT, JUDGED, SERIES, TRAINED
 from stepgrpo_core.fleet import Measured, Served
+from stepgrpo_core.holdout import GROUPS
 
 __all__ = [
     "KEPT",
@@ -24,7 +25,10 @@ __all__ = [
     "Sums",
     "SwitchedOff",
     "add_sums",
+    "cell",
+    "group_of",
     "read_contents",
+    "stratum_of",
 ]
 
 KEPT = 500
@@ -43,7 +47,7 @@ class Key(NamedTuple):
     model: str
     policy: str
     group: int
-    """Random group of the conversation, with the stratum (`strata.cell`)."""
+    """Random group of the conversation, with the stratum (`cell`)."""
 
 
 class Recent(NamedTuple):
@@ -52,6 +56,21 @@ class Recent(NamedTuple):
     series: str
     model: str
     policy: str
+
+
+def cell(stratum: int, group: int) -> int:
+    """A random group of a stratum as one number, as the file has it."""
+    return stratum * GROUPS + group
+
+
+def stratum_of(cell: int) -> int:
+    """The stratum of a cell."""
+    return cell // GROUPS
+
+
+def group_of(cell: int) -> int:
+    """The random group of a cell."""
+    return cell % GROUPS
 
 
 class SwitchedOff(NamedTuple):
@@ -132,8 +151,8 @@ _BELOW_NOTHING = {"saved", "error"}
 Query = Callable[[str], Iterable[tuple[Any, ...]]]
 
 
-def read_contents(query: Query, cell_of: Callable[[int], int]) -> Contents:
-    """All that a file holds; `query` executes a statement, `cell_of` tells a group's stratum.
+def read_contents(query: Query) -> Contents:
+    """All that a file holds; `query` executes a statement.
 
     Raises Damaged for what this version did not write.
     """
@@ -146,7 +165,7 @@ def read_contents(query: Query, cell_of: Callable[[int], int]) -> Contents:
     ):
         key = Key(_text(series), _text(model), _text(policy), group)
         _check_sum(key, _text(name), value)
-        _check(cell_of(group) in found.strata or not cell_of(group), "group", group)
+        _check(stratum_of(group) in (0, *found.strata), "group", group)
         sums.setdefault(key, {})[name] = value
     found.sums = {**sums}
     for *of, value in query("SELECT series, model, policy, value FROM recent ORDER BY id"):

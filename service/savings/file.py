@@ -28,7 +28,6 @@ from service.savings.schema import (
     check_schema,
     is_blank,
 )
-from service.savings.strata import stratum_of
 
 __all__ = ["StateFile", "is_damage"]
 
@@ -141,7 +140,7 @@ class StateFile:
             if version == self._version and not anew:
                 return None
             check_schema(connection)
-            found = read_contents(connection.execute, stratum_of)
+            found = read_contents(connection.execute)
         self._version = version
         return found
 

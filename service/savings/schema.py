@@ -2,7 +2,7 @@
 
 The version is that of the first two tables, which all versions share: later ones have added tables
 and left those as they were, so servers of both can use one file. Strata are in the high bits of
-``random_group`` (`strata.cell`).
+``random_group`` (`contents.cell`).
 """
 
 import sqlite3

@@ -13,12 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from service.savings import store as stores
 from service.savings.command import guard_command, savings_command
-from service.savings.contents import Stratum
+from service.savings.contents import Stratum, cell
 from service.savings.evidence import Evidence
 from service.savings.plan import Plan
 from service.savings.series import EXIT, JUDGED, SCORES
 from service.savings.store import Key, Recent, SumStore, SwitchedOff
-from service.savings.strata import cell
 from stepgrpo_core import InvalidSetting
 from tests.unit.test_savings_report import pairs, sums
 
