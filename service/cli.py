@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main() -> None:
     if sys.argv[1:2] == ["explain"]:
         explain_command(sys.argv[2:], os.environ)
         return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open anew
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
     from service.savings.evidence import open_evidence  # noqa: PLC0415 - loads vLLM

@@ -41,6 +41,7 @@ from service.defaults import Defaults
 from service.engine import EarlyExitEngine
 from service.lifeline import tie_engine_processes
 from service.metrics import Metrics
+from service.reopening import reopen_on_hangup
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
 from service.savings.evidence import Evidence
@@ -178,6 +179,7 @@ async def serve(
     args.access = rules  # where the middleware finds them
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
     tie_engine_processes()
+    reopen_on_hangup(rules.keys, log, evidence)
     if evidence is not None:
         REGISTRY.register(evidence)
     metrics = Metrics()
