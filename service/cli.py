@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main() -> None:
     if sys.argv[1:2] == ["explain"]:
         explain_command(sys.argv[2:], os.environ)
         return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open anew
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
     from service.savings.evidence import open_evidence  # noqa: PLC0415 - loads vLLM
@@ -52,7 +54,7 @@ def main() -> None:
         defaults = read_defaults(args, os.environ)
         _check_bases(args, defaults)
         calibrations = _calibrations(args, defaults.calibration)
-        evidence = open_evidence(defaults.plan)
+        evidence = open_evidence(defaults.plan, _folders(args), defaults.calibration)
         log = _log(defaults)
         listening = bind(args)
         scraped = bind_metrics(*rules.metrics_at) if rules.metrics_at else None
@@ -95,13 +97,18 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 def _calibrations(args: argparse.Namespace, asked: Path | None) -> dict[str | None, Baseline]:
     """By adapter, None for the model itself: each has lengths of its own."""
-    folders = {None: args.model} | {each.name: each.path for each in args.lora_modules or ()}
     # The trainer puts them beside the weights.
-    found = {name: Path(folder) / "calibration.json" for name, folder in folders.items()}
+    found = {name: folder / "calibration.json" for name, folder in _folders(args).items()}
     paths = {name: path for name, path in found.items() if path.is_file()}
     if asked:
         paths[None] = asked
     return {name: _calibration(path) for name, path in paths.items()}
+
+
+def _folders(args: argparse.Namespace) -> dict[str | None, Path]:
+    """Of what is served, by adapter, None for the model itself."""
+    adapters = {each.name: Path(each.path) for each in args.lora_modules or ()}
+    return {None: Path(args.model)} | adapters
 
 
 def _calibration(path: Path) -> Baseline:

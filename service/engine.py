@@ -151,7 +151,7 @@ class EarlyExitEngine:
         self.drain.serve()
         self._metrics.watch(self._loop)
         if self.evidence is not None:
-            self.evidence.start(self._served, self._metrics)
+            self.evidence.start(self._served, self._metrics, self._model_name(), self._decider)
 
     @property
     def lost(self) -> bool:
@@ -247,6 +247,7 @@ class EarlyExitEngine:
             place = self.evidence.place(job, effective, ledger.conversation)
         records = self._records(job, effective, place)
         if self.evidence is not None:
+            self.evidence.sort(job, records)
             if place is not None and place.held:
                 job, settings = self.evidence.withheld(job, settings)
             self._prepare(self.evidence, records, ledger, exits=settings.policy != "none")

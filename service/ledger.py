@@ -105,6 +105,8 @@ class SequenceRecord:
     """Its policy is joined of several, and not the server's default."""
     group: int = 0
     """Random group of its conversation."""
+    stratum: int = 0
+    """Of its savings: requests that are dealt and served like it."""
     predicted: Prediction | None = None
     """Of its length, had it not been cut, before the interval is widened."""
     follows: Follows | None = None

@@ -36,9 +36,10 @@ def savings(request: Request, format: Literal["json", "csv"] = "json") -> Respon
     """What exits saved, by model and policy, as the holdout and paired runs show it."""
     evidence: Evidence | None = request.app.state.engine_client.evidence
     rows = read_rows(evidence.store) if evidence else []
+    complaints = evidence.store.complaints() if evidence else []
     if format == "csv":
         return PlainTextResponse(as_csv(rows), media_type="text/csv")
-    return JSONResponse(as_json(rows))
+    return JSONResponse(as_json(rows, complaints))
 
 
 def _error(status: HTTPStatus, kind: str, message: str) -> JSONResponse:

@@ -50,6 +50,7 @@ def test_a_hostile_answer_leaves_the_worker_warm(grader: Grader) -> None:
     assert {each.pid for each in multiprocessing.active_children()} == before
 
 
+@pytest.mark.slow
 def test_healthy_answers_are_scored_among_hostile_ones_with_every_core_busy() -> None:
     burners = [
         multiprocessing.get_context("spawn").Process(target=_burn, daemon=True)

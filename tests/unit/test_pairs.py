@@ -133,14 +133,6 @@ def test_the_rest_of_the_run_is_made_and_compared(store: SumStore) -> None:
     assert not run.base
 
 
-def test_a_pair_counts_once_though_the_server_ends_during_its_review(
-    store: SumStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(QualityGuard, "review", lambda *_: time.sleep(0.5))
-    runs = Scripted([END, 50, 51])
-    assert make(store, runs, lambda pairs: pairs.offer(job(), exited())) == {"measured": 1}
-
-
 def test_another_answer_differs_and_none_is_not_judged(store: SumStore) -> None:
     for rest, name in (([END, 50, 52], "differed"), ([11, 12, 13], "unjudged")):
         make(store, Scripted(rest), lambda pairs: pairs.offer(job(), exited()))
