@@ -46,8 +46,6 @@ class Container:
 
 def read_container(text: str) -> Container | None:
     """Read a normalized text as a container; None when it is none."""
-    if text == "\\emptyset":
-        return Container("set", ())
     if text.startswith("\\{") and encloses(text):
         return Container("set", tuple(items_of(text[2:-2])))
     if text[:1] == "(" and "\\pm" in text and len(items := items_of(text)) > 1:

@@ -131,8 +131,8 @@ def _ten(exponent: str) -> Fraction | None:
 def _repeating(start: str, period: str) -> Fraction:
     """Return 0.1666... for "0.1" and "6"."""
     _, _, after = start.partition(".")
-    before: int = 10 ** len(after)
-    tail = Fraction(int(period), 10 ** len(period) - 1) / before
+    shift: int = 10 ** len(after)
+    tail = Fraction(int(period), 10 ** len(period) - 1) / shift
     return Fraction(start.replace(",", "").rstrip(".") or "0") + tail
 
 

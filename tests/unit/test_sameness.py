@@ -117,6 +117,15 @@ def test_hostile_text_within_the_bounds_costs_little(text: str) -> None:
     assert time.process_time() - started < 4
 
 
+def test_nesting_is_followed_to_a_bound() -> None:
+    assert compare(_nested(5, "0.5"), _nested(5, "1/2")) == "same"
+    assert compare(_nested(20, "0.5"), _nested(20, "1/2")) is None
+
+
+def _nested(levels: int, value: str) -> str:
+    return "(1, " * levels + value + ")" * levels
+
+
 def test_what_is_out_of_bounds_is_same_only_by_spelling() -> None:
     long = "1+" * 1500 + "1"
     assert not within_bounds(long)

@@ -10,10 +10,10 @@ import pytest
 from service.savings.command import guard_command, savings_command
 from service.savings.report import ReportCollector, as_csv, as_json, as_table
 from service.savings.rows import rows_of
-from service.savings.series import EXIT, JUDGED, TRAINED, Compared, Side, holdout
-from service.savings.store import Key, Recent, Sums, SumStore, SwitchedOff
-from stepgrpo_core.fleet import Served
-from tests.support.service.sums import SIDES, pairs, sums
+from service.savings.series import JUDGED, TRAINED
+from service.savings.store import Recent, SumStore, SwitchedOff
+from tests.support.service.sums import pairs, sums
+
 
 def test_savings_gross_and_net_and_in_all() -> None:
     (row,) = as_json(rows_of(sums(20)))["data"]

@@ -5,6 +5,7 @@ __all__ = ["CASES"]
 Case = tuple[str, str, bool]
 CASES: dict[str, list[Case]] = {
     "spaces before units": [
+        (r"3\text{ kg}", r"3\text{ m}", False),
         ("18", "USD 18", True),
         ("18", "18 m", True),
         ("18", "18m", False),
@@ -135,6 +136,7 @@ CASES: dict[str, list[Case]] = {
         ("C", "C.5", False),
     ],
     "scientific notation": [
+        ("5", r"5 \times 10^{999}", False),
         ("3e8", "3×10⁸", True),
         ("4.2e-7", r"4.2 \times 10^{-7}", True),
         ("4.2e-7", r"4.2 \cdot 10^{-7}", True),
@@ -157,6 +159,8 @@ CASES: dict[str, list[Case]] = {
         ("-4.2e-7", r"4.2 \times 10^{-7}", False),
     ],
     "inequalities and intervals": [
+        (r"(3,\infty)", r"\{ x \mid x > 3 \}", True),
+        (r"(3,\infty)", r"\{x \in \mathbb{R} : x > 4\}", False),
         (r"(5,\infty)", "x > 5", True),
         (r"(5,\infty)", "5 < x", True),
         (r"[5,\infty)", r"x \ge 5", True),
@@ -271,6 +275,13 @@ CASES: dict[str, list[Case]] = {
         ("3124_5", r"3124_\text{five}", True),
     ],
     "sets, tuples, lists": [
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}^T", True),
+        (
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+            r"\begin{pmatrix} 1 & 3 \\ 2 \end{pmatrix}",
+            False,
+        ),
+        (r"\emptyset", r"\{1\}", False),
         ("(3,2),(-3,2),(3,-2),(-3,-2)", r"(\pm 3, \pm 2)", True),
         ("-2,-1,1,2", r"x \in \{-2,-1,1,2\}", True),
         ("-2,-1,1,2", r"\pm 1, 2", False),
@@ -354,6 +365,7 @@ CASES: dict[str, list[Case]] = {
         (r"\frac{1}{2}+\frac{\sqrt{3}}{2}i", r"e^{i\pi/3}", True),
     ],
     "clock times": [
+        ("2:3", "2:3:4", False),
         (r"\text{2:15 PM}", r"2{:}15 \text{ PM}", True),
         ("3:2", r"3\text{ to }2", True),
         ("8:20", "8:20", True),
@@ -403,6 +415,7 @@ CASES: dict[str, list[Case]] = {
         ("45", "045", True),
     ],
     "unevaluated": [
+        ("x+3", r"x+\sqrt{9}", False),
         ("15", "8+7", False),
         ("15", "15 + 7 - 7", False),
         ("15", r"3 \cdot 5", False),
