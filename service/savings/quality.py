@@ -61,7 +61,7 @@ class QualityGuard:
     def refresh(self) -> None:
         """See what is off by now, and end probations."""
         if self._store.problem is None:
-            with contextlib.suppress(sqlite3.Error):  # the store says so itself; it stays off
+            with contextlib.suppress(sqlite3.Error, OSError):  # the store says so; it stays off
                 self._end_probations()
         found = [each for each in self._store.switched_off() if self._concerns(each)]
         for key in self._off.keys() - {each[:2] for each in found}:

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import io
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from typing import Any
@@ -11,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from service.catalogue import family
-from service.savings.rows import PREFIXES, Figures, Row, rows_of
+from service.savings.rows import Figures, Row, rows_of
 from service.savings.store import SumStore
 from service.savings.strata import changes, said
 from stepgrpo_core.fleet import MIN_GROUPS
@@ -29,8 +30,7 @@ _ESTIMATES = (*_FIGURES, "agreement")
 
 def read_rows(store: SumStore) -> list[Row]:
     """What a store knows by now."""
-    found = {key: sums for prefix in PREFIXES for key, sums in store.read(prefix).items()}
-    return rows_of(found, store.strata())
+    return rows_of(store.read(""), store.strata())
 
 
 def as_json(rows: list[Row], complaints: Iterable[str] = ()) -> dict[str, Any]:
@@ -82,7 +82,9 @@ def _flat(row: Row) -> dict[str, Any]:
 
 def _rounded(name: str, each: Estimate | None) -> dict[str, float] | None:
     digits = 4 if name in ("compression", "agreement") else 1
-    return {part: round(value, digits) for part, value in asdict(each).items()} if each else None
+    if each is None or not all(map(math.isfinite, asdict(each).values())):
+        return None  # without a token there is no ratio
+    return {part: round(value, digits) for part, value in asdict(each).items()}
 
 
 def as_csv(rows: list[Row]) -> str:

@@ -24,6 +24,7 @@ from service.savings.quality import agreement
 from service.savings.series import (
     EXIT,
     HOLDOUT,
+    SERIES,
     TRAINED,
     TRAINED_HOLDOUT,
     Compared,
@@ -43,9 +44,8 @@ from stepgrpo_core.fleet import (
 )
 from stepgrpo_core.intervals import Estimate, combined
 
-__all__ = ["PREFIXES", "Figures", "Part", "Row", "rows_of"]
+__all__ = ["Figures", "Part", "Row", "rows_of"]
 
-PREFIXES = (HOLDOUT, TRAINED_HOLDOUT, EXIT, TRAINED)
 Source = Literal["exit", "training", "training+exit"]
 Method = Literal["holdout", "measured"]
 Groups = Mapping[int, Sums]
@@ -107,11 +107,13 @@ class Row:
 def rows_of(
     sums: Mapping[Key, Sums], strata: Mapping[int, Stratum] = MappingProxyType({})
 ) -> list[Row]:
-    """Of all sums whose series begin with one of `PREFIXES`; `strata` are what is known of them."""
+    """Of all sums of known series; `strata` are what is known of those."""
     by: dict[tuple[str, str], dict[int, dict[str, dict[int, Sums]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(dict))
     )
     for key, found in sums.items():
+        if key.series not in SERIES:
+            continue
         of = by[key.model, key.policy][stratum_of(key.group)]
         of[key.series][group_of(key.group)] = found
     return [row for key in sorted(by) for row in _rows(*key, by[key], strata)]

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -116,7 +116,7 @@ def make(
     return ended
 
 
-def entered(store: SumStore, series: str = EXIT) -> dict[str, float]:
+def entered(store: SumStore, series: str = EXIT) -> Mapping[str, float]:
     (found,) = store.read(series).values()
     return found
 

@@ -1,7 +1,9 @@
 """A state file that is damaged: the rest of the metrics is served as ever, and somebody is told."""
 
 import contextlib
+import json
 import logging
+import random
 import shutil
 import sqlite3
 import time
@@ -13,9 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from service.savings import store as stores
 from service.savings.command import guard_command, savings_command
-from service.savings.contents import Stratum, cell
+from service.savings.contents import LARGEST, NAMES, Stratum, cell
 from service.savings.evidence import Evidence
 from service.savings.plan import Plan
+from service.savings.report import as_csv, as_json, as_table
+from service.savings.rows import rows_of
 from service.savings.series import EXIT, JUDGED, SCORES
 from service.savings.store import Key, Recent, SumStore, SwitchedOff
 from stepgrpo_core import InvalidSetting
@@ -193,6 +197,27 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_whatever_sums_a_file_may_hold_there_is_a_report() -> None:
+    """Rows can be missing, or be of a later version's series; values are any that are let in."""
+    draw = random.Random(1)
+    values = [0.0, 0.0, 1.0, 2.0, 1e-9, 1e9, LARGEST]
+    series = [*NAMES, "holdout/other/completion", "pairs/exits", "judging"]
+    for _ in range(300):
+        found: dict[Key, dict[str, float]] = {}
+        for each in draw.sample(series, 4):
+            for group in range(draw.choice([3, 15])):
+                for stratum in (0, 7):
+                    key = Key(each, "demo", "confidence", cell(stratum, group))
+                    names = [*NAMES.get(each, ["requests"])]
+                    found[key] = {
+                        name: draw.choice(values) for name in names if draw.random() < 0.8
+                    }
+        rows = rows_of(found)
+        json.dumps(as_json(rows), allow_nan=False)
+        as_csv(rows)
+        as_table(as_json(rows))
 
 
 def test_a_whole_file_has_figures_and_no_complaint(path: Path) -> None:
