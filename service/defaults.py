@@ -20,6 +20,7 @@ from service.patterns import matcher_of
 from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.families import FAMILIES, Family, read_families
+from stepgrpo_core.policies.entropy import least_checks
 
 __all__ = ["OPTIONS", "Defaults", "add_flags", "read_defaults"]
 
@@ -30,6 +31,8 @@ _HELP = {
     "policy": "Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
     "threshold": "Exit when a trial answer's confidence is greater than this (0 to 1).",
     "max_probes": "Questions per policy and sequence.",
+    "entropy_probes": "Policy entropy: its questions, in place of max_probes. Default: 32 where "
+    "max_probes would not suffice for an exit.",
     "min_tokens": "Reasoning tokens before the first exit or question.",
     "min_interval": "Reasoning tokens between two questions of one policy.",
     "budget_tokens": "Policy budget: reasoning tokens after which the thinking is closed.",
@@ -225,6 +228,16 @@ def _settings(resolved: Resolved) -> ExitSettings:
     settings = _built(ExitSettings, resolved)
     try:
         build_policy(settings, matcher_of(settings))
+        if "max_probes" in resolved.values:
+            _check_probes(settings)
     except InvalidSetting as error:
         raise resolved.refusal(error.name, error.value, error.remedy) from error
     return settings
+
+
+def _check_probes(settings: ExitSettings) -> None:
+    """Refuse a number of probes that was set and that policy entropy could not exit with."""
+    own, most = settings.entropy_probes, settings.max_probes
+    if own is None and "entropy" in settings.policy.split("+") and most < least_checks(settings):
+        remedy = f"policy entropy exits after {least_checks(settings)} checks at the earliest"
+        raise InvalidSetting("max_probes", most, f"{remedy}; allow more, or set entropy_probes")

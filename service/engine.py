@@ -23,7 +23,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.admission import Admission
 from service.controlled import Controlled
-from service.controls import EFFORT, BadParameter, Effective
+from service.controls import EFFORT, Asked, BadParameter, Effective
 from service.deciding import Decider
 from service.drain import Drain
 from service.eligibility import Abstained
@@ -215,8 +215,6 @@ class EarlyExitEngine:
             self._admission.claim(sampling_params.n, ledger)
         ledger = ledger or RequestLedger()
         try:
-            if ledger.refusal:
-                raise ledger.refusal
             job, asked = own_budget(Job(request_id, prompt, sampling_params, options), ledger.asked)
             effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
         except BadParameter as error:
@@ -225,20 +223,27 @@ class EarlyExitEngine:
             _log.error("%s; no exit for this request.", error)
             without = dataclasses.replace(self._defaults, policy="none")
             effective = Effective(without, abstained=Abstained.POLICY_ERROR)
-        return self._generate(job, effective, ledger)
+        return self._generate(job, effective, ledger, ledger.next_prompt())
+
+    def check_parameters(self, xargs: Mapping[str, Any] | None, asked: Asked) -> None:
+        """Refuse what no request can be granted, before anything is made of it; raises
+        BadParameter. What depends on the prompt `generate` refuses."""
+        with contextlib.suppress(PolicyFailed):  # `generate` serves it without exits, and says so
+            self._decider.wanted(xargs, asked)
 
     async def _generate(
-        self, job: Job, effective: Effective, ledger: RequestLedger
+        self, job: Job, effective: Effective, ledger: RequestLedger, prompt: int
     ) -> AsyncGenerator[RequestOutput, None]:
         settings, place = effective.settings, None
+        conversation = ledger.conversation(prompt)
         if self.evidence is not None:
-            place = self.evidence.place(job, effective, ledger.conversation)
-        records = self._records(job, effective, place)
+            place = self.evidence.place(job, effective, conversation)
+        records = self._records(job, effective, place, first=prompt * job.params.n)
         if self.evidence is not None:
             if place is not None and place.held:
                 job, settings = self.evidence.withheld(job, settings)
-            self._prepare(self.evidence, records, ledger, exits=settings.policy != "none")
-        job = self._journal.begin(job, records, ledger.arrived)
+            self._prepare(self.evidence, records, conversation, exits=settings.policy != "none")
+        job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
         run = self._run(job, settings, records)
         ledger.sequences += records
         self._count_in(records, ledger)
@@ -259,12 +264,12 @@ class EarlyExitEngine:
         self,
         evidence: Evidence,
         records: list[SequenceRecord],
-        ledger: RequestLedger,
+        conversation: bytes | None,
         *,
         exits: bool,
     ) -> None:
         """Make room for what a paired run needs to know."""
-        group = evidence.group(ledger.conversation)
+        group = evidence.group(conversation)
         for record in records:
             record.group = group
             if not exits and evidence.follows(record):
@@ -322,7 +327,9 @@ class EarlyExitEngine:
 
     # Records.
 
-    def _records(self, job: Job, effective: Effective, place: Place | None) -> list[SequenceRecord]:
+    def _records(
+        self, job: Job, effective: Effective, place: Place | None, *, first: int
+    ) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
         name = job.adapter or self._model_name()
         return [
@@ -336,6 +343,7 @@ class EarlyExitEngine:
                 abstained=effective.abstained,
                 place=place,
                 joined=self._joins(effective.settings.policy),
+                first=first,
             )
             for index in range(job.params.n)
         ]

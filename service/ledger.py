@@ -10,11 +10,11 @@ and exists only for sequences that completed.
 import contextvars
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from service.controls import Asked, BadParameter
+from service.controls import Asked
 from service.eligibility import Abstained
 from service.load import Refusal
 from service.requestlog.timeline import UNTIMED, Timeline, Untimed
@@ -109,6 +109,13 @@ class SequenceRecord:
     """Of its length, had it not been cut, before the interval is widened."""
     follows: Follows | None = None
     """None: no paired run will follow."""
+    first: int = 0
+    """Number of the response's choice that is the first of the same prompt."""
+
+    @property
+    def choice(self) -> int:
+        """Number of its choice in the response."""
+        return self.first + self.index
 
     @property
     def told(self) -> bool:
@@ -231,17 +238,30 @@ class RequestLedger:
     sequences: list[SequenceRecord] = field(default_factory=list)
     asked: Asked = field(default_factory=Asked)
     """What the body asks of the thinking outside ``vllm_xargs``."""
-    conversation: bytes | None = None
-    """What the body's conversation began with; None where nothing is held out."""
+    conversations: Sequence[bytes] = ()
+    """What the body's conversation began with, or each of a batch; empty where nothing is held
+    out."""
     offers_tools: bool = False
     """The answer may be a call."""
     wants_usage: bool = False
     """The body asks for the usage of its stream."""
-    refusal: BadParameter | None = None
-    """A body that cannot be honoured: the engine refuses it, after authentication."""
     seats: Seats = field(default_factory=Seats)
     on_end: Callable[["RequestLedger"], None] | None = None
     """Takes back the seats that were not used."""
+    batch: bool = False
+    """Every prompt is a conversation, and one choice of the response."""
+    prompts: int = 0
+    """That the engine was asked for."""
+
+    def next_prompt(self) -> int:
+        """Number of the next prompt, in the order of the body's."""
+        self.prompts += 1
+        return self.prompts - 1
+
+    def conversation(self, prompt: int) -> bytes | None:
+        """The beginning of a prompt's conversation; all prompts of an ordinary body share one."""
+        places = len(self.conversations)
+        return self.conversations[min(prompt, places - 1)] if places else None
 
     def end(self) -> None:
         """The response is out, or nobody waits for it."""
@@ -266,7 +286,7 @@ class RequestLedger:
 
     def as_block(self) -> dict[str, Any] | None:
         """The response's block: flat for one sequence, a list under ``choices`` for several."""
-        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.index)
+        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.choice)
         if not done:
             return None
         if len(done) == 1:

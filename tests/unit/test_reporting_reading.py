@@ -9,25 +9,52 @@ from typing import Any
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
-from service.controls import Template, Wish
+from service.controls import Asked, Template, Wish
 from service.ledger import RequestLedger, current_ledger
 from service.reporting import Reporting
 from tests.unit.test_reporting import serve
 
 
-def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:
-    _, _, ledger = serve([b"{}"], b"application/json", request=(b'{"exit_po', b'licy": "none"}'))
-    assert ledger is not None
-    assert "vllm_xargs" in str(ledger.refusal)
+def test_misplaced_parameters_are_refused_before_anything_is_made_of_them() -> None:
+    sent = read_and_refused((b'{"exit_po', b'licy": "none"}'))
+    assert sent[0]["status"] == 400
+    error = json.loads(sent[1]["body"])["error"]
+    assert (error["param"], error["code"]) == ("exit_policy", 400)
+    assert "vllm_xargs" in error["message"]
     for fine in (
         b'{"vllm_xargs": {"exit_policy": "none"}}',
         b"exit",
         b'["exit"]',
         b"[" * 100_000 + b"exit",
     ):
-        _, _, ledger = serve([b"{}"], b"application/json", request=(fine,))
-        assert ledger is not None
-        assert ledger.refusal is None
+        out, _, _ = serve([b"{}"], b"application/json", request=(fine,))
+        assert b"".join(out).startswith(b"{")
+
+
+def read_and_refused(parts: tuple[bytes, ...], path: str = "/v1/chat/completions") -> list[Any]:
+    """What is answered to a request that the application never sees."""
+    incoming = [part(each, more=each is not parts[-1]) for each in parts]
+    sent: list[Any] = []
+
+    async def app(*_: Any) -> None:
+        raise AssertionError
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Reporting(app)({"type": "http", "method": "POST", "path": path}, receive, send))
+    return sent
+
+
+def test_anthropics_clients_get_errors_in_their_shape() -> None:
+    sent = read_and_refused((b'{"thinking_budget": "x"}',), "/v1/messages")
+    said = json.loads(sent[1]["body"])
+    assert (said["type"], said["error"]["type"]) == ("error", "invalid_request_error")
+    assert said["error"]["param"] == "thinking_budget"
+    assert dict(sent[0]["headers"])[b"content-length"] == str(len(sent[1]["body"])).encode()
 
 
 def read_through(
@@ -91,7 +118,7 @@ def test_only_bodies_that_generate_are_read() -> None:
         got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
         assert got[0]["body"] == b'{"exit_policy": 1}'
         assert ledger is not None
-        assert ledger.refusal is None
+        assert ledger.asked == Asked()
 
 
 def test_other_paths_are_left_alone() -> None:
@@ -109,12 +136,12 @@ def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
         ledger.on_end = ended.append
         raise ConnectionError
 
-    async def unused(*_: Any) -> Any:
-        raise AssertionError
+    async def gone(*_: Any) -> Any:
+        return GONE
 
     scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
     with pytest.raises(ConnectionError):
-        asyncio.run(Reporting(app)(scope, unused, unused))
+        asyncio.run(Reporting(app)(scope, gone, gone))
     assert len(ended) == 1
 
 
