@@ -34,6 +34,8 @@ class Decider:
     """vLLM lets thinking end before a grammar starts: a reasoning parser tells it when."""
     is_off: Callable[[Job, str], bool]
     """Whether the quality guard has switched a policy off."""
+    with_tools: bool = False
+    """Policies that ask for an answer act also where tools are offered."""
 
     def effective(self, job: Job, asked: Asked, *, tools: bool) -> Effective:
         """What is asked over the defaults. Raises BadParameter, also for a bound that then
@@ -90,7 +92,7 @@ class Decider:
             prompt_logprobs=params.prompt_logprobs is not None,
             grammar=job.has_grammar and not self._grammar_waits(job),
             prefix_caching=self.prefix_caching,
-            tools=tools and not named,
+            tools=tools and not named and not self.with_tools,
         )
 
     def _grammar_waits(self, job: Job) -> bool:

@@ -93,6 +93,8 @@ class Defaults:
     """File of the request log."""
     log_text: bool = False
     """With completions in it."""
+    with_tools: bool = False
+    """Exits also where tools are offered."""
     judge: JudgeServer | None = None
     """Of policy verifier, behind a URL."""
 
@@ -142,6 +144,11 @@ def _options() -> dict[str, Option]:
     options["log"] = Option("log", _path, log)
     text = "Write the completions, reasoning included, into the request log as well. Default: off."
     options["log_text"] = Option("log_text", reader_of(bool), text, switch=True)
+    tools = (
+        "Policies that ask for a trial answer act also on requests that offer tools: on the "
+        "thinking before the call or the answer. Default: off, they abstain."
+    )
+    options["with_tools"] = Option("with_tools", reader_of(bool), tools, switch=True)
     return options
 
 
@@ -195,6 +202,7 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         plan=_built(Plan, resolved),
         log=resolved.values.get("log"),
         log_text=resolved.values.get("log_text", False),
+        with_tools=resolved.values.get("with_tools", False),
         judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),
     )
 

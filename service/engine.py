@@ -27,7 +27,7 @@ from service.controls import EFFORT, Asked, BadParameter, Effective
 from service.deciding import Decider
 from service.drain import Drain
 from service.eligibility import Abstained
-from service.finishing import Finishing
+from service.finishing import Finishing, client_ids
 from service.guard import guarded
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
@@ -36,13 +36,13 @@ from service.ledger import (
     Follows,
     RequestLedger,
     SequenceRecord,
-    Status,
     current_ledger,
 )
 from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
 from service.patterns import matcher_of
+from service.recent import Recent
 from service.requestlog.journal import Journal
 from service.savings.evidence import Evidence
 from service.savings.predictions import Trust
@@ -75,6 +75,7 @@ class EarlyExitEngine:
         evidence: Evidence | None = None,
         judge: JudgeServer | None = None,
         journal: Journal | None = None,
+        with_tools: bool = False,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         model = model_of(
@@ -112,11 +113,13 @@ class EarlyExitEngine:
             special=frozenset() if model.writing is None else special_ids(tokenizer),
             grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
             is_off=self._is_off,
+            with_tools=with_tools,
         )
         if not self._decider.prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
         self.finishing = Finishing()
+        self.recent = Recent()
         self.drain = Drain(self._admission, self.finishing)
         self._closing: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,12 +249,15 @@ class EarlyExitEngine:
         job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
         run = self._run(job, settings, records)
         ledger.sequences += records
+        ledger.ids |= client_ids(job.request_id)
         self._count_in(records, ledger)
         try:
             with self.finishing.running(ledger.caller, job.request_id, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, job.params.output_kind)
+                        if output.finished and (block := ledger.as_block()):
+                            self.recent.keep(ledger.caller, ledger.ids, block)
                         yield output
         except Exception:
             for record in records:
@@ -368,14 +374,8 @@ class EarlyExitEngine:
         """Enter an output that is about to go out; a last one settles its record."""
         for completion in output.outputs:
             record = records[completion.index]
-            before = record.delivered_tokens if kind is RequestOutputKind.DELTA else 0
-            record.delivered_tokens = before + len(completion.token_ids)
-            if record.timeline.texts is not None:
-                record.timeline.texts.append(completion.text)
-            if completion.finish_reason is not None:
-                record.finish_reason = completion.finish_reason
-                record.stopped = isinstance(completion.stop_reason, str)
-                record.status = _STATUS.get(completion.finish_reason, "completed")
+            record.deliver(completion, adds=kind is RequestOutputKind.DELTA)
+            if record.finish_reason is not None:
                 record.settle(self._calibrations.get(record.adapter), self._trust(record))
 
     def _trust(self, record: SequenceRecord) -> Trust:
@@ -395,6 +395,3 @@ class EarlyExitEngine:
     def _model_name(self) -> str:
         name = self._inner.model_config.served_model_name
         return str(name if isinstance(name, str) else name[0])
-
-
-_STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
-__all__ = ["CannotFinish", "Finishing", "Thinker"]
+__all__ = ["CannotFinish", "Finishing", "Thinker", "client_ids"]
 
 
 class CannotFinish(Exception):
@@ -38,7 +38,7 @@ class Finishing:
     @contextlib.contextmanager
     def running(self, caller: bytes, request_id: str, thinker: Thinker) -> Iterator[None]:
         """Within it, `thinker` can be asked to finish."""
-        keys = [(caller, each) for each in _client_ids(request_id)]
+        keys = [(caller, each) for each in client_ids(request_id)]
         for key in keys:
             self._running.setdefault(key, []).append(thinker)
         try:
@@ -77,7 +77,7 @@ class Finishing:
         return len(self._running)
 
 
-def _client_ids(request_id: str) -> set[str]:
+def client_ids(request_id: str) -> set[str]:
     """The id that the client sees. vLLM numbers the engine's requests of one HTTP request."""
     numbered = re.fullmatch(r"(cmpl-.+)-\d+|(.+)_\d+", request_id, re.DOTALL)
     return {request_id} | ({numbered[1] or numbered[2]} if numbered else set())

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Status = Literal["completed", "aborted", "failed"]
+_STATUS: Mapping[str, Status] = {"abort": "aborted", "error": "failed"}
 COMBINED = "combined"
 """Label of policies that requests join."""
 HOLDOUT = "holdout"
@@ -156,6 +157,18 @@ class SequenceRecord:
         """Generated, but neither delivered nor discarded: the client had left."""
         return self.completion_tokens - self.delivered_tokens
 
+    def deliver(self, completion: Any, *, adds: bool) -> None:
+        """Enter vLLM's output of this sequence that is about to go out: it `adds` to those before,
+        or repeats them."""
+        before = self.delivered_tokens if adds else 0
+        self.delivered_tokens = before + len(completion.token_ids)
+        if self.timeline.texts is not None:
+            self.timeline.texts.append(completion.text)
+        if completion.finish_reason is not None:
+            self.finish_reason = completion.finish_reason
+            self.stopped = isinstance(completion.stop_reason, str)
+            self.status = _STATUS.get(completion.finish_reason, "completed")
+
     def settle(self, baseline: Baseline | None, trust: Trust) -> None:
         """Estimate the saving, if there is a basis for one."""
         if baseline is None or self.policy == "none" or not self.told:
@@ -252,6 +265,8 @@ class RequestLedger:
     """Every prompt is a conversation, and one choice of the response."""
     prompts: int = 0
     """That the engine was asked for."""
+    ids: set[str] = field(default_factory=set)
+    """By which its client may know the response."""
 
     def next_prompt(self) -> int:
         """Number of the next prompt, in the order of the body's."""

@@ -48,11 +48,11 @@ LIMIT = 500
 class SeenEngine(EarlyExitEngine):
     """Remembers what became of the parameters of each request."""
 
-    def __init__(self, settings: ExitSettings) -> None:
+    def __init__(self, settings: ExitSettings, **options: Any) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
         ids = tokenizer.encode("<think>\n1+1=2\n</think>\n\n2", add_special_tokens=False)
         client = ScriptedClient(tokenizer, ids, [""] * len(ids), ids[:1])
-        super().__init__(client, settings, metrics=Metrics(CollectorRegistry()))
+        super().__init__(client, settings, metrics=Metrics(CollectorRegistry()), **options)
         self.client = client
         self.seen: list[Effective] = []
         self.prompt_ids = tokenizer.encode(
@@ -83,9 +83,9 @@ class Asked:
 class Application:
     """The endpoints, asked one after the other in one event loop."""
 
-    def __init__(self, policy: str = "confidence") -> None:
+    def __init__(self, policy: str = "confidence", **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
-        self.engine = self._run(_made(ExitSettings(policy)))
+        self.engine = self._run(_made(ExitSettings(policy), options))
         self.app = _application(self.engine)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://scripted")
@@ -108,8 +108,8 @@ class Application:
         return self._loop.run_until_complete(coroutine)
 
 
-async def _made(settings: ExitSettings) -> SeenEngine:
-    return SeenEngine(settings)
+async def _made(settings: ExitSettings, options: Mapping[str, Any]) -> SeenEngine:
+    return SeenEngine(settings, **options)
 
 
 def _application(engine: SeenEngine) -> FastAPI:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from vllm.sampling_params import SamplingParams
 
 from service.apis import BATCH
@@ -39,7 +40,7 @@ def test_prompts_take_the_conversations_in_their_order() -> None:
     assert RequestLedger().conversation(0) is None
 
 
-def test_a_batch_takes_part_in_the_holdout(tmp_path: Path) -> None:
+def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     application = Application()
     engine = application.engine
     engine.evidence = Evidence(Plan(holdout=0.5), SumStore(tmp_path / "sums"))
@@ -51,7 +52,7 @@ def test_a_batch_takes_part_in_the_holdout(tmp_path: Path) -> None:
         placed.append(found is not None and found.held)
         return found
 
-    engine.evidence.place = place  # type: ignore[method-assign]
+    monkeypatch.setattr(engine.evidence, "place", place)
     asked = application.ask(BATCH, PROPER[BATCH] | {"messages": OPENINGS})
     application.close()
     engine.evidence.close()

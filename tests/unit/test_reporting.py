@@ -113,7 +113,20 @@ def test_no_headers_where_there_is_no_block() -> None:
 def test_a_count_of_vllms_own_stands() -> None:
     usage = {"completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 7}}
     out, _, _ = serve([json.dumps({"usage": usage}).encode()], b"application/json")
-    assert json.loads(b"".join(out))["usage"] == usage
+    assert json.loads(b"".join(out))["usage"] == usage | {"stepgrpo": BLOCK}
+
+
+def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
+    """Helpers that put a stream together drop what is new at the top of its last chunk."""
+    last = b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n'
+    out, _, _ = serve([last, b"data: [DONE]\n\n"], b"text/event-stream")
+    chunk = json.loads(b"".join(out).split(b"data: ")[1])
+    assert chunk["stepgrpo"] == chunk["usage"]["stepgrpo"] == BLOCK
+    without = b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'
+    out, _, _ = serve([without, b"data: [DONE]\n\n"], b"text/event-stream")
+    chunk = json.loads(b"".join(out).split(b"data: ")[1])
+    assert chunk["stepgrpo"] == BLOCK
+    assert "usage" not in chunk
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"not json", b'{"error":{"code":400}}'])
