@@ -288,6 +288,12 @@ class RequestLedger:
         """Over all sequences, for ``usage``."""
         return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
 
+    @property
+    def tells(self) -> bool:
+        """Whether a policy acted, or was to: without one responses are vLLM's, but for the block
+        at their top."""
+        return any(each.policy != "none" or each.abstained for each in self.sequences)
+
     def usage(self) -> dict[str, int]:
         """Of what was delivered, where vLLM has not come to count it: prompts once for all their
         sequences, as it does."""

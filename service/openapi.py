@@ -39,8 +39,10 @@ _HEADERS: Mapping[str, str] = {
     "x-stepgrpo-saved-tokens": "Tokens saved, and their 90 % interval; of a single sequence.",
     "x-stepgrpo-saved-method": "How that was found.",
 }
-_INTEGERS = ("steps", "reasoning_tokens", "probes", "probe_tokens", "judge_tokens")
-_INTEGERS += ("failed_probes", "refused_probes")
+_INTEGERS = (
+    *("steps", "reasoning_tokens", "probes", "probe_tokens"),
+    *("judge_tokens", "failed_probes", "refused_probes"),
+)
 _TEXTS = ("policy", "exit_reason", "abstained", "shadow_reason")
 _READY: Schema = {
     "get": {

@@ -269,6 +269,6 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
         counted = details.get("reasoning_tokens") or ledger.reasoning_tokens
         usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
-    if isinstance(usage, dict):
+    if isinstance(usage, dict) and ledger.tells:
         usage["stepgrpo"] = block  # SDKs that put a stream together keep this place
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.servers import Server
 from tests.integration.test_server import EXIT, PROBLEMS, chat, exited
+from tests.usage import vllms
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +44,8 @@ def test_responses(client: openai.OpenAI, xargs: Any) -> None:
     streamed = last.response
     assert steady(streamed.stepgrpo) == steady(whole.stepgrpo)
     assert whole.stepgrpo["policy"] == xargs["exit_policy"]
-    assert streamed.usage == whole.usage
+    assert vllms(streamed.usage) == vllms(whole.usage)
+    assert streamed.usage.stepgrpo == streamed.stepgrpo
     counted = whole.usage.output_tokens_details.reasoning_tokens
     assert counted == whole.stepgrpo["reasoning_tokens"] > 0
     deltas = {"reasoning_text": "", "output_text": ""}
@@ -75,7 +77,8 @@ def test_messages(server: Server, client: openai.OpenAI, xargs: Any) -> None:
     assert [event["type"] for event in events if "stepgrpo" in event] == ["message_delta"]
     assert steady(events[-2]["stepgrpo"]) == steady(whole["stepgrpo"])
     assert whole["stepgrpo"]["policy"] == xargs["exit_policy"]
-    assert events[-2]["usage"] == whole["usage"]
+    assert vllms(events[-2]["usage"]) == vllms(whole["usage"])
+    assert whole["usage"]["stepgrpo"] == whole["stepgrpo"]
     counted = whole["usage"]["output_tokens_details"]["reasoning_tokens"]
     assert counted == whole["stepgrpo"]["reasoning_tokens"] > 0
     deltas = {"thinking": "", "text": ""}

@@ -129,6 +129,16 @@ def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
     assert "usage" not in chunk
 
 
+def test_without_a_policy_the_usage_is_vllms() -> None:
+    record = SequenceRecord(0, "m", "none", 5)
+    record.outcome = RECORD.outcome
+    body = {"usage": {"completion_tokens": 40}}
+    out, _, _ = serve([json.dumps(body).encode()], b"application/json", records=(record,))
+    amended = json.loads(b"".join(out))
+    assert amended["stepgrpo"]["policy"] == "none"
+    assert "stepgrpo" not in amended["usage"]
+
+
 @pytest.mark.parametrize("body", [b"[1]", b"not json", b'{"error":{"code":400}}'])
 def test_what_is_no_completion_passes_byte_for_byte(body: bytes) -> None:
     assert b"".join(serve([body], b"application/json")[0]) == body
