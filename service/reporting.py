@@ -270,5 +270,14 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
         usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
     if isinstance(usage, dict) and ledger.tells:
-        usage["stepgrpo"] = block  # SDKs that put a stream together keep this place
+        usage["stepgrpo"] = _addable(block)  # SDKs that put a stream together keep this place
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _addable(block: dict[str, Any]) -> dict[str, Any]:
+    """The block for ``usage``, which clients add up: what is an object in one response must be one
+    in all. langchain-openai 1.7 raises for an object that meets none."""
+    if "choices" in block:
+        return block | {"choices": [_addable(each) for each in block["choices"]]}
+    settings = {"from": {}} | block["settings"]
+    return block | {"settings": settings, "saved": block["saved"] or {}}

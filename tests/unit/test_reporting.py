@@ -23,6 +23,8 @@ BLOCK = {
     "confidence": 0.9877,
     "saved": None,
 }
+IN_USAGE = BLOCK | {"settings": {"threshold": 0.9, "from": {}}, "saved": {}}
+"""The same where clients add it up: an object in one response is one in all."""
 
 
 def serve(
@@ -113,7 +115,7 @@ def test_no_headers_where_there_is_no_block() -> None:
 def test_a_count_of_vllms_own_stands() -> None:
     usage = {"completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 7}}
     out, _, _ = serve([json.dumps({"usage": usage}).encode()], b"application/json")
-    assert json.loads(b"".join(out))["usage"] == usage | {"stepgrpo": BLOCK}
+    assert json.loads(b"".join(out))["usage"] == usage | {"stepgrpo": IN_USAGE}
 
 
 def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
@@ -121,7 +123,7 @@ def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
     last = b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n'
     out, _, _ = serve([last, b"data: [DONE]\n\n"], b"text/event-stream")
     chunk = json.loads(b"".join(out).split(b"data: ")[1])
-    assert chunk["stepgrpo"] == chunk["usage"]["stepgrpo"] == BLOCK
+    assert (chunk["stepgrpo"], chunk["usage"]["stepgrpo"]) == (BLOCK, IN_USAGE)
     without = b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'
     out, _, _ = serve([without, b"data: [DONE]\n\n"], b"text/event-stream")
     chunk = json.loads(b"".join(out).split(b"data: ")[1])
