@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from service.apis import BATCH, generating
-from service.controls import Asked, Template, carry, read_body
+from service.controls import Asked, BadParameter, Template, carry, read_body
 from service.eligibility import offers_tools
 from service.ledger import RequestLedger
 from service.savings.conversations import conversations_of
@@ -67,6 +67,8 @@ class BodyReader:
             return body  # vLLM answers malformed bodies itself
         if not isinstance(parsed, dict):
             return body
+        if endpoint == BATCH and _is(parsed.get("stream")):  # vLLM would answer with its last token
+            raise BadParameter("stream", parsed["stream"], "a batch comes whole; leave it out")
         told, asked = carry(parsed, read_body(parsed), endpoint, self._template)
         if self._check is not None:
             self._check(parsed.get("vllm_xargs"), asked)

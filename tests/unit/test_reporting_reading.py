@@ -113,6 +113,37 @@ def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within
     assert read_through([part(b"{", more=True), GONE, GONE], Template())[0] == [GONE, GONE]
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (True, True),
+        ("true", True),
+        (1, True),
+        ("on", True),
+        (False, False),
+        ("false", False),
+        ("no", False),
+        (0, False),
+        (None, False),
+        ("maybe", False),
+        ([1], False),
+    ],
+)
+def test_usage_is_wanted_where_vllms_schema_reads_it_so(written: Any, wanted: bool) -> None:
+    body = json.dumps({"stream_options": {"include_usage": written}}).encode()
+    _, ledger = read_through([part(body), GONE], Template())
+    assert ledger is not None
+    assert ledger.wants_usage is wanted
+
+
+@pytest.mark.parametrize("stream", [True, "true", 1])
+def test_a_batch_that_is_to_stream_is_refused(stream: Any) -> None:
+    body = json.dumps({"messages": [[]], "stream": stream}).encode()
+    sent = read_and_refused((body,), "/v1/chat/completions/batch")
+    error = json.loads(sent[1]["body"])["error"]
+    assert (sent[0]["status"], error["param"]) == (400, "stream")
+
+
 def test_only_bodies_that_generate_are_read() -> None:
     for path in ("/v1/embeddings", "/v1/messages/count_tokens"):
         got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
