@@ -12,6 +12,7 @@ import yaml
 
 from service.ceilings import held
 from service.controls import BadParameter
+from service.controls.effective import enough_checks
 from service.controls.effort import EFFORT, read_efforts
 from service.judges import KEY_VARIABLE, JudgeServer
 from service.load import ProbeLimits
@@ -20,7 +21,6 @@ from service.patterns import matcher_of
 from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.families import FAMILIES, Family, read_families
-from stepgrpo_core.policies.entropy import least_checks
 
 __all__ = ["OPTIONS", "Defaults", "add_flags", "read_defaults"]
 
@@ -32,7 +32,7 @@ _HELP = {
     "threshold": "Exit when a trial answer's confidence is greater than this (0 to 1).",
     "max_probes": "Questions per policy and sequence.",
     "entropy_probes": "Policy entropy: its questions, in place of max_probes. Default: 32 where "
-    "max_probes would not suffice for an exit.",
+    "neither is set.",
     "min_tokens": "Reasoning tokens before the first exit or question.",
     "min_interval": "Reasoning tokens between two questions of one policy.",
     "budget_tokens": "Policy budget: reasoning tokens after which the thinking is closed.",
@@ -234,18 +234,11 @@ def _built(section: type[Section], resolved: Resolved) -> Section:
 
 def _settings(resolved: Resolved) -> ExitSettings:
     settings = _built(ExitSettings, resolved)
+    counted = resolved.values.keys() & {"max_probes", "entropy_probes"}
+    if "entropy" in settings.policy.split("+") and not counted:
+        settings = dataclasses.replace(settings, entropy_probes=enough_checks(settings))
     try:
         build_policy(settings, matcher_of(settings))
-        if "max_probes" in resolved.values:
-            _check_probes(settings)
     except InvalidSetting as error:
         raise resolved.refusal(error.name, error.value, error.remedy) from error
     return settings
-
-
-def _check_probes(settings: ExitSettings) -> None:
-    """Refuse a number of probes that was set and that policy entropy could not exit with."""
-    own, most = settings.entropy_probes, settings.max_probes
-    if own is None and "entropy" in settings.policy.split("+") and most < least_checks(settings):
-        remedy = f"policy entropy exits after {least_checks(settings)} checks at the earliest"
-        raise InvalidSetting("max_probes", most, f"{remedy}; allow more, or set entropy_probes")

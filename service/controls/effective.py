@@ -11,10 +11,13 @@ from service.controls.parameters import CONTAINER, PARAMETERS, Asked, BadParamet
 from service.eligibility import Abstained
 from service.patterns import matcher_of
 from stepgrpo_core import ExitSettings, InvalidSetting, build_policy
+from stepgrpo_core.policies.entropy import least_checks, most_checks
 
-__all__ = ["Effective", "effective_settings"]
+__all__ = ["Effective", "effective_settings", "enough_checks"]
 
 NOTHING = Asked()
+CHECKS = 32
+"""Of policy entropy, where nobody says how many: the default ceiling of a sequence's probes."""
 
 _MATTERS: Mapping[str, tuple[str, ...]] = {
     "budget": ("budget_tokens", "max_steps"),
@@ -110,11 +113,19 @@ def _ours(xargs: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, st
 
 
 def _bind_entropy(changes: dict[str, Any], sources: dict[str, str], defaults: ExitSettings) -> None:
-    """A number of probes that was sent is of policy entropy, too, whatever its own default."""
-    names = changes.get("policy", defaults.policy).split("+")
-    if "max_probes" in changes and "entropy" in names:
+    """A number of probes that was sent is policy entropy's, too; else it has enough for an exit."""
+    if "entropy" not in changes.get("policy", defaults.policy).split("+"):
+        return
+    if "max_probes" in changes:
         changes["entropy_probes"] = changes["max_probes"]
         sources["entropy_probes"] = sources["max_probes"]
+    elif most_checks(defaults) < least_checks(defaults):
+        changes["entropy_probes"] = enough_checks(defaults)
+
+
+def enough_checks(settings: ExitSettings) -> int:
+    """Of policy entropy, where nobody says how many."""
+    return max(CHECKS, least_checks(settings))
 
 
 def _bound(

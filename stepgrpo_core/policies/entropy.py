@@ -5,8 +5,8 @@ weight of the newest check,
 
     M = (1 - a) M + a H        V = (1 - a) V + a (H - M)^2
 
-exit when V / (1 - (1 - a)^n) < d after n >= 4 / a checks. Default: a 0.2, so 20 checks at least,
-of 32 in all (`entropy_probes`).
+exit when V / (1 - (1 - a)^n) < d after n >= 4 / a checks. Default: a 0.2, so 20 checks at least:
+set `max_probes`, or `entropy_probes` for this policy alone, well above.
 
 Departures: our closing text is appended, where the paper has ``</think>`` and a newline; the
 entropy is of the 20 most likely tokens, what is left counting as one more. Unverified: the
@@ -23,8 +23,6 @@ from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["EntropyPolicy", "entropy_of_head", "least_checks", "most_checks"]
 
-CHECKS = 32
-"""In all, where no setting says: the default ceiling of a server's probes."""
 TOP = 20  # vLLM's own limit, unless started with another
 
 
@@ -37,7 +35,8 @@ class EntropyPolicy:
         self._most = most_checks(settings)
         if self._most < self._least:
             remedy = f"policy entropy exits after {self._least} checks at the earliest; allow more"
-            raise InvalidSetting("entropy_probes", self._most, remedy)
+            name = "max_probes" if settings.entropy_probes is None else "entropy_probes"
+            raise InvalidSetting(name, self._most, remedy)
         self._checks = 0
         self._mean = self._variance = 0.0
 
@@ -69,10 +68,7 @@ def least_checks(settings: ExitSettings) -> int:
 
 def most_checks(settings: ExitSettings) -> int:
     """Checks in all."""
-    if settings.entropy_probes is not None:
-        return settings.entropy_probes
-    least = least_checks(settings)
-    return settings.max_probes if settings.max_probes >= least else max(CHECKS, least)
+    return settings.max_probes if settings.entropy_probes is None else settings.entropy_probes
 
 
 def entropy_of_head(logprobs: Sequence[float]) -> float:

@@ -100,8 +100,8 @@ class ExitSettings:
     """[entropy] Exit when the moving variance is below this, in square nats. Ours: the authors
     sweep it, so calibrate it."""
     entropy_probes: int | None = None
-    """[entropy] Its checks, in place of `max_probes`; None: `max_probes` where those suffice for an
-    exit, or else 32."""
+    """[entropy] Its checks, in place of `max_probes`; None: as many. On a server that sets neither
+    32, for 10 do not suffice for an exit."""
     budget_tokens: int | None = None
     """[budget] Reasoning tokens after which the thinking is closed at the next line end, or 10 %
     later; None: no such limit."""

@@ -87,6 +87,7 @@ exit_settings = st.builds(
     close_on_eos=st.booleans(),
     consistency=st.sampled_from(["max", "high", "mid"]),
     entropy_alpha=st.just(1.0),
+    entropy_probes=st.sampled_from([None, 4, 12]),
     budget_tokens=st.none() | st.integers(0, 60),
     max_steps=st.none() | st.integers(1, 4),
     budget_leaves_answer=st.booleans(),
@@ -249,7 +250,8 @@ def check(
 def check_caps(asked: ExitSettings, played: Played) -> None:
     """However many boundaries there are: so many questions, so far apart, at so little cost."""
     asking = [p for p in build_policy(asked, MATCHER) if p.needs.question]
-    assert len(played.probes) <= asked.max_probes * len(asking)
+    own = [p.needs.max_probes for p in asking]
+    assert len(played.probes) <= sum(asked.max_probes if most is None else most for most in own)
     for policy in asking:
         if [p.needs.question for p in asking].count(policy.needs.question) > 1:
             continue  # whose question it was cannot be told

@@ -1,15 +1,19 @@
 """Policy entropy works where nothing but its name is said, alone and joined to any other."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from service.ceilings import held
 from service.controls import BadParameter, effective_settings
+from service.controls.effective import CHECKS
 from service.eligibility import questions_of
 from service.load import ProbeLimits
-from stepgrpo_core import POLICIES, ExitSettings, build_policy
-from stepgrpo_core.policies.entropy import CHECKS, least_checks, most_checks
+from service.options import BadOption
+from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
+from stepgrpo_core.policies.entropy import least_checks, most_checks
+from tests.unit.test_defaults import read
 
 ASKING = ["confidence", "consistency", "entropy", "margin", "sufficiency", "verifier"]
 JOINED = [
@@ -38,10 +42,29 @@ def test_every_policy_can_be_joined_to_it() -> None:
 
 
 def test_alone_it_has_all_that_a_server_allows() -> None:
-    (policy,) = build_policy(ExitSettings("entropy"))
+    settings = effective_settings({"exit_policy": "entropy"}, ExitSettings()).settings
+    (policy,) = build_policy(settings)
     assert policy.needs.max_probes == CHECKS == ProbeLimits().limit_probes
-    assert most_checks(ExitSettings("entropy", max_probes=25)) == 25
-    assert most_checks(ExitSettings("entropy", entropy_alpha=0.05)) == 80
+    slow = ExitSettings(entropy_alpha=0.05)
+    assert most_checks(effective_settings({"exit_policy": "entropy"}, slow).settings) == 80
+    more = ExitSettings(max_probes=25)
+    assert most_checks(effective_settings({"exit_policy": "entropy"}, more).settings) == 25
+
+
+@pytest.mark.parametrize(("flags", "checks"), [([], 32), (["--exit-max-probes", "24"], 24)])
+def test_a_server_may_have_it_as_its_policy(tmp_path: Path, flags: list[str], checks: int) -> None:
+    settings = read("--exit-policy", "entropy+confidence", *flags, at=tmp_path).settings
+    assert most_checks(settings) == checks
+    with pytest.raises(BadOption, match=r"exit-max-probes='?5.*20 checks"):
+        read("--exit-policy", "entropy", "--exit-max-probes", "5", at=tmp_path)
+
+
+def test_its_own_number_leaves_the_others_alone() -> None:
+    settings = ExitSettings("confidence+entropy", max_probes=2, entropy_probes=20)
+    confidence, entropy = build_policy(settings)
+    assert (confidence.needs.max_probes, entropy.needs.max_probes) == (None, 20)
+    with pytest.raises(InvalidSetting, match="entropy_probes=19"):
+        build_policy(ExitSettings("entropy", entropy_probes=19))
 
 
 @pytest.mark.parametrize("probes", [0, 1, 19])
@@ -51,7 +74,7 @@ def test_too_few_that_were_sent_are_refused_by_their_name(probes: int) -> None:
         effective_settings(xargs, ExitSettings())
     assert caught.value.parameter == "vllm_xargs.exit_max_probes"
     with pytest.raises(BadParameter) as caught:
-        effective_settings({"exit_max_probes": probes}, ExitSettings("entropy"))
+        effective_settings({"exit_max_probes": probes}, ExitSettings("entropy", entropy_probes=32))
     assert caught.value.parameter == "vllm_xargs.exit_max_probes"
 
 

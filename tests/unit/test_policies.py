@@ -68,6 +68,7 @@ def test_policies_joined_by_plus_are_built_in_their_order() -> None:
         ("budget+margin+budget", "name 'budget' once"),
         ("none+budget", "'none' stands alone"),
         ("pattern", "pattern=None.*needs a regular expression"),
+        ("entropy", "max_probes=10.*after 20 checks"),
     ],
 )
 def test_a_name_that_cannot_be_honoured_says_why(name: str, message: str) -> None:
