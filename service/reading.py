@@ -18,6 +18,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Check = Callable[[Mapping[str, Any] | None, Asked], None]
 
+NOTHING = Asked()
 _BOOLEAN = TypeAdapter(bool)
 
 
@@ -70,8 +71,9 @@ class BodyReader:
         if endpoint == BATCH and _is(parsed.get("stream")):  # vLLM would answer with its last token
             raise BadParameter("stream", parsed["stream"], "a batch comes whole; leave it out")
         told, asked = carry(parsed, read_body(parsed), endpoint, self._template)
-        if self._check is not None:
-            self._check(parsed.get("vllm_xargs"), asked)
+        xargs = parsed.get("vllm_xargs")
+        if self._check is not None and (xargs or asked != NOTHING):
+            self._check(xargs, asked)
         self._ledger.batch = endpoint == BATCH
         self._note(parsed, asked)
         return body if told is None else json.dumps(told).encode()

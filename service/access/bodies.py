@@ -25,6 +25,7 @@ MOST = {
     "messages": 4096,
     "input": 4096,
     "prompt": 2048,
+    "items": 2048,
     "tools": 1024,
     "logit_bias": 4096,
     "stop": 64,
@@ -35,6 +36,7 @@ MOST = {
 """Entries that a parameter may have; a prompt that is one list of token ids is as long as it is."""
 MAX_CONVERSATIONS = MOST["prompt"]
 """Conversations of a batch."""
+_SCORING = "/generative_scoring"
 _ONE_SEQUENCE = ("/v1/messages", "/v1/responses")
 """Ends of routes whose requests have no ``n``."""
 
@@ -91,6 +93,9 @@ def _sequences(parsed: dict[str, Any], route: str) -> int:
         return _conversations(parsed.get("messages"))
     if route.endswith(_ONE_SEQUENCE):
         return 1
+    if route.endswith(_SCORING):
+        items = parsed.get("items")
+        return max(len(items), 1) if isinstance(items, list) else 1
     return max(map(_n, parts)) * prompts_of(parsed)
 
 

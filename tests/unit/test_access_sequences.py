@@ -108,6 +108,14 @@ def test_every_conversation_of_a_batch_is_a_sequence(route: str) -> None:
         assert counted({"messages": odd}, route) == 1
 
 
+def test_every_item_that_is_scored_is_a_sequence() -> None:
+    route = "/generative_scoring"
+    assert counted({"query": "a", "items": ["b"] * 7}, route) == 7
+    assert counted({"query": [1], "items": [[2], [3]], "n": 9}, route) == 2
+    assert counted({"items": ["b"] * (MOST["items"] + 1)}, route) == "items"
+    assert counted({"items": []}, route) == counted({}, route) == 1
+
+
 @pytest.mark.parametrize("route", ["/v1/messages", "/v1/responses"])
 def test_where_a_schema_has_no_n_none_counts(route: str) -> None:
     assert counted({"n": 500, "prompt": ["a", "b"]}, route) == 1
