@@ -19,6 +19,7 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Any, Send], Awaitable[None]]
 
+_ANTHROPICS = (MESSAGES, f"{MESSAGES}/count_tokens")
 _ID = re.compile(rb"[\x20-\x7e]{1,256}")
 """What is sent back: no line ends, which would begin a header of the client's own."""
 _KINDS: Mapping[int, str] = {
@@ -40,7 +41,7 @@ class Courtesy:
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
-            if (MESSAGES + "/") in scope["path"] + "/":
+            if scope["path"].endswith(_ANTHROPICS):
                 send = _Translated(send).send
             if identity := _identity(scope):
                 send = _identified(send, identity)
