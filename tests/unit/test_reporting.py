@@ -131,6 +131,25 @@ def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
     assert "usage" not in chunk
 
 
+def test_in_the_usage_an_object_is_one_in_every_response() -> None:
+    """Clients that add usages up raise where an object meets something else."""
+
+    def objects(value: Any) -> Any:
+        return {k: objects(v) for k, v in value.items() if isinstance(v, dict)}
+
+    saved = SequenceRecord(
+        0, "m", "confidence", 5, settings={"from": {"policy": "x"}}, saved=Saved(4, 2, 9, 3)
+    )
+    saved.outcome = RECORD.outcome
+    found = []
+    for record in (RECORD, saved):
+        body = json.dumps({"usage": {"completion_tokens": 4}}).encode()
+        out, _, _ = serve([body], b"application/json", records=(record,))
+        found.append(json.loads(b"".join(out))["usage"]["stepgrpo"])
+    assert objects(found[0]) == objects(found[1]) == {"settings": {"from": {}}, "saved": {}}
+    assert found[1]["saved"]["tokens"] == 4
+
+
 def test_without_a_policy_the_usage_is_vllms() -> None:
     record = SequenceRecord(0, "m", "none", 5)
     record.outcome = RECORD.outcome
