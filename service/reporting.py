@@ -14,11 +14,11 @@ from typing import Any
 
 from vllm.exceptions import VLLMValidationError
 
+from service.access.refusals import Refused, answer
 from service.apis import Api, api_of
 from service.broken import last_events
 from service.callers import caller_of
 from service.controls import BadParameter
-from service.errors import bad_request
 from service.ledger import RequestLedger, current_ledger
 from service.reading import BodyReader, Message, Receive
 
@@ -64,13 +64,13 @@ class Reporting:
     async def _read(
         self, ledger: RequestLedger, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        reader, api = BodyReader(receive, ledger, scope), api_of(scope["path"])
+        reader = BodyReader(receive, ledger, scope)
         try:
             await reader.read()
         except BadParameter as error:
-            await _refuse(error, api, send)
+            await _refuse(error, send)
             return
-        await self._amended(_Amender(send, ledger, api), scope, reader.receive)
+        await self._amended(_Amender(send, ledger, api_of(scope["path"])), scope, reader.receive)
 
     async def _amended(self, amender: "_Amender", scope: Scope, receive: Receive) -> None:
         try:
@@ -83,11 +83,9 @@ class Reporting:
                 _log.error("A stream of %s broke off: %s", scope["path"], cause)
 
 
-async def _refuse(error: BadParameter | VLLMValidationError, api: Api, send: Send) -> None:
+async def _refuse(error: BadParameter | VLLMValidationError, send: Send) -> None:
     message = str(error.args[0])
-    headers, body = bad_request(message, error.parameter, api)
-    await send({"type": "http.response.start", "status": 400, "headers": [*headers]})
-    await send({"type": "http.response.body", "body": body})
+    await answer(Refused("parameter", 400, "BadRequestError", message, error.parameter), send)
 
 
 class _Amender:
@@ -122,7 +120,7 @@ class _Amender:
     async def break_off(self, error: BaseException) -> bool:
         """Tell the client of a stream that it is over; whether there is one to tell."""
         if self._early and isinstance(error, VLLMValidationError):
-            await _refuse(error, self._api, self._send)
+            await _refuse(error, self._send)
             return True
         await self._send_early()
         if not self._streaming:

@@ -26,6 +26,7 @@ from vllm.sampling_params import SamplingParams
 from benchmarks.scripted_engine import ScriptedClient
 from service.apis import BATCH, CHAT, COMPLETIONS, INVOCATIONS, MESSAGES, RESPONSES
 from service.controls import Effective
+from service.courtesy import Courtesy
 from service.engine import EarlyExitEngine
 from service.metrics import Metrics
 from service.reporting import Reporting
@@ -118,6 +119,7 @@ def _application(engine: SeenEngine) -> FastAPI:
     app.state.args = SimpleNamespace(log_error_stack=False)
     app.state.engine_client = engine
     app.add_middleware(Reporting)
+    app.add_middleware(Courtesy)
 
     async def answered(request: Any, params: list[SamplingParams]) -> Response:
         runs = [_generated(engine, each) for each in params]
