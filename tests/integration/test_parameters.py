@@ -1,6 +1,7 @@
 """Parameters, limits and blocks on the real server: a sample of what unit tests walk in full."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,9 @@ import openai
 import pytest
 
 from service.access.bodies import BATCH
+from service.bench import bench_command
 from service.controls import FOREIGN, PARAMETERS
-from tests.integration.servers import Server
+from tests.integration.servers import MODEL, Server
 from tests.integration.test_server import EXIT, chat, exited, messages
 
 pytestmark = pytest.mark.integration
@@ -177,3 +179,13 @@ def test_the_schema_and_its_page_are_ours(http: httpx.Client) -> None:
     assert "stepgrpo-serve" in http.get("/docs").text
     assert "thinking_budget" in str(schema["components"]["schemas"]["ChatCompletionRequest"])
     assert {"/ready", "/v1/stepgrpo/responses/{id}"} <= set(schema["paths"])
+
+
+def test_the_benchmark_of_vllm_measures_the_server(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--base-url", server.url, "--model", "demo-base", "--tokenizer", str(MODEL)]
+    flags += ["--dataset-name", "random", "--random-input-len", "8", "--random-output-len", "4"]
+    bench_command([*flags, "--num-prompts", "2", "--disable-tqdm"])
+    said = capsys.readouterr().out
+    assert re.search(r"Successful requests:\s+2\b", said), said
