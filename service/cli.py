@@ -9,6 +9,7 @@ from pathlib import Path
 
 from service.access.scrape import bind_metrics
 from service.access.settings import add_access_flags, rules_of
+from service.bench import bench_command
 from service.defaults import Defaults, add_flags, read_defaults
 from service.options import BadOption
 from service.requestlog.command import explain_command
@@ -21,7 +22,8 @@ __all__ = ["main"]
 USAGE = """stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]
        stepgrpo-serve savings [--url URL | --state FILE] [--format table|json|csv]
        stepgrpo-serve guard --state FILE [--switch-on MODEL POLICY]
-       stepgrpo-serve explain ID --log FILE [--format text|json]"""
+       stepgrpo-serve explain ID --log FILE [--format text|json]
+       stepgrpo-serve bench [any vllm bench serve flag]"""
 DESCRIPTION = (
     "Serve MODEL with vLLM's OpenAI-compatible server, ending reasoning when it is done. "
     "Requests override the policy with vllm_xargs, for example "
@@ -29,13 +31,19 @@ DESCRIPTION = (
 )
 DRAIN_SECONDS = 30
 NO_MEDIA = ["none: set --allowed-media-domains"]  # no URL has such a host; errors quote it
-MIDDLEWARE = ("routes.Routes", "reporting.Reporting", "access.guard.Access", "readiness.Readiness")
+MIDDLEWARE = (
+    "routes.Routes",
+    "reporting.Reporting",
+    "access.guard.Access",
+    "readiness.Readiness",
+    "courtesy.Courtesy",
+)
 """The last is the outermost; those of ``--middleware`` are within."""
 
 
 def main() -> None:
     """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
-    commands = {"savings": savings_command, "guard": guard_command}
+    commands = {"savings": savings_command, "guard": guard_command, "bench": bench_command}
     if command := commands.get("".join(sys.argv[1:2])):
         command(sys.argv[2:])
         return

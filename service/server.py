@@ -90,6 +90,9 @@ UPSTREAM: dict[str, str] = {
     "vllm.v1.engine.core.EngineCoreProc.run_engine_core": "replaced: ends with the server",
     "vllm.v1.executor.multiproc_executor.WorkerProc.worker_main": "replaced: likewise",
     "vllm.v1.engine.coordinator.DPCoordinatorProc.run_coordinator": "replaced: likewise",
+    "vllm.entrypoints.openai.models.serving.OpenAIServingModels.show_available_models": "one model",
+    "vllm.benchmarks.serve.add_cli_args": "stepgrpo-serve bench",
+    "vllm.benchmarks.serve.main": "the same",
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
     "vllm.config.model.ModelConfig.get_diff_sampling_param": "one of what decides lengths",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
@@ -212,6 +215,7 @@ async def serve(
             evidence=evidence,
             judge=defaults.judge,
             stop_in_thinking=defaults.stop_in_thinking,
+            with_tools=defaults.with_tools,
             journal=Journal(log, tracing_of(inner.vllm_config), with_text=defaults.log_text),
         )
         await engine.prove()

@@ -71,3 +71,11 @@ def complete(client: openai.OpenAI, prompt: Any, xargs: Any = EXIT, **options: A
     extra = {"vllm_xargs": xargs, "return_token_ids": True} | options.pop("extra_body", {})
     options = {"temperature": 0, "max_tokens": 600, "seed": 0} | options
     return client.completions.create(model="demo-base", prompt=prompt, extra_body=extra, **options)
+
+
+def vllms(usage: Any) -> dict[str, Any]:
+    """The usage of a response, of a client's object or as JSON, as vLLM has it, for comparisons:
+    what is in the block depends on the time."""
+    found: dict[str, Any] = dict(usage) if isinstance(usage, dict) else usage.model_dump()
+    found.pop("stepgrpo", None)
+    return found

@@ -164,7 +164,8 @@ def check(
 def check_caps(asked: ExitSettings, played: Played) -> None:
     """However many boundaries there are: so many questions, so far apart, at so little cost."""
     asking = [p for p in build_policy(asked, MATCHER) if p.needs.question]
-    assert len(played.probes) <= asked.max_probes * len(asking)
+    own = [p.needs.max_probes for p in asking]
+    assert len(played.probes) <= sum(asked.max_probes if most is None else most for most in own)
     for policy in asking:
         if [p.needs.question for p in asking].count(policy.needs.question) > 1:
             continue  # whose question it was cannot be told

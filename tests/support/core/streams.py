@@ -73,6 +73,7 @@ exit_settings = st.builds(
     close_on_eos=st.booleans(),
     consistency=st.sampled_from(["max", "high", "mid"]),
     entropy_alpha=st.just(1.0),
+    entropy_probes=st.sampled_from([None, 4, 12]),
     budget_tokens=st.none() | st.integers(0, 60),
     max_steps=st.none() | st.integers(1, 4),
     budget_leaves_answer=st.booleans(),
