@@ -131,7 +131,9 @@ def _options() -> dict[str, Option]:
     family = f"How the model writes thinking: {', '.join(FAMILIES)}, or one of `families`. "
     family += "Default: its tokenizer tells."
     options["family"] = Option("family", reader_of(str), family)
-    families = "More families, from name to start, end, closing, inducing, tokens, opens, exits."
+    families = (
+        "More families, from name to fields, as start, end, closing, tools, tokens, template, text."
+    )
     options["families"] = Option("families", _families, families)
     log = (
         "File for a JSON line per sequence: what it cost and saved, when, and its probes; no text."

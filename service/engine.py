@@ -42,6 +42,7 @@ from service.ledger import (
 from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
+from service.parsers import parser_of
 from service.patterns import matcher_of
 from service.requestlog.journal import Journal
 from service.savings.evidence import Evidence
@@ -69,6 +70,7 @@ class EarlyExitEngine:
         family: str | None = None,
         families: Mapping[str, Family] = MappingProxyType({}),
         chat_template: str | None = None,
+        demanded: bool = False,
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
@@ -77,8 +79,15 @@ class EarlyExitEngine:
         journal: Journal | None = None,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
+        grammars = inner.vllm_config.structured_outputs_config
         model = model_of(
-            tokenizer, defaults, family=family, families=families, chat_template=chat_template
+            tokenizer,
+            defaults,
+            family=family,
+            families=families,
+            chat_template=chat_template,
+            parser=parser_of(grammars.reasoning_parser, tokenizer),
+            demanded=demanded,
         )
         self._inner = inner
         self.evidence = evidence
@@ -101,7 +110,6 @@ class EarlyExitEngine:
             pairs=evidence is not None and bool(evidence.plan.pairs),
         )
         self.template = model.template
-        grammars = config.structured_outputs_config
         self._decider = Decider(
             self._served,
             self._defaults,
@@ -109,7 +117,7 @@ class EarlyExitEngine:
             effort,
             max_model_len=inner.model_config.max_model_len,
             prefix_caching=bool(config.cache_config.enable_prefix_caching),
-            special=frozenset() if model.writing is None else special_ids(tokenizer),
+            special=frozenset() if model.writing is None else special_ids(tokenizer, chat_template),
             grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
             is_off=self._is_off,
         )

@@ -184,7 +184,8 @@ class SequenceRecord:
     def as_block(self) -> dict[str, Any]:
         """The ``stepgrpo`` block of the response."""
         outcome = self.outcome
-        assert outcome is not None
+        if outcome is None:
+            return self._uncounted()
         block: dict[str, Any] = {
             "policy": self.policy,
             "settings": dict(self.settings),
@@ -209,6 +210,19 @@ class SequenceRecord:
         if self.refused_probes:
             block["refused_probes"] = self.refused_probes.total()
         return block
+
+    def _uncounted(self) -> dict[str, Any]:
+        """The block where nothing is known of the thinking, and why."""
+        unknown = ("exit_reason", "steps", "reasoning_tokens", "confidence", "saved")
+        block = {"policy": self.policy, "settings": dict(self.settings)}
+        known = {"probes": 0, "probe_tokens": 0, "abstained": str(self.abstained)}
+        return block | dict.fromkeys(unknown) | known
+
+    @property
+    def has_block(self) -> bool:
+        """Whether there is something to say: what came of it, or why nothing is known."""
+        ended = self.status is not None and self.abstained is not None
+        return self.outcome is not None or ended
 
 
 @dataclass(slots=True)
@@ -266,7 +280,7 @@ class RequestLedger:
 
     def as_block(self) -> dict[str, Any] | None:
         """The response's block: flat for one sequence, a list under ``choices`` for several."""
-        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.index)
+        done = sorted((r for r in self.sequences if r.has_block), key=lambda r: r.index)
         if not done:
             return None
         if len(done) == 1:

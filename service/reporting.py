@@ -198,8 +198,9 @@ class _Amender:
 def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
     """What proxies and scripts want to know without reading the body. Of several sequences only
     the sum of their reasoning tokens: reasons differ, and intervals do not add up."""
-    found = {"reasoning-tokens": str(ledger.reasoning_tokens)}
     records = [record for record in ledger.sequences if record.outcome is not None]
+    counted = bool(records) or not ledger.sequences  # else nothing is known of the thinking
+    found = {"reasoning-tokens": str(ledger.reasoning_tokens)} if counted else {}
     if len(records) == 1 and (outcome := records[0].outcome):
         found["exit-reason"] = str(outcome.reason)
         if saved := records[0].saved:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepgrpo_core.events import ThinkingFormat
-from stepgrpo_core.matching import Marks
+from stepgrpo_core.matching import Ending, Marks
 from stepgrpo_core.policies import Place
 from stepgrpo_core.segmenter import StepSegmenter, count_steps
 
@@ -160,14 +160,17 @@ def step_starts(
 
     `thinking_open` says that the prompt already ended in ``<think>``.
     """
-    marks, finder = Marks(thinking), BoundaryFinder(markers, frozenset({Place.MARKER}))
+    marks, ending = Marks(thinking), Ending(thinking)
+    finder = BoundaryFinder(markers, frozenset({Place.MARKER}))
     begin = 0 if thinking_open else None
     found: list[Found] = []
     for place, (token, text) in enumerate(zip(ids, texts, strict=True)):
         if begin is not None:
-            if token in thinking.tool_ids or marks.ends(token):
+            thought, ended = ending.take(token, text)
+            for each in thought:
+                found += finder.feed(each)
+            if ended:
                 break
-            found += finder.feed(text)
         elif marks.starts(token, text):
             begin = place + 1
         elif marks.answers:

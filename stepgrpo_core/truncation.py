@@ -42,7 +42,7 @@ from stepgrpo_core.events import (
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.matching import Marks
+from stepgrpo_core.matching import Ending, Marks
 from stepgrpo_core.policies import (
     Answer,
     Boundary,
@@ -85,6 +85,7 @@ class ExitController:
         self.fault: Exception | None = None
         """What a policy raised."""
         self._settings, self._thinking, self._marks = settings, thinking, Marks(thinking)
+        self._ending = Ending(thinking)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
         self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
@@ -163,11 +164,11 @@ class ExitController:
             self._move(Signal.OTHER_TEXT, ExitReason.NONE)
 
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
-        if token in self._thinking.tool_ids or self._marks.ends(token):
+        thought, ended = self._ending.take(token, text)
+        found = [each for one in thought for each in self._finder.feed(one)]
+        if ended:
             self._thinking_end = self._received
-            found = self._finder.finish()
-        else:
-            found = self._finder.feed(text)
+            found += self._finder.finish()
         for each in found:
             self._consider(each, commands)
 
@@ -192,7 +193,8 @@ class ExitController:
         if self.state is State.DONE or (self._finished and not aborted):
             raise ProtocolViolation("the stream ended twice")
         if self._thinks():
-            for found in self._finder.finish():
+            rest = [each for text in self._ending.rest() for each in self._finder.feed(text)]
+            for found in (*rest, *self._finder.finish()):
                 if not aborted:
                     self._consider(found, commands)
         self._finished = event.cause
@@ -395,5 +397,4 @@ class ExitController:
     def _reasoning_tokens(self) -> int:
         if self._exit is not None:
             return self._exit - self._begin + self._thinking.thought_in_closing
-        ended = self._thinking_end is not None
-        return self._finder.tokens - ended * len(self._thinking.before_end)
+        return self._finder.tokens

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.controls.effort import EFFORTS
 from service.controls.near import CONTAINERS, misplaced_parameter
 from service.controls.parameters import CONTAINER, FOREIGN, Asked, BadParameter, Parameter, Wish
+from stepgrpo_core.templates import Switch
 
 __all__ = ["Template", "carry", "read_body"]
 
@@ -24,9 +26,27 @@ class Template:
     """What the served model's chat template can do."""
 
     switches: tuple[str, ...] = ()
-    """Its variables that switch thinking off."""
+    """Its variables that switch thinking off by false."""
     thinks: bool = True
-    """The model writes thinking that can be recognised."""
+    """The model may write thinking."""
+    others: tuple[Switch, ...] = ()
+    """Variables that do so by other values; used where there is none of `switches`."""
+    efforts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """The efforts that each of its variables of efforts takes."""
+    known: bool = True
+    """How the model writes thinking is known."""
+
+    @property
+    def can_switch(self) -> bool:
+        """Whether it switches thinking off at all."""
+        return bool(self.switches or self.others)
+
+    def switched(self, *, on: bool) -> dict[str, Any]:
+        """The variables that switch thinking on, or off."""
+        if self.switches:
+            return dict.fromkeys(self.switches, on)
+        values = {each.name: each.on if on else each.off for each in self.others}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def read_body(body: Mapping[str, Any]) -> Asked:
@@ -112,7 +132,7 @@ def carry(
     asked = dataclasses.replace(asked, seen_to=asked.off is not None and not template.thinks)
     if endpoint != "/v1/completions":  # it has no template, so thinking is closed at once
         asked = _carry_switch(told, asked, template)
-        _carry_effort(told, asked, endpoint)
+        _carry_effort(told, asked, endpoint, template)
     thinking = told.get("thinking") or {}
     if endpoint == "/v1/messages" and thinking.get("type") == "enabled" and asked.budget:
         # Bounded by our policy: vLLM's own budget cuts within lines, and starts at 1 024.
@@ -122,23 +142,41 @@ def carry(
 
 def _carry_switch(told: dict[str, Any], asked: Asked, template: Template) -> Asked:
     by_budget = asked.off is not None and type(asked.off.value) is int  # which closes by itself
-    if asked.off and not by_budget and template.thinks and not template.switches:
-        remedy = "this model's chat template cannot switch thinking off; a budget of 0, such as "
-        remedy += "thinking_token_budget=0, closes it at once"
-        raise BadParameter(asked.off.parameter, asked.off.value, remedy)
-    if template.switches and (asked.off or asked.switch):
-        on = asked.off is None
-        given = told.get(_KWARGS) or {}
-        said = {name: value for name, value in given.items() if value is not None}
-        told[_KWARGS] = dict.fromkeys(template.switches, on) | said
-    seen_to = asked.seen_to or bool(asked.off and template.switches)
+    if asked.off and not by_budget and template.thinks and not template.can_switch:
+        raise BadParameter(asked.off.parameter, asked.off.value, _no_switch(template))
+    if template.can_switch and (asked.off or asked.switch):
+        variables = template.switched(on=asked.off is None)
+        if variables:
+            given = told.get(_KWARGS) or {}
+            said = {name: value for name, value in given.items() if value is not None}
+            told[_KWARGS] = variables | said
+    seen_to = asked.seen_to or bool(asked.off and template.can_switch)
     return dataclasses.replace(asked, seen_to=seen_to)
 
 
-def _carry_effort(told: dict[str, Any], asked: Asked, endpoint: str) -> None:
-    """To where this endpoint's schema has it, for templates that know efforts."""
+def _no_switch(template: Template) -> str:
+    if not template.known:
+        return (
+            "how this model writes thinking is not known, and its chat template has no switch: "
+            "leave it out, or start the server with --exit-family or --reasoning-parser"
+        )
+    return (
+        "this model's chat template cannot switch thinking off; a budget of 0, such as "
+        "thinking_token_budget=0, closes it at once"
+    )
+
+
+def _carry_effort(told: dict[str, Any], asked: Asked, endpoint: str, template: Template) -> None:
+    """To where this endpoint's schema has it, for templates that know efforts. What a template
+    would refuse, or knows by another name, goes to its own variables instead."""
     place, _, leaf = _EFFORT_PLACES.get(endpoint, "").rpartition(".")
     if asked.effort is None or not leaf:
+        return
+    named = _named_efforts(asked.effort.value, template)
+    if named is not None:
+        _leave_out(told, place, leaf)
+        on = {} if asked.off else template.switched(on=True)
+        told[_KWARGS] = on | named | dict(told.get(_KWARGS) or {})
         return
     if endpoint == "/v1/messages" and asked.effort.value not in _ANTHROPIC_EFFORTS:
         return
@@ -146,6 +184,31 @@ def _carry_effort(told: dict[str, Any], asked: Asked, endpoint: str) -> None:
         told.setdefault(leaf, asked.effort.value)
     else:
         told[place] = {leaf: asked.effort.value} | dict(told.get(place) or {})
+
+
+def _named_efforts(effort: str, template: Template) -> dict[str, str] | None:
+    """The template's own words for an effort; None where it takes ours as it is, or none."""
+    taken = template.efforts.items()
+    if all(name == "reasoning_effort" and effort in each for name, each in taken):
+        switch = {each.name: each.off for each in template.others if not template.switches}
+        off = switch.get("reasoning_effort", effort)
+        return {} if effort == "none" and off != effort else None
+    if effort == "none":
+        return {}
+    place = EFFORTS.index(effort)
+    return {
+        name: min(each, key=lambda other: abs(EFFORTS.index(other) - place - 0.1))
+        for name, each in template.efforts.items()
+        if each
+    }
+
+
+def _leave_out(told: dict[str, Any], place: str, leaf: str) -> None:
+    """Take an effort out of its place in the schema: there it would go before the variables."""
+    if not place:
+        told.pop(leaf, None)
+    elif isinstance(told.get(place), Mapping):
+        told[place] = {name: value for name, value in told[place].items() if name != leaf}
 
 
 def _example(container: str) -> str:

@@ -31,6 +31,7 @@ from training.engines import format_of
 # Added tokens as the models' tokenizers have them: special ones, and those that are not.
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 THINK = ("<think>", "</think>")
+COHERE = ("<|START_THINKING|>", "<|END_THINKING|>")
 QWEN = (CHATML, ("<tool_call>", "</tool_call>", *THINK))
 ADDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "qwen3": QWEN,
@@ -46,8 +47,28 @@ ADDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"),
         (),
     ),
+    "qwen3.5": QWEN,
+    "deepseek-v3.1": (
+        ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
+        ("<｜User｜>", "<｜Assistant｜>", *THINK, "<tool_call>"),
+    ),
+    "deepseek-v3.2": (("<｜User｜>", "<｜Assistant｜>"), (*THINK, "｜DSML｜")),
+    "kimi-k3": (("<|open|>", "<|close|>", "<|sep|>"), ()),
+    "minimax-m2": (("]~b]", "[e~["), THINK),
+    "minimax-m3": (("]~b]", "[e~["), ("<mm:think>", "</mm:think>")),
+    "seed-oss": (("<seed:bos>", "<seed:eos>"), ("<seed:think>", "</seed:think>")),
+    "gemma4": (("<|turn>", "<turn|>", "<|channel>", "<channel|>"), ()),
+    "cohere": (("<|START_OF_TURN_TOKEN|>", *COHERE, "<|START_TEXT|>"), ()),
+    "command-r7b": (("<|START_OF_TURN_TOKEN|>", *COHERE, "<|START_RESPONSE|>"), ()),
+    "hy3": ((), ("<think:opensource>", "</think:opensource>")),
+    "solar": (("<|begin|>", "<|end|>", "<|content|>", "<|think|>"), ()),
+    "mistral": (("[INST]", "[/INST]", "[THINK]", "[/THINK]"), ()),
+    "lfm2.5": ((*CHATML, "<|tool_call_start|>"), THINK),
+    "phi-4": ((*CHATML, "<|im_sep|>"), THINK),
     "demo": ((), (*CHATML, *THINK)),
     "think": (("<s>",), THINK),
+    "apriel": (("<|begin_assistant|>", "<|end|>"), ()),
+    "think-text": ((), ()),
 }
 OPENING = "{{ messages[0].content }}<think>\n"
 PLAIN = "{{ messages[0].content }}"
@@ -70,7 +91,9 @@ def tokenizer_of(special: tuple[str, ...], normal: tuple[str, ...], template: st
 
 
 def family_tokenizer(name: str) -> Any:
-    return tokenizer_of(*ADDED[name], OPENING if FAMILIES[name].opens else PLAIN)
+    family = FAMILIES[name]
+    template = PLAIN + family.start if family.opens else PLAIN
+    return tokenizer_of(*ADDED[name], f"{template}{{# {' '.join(family.template)} #}}")
 
 
 class Driver:
@@ -80,6 +103,7 @@ class Driver:
         self.controller = controller
         self.emitted: list[int] = []
         self.close: CloseThinking | None = None
+        self.played: list[int] = []
         self._tokenizer, self._skip = tokenizer, skip_special
         self._ids: list[int] = []
 
@@ -88,6 +112,7 @@ class Driver:
         stream = DecodeStream(skip_special_tokens=self._skip)
         for token in self._tokenizer.encode(text, add_special_tokens=False):
             self._ids.append(token)
+            self.played.append(token)
             piece = stream.step(self._tokenizer.backend_tokenizer, token) or ""
             if self.execute(self.controller.receive(Tokens([token], [piece]))):
                 return
@@ -165,6 +190,7 @@ def test_thinking_that_ends_by_itself_is_counted(name: str, skip_special: bool) 
         assert outcome.reason is ExitReason.NATURAL
         assert outcome.steps == 2
         assert outcome.reasoning_tokens == len(thought)  # a byte each
+        assert played.emitted == played.played
 
 
 @pytest.mark.parametrize("skip_special", [True, False])
@@ -295,30 +321,25 @@ def test_a_users_family_goes_before_the_built_in_ones() -> None:
     assert family_of(family_tokenizer("glm"), None, own) == FAMILIES["glm"]
 
 
-def test_an_end_of_several_tokens_is_counted_and_never_closed() -> None:
-    own = read_families({"mine": {"start": "<s>", "end": "<a>done<b>"}})["mine"]
-    assert own.closing == "\n<a>done<b>\n\n"
+SEVERAL = read_families({"mine": {"start": "<s>", "end": "<a>done<b>"}})["mine"]
+
+
+def test_an_end_of_several_tokens_is_closed_whole_and_never_cut_into() -> None:
+    assert SEVERAL.closing == "\n<a>done<b>\n\n"
     tokenizer = tokenizer_of(("<s>",), ("<a>", "<b>"), PLAIN)
-    thinking = thinking_of(tokenizer, own, own.closing)
-    assert (thinking.closing_ids, len(thinking.before_end)) == ((), 5)
-    played = Driver(tokenizer, ExitController(LIMITED, thinking), skip_special=False)
-    played.play("<s>1+1=2\nWait, no. Wait")
-    played.execute(played.controller.receive(FinishThinking()))
-    played.play("<a>d<a>done<b>2")
-    outcome = played.finish()
-    assert played.close is None
+    thinking = thinking_of(tokenizer, SEVERAL, SEVERAL.closing)
+    assert tokenizer.decode(thinking.closing_ids) == SEVERAL.closing
+    assert (thinking.thought_in_closing, len(thinking.before_end)) == (1, 5)
+    natural = Driver(tokenizer, ExitController(ExitSettings(), thinking), skip_special=False)
+    natural.play("<s>1+1=2\n<a>d<a>done<b>2")  # a beginning that breaks off, then the end
+    outcome = natural.finish()
     assert outcome.reason is ExitReason.NATURAL
-    assert outcome.reasoning_tokens == len("1+1=2\nWait, no. Wait") + 2
-    with pytest.raises(InvalidSetting, match="can only be counted"):
-        format_of_own(tokenizer, own)
-
-
-def format_of_own(tokenizer: Any, family: Family) -> None:
-    """The trainer's refusal, with `family` among the built-in ones."""
-    families = dict(FAMILIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepgrpo_core.families.FAMILIES", families | {family.name: family})
-        format_of(tokenizer, family.closing)
+    assert outcome.reasoning_tokens == len("1+1=2\n") + 2
+    closed = Driver(tokenizer, ExitController(ExitSettings(), thinking), skip_special=False)
+    closed.play("<s>1+1=2\n<a>do")
+    assert tokenizer.decode(closed.emitted) == "<s>1+1=2\n"  # what may be its end waits
+    closed.execute(closed.controller.receive(FinishThinking()))
+    assert tokenizer.decode(closed.emitted) == f"<s>1+1=2\n{SEVERAL.closing}"
 
 
 def test_a_family_may_be_declared_to_count_only() -> None:
