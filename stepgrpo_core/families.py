@@ -14,7 +14,7 @@ from typing import Any
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import ExitSettings
 
-__all__ = ["FAMILIES", "Family", "in_family", "read_families", "recognise"]
+__all__ = ["FAMILIES", "RECOGNISED", "Choice", "Family", "in_family", "read_families", "recognise"]
 
 _DEFAULT = ExitSettings()
 
@@ -322,6 +322,33 @@ def read_families(value: Any) -> Mapping[str, Family]:
     if not isinstance(value, Mapping):
         raise ValueError("use names of families with their fields")
     return {str(name): _read(str(name), fields) for name, fields in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which family a model is of, as a user says it; raises InvalidSetting."""
+
+    name: str | None = None
+    """None: its tokenizer tells."""
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """Families of the user's own, from name to fields, as a server's YAML file has them."""
+
+    def __post_init__(self) -> None:
+        known = [*FAMILIES, *self.own]
+        if self.name is not None and self.name not in known:
+            raise InvalidSetting("family", self.name, f"use one of {', '.join(known)}")
+
+    @property
+    def own(self) -> Mapping[str, Family]:
+        """The families that are described."""
+        try:
+            return read_families(self.described)
+        except ValueError as error:
+            raise InvalidSetting("families", dict(self.described), str(error)) from error
+
+
+RECOGNISED = Choice()
+"""Its tokenizer tells."""
 
 
 def _read(name: str, fields: Any) -> Family:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training.config import RunConfig, dump_config, load_config, preset_names
 from training.evaluation import command as evaluation
+from training.families import add_flags, choice_of
 
 __all__ = ["build_parser", "main"]
 
@@ -181,6 +182,7 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         default=True,
         help="record also how confident a trial answer is wherever a step begins",
     )
+    add_flags(calibrate)
     calibrate.set_defaults(run=_calibrate)
 
 
@@ -252,8 +254,9 @@ def _calibrate(args: argparse.Namespace) -> None:
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
+    choice, longest = choice_of(args), args.max_tokens + 512
     with as_model(args.model) as path:
-        engine = Engine.load(path, dtype=args.dtype, max_model_len=args.max_tokens + 512)
+        engine = Engine.load(path, dtype=args.dtype, max_model_len=longest, choice=choice)
     baseline = calibrate(
         engine,
         Path(args.model).name,

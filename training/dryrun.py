@@ -23,7 +23,7 @@ def explain(config: RunConfig) -> None:
     print(f"{describe(config)}\noutput: {Path(config.output).resolve()}")
     args = arguments(config)
     tokenizer = load_tokenizer(config)
-    form = format_of(tokenizer, config.rollout.exit.closing_text)
+    form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers
     check_tokenizer(tokenizer, form, markers)
     _section("Steps are counted at", marker_lines(form, markers))

@@ -23,7 +23,7 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.events import Command
-from stepgrpo_core.families import in_family
+from stepgrpo_core.families import RECOGNISED, Choice, in_family
 from stepgrpo_core.policies import Induce, Trial
 from stepgrpo_core.thinking import opens_in_thinking
 from training.engines import format_of
@@ -64,17 +64,23 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, choice: Choice = RECOGNISED) -> None:
         self.llm = llm
         self.tokenizer: Any = llm.get_tokenizer()
-        self.form = format_of(self.tokenizer, ExitSettings().closing_text)
+        self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
         self.thinking = self.form.thinking
 
     @classmethod
     def load(
-        cls, model: str, *, dtype: str = "auto", max_model_len: int = 1024, seed: int = 0
+        cls,
+        model: str,
+        *,
+        dtype: str = "auto",
+        max_model_len: int = 1024,
+        seed: int = 0,
+        choice: Choice = RECOGNISED,
     ) -> "Engine":
-        """Start vLLM for `model`."""
+        """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
         return cls(
             LLM(
                 model=model,
@@ -83,7 +89,8 @@ class Engine:
                 max_model_len=max_model_len,
                 enable_prefix_caching=True,
                 seed=seed,
-            )
+            ),
+            choice,
         )
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ def run_sft(config: RunConfig, *, resume: bool) -> None:
     args = sft_arguments(config)
     tokenizer = load_tokenizer(config)
     markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
-    check_tokenizer(tokenizer, format_of(tokenizer, closing), markers)
+    check_tokenizer(tokenizer, format_of(tokenizer, closing, config.model.choice), markers)
     rows, data = load_data(config, tokenizer)
     stop = StopOnSignal(1)
     with stop.listening():
@@ -184,7 +184,7 @@ def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], b
     params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
     )
-    engine = Engine(load_llm(config, config.output))
+    engine = Engine(load_llm(config, config.output), config.model.choice)
     try:
         baseline = calibrate(engine, _name(config), prompts, samples=1, params=params)
     except ValueError as error:

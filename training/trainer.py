@@ -142,7 +142,7 @@ def _keep_config(path: Path, text: str, *, resumed: bool) -> None:
 def _build(
     config: RunConfig, args: GRPOConfig, tokenizer: Any, rows: Sequence[Row], grader: Grader
 ) -> tuple[GRPOTrainer, RolloutFunction, StopOnSignal]:
-    form = format_of(tokenizer, config.rollout.exit.closing_text)
+    form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers
     check_tokenizer(tokenizer, form, markers)
     rollouts = RolloutFunction(config, tokenizer, form)
