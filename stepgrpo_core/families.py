@@ -283,7 +283,8 @@ def recognise(
     `has` says whether it has a token, `writes` whether it writes a family's thinking in tokens,
     `opens` whether its chat `template` opens the thinking (None: no template), which tells apart
     those that write alike. The user's `own` families go before the built-in ones; the one with
-    most tokens wins, then the one with most texts of the template. Raises InvalidSetting when
+    most tokens wins, then the one with most texts of the template; those that mark thinking by
+    text come last. Raises InvalidSetting when
     that leaves several between which it makes a difference.
     """
     for families in (own, FAMILIES):
@@ -291,8 +292,8 @@ def recognise(
         found = [each for each in found if all(text in template for text in each.template)]
         if not found:
             continue
-        most = max((len(each.tokens), len(each.template)) for each in found)
-        best = [each for each in found if (len(each.tokens), len(each.template)) == most]
+        most = max(map(_rank, found))
+        best = [each for each in found if _rank(each) == most]
         if len(best) == 1:
             return best[0]
         if all(each.writes_like(best[0]) for each in best):
@@ -301,6 +302,11 @@ def recognise(
         names = ", ".join(each.name for each in best)
         raise InvalidSetting("family", None, f"the tokenizer fits {names}; name one of them")
     return None
+
+
+def _rank(family: Family) -> tuple[bool, int, int]:
+    """How much a tokenizer and its template have of a family that they fit."""
+    return not family.text, len(family.tokens), len(family.template)
 
 
 def in_family(settings: ExitSettings, family: Family) -> ExitSettings:

@@ -4,6 +4,7 @@ Tokenizers are duck-typed: `encode`, `decode` and `backend_tokenizer.token_to_id
 tokenizer of transformers has them.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -153,6 +154,7 @@ def thinking_of(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFo
     )
 
 
+_TAGS = re.compile(r"</?[A-Za-z_|]+>|\[[A-Z_]+\]")
 NEVER = -1
 """The id of start and end where those are text."""
 
@@ -213,6 +215,8 @@ def learned(tokenizer: Any, family: Family, chat_template: str | None = None) ->
         except InvalidSetting:
             closing = None
     added = [each.content for each in _added(tokenizer).values()]
+    if family.text:  # and so may what opens a call
+        added += _TAGS.findall(source_of(tokenizer, chat_template) or "")
     tools = tool_starts_of(render, added, (family.start, family.end))
     new = tuple(each for each in tools if each not in (*family.tools, *TOOL_STARTS))
     return replace(family, closing=closing or family.closing, tools=(*family.tools, *new))
