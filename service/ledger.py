@@ -67,6 +67,10 @@ class Follows:
     """Ids of the answer after an exit, or of the whole completion without one."""
 
 
+LONG = 1000
+"""Reasoning tokens of a thought that should hold a step marker."""
+
+
 @dataclass(slots=True)
 class SequenceRecord:
     """The account of one sequence."""
@@ -123,6 +127,12 @@ class SequenceRecord:
         """Whether a policy could have cut its thinking, which ended by itself."""
         natural = self.outcome is not None and self.outcome.reason is ExitReason.NATURAL
         return natural and not self.settings.get("shadow") and self.label not in ("none", HOLDOUT)
+
+    @property
+    def lacks_markers(self) -> bool:
+        """Whether a long thought held no step marker: then they are hardly its model's words."""
+        outcome = self.outcome
+        return outcome is not None and outcome.steps == 1 and outcome.reasoning_tokens >= LONG
 
     @property
     def cost(self) -> int:

@@ -41,13 +41,18 @@ class Found:
 
 
 class BoundaryFinder:
-    """Finds boundaries at `places`, and counts steps and tokens.
+    """Finds boundaries at `places`, and counts steps and tokens. `gap` is `marker_gap`.
 
     After `finish` it takes no more tokens.
     """
 
-    def __init__(self, markers: Sequence[str], places: frozenset[Place]) -> None:
+    def __init__(
+        self, markers: Sequence[str], places: frozenset[Place], gap: int | None = None
+    ) -> None:
         self._markers, self._places = markers, places
+        self._gap = gap if Place.GAP in places else None
+        self._blank = False  # the text so far ends with a line end
+        self._last = 0  # tokens at the last marker, or what stood in for one
         self._segmenter = StepSegmenter(markers)
         self._layout = _Layout()
         self._texts: list[str] = []  # one per token
@@ -84,12 +89,24 @@ class BoundaryFinder:
         for marker in self._segmenter.feed(text):
             cut = self._before(marker.start)
             self._marked.append(cut)
+            self._last = cut
             self._find(Place.MARKER, cut)
         if self._places & _LAYOUT:
             for place, end in self._layout.feed(text):
                 self._find(place, self._after(end))
+        if self._gap is not None:
+            self._stand_in(text, self._gap)
         self._find(Place.ANY, self._complete)
         return self._due(self.decided(self._places)) if self._waiting else []
+
+    def _stand_in(self, text: str, gap: int) -> None:
+        """Let a token that ends a paragraph stand in for a marker that is overdue."""
+        ends = (("\n" if self._blank else "") + text).rstrip(" \t").endswith("\n\n")
+        if text.strip(" \t"):
+            self._blank = text.rstrip(" \t").endswith("\n")
+        if ends and self.tokens - self._last > gap:
+            self._last = self.tokens
+            self._find(Place.GAP, self.tokens)
 
     def finish(self) -> list[Found]:
         """The thinking has ended: what still waits is due. Its end itself is no boundary."""

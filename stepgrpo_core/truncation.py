@@ -88,7 +88,8 @@ class ExitController:
         self._ending = Ending(thinking)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
-        self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
+        places = places_of(self._seats)
+        self._finder = BoundaryFinder(settings.markers, places, settings.marker_gap)
         self._active: list[bool] = []  # by seat, when `_open_places` were found
         self._open_places = frozenset[Place]()
         self._begin = 0  # first thinking token
