@@ -70,6 +70,11 @@ class ThinkingFormat:
         return replace(self, closing_ids=self.closing_ids[: last + 1])
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens at which a trial inside the thinking may be stopped; none where text ends it."""
+        return () if self.end_text else (self.end_id,)
+
+    @property
     def cost(self) -> float:
         """Tokens that a close takes; infinitely many where there is none."""
         return len(self.closing_ids) or math.inf

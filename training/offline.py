@@ -25,6 +25,7 @@ from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.events import Command
 from stepgrpo_core.families import RECOGNISED, Choice, in_family
 from stepgrpo_core.policies import Induce, Trial
+from stepgrpo_core.probing import trial_end
 from stepgrpo_core.thinking import opens_in_thinking
 from training.engines import format_of
 from training.patterns import matcher_of
@@ -160,7 +161,7 @@ class Engine:
                 temperature=0.0,
                 max_tokens=question.max_tokens,
                 logprobs=0,
-                stop_token_ids=[self.thinking.end_id],
+                stop_token_ids=list(self.thinking.stop_ids),
             ),
         )
         return [
@@ -180,8 +181,8 @@ class Engine:
         logprobs = tuple(
             entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
         )
-        ended = ids[-1:] == (self.thinking.end_id,)
-        return Trial(ids, logprobs, ended, text=completion.text)
+        size, ended = trial_end(self.thinking, ids, self.form.decode)
+        return Trial(ids[:size], logprobs[:size], ended, text=completion.text)
 
     def _start(
         self,

@@ -137,12 +137,14 @@ class RemoteRollouts:
         )
 
     def _injected(self, ids: Sequence[int], reason: ExitReason) -> tuple[bool, ...]:
-        """Where the closing text stands: it holds the first ``</think>`` of an exit."""
-        open_end = self._thinking.end_id not in ids  # thinking that ended, and was not closed
-        if reason in BY_MODEL or open_end:
-            return (False,) * len(ids)
+        """Where the closing text stands, which is the first one of an exit; nowhere in thinking
+        that ended and was not closed."""
         closing = self._thinking.closing_ids
-        start = ids.index(self._thinking.end_id) - closing.index(self._thinking.end_id)
+        places = range(len(ids) - len(closing) + 1)
+        found = (place for place in places if tuple(ids[place : place + len(closing)]) == closing)
+        start = None if reason in BY_MODEL else next(found, None)
+        if start is None:
+            return (False,) * len(ids)
         return tuple(start <= place < start + len(closing) for place in range(len(ids)))
 
 
