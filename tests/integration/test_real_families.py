@@ -83,7 +83,8 @@ def ask(server: Server, **more: Any) -> httpx.Response:
 
 def streamed(server: Server) -> tuple[str, str, dict[str, Any]]:
     """Reasoning, content and block of the same request as a stream."""
-    reasoning, content, block = "", "", {}
+    reasoning, content = "", ""
+    block: dict[str, Any] = {}
     for line in ask(server, stream=True).text.splitlines():
         if line.startswith("data: {"):
             event = json.loads(line.removeprefix("data: "))
