@@ -8,7 +8,7 @@ __all__ = ["checked"]
 def checked() -> str:
     """A row for each published template that the tests render."""
     head = [
-        "| model | recognised as | prompt | on exit | tool call opens with | switches off | vocabulary |",
+        "| model | recognised as | prompt | on exit | tool call | switches off | vocabulary |",
         "|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *(row_of(name, real) for name, real in FAMILIES.items())])
