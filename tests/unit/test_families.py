@@ -247,6 +247,8 @@ def test_a_grammar_starts_where_the_familys_answer_does() -> None:
         thinking = thinking_of(family_tokenizer(name), FAMILIES[name], FAMILIES[name].closing)
         text = family_tokenizer(name).decode(thinking.closing_at_end().closing_ids)
         assert text == FAMILIES[name].closing.rstrip("\n")
+    plain = ThinkingFormat(1, 2, (5, 2, 6))
+    assert plain.closing_at_end().closing_ids == (5, 2)
     counted = ThinkingFormat(1, 2, (), before_end=(3,))
     assert counted.closing_at_end() == counted
 

@@ -1,9 +1,11 @@
 """Facts that a model's own chat template tells, on templates of each kind written here."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 
 from service.controls import BadParameter, Template, carry, read_body
 from service.model import Model, model_of
@@ -16,6 +18,7 @@ from stepgrpo_core.templates import (
     closing_of,
     prompt_end,
     render_of,
+    source_of,
     tool_starts_of,
 )
 from stepgrpo_core.thinking import (
@@ -98,6 +101,20 @@ def test_a_closing_text_that_the_operator_gives_goes_before_the_templates() -> N
     assert learned(made, own["other"]).closing == "</think>"
 
 
+def test_a_closing_text_that_the_tokenizer_cannot_write_is_left_to_the_row() -> None:
+    made = tokenizer(template(THINKS.replace("k>{% e", "k><sep> {% e")))
+    made.add_tokens([AddedToken("<sep>", rstrip=True)])  # takes the space behind it along
+    assert learned(made, FAMILIES["think"]).closing == FAMILIES["think"].closing
+
+
+def test_of_several_templates_the_default_one_tells() -> None:
+    several = SimpleNamespace(chat_template={"default": "one", "tool_use": "two"})
+    assert source_of(several) == "one"
+    assert source_of(several, "three") == "three"
+    assert source_of(SimpleNamespace(chat_template={"tool_use": "two"})) == "two"
+    assert source_of(SimpleNamespace()) is None
+
+
 # Tool calls.
 
 
@@ -172,6 +189,12 @@ def test_switches_of_any_name_are_found_by_rendering_both_ways(
     told, _ = carry(body, read_body(body), CHAT, found)
     on = (told or {}).get("chat_template_kwargs", {}).get(switch.name)
     assert on == switch.on
+
+
+def test_a_variable_that_changes_nothing_tells_nothing() -> None:
+    idle = "{% set thinking = thinking %}{% set reasoning_effort = reasoning_effort %}"
+    found = model(idle + template(prompt="<think>")).template
+    assert (found.switches, found.efforts) == ((), {})
 
 
 def test_a_variable_that_only_changes_words_is_no_switch() -> None:

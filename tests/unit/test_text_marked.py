@@ -15,7 +15,7 @@ from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, In
 from stepgrpo_core.families import FAMILIES, Choice, Family
 from stepgrpo_core.matching import Ending, Marks
 from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
-from stepgrpo_core.probing import put_question, read_answer
+from stepgrpo_core.probing import put_question, read_answer, trial_end
 from stepgrpo_core.thinking import (
     continues_thinking,
     family_of,
@@ -227,3 +227,32 @@ def test_starts_and_ends_of_several_tokens_share_their_tokens() -> None:
     assert controller.outcome.reasoning_tokens == len("so") + 1
     assert thinking.thought_in_closing == 0
     assert not Marks(thinking).answers
+
+
+def test_what_goes_on_with_the_text_of_a_start_is_no_answer() -> None:
+    ids = TOKENIZER.encode("<think>2", add_special_tokens=False)
+    texts = [TOKENIZER.decode([each]) for each in ids]
+    driver = played("<")
+    for token, text in zip(ids[1:-1], texts[1:-1], strict=True):
+        assert not driver.controller.would_answer(token, text)
+        driver.play(text)
+    other = played("<")
+    assert other.controller.would_answer(ids[-1], "2")
+    assert not other.controller.would_answer(ids[1], "think>\n")
+
+
+def test_a_trial_that_nobody_can_read_has_not_ended() -> None:
+    assert trial_end(THINKING, [1, 2], None) == (2, False)
+
+
+def test_the_token_in_which_the_end_begins_is_thinking_if_it_shows_some() -> None:
+    for pieces, thought in (
+        (["so", ".</", "think>"], ["so", "."]),
+        (["so", "\n</think>\n"], ["so"]),
+        (["so", "x</think>"], ["so", "x"]),
+        (["", "</think>"], [""]),
+    ):
+        ending = Ending(THINKING)
+        taken = [ending.take(0, piece) for piece in pieces]
+        assert [text for texts, _ in taken for text in texts] == thought
+        assert taken[-1][1]
