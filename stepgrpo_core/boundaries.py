@@ -16,8 +16,9 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stepgrpo_core.edges import Ending
 from stepgrpo_core.events import ThinkingFormat
-from stepgrpo_core.matching import Ending, Marks
+from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import Place
 from stepgrpo_core.segmenter import StepSegmenter, count_steps
 

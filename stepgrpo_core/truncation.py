@@ -26,6 +26,7 @@ import math
 from collections import deque
 
 from stepgrpo_core.boundaries import BoundaryFinder, Found
+from stepgrpo_core.edges import Ending
 from stepgrpo_core.errors import ProtocolViolation
 from stepgrpo_core.events import (
     CancelProbe,
@@ -42,7 +43,7 @@ from stepgrpo_core.events import (
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.matching import Ending, Marks
+from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import (
     Answer,
     Boundary,

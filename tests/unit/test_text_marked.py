@@ -12,8 +12,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, InvalidSetting, Tokens
+from stepgrpo_core.edges import Ending
 from stepgrpo_core.families import FAMILIES, Choice, Family
-from stepgrpo_core.matching import Ending, Marks
+from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
 from stepgrpo_core.probing import put_question, read_answer, trial_end
 from stepgrpo_core.thinking import (
