@@ -47,6 +47,7 @@ from service.patterns import matcher_of
 from service.requestlog.journal import Journal
 from service.savings.evidence import Evidence
 from service.savings.predictions import Trust
+from service.unmarked import Unmarked
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitController, ExitSettings, PolicyFailed
 from stepgrpo_core.families import Family
@@ -54,8 +55,6 @@ from stepgrpo_core.holdout import Place
 from stepgrpo_core.thinking import opens_in_thinking, special_ids
 
 __all__ = ["EarlyExitEngine"]
-
-UNMARKED_PER_LINE = 100  # sequences that a line of the log stands for
 
 _log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format and level apply
 
@@ -132,7 +131,7 @@ class EarlyExitEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self._lost = False
-        self._unmarked = 0  # long thoughts without a step marker
+        self._unmarked = Unmarked(self._defaults.markers)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -360,17 +359,11 @@ class EarlyExitEngine:
         for record in records:
             record.status = record.status or "aborted"
             self._metrics.ended(record)
-            self._say_unmarked(record)
+            self._unmarked.ended(record)
             if self.evidence is not None:
                 self.evidence.ended(job, record, self._calibrations.get(record.adapter))
         self._admission.end(len(records))
         self._journal.end(records)
-
-    def _say_unmarked(self, record: SequenceRecord) -> None:
-        self._unmarked += record.lacks_markers
-        if record.lacks_markers and self._unmarked % UNMARKED_PER_LINE == 1:
-            words = "%d long thoughts held none of the step markers (%s, ...): see --exit-markers."
-            _log.warning(words, self._unmarked, self._defaults.markers[0])
 
     def _deliver(
         self, output: RequestOutput, records: list[SequenceRecord], kind: RequestOutputKind

@@ -89,8 +89,7 @@ class ExitController:
         self._ending = Ending(thinking)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
-        places = places_of(self._seats)
-        self._finder = BoundaryFinder(settings.markers, places, settings.marker_gap)
+        self._finder = BoundaryFinder(settings.markers, places_of(self._seats), settings.marker_gap)
         self._active: list[bool] = []  # by seat, when `_open_places` were found
         self._open_places = frozenset[Place]()
         self._begin = 0  # first thinking token
@@ -363,8 +362,6 @@ class ExitController:
         if self._thinks() and not self._finished:
             return self._begin + self._finder.decided(self._open())
         return self._received
-
-    # Bookkeeping.
 
     def _open(self) -> frozenset[Place]:
         """Places where a policy can still act; asked for with every token, and seldom new."""

@@ -1,10 +1,13 @@
 """Which words are step markers, and which only look like one. All examples here are made up."""
 
+import logging
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from service.ledger import LONG, SequenceRecord
 from service.metrics import Metrics
+from service.unmarked import Unmarked
 from stepgrpo_core import LEXICONS, ExitReason, ExitSettings, StepSegmenter, count_steps
 from stepgrpo_core.boundaries import BoundaryFinder
 from stepgrpo_core.events import Outcome
@@ -123,7 +126,9 @@ def test_policies_that_ask_at_markers_ask_there_and_it_is_no_step() -> None:
     assert finder.steps == 1
 
 
-def test_long_thoughts_without_a_marker_are_counted() -> None:
+def test_long_thoughts_without_a_marker_are_counted_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def record(steps: int, tokens: int) -> SequenceRecord:
         outcome = Outcome(ExitReason.NATURAL, steps, tokens, 0, 0, (), None)
         return SequenceRecord(0, "m", "none", 1, outcome=outcome)
@@ -132,6 +137,13 @@ def test_long_thoughts_without_a_marker_are_counted() -> None:
     assert not record(2, LONG).lacks_markers
     assert not record(1, LONG - 1).lacks_markers
     assert not SequenceRecord(0, "m", "none", 1).lacks_markers
+    said = Unmarked(("Wait",))
+    with caplog.at_level(logging.WARNING):
+        for each in (record(2, LONG), *[record(1, LONG)] * 100):
+            said.ended(each)
+    assert caplog.messages == [
+        "1 long thoughts held none of the step markers (Wait, ...): see --exit-markers."
+    ]
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     for each in (record(1, LONG), record(2, LONG)):
