@@ -11,7 +11,7 @@ from service.controls import Template
 from service.parsers import Parser
 from stepgrpo_core import ExitSettings, InvalidSetting
 from stepgrpo_core.families import Family, in_family
-from stepgrpo_core.templates import efforts_of, render_of, source_of
+from stepgrpo_core.templates import efforts_of, render_of, source_of, word_of
 from stepgrpo_core.templates import switches_of as other_switches_of
 from stepgrpo_core.thinking import (
     Writing,
@@ -142,6 +142,7 @@ def _template(tokenizer: Any, family: Family | None, chat_template: str | None) 
         switches=switches_of(tokenizer, chat_template),
         others=() if family is None else other_switches_of(render, source, family),
         efforts=efforts_of(render, source),
+        word=None if family is None else word_of(render, family),
     )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "source_of",
     "switches_of",
     "tool_starts_of",
+    "word_of",
 ]
 
 Render = Callable[..., str | None]
@@ -36,6 +37,8 @@ FIELDS = ("reasoning_content", "reasoning", "thinking")
 """Names under which templates read the reasoning of an assistant turn."""
 ON = {"enable_thinking": True, "thinking": True}
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+WORDS = ("/no_think", "/nothink", "detailed thinking off", "no_think")
+"""What templates look for in a system message; each is tried."""
 _ON = ("high", "enabled", True)
 _OFF = (False, 0, "disabled", "off", "none", "no_think", "minimal", "low")
 _GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "chat_template"})
@@ -187,6 +190,18 @@ def efforts_of(render: Render, source: str) -> Mapping[str, tuple[str, ...]]:
         if len(set(texts.values())) > 1:
             found[name] = tuple(effort for effort, text in texts.items() if text is not None)
     return found
+
+
+def word_of(render: Render, family: Family) -> str | None:
+    """The word in a system message that ends a prompt's thinking; None where none of `WORDS` does,
+    or where it has ended without."""
+    if closed_by(family, prompt_end(render)):
+        return None
+    for word in WORDS:
+        text = render([_said("system", word), _said("user", ASK)], add_generation_prompt=True)
+        if text is not None and closed_by(family, text.rpartition(ASK)[2]):
+            return word
+    return None
 
 
 def closed_by(family: Family, end: str | None) -> bool:

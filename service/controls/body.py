@@ -35,6 +35,8 @@ class Template:
     """The efforts that each of its variables of efforts takes."""
     known: bool = True
     """How the model writes thinking is known."""
+    word: str | None = None
+    """What switches thinking off in a system message, where no variable does."""
 
     @property
     def can_switch(self) -> bool:
@@ -160,8 +162,9 @@ def _no_switch(template: Template) -> str:
             "how this model writes thinking is not known, and its chat template has no switch: "
             "leave it out, or start the server with --exit-family or --reasoning-parser"
         )
+    can = f"; {template.word!r} in a system message does" if template.word else ""
     return (
-        "this model's chat template cannot switch thinking off; a budget of 0, such as "
+        f"this model's chat template cannot switch thinking off{can}; a budget of 0, such as "
         "thinking_token_budget=0, closes it at once"
     )
 

@@ -178,3 +178,27 @@ def test_a_model_that_does_not_think_is_of_no_family_but_may_be_told_to_write_te
     assert outcome.reason is ExitReason.NATURAL
     assert played.emitted == played.played
     assert ROWS["think-text"].text
+
+
+def test_a_word_that_switches_off_is_found_where_no_variable_does() -> None:
+    found = model_of(tokenizer_of("Nemotron-Nano-v2"), ExitSettings(), families={}).template
+    assert (found.can_switch, found.word) == (False, "/no_think")
+
+
+def test_an_effort_that_a_published_template_refuses_goes_to_it_as_one_that_it_takes() -> None:
+    for name, effort, told in (
+        ("Qwen3.8", "high", {"reasoning_effort": "xhigh", "enable_thinking": True}),
+        ("Kimi-K3", "medium", {"thinking_effort": "high", "thinking": True}),
+        ("Hy3", "medium", {"reasoning_effort": "high"}),
+    ):
+        found = model_of(tokenizer_of(name), ExitSettings(), families={}).template
+        body = {"reasoning_effort": effort}
+        after, _ = carry(body, read_body(body), CHAT, found)
+        assert after == {"chat_template_kwargs": told}
+        assert prompt(name, "Hi", **told)  # which "high" and "medium" would have failed
+    solar = model_of(tokenizer_of("Solar-Open"), ExitSettings(), families={}).template
+    after, asked = carry(
+        {"reasoning_effort": "none"}, read_body({"reasoning_effort": "none"}), CHAT, solar
+    )
+    assert after == {"chat_template_kwargs": {"reasoning_effort": "minimal"}}
+    assert asked.seen_to

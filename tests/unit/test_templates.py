@@ -191,6 +191,16 @@ def test_switches_of_any_name_are_found_by_rendering_both_ways(
     assert on == switch.on
 
 
+def test_a_word_in_the_system_message_that_switches_off_is_named_in_the_refusal() -> None:
+    text = "{% if '/no_think' in messages[0].content %}<think></think>{% else %}<think>{% endif %}"
+    found = model(template(prompt=text)).template
+    assert (found.switches, found.others, found.word) == ((), (), "/no_think")
+    with pytest.raises(BadParameter, match=r"'/no_think' in a system message does; a budget of 0"):
+        carry({}, read_body({"enable_thinking": False}), CHAT, found)
+    assert model(template(prompt="<think>")).template.word is None
+    assert model(template(prompt="<think></think>")).template.word is None
+
+
 def test_a_variable_that_changes_nothing_tells_nothing() -> None:
     idle = "{% set thinking = thinking %}{% set reasoning_effort = reasoning_effort %}"
     found = model(idle + template(prompt="<think>")).template
