@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dashboards import dashboards
+from scripts.docs_families import checked
 from scripts.docs_server import abstentions, access, families, metrics, options, parameters
 from service.access.settings import AccessSettings
 from service.eligibility import Abstained
@@ -46,9 +47,11 @@ def generated() -> dict[Path, str]:
     """Each file with its generated parts as they should be."""
     architecture = ROOT / "docs" / "architecture.md"
     reference = ROOT / "docs" / "reference.md"
+    models = ROOT / "docs" / "families.md"
     return dashboards() | {
         ROOT / "deploy/kubernetes/monitoring/prometheusrule.yaml": prometheus_rule(),
         architecture: replaced(architecture, "state diagram", diagram()),
+        models: replaced(models, "families checked", checked()),
         reference: "\n\n".join(
             [
                 "# Reference\n\nWritten by `make docs` from the code.",

@@ -151,12 +151,16 @@ def abstentions(docs: Mapping[str, str]) -> str:
 
 FAMILIES_TEXT = (
     "How models write thinking. The server and the trainer recognise a family by the tokens of its "
-    "tokenizer and say in the log which it is; `--exit-family` names it. `families` in the YAML "
-    "file adds more, which go before these. Where several fit between which it makes a difference "
-    "the start is refused. `closing_text` and `inducing_prompt` go before a family's if they are "
-    "not the built-in ones. Rows are from public templates and parsers, not checked against every "
-    "release, and tested on tokenizers with the same added tokens; of the models themselves only "
-    "the demo's was run. A family whose end is more than one token only counts."
+    "tokenizer and its chat template and say in the log which it is; `--exit-family` names it. "
+    "`families` in the YAML file adds more, which go before these. Where several fit between which "
+    "it makes a difference the start is refused. The closing text, tool starts and switches are "
+    "read from the model's own chat template, by rendering it; those of a row hold where it shows "
+    "none. `closing_text` and `inducing_prompt` go before both if they are not the built-in ones. "
+    "Where no row but the last ones fits, vLLM's `--reasoning-parser` is asked for start and end, "
+    "and where it disagrees with a row the log says so. Of an unknown family nothing is counted or "
+    "ended: the log says so, each response has `abstained`, and with `--exit-policy` the server "
+    "does not start. Rows are from public templates and parsers, not checked against every "
+    "release; of the models themselves only the demo's was run."
 )
 
 
@@ -180,7 +184,10 @@ def families() -> str:
             "    end: </reason>",
             '    closing: "\\n</reason>\\n"',
             '    inducing: "\\nSo the answer is \\\\boxed"',
-            '    tokens: ["<|mine|>"]',
+            '    tokens: ["<|mine|>"]    # of its tokenizer',
+            '    template: ["reason"]    # texts of its chat template',
+            '    tools: ["<call>"]       # opens a tool call, beside what the template shows',
+            "    text: false             # true: start and end are text, not tokens",
             "```",
         ]
     )

@@ -67,6 +67,10 @@ _ALL = (
         "histogram", "stepgrpo_reasoning_steps", "steps", "Steps per sequence.", buckets=_STEPS
     ),
     _by_policy(
+        "counter", "thoughts_without_marker_total", "sequences",
+        "Whose thinking of 1 000 tokens or more had no step marker: see --exit-markers.",
+    ),
+    _by_policy(
         "counter", "abstained_total", "sequences", "In which a policy did not act, or in part.",
         "cause",
     ),

@@ -45,6 +45,10 @@ class Decider:
             reason = Abstained.SWITCHED_OFF
             bound = effective.demand is not None and "budget" in policy.split("+")
             policy = "budget" if bound else "none"
+        if (
+            reason is None and self.served.thinking is None
+        ):  # policy none, which has nothing to count by
+            return effective.abstaining(policy, Abstained.NO_THINKING_TOKENS)
         if reason is None:
             return effective
         demand = effective.demand

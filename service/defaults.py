@@ -37,6 +37,8 @@ _HELP = {
     "min_interval": "Reasoning tokens between two questions of one policy.",
     "budget_tokens": "Policy budget: reasoning tokens after which the thinking is closed.",
     "max_steps": "Policy budget: steps after which the thinking is closed.",
+    "marker_gap": "Policies confidence and sufficiency: reasoning tokens without a step marker "
+    "after which the end of a paragraph stands in for one.",
     "pattern": "Policy pattern: regular expression (RE2) on the line of reasoning that ends it.",
     "shadow": "Decide and record, but change nothing.",
     "answer_reserve": "Tokens of the limit that must be left for the answer.",
@@ -162,7 +164,9 @@ def _options() -> dict[str, Option]:
     family = f"How the model writes thinking: {', '.join(FAMILIES)}, or one of `families`. "
     family += "Default: its tokenizer tells."
     options["family"] = Option("family", reader_of(str), family)
-    families = "More families, from name to start, end, closing, inducing, tokens, opens, exits."
+    families = (
+        "More families, from name to fields, as start, end, closing, tools, tokens, template, text."
+    )
     options["families"] = Option("families", _families, families)
     log = (
         "File for a JSON line per sequence: what it cost and saved, when, and its probes; no text."

@@ -20,7 +20,7 @@ class Abstained(enum.StrEnum):
     """Why a policy does not act, or only in parts: a closed set, in responses and metrics."""
 
     NO_THINKING_TOKENS = "no_thinking_tokens"
-    """The model is of no known family: no tokens start and end its thinking."""
+    """How the model writes thinking is not known: it is neither counted nor ended."""
     COUNTS_ONLY = "counts_only"
     """Thinking of the model's family is only counted: it cannot be closed safely."""
     NO_TOKEN_IDS = "no_token_ids"  # noqa: S105 - no password
@@ -51,7 +51,7 @@ class Abstained(enum.StrEnum):
 
 
 OBSTACLES = {
-    Abstained.NO_THINKING_TOKENS: "the model has no known thinking tokens",
+    Abstained.NO_THINKING_TOKENS: "how this model writes thinking is not known",
     Abstained.COUNTS_ONLY: "thinking of this model's family is only counted",
     Abstained.NO_TOKEN_IDS: "the prompt is not made of tokens",
     Abstained.CUMULATIVE_OUTPUT: "outputs are cumulative",

@@ -42,11 +42,13 @@ from service.load import ProbeLimits, load_of
 from service.metrics import Metrics
 from service.model import model_of
 from service.opening import Openings, shown_closed
+from service.parsers import parser_of
 from service.parsing import ResponseParser
 from service.recent import Recent
 from service.requestlog.journal import Journal
 from service.savings.evidence import Evidence
 from service.savings.predictions import Trust
+from service.unmarked import Unmarked
 from service.watching import Watched
 from stepgrpo_core import Baseline, ExitSettings, PolicyFailed
 from stepgrpo_core.families import Family
@@ -70,6 +72,7 @@ class EarlyExitEngine:
         family: str | None = None,
         families: Mapping[str, Family] = MappingProxyType({}),
         chat_template: str | None = None,
+        demanded: bool = False,
         calibrations: Mapping[str | None, Baseline] | None = None,
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
@@ -80,8 +83,15 @@ class EarlyExitEngine:
         with_tools: bool = False,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
+        grammars = inner.vllm_config.structured_outputs_config
         model = model_of(
-            tokenizer, defaults, family=family, families=families, chat_template=chat_template
+            tokenizer,
+            defaults,
+            family=family,
+            families=families,
+            chat_template=chat_template,
+            parser=parser_of(grammars.reasoning_parser, tokenizer),
+            demanded=demanded,
         )
         self._inner = inner
         self.evidence = evidence
@@ -104,7 +114,6 @@ class EarlyExitEngine:
             pairs=evidence is not None and bool(evidence.plan.pairs),
         )
         self.template = model.template
-        grammars = config.structured_outputs_config
         self._decider = Decider(
             self._served,
             self._defaults,
@@ -122,7 +131,7 @@ class EarlyExitEngine:
         self._openings = Openings(
             tokenizer,
             self._served.thinking,
-            frozenset() if model.writing is None else special_ids(tokenizer),
+            frozenset() if model.writing is None else special_ids(tokenizer, chat_template),
             model.turn,
             ResponseParser(grammars.reasoning_parser, tokenizer, inner.model_config),
         )
@@ -136,6 +145,7 @@ class EarlyExitEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self._lost = False
+        self._unmarked = Unmarked(self._defaults.markers)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -347,6 +357,7 @@ class EarlyExitEngine:
         for record in records:
             record.status = record.status or "aborted"
             self._metrics.ended(record)
+            self._unmarked.ended(record)
             if self.evidence is not None:
                 self.evidence.ended(job, record, self._calibrations.get(record.adapter))
         self._admission.end(len(records))

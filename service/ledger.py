@@ -68,6 +68,10 @@ class Follows:
     """Ids of the answer after an exit, or of the whole completion without one."""
 
 
+LONG = 1000
+"""Reasoning tokens of a thought that should hold a step marker."""
+
+
 @dataclass(slots=True)
 class SequenceRecord:
     """The account of one sequence."""
@@ -133,6 +137,12 @@ class SequenceRecord:
         """Whether a policy could have cut its thinking, which ended by itself."""
         natural = self.outcome is not None and self.outcome.reason is ExitReason.NATURAL
         return natural and not self.settings.get("shadow") and self.label not in ("none", HOLDOUT)
+
+    @property
+    def lacks_markers(self) -> bool:
+        """Whether a long thought held no step marker: then they are hardly its model's words."""
+        outcome = self.outcome
+        return outcome is not None and outcome.steps == 1 and outcome.reasoning_tokens >= LONG
 
     @property
     def cost(self) -> int:
@@ -206,7 +216,8 @@ class SequenceRecord:
     def as_block(self) -> dict[str, Any]:
         """The ``stepgrpo`` block of the response."""
         outcome = self.outcome
-        assert outcome is not None
+        if outcome is None:
+            return self._uncounted()
         block: dict[str, Any] = {
             "policy": self.policy,
             "settings": dict(self.settings),
@@ -234,6 +245,20 @@ class SequenceRecord:
         if self.refused_probes:
             block["refused_probes"] = self.refused_probes.total()
         return block
+
+    def _uncounted(self) -> dict[str, Any]:
+        """The block where nothing is known of the thinking, and why."""
+        unknown = ("exit_reason", "steps", "reasoning_tokens", "cut_at", "confidence", "saved")
+        block = {"policy": self.policy, "settings": dict(self.settings)}
+        cost = {"injected_tokens": 0, "discarded_tokens": self.discarded_tokens}
+        known = {"probes": 0, "probe_tokens": 0, "abstained": str(self.abstained)}
+        return block | dict.fromkeys(unknown) | cost | known
+
+    @property
+    def has_block(self) -> bool:
+        """Whether there is something to say: what came of it, or why nothing is known."""
+        ended = self.status is not None and self.abstained is not None
+        return self.outcome is not None or ended
 
 
 @dataclass(slots=True)
@@ -294,6 +319,11 @@ class RequestLedger:
         return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
 
     @property
+    def knows(self) -> bool:
+        """Whether anything is known of its thinking; also where the engine was not asked."""
+        return not self.sequences or any(each.outcome for each in self.sequences)
+
+    @property
     def tells(self) -> bool:
         """Whether a policy acted, or was to: without one responses are vLLM's, but for the block
         at their top."""
@@ -312,7 +342,7 @@ class RequestLedger:
 
     def as_block(self) -> dict[str, Any] | None:
         """The response's block: flat for one sequence, a list under ``choices`` for several."""
-        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.choice)
+        done = sorted((r for r in self.sequences if r.has_block), key=lambda r: r.choice)
         if not done:
             return None
         if len(done) == 1:

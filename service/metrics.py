@@ -31,6 +31,7 @@ class Metrics:
         self._overspent = counter("overspent_tokens_total", registry)
         self._saved_each = histogram("request_saved_tokens", registry)
         self._steps = histogram("reasoning_steps", registry)
+        self._unmarked = counter("thoughts_without_marker_total", registry)
         self._abstained = counter("abstained_total", registry)
         self._policy_errors = counter("policy_errors_total", registry)
         self._failed_probes = counter("probes_failed_total", registry)
@@ -97,6 +98,7 @@ class Metrics:
             add(self._exits, 1, str(outcome.reason))
             add(self._reasoning, outcome.reasoning_tokens)
             add(self._failed_probes, outcome.failed_probes)
+            add(self._unmarked, record.lacks_markers)
             self._steps.labels(*labels).observe(outcome.steps, exemplar)
         if (saved := record.saved) is not None:
             add(self._saved, max(saved.tokens, 0), saved.method)

@@ -40,11 +40,13 @@ _HEADERS: Mapping[str, str] = {
     "x-stepgrpo-saved-method": "How that was found.",
 }
 _INTEGERS = (
-    *("steps", "reasoning_tokens", "probes", "probe_tokens"),
+    *("probes", "probe_tokens"),
     *("injected_tokens", "discarded_tokens"),
     *("judge_tokens", "failed_probes", "refused_probes"),
 )
-_TEXTS = ("policy", "exit_reason", "abstained", "shadow_reason")
+_TEXTS = ("policy", "abstained", "shadow_reason")
+_COUNTED = ("steps", "reasoning_tokens", "cut_at")
+"""Null where nothing is known of the thinking; `cut_at` also where it was not cut."""
 _READY: Schema = {
     "get": {
         "tags": ["stepgrpo"],
@@ -150,7 +152,8 @@ def _block() -> Schema:
             **dict.fromkeys(_TEXTS, text),
             **dict.fromkeys(_INTEGERS, number),
             "settings": {"type": "object"},
-            "cut_at": {"anyOf": [number, {"type": "null"}]},
+            **{name: {"anyOf": [number, {"type": "null"}]} for name in _COUNTED},
+            "exit_reason": {"anyOf": [text, {"type": "null"}]},
             "confidence": {"anyOf": [{"type": "number"}, {"type": "null"}]},
             "saved": nullable,
             "choices": {"type": "array", "items": {"type": "object"}},

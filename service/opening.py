@@ -44,7 +44,8 @@ class Openings:
             return self._before(job)
         if standing is Standing.CLOSED and self._reads_whole(job):
             ids = [*thinking.before_end, thinking.end_id]
-            return Opening(standing, end=self.tokenizer.decode(ids, skip_special_tokens=False))
+            end = thinking.end_text or self.tokenizer.decode(ids, skip_special_tokens=False)
+            return Opening(standing, end=end)
         return Opening(standing)
 
     def _before(self, job: Job) -> Opening:

@@ -35,6 +35,7 @@ _DONE = _DATA + b"[DONE]"
 _ERROR = _DATA + b'{"error"'
 # As a key: inside a JSON string its quotes would be escaped.
 _KEY = b'"reasoning":'
+_NUMBERS = ("cut_at", "steps", "reasoning_tokens")  # of a block, that may be missing
 _REASONING = re.compile(_KEY + rb'("[^"\\]*(?:\\.[^"\\]*)*"|null)')
 
 
@@ -237,8 +238,8 @@ class _Amender:
 def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
     """What proxies and scripts want to know without reading the body. Of several sequences only
     the sum of their reasoning tokens: reasons differ, and intervals do not add up."""
-    found = {"reasoning-tokens": str(ledger.reasoning_tokens)}
     records = [record for record in ledger.sequences if record.outcome is not None]
+    found = {"reasoning-tokens": str(ledger.reasoning_tokens)} if ledger.knows else {}
     if len(records) == 1 and (outcome := records[0].outcome):
         found["exit-reason"] = str(outcome.reason)
         if saved := records[0].saved:
@@ -264,7 +265,7 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
         # vLLM's parsers count 0 when the prompt opened the thinking, too few where a character
         # takes several tokens, and marks; without a parser there is no count.
         details, counted = usage.get(api.details) or {}, ledger.reasoning_tokens
-        if counted or "reasoning_tokens" in details:
+        if ledger.knows and (counted or "reasoning_tokens" in details):
             usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
     if isinstance(usage, dict) and ledger.tells:
@@ -279,6 +280,5 @@ def _addable(block: dict[str, Any]) -> dict[str, Any]:
         return block | {"choices": [_addable(each) for each in block["choices"]]}
     settings = {"from": {}} | block["settings"]
     found = block | {"settings": settings, "saved": block["saved"] or {}}
-    if found["cut_at"] is None:
-        del found["cut_at"]
-    return found
+    unknown = {name for name in _NUMBERS if found[name] is None}
+    return {name: value for name, value in found.items() if name not in unknown}

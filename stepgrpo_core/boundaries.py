@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stepgrpo_core.edges import Ending
 from stepgrpo_core.events import ThinkingFormat
 from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import Place
@@ -42,13 +43,18 @@ class Found:
 
 
 class BoundaryFinder:
-    """Finds boundaries at `places`, and counts steps and tokens.
+    """Finds boundaries at `places`, and counts steps and tokens. `gap` is `marker_gap`.
 
     After `finish` it takes no more tokens.
     """
 
-    def __init__(self, markers: Sequence[str], places: frozenset[Place]) -> None:
+    def __init__(
+        self, markers: Sequence[str], places: frozenset[Place], gap: int | None = None
+    ) -> None:
         self._markers, self._places = markers, places
+        self._gap = gap if Place.GAP in places else None
+        self._blank = False  # the text so far ends with a line end
+        self._last = 0  # tokens at the last marker, or what stood in for one
         self._segmenter = StepSegmenter(markers)
         self._layout = _Layout()
         self._texts: list[str] = []  # one per token
@@ -85,12 +91,24 @@ class BoundaryFinder:
         for marker in self._segmenter.feed(text):
             cut = self._before(marker.start)
             self._marked.append(cut)
+            self._last = cut
             self._find(Place.MARKER, cut)
         if self._places & _LAYOUT:
             for place, end in self._layout.feed(text):
                 self._find(place, self._after(end))
+        if self._gap is not None:
+            self._stand_in(text, self._gap)
         self._find(Place.ANY, self._complete)
         return self._due(self.decided(self._places)) if self._waiting else []
+
+    def _stand_in(self, text: str, gap: int) -> None:
+        """Let a token that ends a paragraph stand in for a marker that is overdue."""
+        ends = (("\n" if self._blank else "") + text).rstrip(" \t").endswith("\n\n")
+        if text.strip(" \t"):
+            self._blank = text.rstrip(" \t").endswith("\n")
+        if ends and self.tokens - self._last > gap:
+            self._last = self.tokens
+            self._find(Place.GAP, self.tokens)
 
     def finish(self) -> list[Found]:
         """The thinking has ended: what still waits is due. Its end itself is no boundary."""
@@ -125,8 +143,7 @@ class BoundaryFinder:
         """Steps and tokens of thinking that was `cut` after so many tokens, or has `ended`."""
         if cut is not None:
             return self.steps_of(cut), cut + thinking.thought_in_closing
-        tokens = self.tokens - ended * len(thinking.before_end)
-        return self.steps if self.tokens or ended else 0, tokens
+        return self.steps if self.tokens or ended else 0, self.tokens
 
     def _open_end(self) -> bool:
         """Whether the last token is undecided; most are not, and the exact place takes a search."""
@@ -172,11 +189,15 @@ def step_starts(
     """
     marks = Marks(thinking, implied=thinking_implied)
     begin = 0 if thinking_open else _beginning(marks, ids, texts)
-    finder, found = BoundaryFinder(markers, frozenset({Place.MARKER})), list[Found]()
+    ending, found = Ending(thinking), list[Found]()
+    finder = BoundaryFinder(markers, frozenset({Place.MARKER}))
     for token, text in zip(ids[begin:], texts[begin:], strict=True):
-        if token in thinking.tool_ids or marks.ends(token):
+        thought, ended = ending.take(token, text)
+        found += [each for one in thought for each in finder.feed(one)]
+        if ended:
             break
-        found += finder.feed(text)
+    else:
+        found += [each for one in ending.rest() for each in finder.feed(one)]
     found += finder.finish()
     return tuple(begin + each.tokens for each in found)
 

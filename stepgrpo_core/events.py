@@ -41,18 +41,38 @@ class ThinkingFormat:
     before_start: tuple[int, ...] = ()
     """The others of several that start the thinking."""
     before_end: tuple[int, ...] = ()
-    """The others of several that end it; then it is only counted."""
+    """The others of several that end it."""
     tool_ids: frozenset[int] = frozenset()
     """Tokens that open a tool call. One in the thinking ends it, as vLLM's parsers read it; so
     nothing is ever closed inside a tool call."""
+    tool_starts: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens that do."""
+    start_text: str = ""
+    """Starts the thinking where it is marked by text, whose tokens may merge with their
+    neighbours'; `start_id` and `end_id` then never occur. Empty: marked by tokens."""
+    end_text: str = ""
+    """Ends it there."""
+    tool_texts: tuple[str, ...] = ()
+    """Open a tool call there."""
+    bare_ids: tuple[int, ...] = ()
+    """The closing up to where an answer begins that may not begin with white space. Empty: up to
+    `end_id`, or all of it where several tokens start thinking."""
+    closing_thought: int | None = None
+    """Tokens of the closing that are thinking still; None: those before `end_id`."""
 
     def closing_at_end(self) -> "ThinkingFormat":
-        """The same with nothing injected after `end_id`, but what opens an answer where several
-        tokens start thinking."""
+        """The same with nothing injected after the end but what opens an answer."""
+        if self.bare_ids:
+            return replace(self, closing_ids=self.bare_ids)
         if self.before_start or not self.closing_ids:
             return self
         last = self.closing_ids.index(self.end_id)
         return replace(self, closing_ids=self.closing_ids[: last + 1])
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens at which a trial inside the thinking may be stopped; none where text ends it."""
+        return () if self.end_text else (self.end_id,)
 
     @property
     def cost(self) -> float:
@@ -62,7 +82,9 @@ class ThinkingFormat:
     @property
     def thought_in_closing(self) -> int:
         """Tokens of the closing that are thinking still."""
-        return self.closing_ids.index(self.end_id)
+        if self.closing_thought is not None:
+            return self.closing_thought
+        return self.closing_ids.index(self.end_id) - len(self.before_end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,20 @@
 """Families of models: how each writes its thinking, and by what its tokenizer is recognised.
 
 A row is what the models' published chat templates and tokenizers say; no weights but the demo's
-were within reach. A family only counts where its end of thinking is no single token: text that
-is merged with its neighbours cannot be cut or closed safely by ids.
+were within reach. Its closing text and tool starts hold where a model's own chat template does
+not show them (`templates`).
 """
 
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import ExitSettings
 
-__all__ = ["FAMILIES", "Family", "in_family", "read_families", "recognise"]
+__all__ = ["FAMILIES", "RECOGNISED", "Choice", "Family", "in_family", "read_families", "recognise"]
 
 _DEFAULT = ExitSettings()
 
@@ -29,42 +29,76 @@ class Family:
     start: str = "<think>"
     """Opens the thinking; may be several tokens, of which the first and the last are added ones."""
     end: str = "</think>"
-    """Ends it."""
+    """Ends it; may be several tokens likewise."""
     closing: str = _DEFAULT.closing_text
     """Injected on exit; holds `end`. The answer is generated after it."""
+    derived: bool = field(default=True, compare=False)
+    """Where the model's chat template shows another closing text, that one is injected."""
+    tools: tuple[str, ...] = ()
+    """Texts that open a tool call, beside the known ones and those of the chat template."""
     inducing: str = _DEFAULT.inducing_prompt
     """Induces a trial answer inside the thinking."""
     tokens: tuple[str, ...] = ()
     """Tokens beside `start` and `end` that its tokenizers have, all of them."""
+    template: tuple[str, ...] = ()
+    """Texts that its chat templates hold, all of them."""
     opens: bool = False
     """The chat template ends prompts in `start`."""
     off: str = ""
     """What switches thinking off."""
+    text: bool = False
+    """Start and end are text, not tokens, and may merge with what stands beside them."""
     exits: bool = True
     """False: thinking is counted, and never ended from outside."""
     note: str = ""
 
     def writes_like(self, other: "Family") -> bool:
         """Whether it makes no difference which of them a model is of."""
-        names = ("start", "end", "closing", "inducing", "exits")
+        names = ("start", "end", "closing", "inducing", "text", "exits")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>")
+_QWEN = (*_CHATML, "<tool_call>")
+_DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>")
 _ROWS = (
     Family(
         "qwen3",
-        "Qwen3, Qwen3.5, their thinking variants",
-        tokens=(*_CHATML, "<tool_call>"),
+        "Qwen3, its thinking variants",
+        tokens=_QWEN,
         off="`enable_thinking`; the Thinking variants cannot",
     ),
-    Family("qwq", "QwQ-32B", tokens=(*_CHATML, "<tool_call>"), opens=True, off="cannot"),
+    Family("qwq", "QwQ-32B", tokens=_QWEN, opens=True, off="cannot"),
+    Family(
+        "qwen3.5",
+        "Qwen3.5 to Qwen3.8",
+        tokens=_QWEN,
+        template=("enable_thinking", "<function="),
+        opens=True,
+        off="`enable_thinking`",
+    ),
     Family(
         "deepseek-r1",
-        "DeepSeek-R1, its distillations, DeepSeek-V3.1",
-        tokens=("<｜User｜>", "<｜Assistant｜>"),
+        "DeepSeek-R1, its distillations",
+        tokens=_DEEPSEEK,
         opens=True,
-        off="cannot; V3.1: `thinking`",
+        off="cannot",
+    ),
+    Family(
+        "deepseek-v3.1",
+        "DeepSeek-V3.1",
+        closing="</think>",
+        tokens=_DEEPSEEK,
+        template=("thinking",),
+        off="`thinking`",
+    ),
+    Family(
+        "deepseek-v3.2",
+        "DeepSeek-V3.2, V4",
+        closing="</think>",
+        tools=("｜DSML｜",),
+        tokens=(*_DEEPSEEK, "｜DSML｜"),
+        off="`thinking`, `enable_thinking`",
     ),
     Family(
         "glm",
@@ -82,13 +116,109 @@ _ROWS = (
         note="its published tokenizer is a slow one, which is not supported: use a converted one",
     ),
     Family(
+        "kimi-k3",
+        "Kimi-K3",
+        start="<|open|>think<|sep|>",
+        end="<|close|>think<|sep|>",
+        closing="<|close|>think<|sep|><|open|>response<|sep|>",
+        tools=("<|open|>tools<|sep|>",),
+        tokens=("<|open|>", "<|close|>", "<|sep|>"),
+        opens=True,
+        off="`thinking`",
+    ),
+    Family(
         "nemotron",
         "Nemotron 3",
         closing="\n</think>\n",
         tokens=(*_CHATML, "<SPECIAL_20>", "<SPECIAL_21>"),
         opens=True,
         off="`enable_thinking`",
-        note="in earlier ones <think> is text, no token: they are not recognised",
+    ),
+    Family(
+        "minimax-m2",
+        "MiniMax-M2",
+        tools=("<minimax:tool_call>",),
+        tokens=("]~b]", "[e~["),
+        opens=True,
+        off="cannot",
+    ),
+    Family(
+        "minimax-m3",
+        "MiniMax-M3",
+        start="<mm:think>",
+        end="</mm:think>",
+        closing="</mm:think>",
+        tools=("]<]minimax[>[",),
+        off="`thinking_mode`",
+    ),
+    Family(
+        "seed-oss",
+        "Seed-OSS",
+        start="<seed:think>",
+        end="</seed:think>",
+        closing="</seed:think>\n",
+        tools=("<seed:tool_call>",),
+        off="`thinking_budget` of 0",
+    ),
+    Family(
+        "gemma4",
+        "Gemma-4",
+        start="<|channel>",
+        end="<channel|>",
+        closing="\n<channel|>",
+        tools=("<|tool_call>",),
+        tokens=("<|turn>",),
+        off="`enable_thinking`",
+    ),
+    Family(
+        "cohere",
+        "Command-A-Reasoning and later",
+        start="<|START_THINKING|>",
+        end="<|END_THINKING|>",
+        closing="<|END_THINKING|><|START_TEXT|>",
+        tools=("<|START_ACTION|>",),
+        tokens=("<|START_OF_TURN_TOKEN|>",),
+        off="`reasoning`",
+    ),
+    Family(
+        "command-r7b",
+        "Command-R7B",
+        start="<|START_THINKING|>",
+        end="<|END_THINKING|>",
+        closing="<|END_THINKING|><|START_RESPONSE|>",
+        tools=("<|START_ACTION|>",),
+        tokens=("<|START_OF_TURN_TOKEN|>",),
+        template=("<|START_RESPONSE|>",),
+        off="`enable_thinking`",
+    ),
+    Family(
+        "hy3",
+        "Hy3",
+        start="<think:opensource>",
+        end="</think:opensource>",
+        closing="</think:opensource>",
+        tools=("<tool_calls:opensource>",),
+        off="`reasoning_effort` no_think",
+    ),
+    Family(
+        "solar",
+        "Solar-Open",
+        start="<|think|>",
+        end="<|end|>",
+        closing="<|end|><|begin|>assistant<|content|>",
+        tools=("<|tool_calls|>",),
+        tokens=("<|begin|>", "<|content|>"),
+        off="`reasoning_effort` minimal",
+    ),
+    Family(
+        "mistral",
+        "Magistral, Ministral-3-Reasoning",
+        start="[THINK]",
+        end="[/THINK]",
+        closing="[/THINK]",
+        tools=("[TOOL_CALLS]",),
+        off="cannot",
+        note="with a tokenizer of transformers: vLLM's `--tokenizer-mode hf`",
     ),
     Family(
         "gpt-oss",
@@ -100,8 +230,42 @@ _ROWS = (
         off="cannot",
         note="of several analysis messages only the first is thinking",
     ),
-    Family("demo", "demo-base, demo-step-grpo", tokens=_CHATML, off="`enable_thinking`"),
+    Family(
+        "lfm2.5",
+        "LFM2.5",
+        closing="</think>",
+        tools=("<|tool_call_start|>",),
+        tokens=(*_CHATML, "<|tool_call_start|>"),
+        off="cannot",
+    ),
+    Family("phi-4", "Phi-4-reasoning", tokens=(*_CHATML, "<|im_sep|>"), off="cannot"),
+    Family(
+        "demo",
+        "demo-base, demo-step-grpo",
+        tokens=_CHATML,
+        template=("for part in message.content if part.type == 'text'",),
+        off="`enable_thinking`",
+    ),
     Family("think", "any other with both tokens", off="as its template can"),
+    Family(
+        "apriel",
+        "Apriel-1.6",
+        start="Here are my reasoning steps:",
+        end="[BEGIN FINAL RESPONSE]",
+        closing="\n[BEGIN FINAL RESPONSE]\n",
+        template=("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+        opens=True,
+        text=True,
+        off="cannot",
+    ),
+    Family(
+        "think-text",
+        "Olmo-3, Nemotron-Nano-v2, Granite-3.3, Hunyuan-A13B, bases trained to write `<think>`",
+        template=("<think>", "</think>"),
+        text=True,
+        off="as its template can",
+        note="by name also where the template does not hold both",
+    ),
 )
 FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 """Built-in families by name."""
@@ -112,21 +276,24 @@ def recognise(
     writes: Callable[[Family], bool],
     opens: Callable[[], bool | None],
     own: Mapping[str, Family],
+    template: str = "",
 ) -> Family | None:
     """The family of a tokenizer; None if it is of none.
 
     `has` says whether it has a token, `writes` whether it writes a family's thinking in tokens,
-    `opens` whether its chat template opens the thinking (None: no template), which tells apart
+    `opens` whether its chat `template` opens the thinking (None: no template), which tells apart
     those that write alike. The user's `own` families go before the built-in ones; the one with
-    most tokens wins. Raises InvalidSetting when that leaves several between which it makes a
-    difference.
+    most tokens wins, then the one with most texts of the template; those that mark thinking by
+    text come last. Raises InvalidSetting when
+    that leaves several between which it makes a difference.
     """
     for families in (own, FAMILIES):
         found = [each for each in families.values() if all(map(has, each.tokens)) and writes(each)]
+        found = [each for each in found if all(text in template for text in each.template)]
         if not found:
             continue
-        most = max(len(each.tokens) for each in found)
-        best = [each for each in found if len(each.tokens) == most]
+        most = max(map(_rank, found))
+        best = [each for each in found if _rank(each) == most]
         if len(best) == 1:
             return best[0]
         if all(each.writes_like(best[0]) for each in best):
@@ -135,6 +302,11 @@ def recognise(
         names = ", ".join(each.name for each in best)
         raise InvalidSetting("family", None, f"the tokenizer fits {names}; name one of them")
     return None
+
+
+def _rank(family: Family) -> tuple[bool, int, int]:
+    """How much a tokenizer and its template have of a family that they fit."""
+    return not family.text, len(family.tokens), len(family.template)
 
 
 def in_family(settings: ExitSettings, family: Family) -> ExitSettings:
@@ -150,11 +322,39 @@ def in_family(settings: ExitSettings, family: Family) -> ExitSettings:
 def read_families(value: Any) -> Mapping[str, Family]:
     """Families of a user's, from name to fields; raises ValueError with the remedy.
 
-    `closing` is the end between line ends unless given, `tokens` a list.
+    Unless `closing` is given it is what the chat template shows, and where that shows none the
+    end between line ends. `tokens`, `tools` and `template` are lists.
     """
     if not isinstance(value, Mapping):
         raise ValueError("use names of families with their fields")
     return {str(name): _read(str(name), fields) for name, fields in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which family a model is of, as a user says it; raises InvalidSetting."""
+
+    name: str | None = None
+    """None: its tokenizer tells."""
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """Families of the user's own, from name to fields, as a server's YAML file has them."""
+
+    def __post_init__(self) -> None:
+        known = [*FAMILIES, *self.own]
+        if self.name is not None and self.name not in known:
+            raise InvalidSetting("family", self.name, f"use one of {', '.join(known)}")
+
+    @property
+    def own(self) -> Mapping[str, Family]:
+        """The families that are described."""
+        try:
+            return read_families(self.described)
+        except ValueError as error:
+            raise InvalidSetting("families", dict(self.described), str(error)) from error
+
+
+RECOGNISED = Choice()
+"""Its tokenizer tells."""
 
 
 def _read(name: str, fields: Any) -> Family:
@@ -168,10 +368,11 @@ def _read(name: str, fields: Any) -> Family:
             raise ValueError(f"{name}.{key}: {guess}use {', '.join(known)}")
         _check(f"{name}.{key}", value, known[key].default)
     given: dict[str, Any] = {
-        key: tuple(each) if key == "tokens" else each for key, each in fields.items()
+        key: tuple(each) if isinstance(each, list) else each for key, each in fields.items()
     }
     end = given.get("end", "</think>")
-    made = Family(name, **({"closing": f"\n{end}\n\n"} | given))
+    unsaid: dict[str, Any] = {"closing": f"\n{end}\n\n", "derived": "closing" not in given}
+    made = Family(name, **(unsaid | given))
     if made.end not in made.closing:
         raise ValueError(f"{name}.closing: {made.closing!r} must hold the end, {made.end!r}")
     return made

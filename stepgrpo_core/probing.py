@@ -20,7 +20,7 @@ from stepgrpo_core.policies import (
     Trial,
 )
 
-__all__ = ["Probe", "Writer", "put_question", "read_answer"]
+__all__ = ["Probe", "Writer", "put_question", "read_answer", "trial_end"]
 
 
 class Writer(Protocol):
@@ -72,7 +72,23 @@ def put_question(
     ids = (*prompt_ids, *kept, *asked)
     if isinstance(question, NextToken):
         return Probe(ids, question.max_tokens, question.top, ())
-    return Probe(ids, question.max_tokens, 0, (writer.thinking.end_id,))
+    return Probe(ids, question.max_tokens, 0, writer.thinking.stop_ids)
+
+
+def trial_end(
+    thinking: ThinkingFormat, ids: Sequence[int], decode: Callable[[Sequence[int]], str] | None
+) -> tuple[int, bool]:
+    """Tokens of a trial up to the end of the thinking, and whether it has come to that. Text that
+    ends it is in the last of them; of several tokens that do, all are kept."""
+    if not thinking.end_text:
+        end = (*thinking.before_end, thinking.end_id)
+        return len(ids), tuple(ids[-len(end) :]) == end
+    if decode is None:
+        return len(ids), False
+    mark = thinking.end_text.strip()
+    sizes = (size for size in range(1, len(ids) + 1) if mark in decode(ids[:size]))
+    size = next(sizes, None)
+    return (len(ids), False) if size is None else (size, True)
 
 
 def read_answer(
@@ -91,8 +107,9 @@ def read_answer(
         return Distribution(found, top.get(writer.thinking.end_id)) if found else None
     text = writer.decode(ids) if writer.decode else ""
     if isinstance(question, Induce):
-        ended = tuple(ids[-1:]) == (writer.thinking.end_id,)
-        return Trial(tuple(ids), tuple(logprobs), ended=ended, text=text)
+        size, ended = trial_end(writer.thinking, ids, writer.decode)
+        text = writer.decode(ids[:size]) if writer.decode and size < len(ids) else text
+        return Trial(tuple(ids[:size]), tuple(logprobs[:size]), ended=ended, text=text)
     assert writer.decode is not None  # or it could not have been asked
     first = [(writer.decode([token]), value) for token, value in top.items()]
     return Reply(text, tuple(sorted(first, key=lambda entry: -entry[1])))

@@ -11,6 +11,7 @@ from typing import Any
 
 from stepgrpo_core.events import ThinkingFormat
 from stepgrpo_core.families import Family
+from stepgrpo_core.templates import render_of, source_of
 from stepgrpo_core.thinking import continues_thinking, opens_in_thinking
 
 __all__ = ["Standing", "begins_turn", "standing_of", "turn_of"]
@@ -49,10 +50,13 @@ def standing_of(
         return Standing.OPENED
     if continues_thinking(tokenizer, thinking, prompt_ids, special):
         return Standing.INSIDE
-    return Standing.CLOSED if _closed(thinking, prompt_ids, special) else Standing.BEFORE
+    closed = _closed_by_text if thinking.end_text else _closed
+    return Standing.CLOSED if closed(tokenizer, thinking, prompt_ids, special) else Standing.BEFORE
 
 
-def _closed(thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]) -> bool:
+def _closed(
+    _: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
+) -> bool:
     if thinking.before_start:  # its end is the end of any message
         return False
     end = (*thinking.before_end, thinking.end_id)
@@ -64,6 +68,15 @@ def _closed(thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozen
     return False
 
 
+def _closed_by_text(
+    tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
+) -> bool:
+    begin = max((at for at, token in enumerate(prompt_ids) if token in special), default=-1) + 1
+    text: str = tokenizer.decode(list(prompt_ids[begin:]))
+    _, closed, after = text.rpartition(thinking.end_text.strip())
+    return bool(closed) and thinking.start_text.strip() not in after
+
+
 def begins_turn(prompt_ids: Sequence[int], turn: Sequence[int]) -> bool:
     """Whether a prompt ends in what begins an assistant's message."""
     return tuple(prompt_ids[-len(turn) :]) == tuple(turn)
@@ -73,29 +86,17 @@ def turn_of(tokenizer: Any, family: Family, chat_template: str | None = None) ->
     """The tokens with which the tokenizer's chat template, or `chat_template` in its place, begins
     an assistant's message, without marks of thinking.
 
-    None where no template writes the end of the family's thinking, since its model may not think,
+    Empty where no template writes the end of the family's thinking, since its model may not think,
     where the template fails, and where several tokens start the thinking: those tell it from other
     messages, so it does need them.
     """
-    template = chat_template or getattr(tokenizer, "chat_template", None)
+    render, source = render_of(tokenizer, chat_template), source_of(tokenizer, chat_template)
     single = tokenizer.backend_tokenizer.token_to_id(family.start) is not None
-    if not single or not isinstance(template, str) or family.end not in template:
+    if render is None or source is None or not single or family.end not in source:
         return ()
-    try:
-        said, asked = (_rendered(tokenizer, chat_template, asks) for asks in (False, True))
-    except Exception:  # noqa: BLE001 - a template is a program of its own
-        return ()
-    if not asked.startswith(said):
+    hello = [{"role": "user", "content": "Hello"}]
+    said, asked = (render(hello, add_generation_prompt=asks) for asks in (False, True))
+    if said is None or asked is None or not asked.startswith(said):
         return ()
     header = asked[len(said) :].split(family.start)[0].split(family.end)[0]
     return tuple(tokenizer.encode(header, add_special_tokens=False))
-
-
-def _rendered(tokenizer: Any, chat_template: str | None, asks: bool) -> str:
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}],
-        chat_template=chat_template,
-        add_generation_prompt=asks,
-        tokenize=False,
-    )
-    return text

@@ -1,9 +1,14 @@
-"""Splitting reasoning into semantic steps at linguistic markers ("Wait", ...).
+r"""Splitting reasoning into semantic steps at linguistic markers ("Wait", ...).
 
 The number of steps is k = 1 + the number of markers (Step-GRPO, arXiv 2604.16890). A marker
 counts when it stands as a whole word: "Waiting" and "await" hold none. Scripts written without
 spaces have no whole words to ask for, so a marker of such a script counts wherever it stands.
 Entries that overlap ("Wait" inside "But wait") count once: the leftmost wins, then the longest.
+An entry that begins with ``!`` is an exception: where it stands ("!Wait time") no shorter one
+counts. One that begins with ``^`` counts at the beginning of a clause only, which scripts without
+spaces need: "^等等", not the "et cetera" behind a noun. Code is no reasoning: nothing counts
+between lines that open with three backticks, nor directly behind a backtick, a brace or a
+backslash, as in ``\text{Wait}``.
 
 The same pattern serves counting and streaming. While streaming, the end of the text so far is
 *undecided* when it could still grow into a marker, or when the next character decides whether
@@ -35,10 +40,49 @@ LEXICONS: dict[str, tuple[str, ...]] = {
         "On second thought",
         "Hold on",
     ),
-    "chinese": ("等等", "等一下", "不对", "另外", "或者", "让我检查", "让我再检查", "再检查一下"),
+    "english": (
+        *("Wait", "But wait", "but wait", "Oh wait", "No wait", "No, wait", "no, wait"),
+        *("Actually, wait", "actually, wait", "Hmm, wait", "wait, no", "wait, actually"),
+        *("wait, that", "wait, I", "wait, is", "wait, if", "Hold on", "hold on"),
+        *("Hmm", "Hmm, actually", "Actually,", "On second thought", "Or maybe"),
+        *("Alternatively", "Another way", "Another approach", "But maybe", "But another"),
+        *("Let me check", "let me check", "Let me double-check", "let me double-check"),
+        *("Let me verify", "let me verify", "Let me recheck", "let me recheck"),
+        *("Let me reconsider", "let me reconsider", "Let me re-", "let me re-"),
+        *("Let me think again", "Let me try", "Let me also", "Just to make sure"),
+        *("Just to be sure", "just to be sure", "just to be thorough", "Just to confirm"),
+        *("!Wait time", "!Wait times", "!Wait list", "!Wait-", "!Wait until", "!Wait for the"),
+    ),
+    "chinese": (
+        *("^等等", "^等一下", "^稍等", "^不对", "不，不对", "这不对", "好像不对", "似乎不对"),
+        *("让我检查", "让我再检查", "再检查一下", "重新检查", "让我重新", "让我验证", "再想想"),
+        *("换个思路", "换一种", "换个角度", "另一种方法", "另一种思路", "^或者", "^另外"),
+        *("!，或者", "!、或者", "!；或者", "!,或者", "!, 或者", "!，另外", "!^不对称", "!^不对应"),
+    ),
+    "german": (
+        *("Moment", "Warte", "Halt", "Hmm", "Alternativ", "Oder doch", "Stimmt nicht"),
+        *("Lass mich prüfen", "Lass mich noch einmal", "Noch einmal prüfen", "Andererseits"),
+    ),
+    "french": (
+        *("Attends", "Attendez", "Attendons", "Hmm", "Mais attends", "En fait,", "Sinon,"),
+        *("Alternativement", "Vérifions", "Voyons si", "Reprenons", "Une autre approche"),
+    ),
+    "spanish": (
+        *("Espera", "Un momento", "Pero espera", "Hmm", "En realidad,", "Alternativamente"),
+        *("Verifiquemos", "Comprobemos", "Déjame comprobar", "Otra forma", "Pensándolo bien"),
+    ),
+    "japanese": (
+        *("待って", "ちょっと待", "^いや、", "^いや待", "^あれ、", "うーん", "確認しよう"),
+        *("もう一度確認", "見直そう", "見直して", "別の方法", "^あるいは、", "^やっぱり"),
+    ),
+    "russian": (
+        *("Подожди", "Подождите", "Стоп", "Хм", "Погоди", "Либо же", "На самом деле,"),
+        *("Проверим", "Давай проверю", "Давайте проверим", "Другой способ", "Альтернативно"),
+    ),
 }
 """Named marker lists. `deer`: DEER (arXiv 2504.15895) and Step-GRPO's published code.
-`paper`: the two that Step-GRPO's text names. The others are ours."""
+`paper`: the two that Step-GRPO's text names. The others are ours; docs/algorithm.md says which
+of them were measured."""
 
 DEFAULT_MARKERS = LEXICONS["paper"]
 """What counting and truncation use unless told otherwise: one list for both."""
@@ -84,7 +128,7 @@ class StepSegmenter:
     After `finish` the segmenter takes no more text.
     """
 
-    __slots__ = ("_buffer", "_lexicon", "_offset", "_skip", "steps", "undecided")
+    __slots__ = ("_buffer", "_code", "_lexicon", "_offset", "_skip", "steps", "undecided")
 
     def __init__(self, markers: Sequence[str] = DEFAULT_MARKERS) -> None:
         if isinstance(markers, str):
@@ -93,6 +137,7 @@ class StepSegmenter:
         self._buffer = ""  # the undecided text, with the one character before it
         self._offset = 0  # of the buffer's first character
         self._skip = 0  # characters of the buffer that are context, already decided
+        self._code = False  # inside a block of it
         self.steps = 1
         """k so far."""
         self.undecided = 0
@@ -113,9 +158,9 @@ class StepSegmenter:
         while match := self._lexicon.pattern.search(text, position):
             if match.start() >= open_from:
                 break
-            found.append(
-                Marker(self._offset + match.start(), self._offset + match.end(), match.group())
-            )
+            if self._counts(match.group()):
+                start, end = (self._offset + each for each in match.span())
+                found.append(Marker(start, end, match.group()))
             position = match.end()
             if position > open_from:
                 open_from = self._lexicon.open_from(text, position)
@@ -127,10 +172,21 @@ class StepSegmenter:
         self.undecided = self._offset + self._skip
         return found
 
+    def _counts(self, text: str) -> bool:
+        """Whether a match is a marker; a fence turns code on or off."""
+        if text == _FENCE:
+            self._code = not self._code
+            return False
+        return not self._code and text not in self._lexicon.exceptions
+
+
+_FENCE = "```"
+
 
 @dataclass(frozen=True, slots=True)
 class _Lexicon:
     pattern: re.Pattern[str]
+    exceptions: frozenset[str]
     undecided: frozenset[str]  # endings of a text that leave a marker open
     longest: int
 
@@ -155,20 +211,36 @@ def _is_word(character: str) -> bool:
 def _compile(markers: tuple[str, ...]) -> _Lexicon:
     if not markers or not all(markers):
         raise InvalidSetting("markers", markers, "pass at least one marker, and none empty")
+    exceptions = {each[1:] for each in markers if each[0] == "!" and len(each) > 1}
+    counted = {each for each in markers if each[1:] not in exceptions}
     # Longest first, so that the alternation prefers it; markers are text, never patterns.
-    ordered = sorted(set(markers), key=len, reverse=True)
+    ordered = sorted(exceptions | counted, key=lambda text: (-len(_bare(text)), text))
+    texts = list(map(_bare, ordered))
+    patterns = [*map(_whole_word, ordered), r"`(?<!\S`)``"]
     return _Lexicon(
-        pattern=re.compile("|".join(_whole_word(marker) for marker in ordered)),
-        undecided=frozenset(_undecided_endings(ordered)),
-        longest=len(ordered[0]),
+        pattern=re.compile("|".join(patterns)),
+        exceptions=frozenset(map(_bare, exceptions)),
+        undecided=frozenset(_undecided_endings(texts)) | {_FENCE[:1], _FENCE[:2]},
+        longest=max(len(texts[0]), len(_FENCE)),
     )
+
+
+def _bare(marker: str) -> str:
+    """The marker's text."""
+    return marker[1:] if marker[0] == "^" and len(marker) > 1 else marker
 
 
 def _whole_word(marker: str) -> str:
     """The marker's pattern. It starts with a literal, which lets `re` skip ahead quickly."""
-    first, rest = re.escape(marker[0]), re.escape(marker[1:])
-    before = f"(?<!{_WORD}{first})" if _is_word(marker[0]) else ""
-    after = f"(?!{_WORD})" if _is_word(marker[-1]) else f"(?![{_COMBINING}])"
+    text = _bare(marker)
+    first, rest = re.escape(text[0]), re.escape(text[1:])
+    before = f"(?<!{_WORD}{first})" if _is_word(text[0]) else ""
+    if text != marker:  # where a clause begins, or directly behind another of its kind
+        before = rf"(?<![\w{_COMBINING}]{first})"
+        if text[0] == text[-1]:
+            before = rf"(?:{before}|(?<={first}{first}))"
+    before += rf"(?<![`{{\\]{first})"
+    after = f"(?!{_WORD})" if _is_word(text[-1]) else f"(?![{_COMBINING}])"
     return first + before + rest + after
 
 

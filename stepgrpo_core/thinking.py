@@ -4,8 +4,9 @@ Tokenizers are duck-typed: `encode`, `decode` and `backend_tokenizer.token_to_id
 tokenizer of transformers has them.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -14,18 +15,26 @@ from stepgrpo_core.answers import THINK_START
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import ThinkingFormat
 from stepgrpo_core.families import FAMILIES, Family, recognise
+from stepgrpo_core.templates import (
+    closing_of,
+    flags_of,
+    prompt_end,
+    render_of,
+    source_of,
+    tool_starts_of,
+)
 
 __all__ = [
-    "SWITCHES",
+    "TOOL_STARTS",
     "Writing",
     "continues_thinking",
-    "efforts_of",
     "family_of",
-    "nearest_efforts",
+    "learned",
     "opens_in_thinking",
     "special_ids",
     "switches_of",
     "thinking_of",
+    "writes",
     "writing_of",
 ]
 
@@ -52,8 +61,12 @@ class Writing:
     chat: Callable[[str], Sequence[int]] | None
 
 
-def writing_of(tokenizer: Any, thinking: ThinkingFormat) -> Writing:
-    """The tokenizer's own functions; no `chat` without a chat template."""
+_OFF: Mapping[str, Any] = MappingProxyType({"enable_thinking": False})
+
+
+def writing_of(tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] = _OFF) -> Writing:
+    """The tokenizer's own functions; no `chat` without a chat template. `off` are the template's
+    variables that switch thinking off; other templates ignore them."""
 
     @lru_cache(maxsize=16)  # every probe asks the same
     def encode(text: str) -> tuple[int, ...]:
@@ -68,7 +81,7 @@ def writing_of(tokenizer: Any, thinking: ThinkingFormat) -> Writing:
             [{"role": "user", "content": message}],
             add_generation_prompt=True,
             return_dict=False,
-            enable_thinking=False,  # Qwen3's template closes the thinking; others ignore it
+            **off,
         )
         return ids
 
@@ -77,10 +90,14 @@ def writing_of(tokenizer: Any, thinking: ThinkingFormat) -> Writing:
 
 
 def family_of(
-    tokenizer: Any, name: str | None = None, own: Mapping[str, Family] = MappingProxyType({})
+    tokenizer: Any,
+    name: str | None = None,
+    own: Mapping[str, Family] = MappingProxyType({}),
+    chat_template: str | None = None,
 ) -> Family | None:
     """The family of `name`, of the user's `own` or the built-in ones, or else the one that this
-    tokenizer is recognised by; None if it is of none, or no fast one.
+    tokenizer is recognised by; None if it is of none, or no fast one. `chat_template` stands in
+    for the tokenizer's own.
 
     Raises InvalidSetting for a name that is unknown, or that this tokenizer cannot write, and
     when several families fit.
@@ -91,18 +108,25 @@ def family_of(
     if name is None:
         return recognise(
             lambda token: fast.token_to_id(token) is not None,
-            lambda family: _marks(tokenizer, family) is not None,
-            lambda: _opens(tokenizer),
+            lambda family: family.text or _marks(tokenizer, family) is not None,
+            lambda: _opens(tokenizer, chat_template),
             own,
+            source_of(tokenizer, chat_template) or "",
         )
     known = {**FAMILIES, **own}
     if name not in known:
         raise InvalidSetting("family", name, f"use one of {', '.join(known)}")
-    if _marks(tokenizer, known[name]) is None:
+    if not known[name].text and _marks(tokenizer, known[name]) is None:
         family = known[name]
         remedy = f"this tokenizer cannot write {family.start} and {family.end} in tokens of its own"
         raise InvalidSetting("family", name, remedy)
     return known[name]
+
+
+def writes(tokenizer: Any, family: Family) -> bool:
+    """Whether a tokenizer writes the thinking of a family in tokens of its own."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    return fast is not None and _marks(tokenizer, family) is not None
 
 
 def thinking_of(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFormat:
@@ -111,23 +135,96 @@ def thinking_of(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFo
     Raises InvalidSetting when `closing_text` does not close the thinking, or does not survive
     encoding and decoding: then ids and text would disagree in every completion.
     """
+    if family.text:
+        return _text_thinking(tokenizer, family, closing_text)
     marks = _marks(tokenizer, family)
     assert marks is not None
     (*before_start, start), (*before_end, end) = marks
-    if not family.exits or before_end:  # the tokens of an end in several may be cut apart
-        return ThinkingFormat(start, end, (), tuple(before_start), tuple(before_end))
-    closing = tuple(tokenizer.encode(closing_text, add_special_tokens=False))
-    text = tokenizer.decode(closing, skip_special_tokens=False)
-    if end not in closing or text != closing_text:
+    made = ThinkingFormat(start, end, (), tuple(before_start), tuple(before_end))
+    if not family.exits:
+        return made
+    closing = _closing(tokenizer, family, closing_text)
+    tools = [found for text in (*TOOL_STARTS, *family.tools) if (found := _ids_of(tokenizer, text))]
+    return replace(
+        made,
+        closing_ids=closing,
+        tool_ids=frozenset(each[0] for each in tools if len(each) == 1),
+        tool_starts=tuple(tuple(each) for each in tools if len(each) > 1),
+        bare_ids=() if before_start else _bare(tokenizer, closing_text),
+    )
+
+
+_TAGS = re.compile(r"</?[A-Za-z_|]+>|\[[A-Z_]+\]")
+NEVER = -1
+"""The id of start and end where those are text."""
+
+
+def _text_thinking(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFormat:
+    """Of a family whose marks are text: any tokenizer writes them."""
+    made = ThinkingFormat(
+        NEVER, NEVER, (), start_text=family.start, end_text=family.end, tool_texts=family.tools
+    )
+    if not family.exits:
+        return made
+    closing = _closing(tokenizer, family, closing_text)
+    before = closing_text.partition(family.end.strip())[0]
+    texts = [tokenizer.decode(closing[:size]) for size in range(len(closing) + 1)]
+    thought = sum(len(text) <= len(before) for text in texts) - 1
+    bare = _bare(tokenizer, closing_text)
+    return replace(made, closing_ids=closing, bare_ids=bare, closing_thought=thought)
+
+
+def _closing(tokenizer: Any, family: Family, text: str) -> tuple[int, ...]:
+    """Ids of a closing text; raises InvalidSetting as `thinking_of` does."""
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    read = tokenizer.decode(ids, skip_special_tokens=False)
+    if family.end.strip() not in text or read != text or not _holds_end(tokenizer, family, ids):
         raise InvalidSetting(
             "closing_text",
-            closing_text,
-            f"it becomes {text!r} in this model's tokens; it must hold {family.end} and survive "
+            text,
+            f"it becomes {read!r} in this model's tokens; it must hold {family.end} and survive "
             "encoding",
         )
-    found = (tokenizer.backend_tokenizer.token_to_id(each) for each in TOOL_STARTS)
-    tools = frozenset(each for each in found if each is not None)
-    return ThinkingFormat(start, end, closing, tuple(before_start), tool_ids=tools)
+    return ids
+
+
+def _holds_end(tokenizer: Any, family: Family, ids: Sequence[int]) -> bool:
+    """Whether the end is among the ids, as tokens where it is marked by tokens."""
+    if family.text:
+        return True
+    end = _ids_of(tokenizer, family.end) or ()
+    size = len(end)
+    return any(tuple(ids[at : at + size]) == tuple(end) for at in range(len(ids) - size + 1))
+
+
+def _bare(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The closing for an answer that may not begin with white space."""
+    return tuple(tokenizer.encode(text.rstrip(), add_special_tokens=False))
+
+
+def learned(tokenizer: Any, family: Family, chat_template: str | None = None) -> Family:
+    """The family with the closing text and the tool starts that the model's own chat template
+    shows (or `chat_template` in its place), as far as its tokenizer can write them."""
+    render = render_of(tokenizer, chat_template)
+    if render is None or not family.derived:
+        return family
+    closing = closing_of(render, family.start.strip(), family.end.strip())
+    if closing is not None:
+        try:
+            _closing(tokenizer, family, closing)
+        except InvalidSetting:
+            closing = None
+    added = [each.content for each in _added(tokenizer).values()]
+    if family.text:  # and so may what opens a call
+        added += _TAGS.findall(source_of(tokenizer, chat_template) or "")
+    tools = tool_starts_of(render, added, (family.start, family.end))
+    new = tuple(each for each in tools if each not in (*family.tools, *TOOL_STARTS))
+    return replace(family, closing=closing or family.closing, tools=(*family.tools, *new))
+
+
+def _added(tokenizer: Any) -> Mapping[int, Any]:
+    found: Mapping[int, Any] = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return found
 
 
 def _marks(tokenizer: Any, family: Family) -> tuple[Sequence[int], Sequence[int]] | None:
@@ -150,14 +247,11 @@ def _ids_of(tokenizer: Any, mark: str) -> Sequence[int] | None:
     return ids if tokenizer.decode(ids, skip_special_tokens=False) == mark else None
 
 
-def _opens(tokenizer: Any) -> bool | None:
+def _opens(tokenizer: Any, chat_template: str | None) -> bool | None:
     """Whether the chat template ends prompts in an opened thinking; None without one."""
-    if getattr(tokenizer, "chat_template", None) is None:
-        return None
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}], add_generation_prompt=True, tokenize=False
-    )
-    return text.rstrip().endswith(THINK_START)
+    render = render_of(tokenizer, chat_template)
+    end = prompt_end(render) if render else None
+    return None if end is None else end.rstrip().endswith(THINK_START)
 
 
 def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int]) -> bool:
@@ -165,6 +259,9 @@ def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequ
 
     Only the end counts: the chat template wrote it. The start anywhere else is text.
     """
+    if start := thinking.start_text.rstrip():
+        tail_text: str = tokenizer.decode(list(prompt_ids[-len(start) - 8 :]))
+        return tail_text.rstrip().endswith(start)
     tail: list[int] = []
     for place in range(len(prompt_ids) - 1, max(len(prompt_ids) - 9, -1), -1):
         if _starts_at(thinking, prompt_ids, place):
@@ -181,83 +278,24 @@ def _starts_at(thinking: ThinkingFormat, ids: Sequence[int], place: int) -> bool
     return tuple(ids[max(place - len(before), 0) : place]) == before
 
 
-SWITCHES = ("enable_thinking", "thinking")
-"""Variables with which chat templates switch thinking: Qwen3 and GLM, DeepSeek V3.1 and Kimi."""
-
-
 def switches_of(tokenizer: Any, chat_template: str | None = None) -> tuple[str, ...]:
-    """Those of `SWITCHES` that make a difference to the tokenizer's chat template, or to
-    `chat_template` in its place; none without a template."""
-
-    def written(**variables: bool) -> str:
-        return _prompt(tokenizer, chat_template, **variables)
-
-    if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
-        return ()
-    return tuple(name for name in SWITCHES if written(**{name: False}) != written(**{name: True}))
+    """The variables with which the tokenizer's chat template, or `chat_template` in its place,
+    switches thinking by true and false; none without a template."""
+    render, source = render_of(tokenizer, chat_template), source_of(tokenizer, chat_template)
+    return () if render is None or source is None else flags_of(render, source)
 
 
-def _prompt(tokenizer: Any, chat_template: str | None, **variables: Any) -> str:
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}],
-        chat_template=chat_template,
-        add_generation_prompt=True,
-        tokenize=False,
-        **variables,
-    )
-    return text
-
-
-NO_EFFORT = "as-much-as-you-like"
-"""A name that no template knows for an effort."""
-
-
-def efforts_of(
-    tokenizer: Any,
-    names: Sequence[str],
-    chat_template: str | None = None,
-    switches: Sequence[str] = (),
-) -> dict[str, str | None]:
-    """The `names` of efforts, ascending, that the tokenizer's chat template (or `chat_template` in
-    its place) does not know, each with the nearest that it knows.
-
-    A template that takes a name which is none takes any: what it does not know gets None, to be
-    left out. Empty also where it looks at no effort at all. `switches` switch its thinking on, for
-    some look at efforts only then.
-    """
-    if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
-        return {}
-
-    def written(effort: str) -> str | None:
-        variables = dict.fromkeys(switches, True) | {"reasoning_effort": effort}
-        try:
-            return _prompt(tokenizer, chat_template, **variables)
-        except Exception:  # noqa: BLE001 - a template refuses with errors of its own
-            return None
-
-    of_none = written(NO_EFFORT)
-    known = [name for name in names if written(name) not in (None, of_none)]
-    if of_none is None:
-        return nearest_efforts(names, known)
-    return {name: None for name in names if name not in known} if known else {}
-
-
-def nearest_efforts(names: Sequence[str], known: Sequence[str]) -> dict[str, str | None]:
-    """The `names` of efforts, ascending, that are not `known`, each with the nearest that is; of
-    two that are as near the higher, for a budget bounds it."""
-
-    def nearest(name: str) -> str | None:
-        place = names.index(name)
-        by_distance = sorted((abs(names.index(each) - place), -names.index(each)) for each in known)
-        return names[-by_distance[0][1]] if by_distance else None
-
-    return {name: nearest(name) for name in names if name not in known}
-
-
-def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids of the tokens that stand between messages, and never in text."""
-    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
-    return frozenset(token for token, written in added.items() if written.special)
+def special_ids(tokenizer: Any, chat_template: str | None = None) -> frozenset[int]:
+    """Ids of the tokens that stand between messages: the special ones, and those added ones with
+    which the chat template ends a user's message and begins the answer. DeepSeek-R1's are not
+    special."""
+    added = _added(tokenizer)
+    special = {token for token, written in added.items() if written.special}
+    render = render_of(tokenizer, chat_template)
+    end = (prompt_end(render) if render else None) or ""
+    turn = set(tokenizer.encode(end, add_special_tokens=False)) & set(added) if end else set()
+    marks = {token for token in turn if "think" in added[token].content.lower()}
+    return frozenset(special | (turn - marks))
 
 
 def continues_thinking(
@@ -267,6 +305,8 @@ def continues_thinking(
 
     ``<think>`` in an earlier message is text: `special` tokens lie between it and the end.
     """
+    if thinking.start_text:
+        return _continues_text(tokenizer, thinking, prompt_ids, special)
     for place in range(len(prompt_ids) - 1, -1, -1):
         token = prompt_ids[place]
         if _starts_at(thinking, prompt_ids, place):
@@ -274,3 +314,12 @@ def continues_thinking(
         if token == thinking.end_id or token in special:
             return False
     return False
+
+
+def _continues_text(
+    tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
+) -> bool:
+    begin = max((at for at, token in enumerate(prompt_ids) if token in special), default=-1) + 1
+    text = tokenizer.decode(list(prompt_ids[begin:]))
+    thought = text.rpartition(thinking.start_text.rstrip())[1:]
+    return bool(thought[0] and thought[1].strip()) and thinking.end_text.strip() not in thought[1]

@@ -26,6 +26,7 @@ import math
 from collections import deque
 
 from stepgrpo_core.boundaries import BoundaryFinder, Found
+from stepgrpo_core.edges import Ending
 from stepgrpo_core.errors import ProtocolViolation
 from stepgrpo_core.events import (
     CancelProbe,
@@ -89,9 +90,10 @@ class ExitController:
         """What a policy raised."""
         self._settings, self._thinking = settings, thinking
         self._marks = Marks(thinking, implied=thinking_implied, may_answer=may_answer)
+        self._ending = Ending(thinking)
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [Seat(policy, settings, guard) for policy in build_policy(settings, matcher)]
-        self._finder = BoundaryFinder(settings.markers, places_of(self._seats))
+        self._finder = BoundaryFinder(settings.markers, places_of(self._seats), settings.marker_gap)
         self._open = OpenPlaces()
         self._begin = 0  # first thinking token
         self._received = self._emitted = 0  # tokens of the current stream; those passed on
@@ -127,10 +129,7 @@ class ExitController:
         """Whether this token, if it comes next, is part of the answer."""
         if self.state is State.PRELUDE:
             return self._marks.would_answer(token, text)
-        ends = token in self._thinking.tool_ids
-        return (
-            not self._thinks() or ends or (self._marks.doubtful and token != self._thinking.end_id)
-        )
+        return not self._thinks() or self._marks.may_be_answer(token)
 
     @property
     def outcome(self) -> Outcome:
@@ -175,11 +174,11 @@ class ExitController:
                 self._take_thinking(*held, commands)
 
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
-        if token in self._thinking.tool_ids or self._marks.ends(token):
+        thought, ended = self._ending.take(token, text)
+        found = [each for one in thought for each in self._finder.feed(one)]
+        if ended:
             self._thinking_end = self._received
-            found = self._finder.finish()
-        else:
-            found = self._finder.feed(text)
+            found += self._finder.finish()
         for each in found:
             self._consider(each, commands)
 
@@ -204,7 +203,8 @@ class ExitController:
         if self.state is State.DONE or (self._finished and not aborted):
             raise ProtocolViolation("the stream ended twice")
         if self._thinks():
-            for found in self._finder.finish():
+            rest = [each for text in self._ending.rest() for each in self._finder.feed(text)]
+            for found in (*rest, *self._finder.finish()):
                 if not aborted:
                     self._consider(found, commands)
         self._finished = event.cause

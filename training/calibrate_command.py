@@ -9,6 +9,7 @@ from typing import Any
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.savings import MIN_RUNS
 from training.demo.world import sample_problems
+from training.families import add_flags, choice_of
 from training.prompts import read_prompts
 
 __all__ = ["add_arguments", "check_counts", "check_writable", "run"]
@@ -49,11 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="Record also how confident a trial answer is wherever a step begins. Default: on.",
     )
+    add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Complete the prompts and write the file. Raises InvalidSetting and BadPrompts."""
     _check(args)
+    choice = choice_of(args)
     messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
     with as_model(args.model) as path:
-        engine = Engine.load(path, dtype=args.dtype, max_model_len=longest)
+        engine = Engine.load(path, dtype=args.dtype, max_model_len=longest, choice=choice)
     baseline = calibrate(
         engine,
         Path(args.model).name,

@@ -49,6 +49,7 @@ def marker_lines(form: Format, markers: Sequence[str]) -> list[str]:
     return [
         f"{marker!r}: {_count(form, marker)}, after a space {_count(form, ' ' + marker)}"
         for marker in markers
+        if not marker.startswith("!")  # an exception
     ]
 
 

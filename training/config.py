@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.families import Choice
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
 from stepgrpo_core.savings import MIN_RUNS
@@ -86,6 +87,18 @@ class ModelConfig:
     """Run the repository's own code: only for authors you trust."""
     served_name: str | None = None
     """What serving calls the trained model; None: the output folder's name."""
+    family: str | None = None
+    """How it writes thinking; None: its tokenizer tells."""
+    families: Mapping[str, Any] = field(default_factory=dict)
+    """More families, from name to fields, as in the server's YAML file."""
+
+    def __post_init__(self) -> None:
+        self.choice  # noqa: B018 - raises InvalidSetting
+
+    @property
+    def choice(self) -> Choice:
+        """The family that is named, and those that are described."""
+        return Choice(self.family, self.families)
 
 
 @dataclass(frozen=True, slots=True)

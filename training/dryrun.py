@@ -97,7 +97,7 @@ def _explain(config: RunConfig, args: Any, machine: Machine) -> None:
         sft_arguments(config)
     found = model_of(config, args.vllm_max_model_length)
     tokenizer = load_tokenizer(config)
-    form = format_of(tokenizer, config.rollout.exit.closing_text)
+    form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers
     check_tokenizer(tokenizer, form, markers)
     _section("Steps are counted at", marker_lines(form, markers))

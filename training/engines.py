@@ -9,10 +9,10 @@ from vllm.inputs.engine import tokens_input
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.events import Cause
-from stepgrpo_core.families import in_family
+from stepgrpo_core.families import RECOGNISED, Choice, in_family
 from stepgrpo_core.policies import ExitSettings
 from stepgrpo_core.prompts import turn_of
-from stepgrpo_core.thinking import family_of, thinking_of, writing_of
+from stepgrpo_core.thinking import family_of, learned, thinking_of, writing_of
 from training.requests import Delta, Format, Request, Sampling, Texts
 
 __all__ = ["VllmEngine", "format_of", "sampling_params"]
@@ -102,16 +102,18 @@ def _cause(finish_reason: str) -> Cause:
     return causes.get(finish_reason, "abort")
 
 
-def format_of(tokenizer: Any, closing_text: str) -> Format:
+def format_of(tokenizer: Any, closing_text: str, choice: Choice = RECOGNISED) -> Format:
     """How a model's tokenizer writes thinking and text.
 
     `closing_text` goes before the family's if it is not the built-in one. Raises InvalidSetting
     for a tokenizer of no family, of several, or of one whose thinking is only counted.
     """
-    family = family_of(tokenizer)
-    if family is None:
-        remedy = "it has no known tokens of thinking; use a reasoning model's"
+    row = family_of(tokenizer, choice.name, choice.own)
+    if row is None:
+        remedy = "how it writes thinking is not known: use a reasoning model's, or name its family "
+        remedy += "(model.family and model.families; --exit-family and --exit-config)"
         raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
+    family = learned(tokenizer, row)
     settings = in_family(ExitSettings(closing_text=closing_text), family)
     thinking = thinking_of(tokenizer, family, settings.closing_text)
     if not thinking.closing_ids:

@@ -60,7 +60,7 @@ def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row
     trainer.vllm_generation.sync_weights()  # the last update came after the last rollout
     if not trainer.accelerator.is_main_process:
         return
-    engine = Engine(trainer.vllm_generation.llm)
+    engine = Engine(trainer.vllm_generation.llm, config.model.choice)
     args = trainer.args
     longest = args.vllm_max_model_length - config.data.max_prompt_tokens  # more than in training
     params = SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest)

@@ -23,8 +23,9 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.boundaries import step_starts
 from stepgrpo_core.events import Command
-from stepgrpo_core.families import in_family
+from stepgrpo_core.families import RECOGNISED, Choice, in_family
 from stepgrpo_core.policies import Induce, Trial
+from stepgrpo_core.probing import trial_end
 from stepgrpo_core.thinking import opens_in_thinking
 from training.engines import format_of
 from training.patterns import matcher_of
@@ -64,17 +65,23 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, choice: Choice = RECOGNISED) -> None:
         self.llm = llm
         self.tokenizer: Any = llm.get_tokenizer()
-        self.form = format_of(self.tokenizer, ExitSettings().closing_text)
+        self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
         self.thinking = self.form.thinking
 
     @classmethod
     def load(
-        cls, model: str, *, dtype: str = "auto", max_model_len: int = 1024, seed: int = 0
+        cls,
+        model: str,
+        *,
+        dtype: str = "auto",
+        max_model_len: int = 1024,
+        seed: int = 0,
+        choice: Choice = RECOGNISED,
     ) -> "Engine":
-        """Start vLLM for `model`."""
+        """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
         return cls(
             LLM(
                 model=model,
@@ -83,7 +90,8 @@ class Engine:
                 max_model_len=max_model_len,
                 enable_prefix_caching=True,
                 seed=seed,
-            )
+            ),
+            choice,
         )
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
@@ -154,7 +162,7 @@ class Engine:
                 temperature=0.0,
                 max_tokens=question.max_tokens,
                 logprobs=0,
-                stop_token_ids=[self.thinking.end_id],
+                stop_token_ids=list(self.thinking.stop_ids),
             ),
         )
         return [
@@ -174,8 +182,8 @@ class Engine:
         logprobs = tuple(
             entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
         )
-        ended = ids[-1:] == (self.thinking.end_id,)
-        return Trial(ids, logprobs, ended, text=completion.text)
+        size, ended = trial_end(self.thinking, ids, self.form.decode)
+        return Trial(ids[:size], logprobs[:size], ended, text=completion.text)
 
     def _start(
         self,

@@ -94,7 +94,7 @@ def _sample(
     """Sample `rows` on an engine in this process."""
     assert config.sft is not None
     tokenizer, grading = load_tokenizer(config), config.grading
-    form = format_of(tokenizer, config.rollout.exit.closing_text)
+    form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     size = max(CHUNK // config.sft.samples, 1)
     try:
         engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)

@@ -53,7 +53,7 @@ def run_sft(config: RunConfig, *, resume: bool) -> None:
     model_of(config, grpo_setting(config, "vllm_max_model_length") or longest_row(config))
     tokenizer = load_tokenizer(config)
     markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
-    check_tokenizer(tokenizer, format_of(tokenizer, closing), markers)
+    check_tokenizer(tokenizer, format_of(tokenizer, closing, config.model.choice), markers)
     with claimed(output := Path(config.output)):
         if resume and is_finished(output, config):
             print(f"{output} holds the finished run: nothing is left to do", flush=True)
@@ -195,7 +195,7 @@ def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], b
     params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
     )
-    engine = Engine(load_llm(config, config.output))
+    engine = Engine(load_llm(config, config.output), config.model.choice)
     try:
         samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
         baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)

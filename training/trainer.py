@@ -132,7 +132,7 @@ def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]
 def _build(
     config: RunConfig, args: GRPOConfig, tokenizer: Any, rows: Sequence[Row], grader: Grader
 ) -> tuple[GRPOTrainer, RolloutFunction, StopOnSignal]:
-    form = format_of(tokenizer, config.rollout.exit.closing_text)
+    form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers
     check_tokenizer(tokenizer, form, markers)
     rollouts = RolloutFunction(config, tokenizer, form)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.apis import BATCH, CHAT, COMPLETIONS, INVOCATIONS, MESSAGES, RESPONSES
+from service.controls.effort import EFFORTS
 from service.controls.near import CONTAINERS, misplaced_parameter
 from service.controls.parameters import CONTAINER, FOREIGN, Asked, BadParameter, Parameter, Wish
+from stepgrpo_core.templates import Switch
 
 __all__ = ["Template", "carry", "read_body"]
 
@@ -27,16 +29,31 @@ class Template:
     """What the served model's chat template can do."""
 
     switches: tuple[str, ...] = ()
-    """Its variables that switch thinking off."""
+    """Its variables that switch thinking off by false."""
     thinks: bool = True
-    """The model writes thinking that can be recognised."""
-    efforts: Mapping[str, str | None] = field(default_factory=dict)
-    """What it is told for a name of an effort that it does not know: the nearest that it knows, or
-    None, nothing."""
+    """The model may write thinking."""
+    others: tuple[Switch, ...] = ()
+    """Variables that do so by other values; used where there is none of `switches`."""
+    efforts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The efforts that each of its variables of efforts takes."""
+    rendered: bool = True
+    """It writes the prompts; or else vLLM does so, which takes efforts from their own places."""
+    known: bool = True
+    """How the model writes thinking is known."""
+    word: str | None = None
+    """What switches thinking off in a system message, where no variable does."""
 
-    def effort(self, name: str) -> str | None:
-        """What it is told for the name of an effort."""
-        return self.efforts.get(name, name)
+    @property
+    def can_switch(self) -> bool:
+        """Whether it switches thinking off at all."""
+        return bool(self.switches or self.others)
+
+    def switched(self, *, on: bool) -> dict[str, Any]:
+        """The variables that switch thinking on, or off."""
+        if self.switches:
+            return dict.fromkeys(self.switches, on)
+        values = {each.name: each.on if on else each.off for each in self.others}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def read_body(body: Mapping[str, Any]) -> Asked:
@@ -130,36 +147,64 @@ def carry(
 
 def _carry_switch(told: dict[str, Any], asked: Asked, template: Template) -> Asked:
     by_budget = asked.off is not None and type(asked.off.value) is int  # which closes by itself
-    if asked.off and not by_budget and template.thinks and not template.switches:
-        remedy = "this model's chat template cannot switch thinking off; a budget of 0, such as "
-        remedy += "thinking_token_budget=0, closes it at once"
-        raise asked.off.refusal(remedy)
-    if template.switches and (asked.off or asked.switch):
-        on = asked.off is None
-        given = told.get(_KWARGS) or {}
-        said = {name: value for name, value in given.items() if value is not None}
-        told[_KWARGS] = dict.fromkeys(template.switches, on) | said
-    seen_to = asked.seen_to or bool(asked.off and template.switches)
+    if asked.off and not by_budget and template.thinks and not template.can_switch:
+        raise asked.off.refusal(_no_switch(template))
+    if template.can_switch and (asked.off or asked.switch):
+        variables = template.switched(on=asked.off is None)
+        if variables:
+            given = told.get(_KWARGS) or {}
+            said = {name: value for name, value in given.items() if value is not None}
+            told[_KWARGS] = variables | said
+    seen_to = asked.seen_to or bool(asked.off and template.can_switch)
     return dataclasses.replace(asked, seen_to=seen_to)
 
 
+def _no_switch(template: Template) -> str:
+    if not template.known:
+        return (
+            "how this model writes thinking is not known, and its chat template has no switch: "
+            "leave it out, or start the server with --exit-family or --reasoning-parser"
+        )
+    can = f"; {template.word!r} in a system message does" if template.word else ""
+    return (
+        f"this model's chat template cannot switch thinking off{can}; a budget of 0, such as "
+        "thinking_token_budget=0, closes it at once"
+    )
+
+
 def _carry_effort(told: dict[str, Any], asked: Asked, endpoint: str, template: Template) -> None:
-    """The name to where this endpoint's schema has it; none that the template does not know."""
+    """To where this endpoint's schema has it, for templates that know efforts. What a template
+    would refuse, or knows by another name, goes to its own variables instead."""
     if asked.effort is None or endpoint not in _EFFORT_PLACES:
         return
-    name = template.effort(asked.effort.value)
-    if endpoint == MESSAGES and name not in _ANTHROPIC_EFFORTS:
-        name = None
-    if name != asked.effort.value:
-        _drop_efforts(told)
+    named = _named_efforts(asked.effort.value, template)
+    if named is None:
+        _place_effort(told, endpoint, asked.effort.value)
+        return
+    _drop_efforts(told)
+    if not template.rendered:
+        _place_effort(told, endpoint, named.get("reasoning_effort"))
+        return
+    switched = template.switched(on=asked.off is None)  # which may be by an effort
+    if variables := switched | named | dict(told.get(_KWARGS) or {}):
+        told[_KWARGS] = variables
+
+
+def _place_effort(told: dict[str, Any], endpoint: str, effort: str | None) -> None:
+    """An effort to where this endpoint's schema has it; none that the schema does not know."""
     place, _, leaf = _EFFORT_PLACES[endpoint].rpartition(".")
-    if name is not None and place:
-        told[place] = {leaf: name} | dict(told.get(place) or {})
-    elif name is not None:
-        told.setdefault(leaf, name)
+    if effort is None:
+        return
+    if endpoint == MESSAGES and effort not in _ANTHROPIC_EFFORTS:
+        _drop_efforts(told)
+    elif place:
+        told[place] = {leaf: effort} | dict(told.get(place) or {})
+    else:
+        told.setdefault(leaf, effort)
 
 
 def _drop_efforts(told: dict[str, Any]) -> None:
+    """Take an effort out of wherever it stands: there it would go before the variables."""
     for row in FOREIGN:
         place, _, leaf = row.path.rpartition(".")
         if row.sets == "effort" and place and isinstance(told.get(place), Mapping):
@@ -175,6 +220,23 @@ def _for_messages(thinking: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "disabled"}
     shown = thinking.get("display")
     return {"type": "adaptive"} | ({} if shown is None else {"display": shown})
+
+
+def _named_efforts(effort: str, template: Template) -> dict[str, str] | None:
+    """The template's own words for an effort; None where it takes ours as it is, or none."""
+    taken = template.efforts.items()
+    if all(name == "reasoning_effort" and effort in each for name, each in taken):
+        switch = {each.name: each.off for each in template.others if not template.switches}
+        off = switch.get("reasoning_effort", effort)
+        return {} if effort == "none" and off != effort else None
+    if effort == "none":
+        return {}
+    place = EFFORTS.index(effort)
+    return {
+        name: min(each, key=lambda other: abs(EFFORTS.index(other) - place - 0.1))
+        for name, each in template.efforts.items()
+        if each
+    }
 
 
 def _example(container: str) -> str:

@@ -74,7 +74,9 @@ class Evidence:
             self._strata.number(adapter or name, self._over_base(adapter, weights))
         if not self.plan.pairs or served.writing is None:
             return
-        end = served.tokenizer.decode([served.writing.thinking.end_id], skip_special_tokens=False)
+        thinking = served.writing.thinking
+        ids = [*thinking.before_end, thinking.end_id]
+        end = thinking.end_text or served.tokenizer.decode(ids, skip_special_tokens=False)
         self._pairs = Pairs(
             self.plan,
             self.store,

@@ -218,15 +218,21 @@ class Pairs:
         begun = self._after_end(run.ids)
         if begun is not None:
             return self._decode(begun) + (run.text or "")
-        if run.text is None:
+        thinking = self._writing.thinking
+        text = self._decode(run.ids) + (run.text or "") if thinking.end_text else run.text
+        if text is None:
             return None
-        _, found, answer = run.text.partition(self._end)
+        _, found, answer = text.partition(self._end)
         return answer if found else None
 
     def _after_end(self, ids: list[int]) -> list[int] | None:
         """What follows the thinking; None where it never ended."""
-        end = self._writing.thinking.end_id
-        return ids[ids.index(end) + 1 :] if end in ids else None
+        thinking = self._writing.thinking
+        end = [*thinking.before_end, thinking.end_id]
+        places = range(len(end), len(ids) + 1)
+        found = (place for place in places if ids[place - len(end) : place] == end)
+        place = next(found, None)
+        return None if place is None else ids[place:]
 
     def _decode(self, ids: list[int]) -> str:
         assert self._writing.decode is not None

@@ -46,6 +46,8 @@ class Place(enum.Enum):
     """After the token of the newline that leaves a line empty."""
     SENTENCE = "sentence end"
     """After the token of the full stop, or of the newline of a line without one."""
+    GAP = "paragraph end, long after a marker"
+    """As a paragraph end, once `marker_gap` tokens have held no marker. It is no step."""
     ANY = "any token"
     """After any token that completes its characters."""
 

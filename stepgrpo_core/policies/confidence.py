@@ -25,7 +25,7 @@ class ConfidencePolicy:
         """A trial answer at step markers."""
         settings = self._settings
         question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
-        places = frozenset({Place.MARKER})
+        places = frozenset({Place.MARKER, Place.GAP})
         return Needs(places, settings.min_tokens, question, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:

@@ -20,6 +20,7 @@ _AT_LEAST = {
     "probe_max_tokens": 1,
     "budget_tokens": 0,
     "max_steps": 1,
+    "marker_gap": 1,
     "repetition_chunks": 2,
 }
 _BETWEEN: dict[str, tuple[float, float]] = {
@@ -60,6 +61,10 @@ class ExitSettings:
     """Decide and record, but change nothing."""
     markers: tuple[str, ...] = DEFAULT_MARKERS
     """Step markers, for stopping and for counting."""
+    marker_gap: int | None = 256
+    """[confidence, sufficiency] Reasoning tokens without a marker after which the end of a
+    paragraph stands in for one, so that a thought without markers can be ended too; it counts as
+    no step. None: never (the papers)."""
     inducing_prompt: str = "\n**Final Answer**\n\\boxed"
     """[confidence, consistency] Appended inside the thinking to induce a trial answer (authors'
     code)."""

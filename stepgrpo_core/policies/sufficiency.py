@@ -42,7 +42,7 @@ class SufficiencyPolicy:
         """A score at step markers."""
         settings = self._settings
         interval = max(settings.min_interval, INTERVAL)
-        return Needs(frozenset({Place.MARKER}), settings.min_tokens, QUESTION, interval)
+        return Needs(frozenset({Place.MARKER, Place.GAP}), settings.min_tokens, QUESTION, interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the score is high enough."""

@@ -15,7 +15,6 @@ from service.controls import EFFORT, Template, carry, effective_settings, read_b
 from service.controls.effort import EFFORTS
 from service.model import HARMONY_EFFORTS, model_of
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.thinking import efforts_of, switches_of
 
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
 NAMES = EFFORTS[1:]
@@ -30,26 +29,44 @@ ONLY_WHEN_ON = (
     "and reasoning_effort == 'max' %}Think hard.{% endif %}"
     "{% if thinking is defined and thinking %}<think>{% endif %}"
 )
+REFUSES_WHEN_ON = (
+    "{% if thinking is defined and thinking %}{%- if reasoning_effort is defined and "
+    "reasoning_effort not in ('low', 'high') %}{{ raise_exception('unknown effort') }}{% endif %}"
+    "{{ reasoning_effort }}<think>{% endif %}" + USER
+)
 AS_WRITTEN = USER + "Reasoning: {{ reasoning_effort }}"
 QWEN_3_8 = (files("trl") / "chat_templates" / "qwen3_8.jinja").read_text()
 
 
-def unknown(template: str) -> dict[str, str | None]:
-    return efforts_of(TOKENIZER, NAMES, template, switches_of(TOKENIZER, template))
+def exchanged(template: str) -> dict[str, str]:
+    """Efforts that the template is told by another name."""
+    made = model_of(TOKENIZER, ExitSettings(), families={}, chat_template=template).template
+    found = {}
+    for name in NAMES:
+        body = {"reasoning_effort": name}
+        told, _ = carry(body, read_body(body), CHAT, made)
+        if told is not None:
+            assert "reasoning_effort" not in told  # there it would go before the variables
+            found[name] = told["chat_template_kwargs"]["reasoning_effort"]
+    return found
 
 
 def test_what_a_template_refuses_becomes_the_nearest_that_it_knows() -> None:
-    assert unknown(RAISES) == {"minimal": "low", "medium": "high", "xhigh": "high", "max": "high"}
-    assert unknown(QWEN_3_8) == {"minimal": "low", "high": "xhigh", "max": "xhigh"}
+    found = {"minimal": "low", "medium": "high", "xhigh": "high", "max": "high"}
+    assert exchanged(RAISES) == exchanged(REFUSES_WHEN_ON) == found
+    assert exchanged(QWEN_3_8) == {"minimal": "low", "high": "xhigh", "max": "xhigh"}
 
 
-def test_what_a_template_takes_for_nothing_is_left_out() -> None:
-    assert unknown(ONLY_WHEN_ON) == dict.fromkeys(NAMES[:-1])
+@pytest.mark.parametrize("template", [USER, AS_WRITTEN, ONLY_WHEN_ON])
+def test_a_template_that_refuses_none_gets_them_as_they_are(template: str) -> None:
+    assert exchanged(template) == {}
 
 
-@pytest.mark.parametrize("template", [USER, AS_WRITTEN])
-def test_a_template_without_efforts_or_with_any_gets_them_as_they_are(template: str) -> None:
-    assert unknown(template) == {}
+def test_what_vllm_writes_without_the_template_goes_where_its_schema_has_it() -> None:
+    template = Template(efforts={"reasoning_effort": HARMONY_EFFORTS}, rendered=False)
+    body = {"chat_template_kwargs": {"reasoning_effort": "max"}}
+    told, _ = carry(body, read_body(body), CHAT, template)
+    assert told == {"chat_template_kwargs": {}, "reasoning_effort": "high"}
 
 
 def test_harmony_knows_what_vllm_writes_for_it() -> None:

@@ -1,113 +1,33 @@
 """Families of models, on tokenizers with their own added tokens, built here."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.decoders import DecodeStream
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken
 
 from stepgrpo_core import (
-    CloseThinking,
-    Emit,
     ExitController,
     ExitReason,
     ExitSettings,
-    Finished,
     FinishThinking,
     InvalidSetting,
-    Outcome,
-    State,
     ThinkingFormat,
-    Tokens,
 )
-from stepgrpo_core.events import Command
 from stepgrpo_core.families import FAMILIES, Family, in_family, read_families
 from stepgrpo_core.thinking import family_of, opens_in_thinking, thinking_of, writing_of
+from tests.support.core.families import (
+    ADDED,
+    CHATML,
+    LIMITED,
+    OPENING,
+    PLAIN,
+    QWEN,
+    Driver,
+    family_tokenizer,
+    tokenizer_of,
+)
 from training.engines import format_of
-
-# Added tokens as the models' tokenizers have them: special ones, and those that are not.
-CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-THINK = ("<think>", "</think>")
-QWEN = (CHATML, ("<tool_call>", "</tool_call>", *THINK))
-ADDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "qwen3": QWEN,
-    "qwq": QWEN,
-    "deepseek-r1": (
-        ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
-        ("<｜User｜>", "<｜Assistant｜>", *THINK, "<tool_call>"),
-    ),
-    "glm": (("[gMASK]", "<sop>", "<|user|>", "<|assistant|>"), ("<tool_call>", *THINK)),
-    "kimi": (("<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|im_end|>"), THINK),
-    "nemotron": ((*CHATML, "<SPECIAL_20>", "<SPECIAL_21>"), ("<tool_call>", *THINK)),
-    "gpt-oss": (
-        ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"),
-        (),
-    ),
-    "demo": ((), (*CHATML, *THINK)),
-    "think": (("<s>",), THINK),
-}
-OPENING = "{{ messages[0].content }}<think>\n"
-PLAIN = "{{ messages[0].content }}"
-LIMITED = ExitSettings(policy="budget", max_steps=1, budget_leaves_answer=False)
-
-
-@functools.cache
-def tokenizer_of(special: tuple[str, ...], normal: tuple[str, ...], template: str | None) -> Any:
-    """Bytes and added tokens: any text in, the same out."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE({each: place for place, each in enumerate(alphabet)}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(each, special=True) for each in special])
-    core.add_tokens([AddedToken(each, special=False) for each in normal])
-    made = PreTrainedTokenizerFast(tokenizer_object=core)
-    if template is not None:
-        made.chat_template = template
-    return made
-
-
-def family_tokenizer(name: str) -> Any:
-    return tokenizer_of(*ADDED[name], OPENING if FAMILIES[name].opens else PLAIN)
-
-
-class Driver:
-    """Plays text to a controller, token by token, as a server does."""
-
-    def __init__(self, tokenizer: Any, controller: ExitController, *, skip_special: bool) -> None:
-        self.controller = controller
-        self.emitted: list[int] = []
-        self.close: CloseThinking | None = None
-        self._tokenizer, self._skip = tokenizer, skip_special
-        self._ids: list[int] = []
-
-    def play(self, text: str) -> None:
-        """The stream generates `text`, until its thinking is closed."""
-        stream = DecodeStream(skip_special_tokens=self._skip)
-        for token in self._tokenizer.encode(text, add_special_tokens=False):
-            self._ids.append(token)
-            piece = stream.step(self._tokenizer.backend_tokenizer, token) or ""
-            if self.execute(self.controller.receive(Tokens([token], [piece]))):
-                return
-
-    def execute(self, commands: list[Command]) -> bool:
-        for command in commands:
-            if isinstance(command, Emit):
-                self.emitted += self._ids[: command.count]
-                del self._ids[: command.count]
-            elif isinstance(command, CloseThinking):
-                self.close = command
-                self.emitted += command.closing_ids
-                self._ids.clear()
-                return True
-        return False
-
-    def finish(self) -> Outcome:
-        self.execute(self.controller.receive(Finished("eos")))
-        assert self.controller.state is State.DONE
-        return self.controller.outcome
 
 
 def driver(
@@ -165,6 +85,7 @@ def test_thinking_that_ends_by_itself_is_counted(name: str, skip_special: bool) 
         assert outcome.reason is ExitReason.NATURAL
         assert outcome.steps == 2
         assert outcome.reasoning_tokens == len(thought)  # a byte each
+        assert played.emitted == played.played
 
 
 @pytest.mark.parametrize("skip_special", [True, False])
@@ -221,6 +142,8 @@ def test_a_grammar_starts_where_the_familys_answer_does() -> None:
         thinking = thinking_of(family_tokenizer(name), FAMILIES[name], FAMILIES[name].closing)
         text = family_tokenizer(name).decode(thinking.closing_at_end().closing_ids)
         assert text == FAMILIES[name].closing.rstrip("\n")
+    plain = ThinkingFormat(1, 2, (5, 2, 6))
+    assert plain.closing_at_end().closing_ids == (5, 2)
     counted = ThinkingFormat(1, 2, (), before_end=(3,))
     assert counted.closing_at_end() == counted
 
@@ -295,30 +218,25 @@ def test_a_users_family_goes_before_the_built_in_ones() -> None:
     assert family_of(family_tokenizer("glm"), None, own) == FAMILIES["glm"]
 
 
-def test_an_end_of_several_tokens_is_counted_and_never_closed() -> None:
-    own = read_families({"mine": {"start": "<s>", "end": "<a>done<b>"}})["mine"]
-    assert own.closing == "\n<a>done<b>\n\n"
+SEVERAL = read_families({"mine": {"start": "<s>", "end": "<a>done<b>"}})["mine"]
+
+
+def test_an_end_of_several_tokens_is_closed_whole_and_never_cut_into() -> None:
+    assert SEVERAL.closing == "\n<a>done<b>\n\n"
     tokenizer = tokenizer_of(("<s>",), ("<a>", "<b>"), PLAIN)
-    thinking = thinking_of(tokenizer, own, own.closing)
-    assert (thinking.closing_ids, len(thinking.before_end)) == ((), 5)
-    played = Driver(tokenizer, ExitController(LIMITED, thinking), skip_special=False)
-    played.play("<s>1+1=2\nWait, no. Wait")
-    played.execute(played.controller.receive(FinishThinking()))
-    played.play("<a>d<a>done<b>2")
-    outcome = played.finish()
-    assert played.close is None
+    thinking = thinking_of(tokenizer, SEVERAL, SEVERAL.closing)
+    assert tokenizer.decode(thinking.closing_ids) == SEVERAL.closing
+    assert (thinking.thought_in_closing, len(thinking.before_end)) == (1, 5)
+    natural = Driver(tokenizer, ExitController(ExitSettings(), thinking), skip_special=False)
+    natural.play("<s>1+1=2\n<a>d<a>done<b>2")  # a beginning that breaks off, then the end
+    outcome = natural.finish()
     assert outcome.reason is ExitReason.NATURAL
-    assert outcome.reasoning_tokens == len("1+1=2\nWait, no. Wait") + 2
-    with pytest.raises(InvalidSetting, match="can only be counted"):
-        format_of_own(tokenizer, own)
-
-
-def format_of_own(tokenizer: Any, family: Family) -> None:
-    """The trainer's refusal, with `family` among the built-in ones."""
-    families = dict(FAMILIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepgrpo_core.families.FAMILIES", families | {family.name: family})
-        format_of(tokenizer, family.closing)
+    assert outcome.reasoning_tokens == len("1+1=2\n") + 2
+    closed = Driver(tokenizer, ExitController(ExitSettings(), thinking), skip_special=False)
+    closed.play("<s>1+1=2\n<a>do")
+    assert tokenizer.decode(closed.emitted) == "<s>1+1=2\n"  # what may be its end waits
+    closed.execute(closed.controller.receive(FinishThinking()))
+    assert tokenizer.decode(closed.emitted) == f"<s>1+1=2\n{SEVERAL.closing}"
 
 
 def test_a_family_may_be_declared_to_count_only() -> None:

@@ -1,6 +1,7 @@
 """`stepgrpo-train eval`: contenders from flags, their evaluation, and the report."""
 
 import argparse
+import dataclasses
 import datetime
 import re
 import time
@@ -13,6 +14,7 @@ from training.configs.layers import merge, parse_override
 from training.configs.typed import build
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
+from training.families import add_flags, choice_of
 from training.lock import locked
 from training.patterns import matcher_of
 from training.probes import check_judge
@@ -95,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
         "laid out as the hub's data set.",
     )
+    add_flags(parser)
     add("--keep-completions", action="store_true", help="Store the texts, too.")
 
 
@@ -111,6 +114,8 @@ def run(args: argparse.Namespace) -> None:
     contenders, baseline = contenders_of(
         args.model, args.policy or ["none"], args.baseline, args.baseline_policy
     )
+    family = choice_of(args)
+    contenders = [dataclasses.replace(each, family=family) for each in contenders]
     draws = {
         name: draws_of(
             name,

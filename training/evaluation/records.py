@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import ExitSettings
+from stepgrpo_core.families import RECOGNISED, Choice
 from training.evaluation.tasks import Draws
 from training.journal import append, check_settings, damaged, open_journal, read_journal
 
@@ -37,6 +38,8 @@ class Contender:
     model: str
     """Directory, or name on the hub."""
     exit: ExitSettings = dataclasses.field(default_factory=ExitSettings)
+    family: Choice = RECOGNISED
+    """How the model writes thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,13 @@ class Settings:
     """Version of vLLM and kind of device."""
     questions: str
     """Digest of the questions."""
+    family: Choice = RECOGNISED
 
     def as_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
         made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.family == RECOGNISED:
+            del made["family"]  # as in files from before it could be said
         return made
 
 

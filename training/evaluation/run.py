@@ -104,6 +104,7 @@ def plan(
                 model=contender.model,
                 weights=weights[contender.model],
                 exit=contender.exit,
+                family=contender.family,
                 task=task,
                 limit=limit,
                 questions=digests[task],
@@ -198,7 +199,8 @@ class _Session:
             return
         bar.set_description(f"{work.contender.name}, {work.task}")
         open_records(work.path, work.settings, self.made_with)
-        form = format_of(self.tokenizer, work.contender.exit.closing_text)
+        contender = work.contender
+        form = format_of(self.tokenizer, contender.exit.closing_text, contender.family)
         jobs = _jobs(work, questions, self.tokenizer, form)
         self.llm.reset_prefix_cache()
         engine = _Stoppable(VllmEngine(self.llm.llm_engine), self.stopping)

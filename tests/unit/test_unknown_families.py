@@ -1,0 +1,81 @@
+"""What is not known of a model's thinking is said in every response, and never acted on."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from vllm.sampling_params import SamplingParams
+
+from service.controls import EFFORT, Asked, BadParameter, Wish
+from service.deciding import Decider
+from service.eligibility import Abstained
+from service.job import Job, Served
+from service.ledger import RequestLedger, SequenceRecord
+from service.load import ProbeLimits
+from service.reporting import headers_of
+from stepgrpo_core import ExitSettings
+
+NOT_KNOWN = Abstained.NO_THINKING_TOKENS
+
+
+def decide(policy: str, asked: Asked, **xargs: Any) -> Any:
+    nothing: Any = None
+    decider = Decider(
+        Served(nothing, nothing, None, nothing),
+        ExitSettings(policy=policy),
+        ProbeLimits(),
+        EFFORT,
+        max_model_len=1000,
+        prefix_caching=True,
+        grammars_wait=False,
+        is_off=lambda job, policy: False,
+    )
+    params = SamplingParams(max_tokens=100, extra_args=xargs or None)
+    return decider.effective(Job("r", {"prompt_token_ids": [1]}, params, {}), asked, tools=False)
+
+
+@pytest.mark.parametrize("policy", ["none", "confidence", "budget+repetition"])
+def test_whatever_is_asked_of_an_unknown_family_abstains(policy: str) -> None:
+    for xargs in ({}, {"exit_policy": "confidence"}):
+        found = decide(policy, Asked(), **xargs)
+        assert (found.settings.policy, found.abstained) == ("none", NOT_KNOWN)
+    effort = decide(policy, Asked(effort=Wish("low", "reasoning_effort")))
+    assert effort.abstained is NOT_KNOWN
+
+
+def test_a_bound_on_an_unknown_family_is_refused_by_name() -> None:
+    budget = Asked(budget=Wish(10, "thinking_token_budget"))
+    with pytest.raises(BadParameter, match=r"thinking_token_budget=10.*is not known"):
+        decide("none", budget)
+    with pytest.raises(BadParameter, match=r"exit_max_steps=2 .*is not known"):
+        decide("confidence", Asked(), exit_max_steps=2)
+
+
+def test_every_response_of_an_unknown_family_has_a_block_that_says_so() -> None:
+    record = SequenceRecord(0, "m", "none", 3, abstained=NOT_KNOWN, status="completed")
+    ledger = RequestLedger(sequences=[record])
+    assert ledger.as_block() == {
+        "policy": "none",
+        "settings": {},
+        "exit_reason": None,
+        "steps": None,
+        "reasoning_tokens": None,
+        "confidence": None,
+        "saved": None,
+        "probes": 0,
+        "probe_tokens": 0,
+        "cut_at": None,
+        "injected_tokens": 0,
+        "discarded_tokens": 0,
+        "abstained": "no_thinking_tokens",
+    }
+    assert headers_of(ledger) == []  # 0 reasoning tokens would be a claim
+    several = RequestLedger(sequences=[record, replace(record, index=1)])
+    block = several.as_block()
+    assert block is not None
+    assert [each["abstained"] for each in block["choices"]] == [str(NOT_KNOWN)] * 2
+
+
+def test_a_sequence_that_has_not_ended_has_no_block_yet() -> None:
+    ledger = RequestLedger(sequences=[SequenceRecord(0, "m", "none", 3, abstained=NOT_KNOWN)])
+    assert ledger.as_block() is None
