@@ -40,7 +40,7 @@ class Openings:
 
     def _opening(self, job: Job, thinking: ThinkingFormat) -> Opening:
         standing = standing_of(self.tokenizer, thinking, job.prompt_ids, self.special, self.turn)
-        if standing is Standing.BEFORE and not thinking.before_start:  # else a parser needs it
+        if standing is Standing.BEFORE:
             return self._before(job)
         if standing is Standing.CLOSED and self._reads_whole(job):
             ids = [*thinking.before_end, thinking.end_id]
