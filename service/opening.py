@@ -51,6 +51,8 @@ class Openings:
         """Where the response is parsed, what the parser says; else where a turn begins, and
         neither the parser of chats nor an end of the text speaks against it."""
         options = job.options.get("reasoning_parser_kwargs")
+        if options is None and self.parser.name and "reasoning_ended" in job.options:
+            options = {}  # of a batch of chats, which vLLM parses as well
         if options is not None:
             streams = job.params.output_kind is RequestOutputKind.DELTA
             prompt = job.prompt_ids if streams else None
