@@ -40,7 +40,7 @@ class Openings:
 
     def _opening(self, job: Job, thinking: ThinkingFormat) -> Opening:
         standing = standing_of(self.tokenizer, thinking, job.prompt_ids, self.special, self.turn)
-        if standing is Standing.BEFORE and not thinking.before_start:  # else a parser needs it
+        if standing is Standing.BEFORE:
             return self._before(job)
         if standing is Standing.CLOSED and self._reads_whole(job):
             ids = [*thinking.before_end, thinking.end_id]
@@ -52,6 +52,8 @@ class Openings:
         """Where the response is parsed, what the parser says; else where a turn begins, and
         neither the parser of chats nor an end of the text speaks against it."""
         options = job.options.get("reasoning_parser_kwargs")
+        if options is None and self.parser.name and "reasoning_ended" in job.options:
+            options = {}  # of a batch of chats, which vLLM parses as well
         if options is not None:
             streams = job.params.output_kind is RequestOutputKind.DELTA
             prompt = job.prompt_ids if streams else None

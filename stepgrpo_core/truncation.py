@@ -387,8 +387,9 @@ class ExitController:
         return ended and self._marks.doubtful
 
     def _room(self, position: int) -> float:
-        """Tokens that an answer could have after a close at `position`."""
-        return self._limit - position - self._thinking.cost
+        """Tokens that an answer could have after a close at `position`; none after no close."""
+        cost = self._thinking.cost
+        return self._limit - position - cost if math.isfinite(cost) else -math.inf
 
     def _move(self, signal: Signal, reason: ExitReason | None = None) -> None:
         allowed = REASONS.get((self.state, signal))

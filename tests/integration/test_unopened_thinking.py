@@ -22,7 +22,7 @@ UNOPENED: dict[str, dict[str, Any]] = {
     "a user's end": {"said": " </think>", "logit_bias": {str(START): -100}},
     "a user's start": {"said": " <think>", "logit_bias": {str(START): -100}},
     "continued": {
-        "begun": "First",
+        "begun": "55+7",
         "continue_final_message": True,
         "add_generation_prompt": False,
     },

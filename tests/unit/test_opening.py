@@ -84,6 +84,12 @@ def test_without_a_parsed_response_a_turn_of_the_template_tells(parser: str) -> 
     assert not noted(HEADER, {}, parser="deepseek_v3").opening.implied
 
 
+def test_batches_of_chats_are_parsed_too() -> None:
+    opening = noted(HEADER, {"reasoning_ended": None}, WHOLE).opening
+    assert (opening.implied, opening.may_answer) == (True, False)
+    assert noted(HEADER, {"reasoning_ended": None}, WHOLE, parser="").opening.may_answer
+
+
 def test_a_thought_that_the_prompt_opens_needs_no_parser() -> None:
     assert noted(f"{HEADER}<think>\n", {}, parser="").opening.standing is Standing.OPENED
     assert noted(f"{HEADER}<think>\nSo", PARSED).opening.standing is Standing.INSIDE
