@@ -18,8 +18,8 @@ from service.readiness import Readiness
 from service.routes import Routes
 from service.savings.evidence import Evidence
 from service.savings.plan import Plan
-from service.savings.series import EXIT, JUDGED
-from service.savings.store import Key, Recent, SumStore
+from service.savings.series import EXIT
+from service.savings.store import Key, SumStore
 from tests.unit.test_savings_report import pairs, sums
 
 KEY = Key(EXIT, "demo", "confidence", 1)
@@ -89,8 +89,7 @@ def test_while_it_is_locked_everything_is_served_from_memory(
         for count in range(1, 31):
             began = time.monotonic()
             store.add(KEY, {"requests": 1.0})
-            store.note(Recent(JUDGED, "demo", "confidence"), 1.0)
-            evidence.guard.ask("demo", "confidence")
+            evidence.guard.enter("demo", "confidence", agreed=True)
             scrape = client.get("/other-port/metrics").text
             row = client.get("/v1/stepgrpo/savings").json()["data"][-1]
             ready = client.get("/ready")
