@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import vllm
+
 from service.load import ProbeLimits
 from service.savings.plan import Plan
 from stepgrpo_core import ExitSettings
@@ -46,7 +48,7 @@ def engine_facts(vllm_config: Any, chat_template: str | None) -> dict[str, Any]:
     model's own."""
     model = vllm_config.model_config
     return {
-        "vllm": importlib.metadata.version("vllm"),
+        "vllm": vllm.__version__,
         "model": None if Path(model.model).exists() else model.model,
         "revision": getattr(model.hf_config, "_commit_hash", None) or model.revision,
         "dtype": str(model.dtype),

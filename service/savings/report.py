@@ -175,13 +175,15 @@ def _changes(figures: dict[str, Any]) -> Iterator[str]:
     name = f"{figures['model_name']}, {figures['policy']}, {figures['method']}"
     yield f"{name}: {len(strata)} strata, compared apart and combined, since settings changed:"
     for each in strata:
-        what = said(each["changed"]) or "the first settings that were noted"
+        counted = f"{each['requests']:,} requests, {each['requests_compared']:,} compared"
         left_out = "" if each["in_figures"] else "; too early, and left out of the figures"
-        yield (
-            f"  {each['since'] or 'before'}: "
-            f"{what if each['since'] else 'an earlier version, whose settings were not noted'}; "
-            f"{each['requests']:,} requests, {each['requests_compared']:,} compared{left_out}"
-        )
+        yield f"  {_began(each)}: {counted}{left_out}"
+
+
+def _began(stratum: dict[str, Any]) -> str:
+    if stratum["since"] is None:
+        return "by an earlier version, which did not note its settings"
+    return f"since {stratum['since']}, {said(stratum['changed']) or 'the first settings noted'}"
 
 
 class ReportCollector:

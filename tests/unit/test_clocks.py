@@ -18,6 +18,9 @@ ALLOWED = {
     ("service/savings/quality.py", "time.time"): "a probation outlives the process; a jump ends it "
     "early or late, which its pairs then judge again",
     ("training/lock.py", "datetime.datetime"): "tells whom it refuses since when a folder is held",
+    ("service/savings/report.py", "datetime.datetime"): "shows when a stratum began",
+    ("service/savings/strata.py", "time.time"): "the order of strata outlives the process; a jump "
+    "changes it in the report, and no figure",
     ("training/evaluation/command.py", "datetime.datetime"): "the date of a report",
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import SamplingParams
 
 from service.controls.effort import EFFORT
@@ -23,7 +24,7 @@ from service.load import ProbeLimits
 from service.savings.command import savings_command
 from service.savings.contents import cell, group_of, stratum_of
 from service.savings.evidence import Evidence, open_evidence
-from service.savings.facts import settings_facts, weights_of
+from service.savings.facts import engine_facts, settings_facts, weights_of
 from service.savings.plan import Plan
 from service.savings.quality import QualityGuard
 from service.savings.report import as_csv, as_json, as_table, read_rows
@@ -36,6 +37,7 @@ from stepgrpo_core.holdout import GROUPS, Place
 from stepgrpo_core.intervals import Estimate, combined
 from tests.support.service.sums import pairs, sums
 
+MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 MEASURES: tuple[Measure, ...] = ("completion", "engine")
 OLD = """
 CREATE TABLE sums (
@@ -285,6 +287,20 @@ def test_facts_tell_no_addresses() -> None:
     assert "internal" not in text
     other = dataclasses.replace(plan, pairs_url="http://other.internal:8000/v1")
     assert json.dumps(settings_facts(other, settings, ProbeLimits(), EFFORT)) != text
+
+
+def test_facts_of_an_engine_can_be_kept_and_tell_it_from_others() -> None:
+    def facts(**options: Any) -> str:
+        model = EngineArgs(model=str(MODEL), **options).create_model_config()
+        return json.dumps(engine_facts(SimpleNamespace(model_config=model), None))
+
+    assert facts() == facts()
+    for options in (
+        {"max_model_len": 1024},
+        {"dtype": "float32"},
+        {"override_generation_config": {"temperature": 0.1}},
+    ):
+        assert facts(**options) != facts()
 
 
 def test_weights_are_told_by_what_is_in_them(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Strata of the whole wrapper: what its requests are entered under."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from benchmarks.scripted_engine import ScriptedClient
+from benchmarks.wrapper import Script, consume, make_script, requested
+from service.engine import EarlyExitEngine
+from service.ledger import RequestLedger, current_ledger
+from service.load import ProbeLimits
+from service.metrics import Metrics
+from service.savings.contents import stratum_of
+from service.savings.evidence import Evidence
+from service.savings.plan import Plan
+from service.savings.report import read_rows
+from service.savings.rows import Part
+from service.savings.store import SumStore
+from stepgrpo_core import ExitSettings
+
+REQUESTS = 12
+
+
+class Client(ScriptedClient):
+    """Also asked what it can do."""
+
+    async def get_supported_tasks(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def model_config(self) -> Any:
+        return SimpleNamespace(
+            served_model_name="scripted", max_model_len=4096, is_encoder_decoder=False
+        )
+
+
+async def serve(script: Script, settings: ExitSettings, share: float, state: Path) -> None:
+    """Some conversations."""
+    client = Client(script.tokenizer, script.ids, script.texts, script.trial)
+    evidence = Evidence(Plan(holdout=share, state=state), SumStore(state), {None: "weights"})
+    engine = EarlyExitEngine(
+        client,
+        settings,
+        metrics=Metrics(CollectorRegistry()),
+        limits=ProbeLimits(probe_load=1.0),
+        evidence=evidence,
+    )
+    await engine.prove()
+    for number in range(REQUESTS):
+        current_ledger.set(RequestLedger(conversation=str(number).encode()))
+        await consume(requested(engine, script, number))
+    await client.close()
+    await evidence.stop()
+    await asyncio.to_thread(evidence.close)
+
+
+def test_requests_are_entered_under_the_settings_that_served_them(tmp_path: Path) -> None:
+    script, state = make_script(60), tmp_path / "sums.sqlite"
+    settings = ExitSettings(policy="confidence", threshold=0.9)
+    for changed, share in ((settings, 0.5), (ExitSettings(policy="confidence"), 0.5)):
+        asyncio.run(serve(script, changed, share, state))
+    asyncio.run(serve(script, settings, 0.2, state))
+    store = SumStore(state)
+    (row,) = read_rows(store)
+    strata = {stratum_of(key.group) for key in store.read("holdout/")}
+    facts = [each.facts for each in store.strata().values()]
+    store.close()
+    assert (len(strata), 0 in strata) == (3, False)
+    assert row.requests + row.compared == 3 * REQUESTS
+    assert [_counted(part) for part in row.parts] == [REQUESTS] * 3
+    told = [(each.facts["holdout"], each.facts["threshold"]) for each in row.parts]
+    assert told == [(0.5, 0.9), (0.5, 0.95), (0.2, 0.9)]
+    assert {each["weights"] for each in facts} == {"weights"}
+    # The texts of the model's family, which the tokenizer told.
+    assert all("</think>" in each["closing_text"] for each in facts)
+
+
+def _counted(part: Part) -> int:
+    return part.requests + part.compared
