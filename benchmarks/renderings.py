@@ -95,7 +95,8 @@ def _mixed_plain(found: re.Match[str]) -> str | None:
 def _glued(found: re.Match[str]) -> str | None:
     """Return 51/2 for 5 1/2."""
     whole, rest = divmod(int(found[2]), int(found[3]))
-    return f"{found[1]}{whole}{rest}/{found[3]}" if whole and rest else None
+    changed = whole and rest and f"{whole}{rest}" != found[2]
+    return f"{found[1]}{whole}{rest}/{found[3]}" if changed else None
 
 
 def _inequality(found: re.Match[str]) -> str | None:

@@ -209,6 +209,9 @@ CASES: dict[str, list[Case]] = {
         ("x=2, y=5", "y=5, x=2", True),
         ("x=2, y=5", "x=5, y=2", False),
         ("9", r"x \approx 9", True),
+        (r"\sqrt{2} \approx 1.41", "1.41", True),
+        (r"\sqrt{2} \approx 1.41", r"\sqrt{3} \approx 1.41", False),
+        (r"\sqrt{2}", r"\sqrt{2} \approx 1.41", True),
     ],
     "mixed numbers": [
         (r"\frac{17}{5}", "3 2/5", True),
