@@ -159,6 +159,8 @@ CASES: dict[str, list[Case]] = {
         ("-4.2e-7", r"4.2 \times 10^{-7}", False),
     ],
     "inequalities and intervals": [
+        ("(2,5)", "2 < x > 5", False),
+        ("(2,5)", r"2 < x \ne 5", False),
         (r"(3,\infty)", r"\{ x \mid x > 3 \}", True),
         (r"(3,\infty)", r"\{x \in \mathbb{R} : x > 4\}", False),
         (r"(5,\infty)", "x > 5", True),
