@@ -232,7 +232,7 @@ def _numbers(gold: str, answer: str) -> Sameness | None:
     if one is None or other is None:
         return None
     if not same_number(one, other):
-        return None if ", " in gold + answer else "different"
+        return "different"
     return "unevaluated" if other.divided and not one.divided else "same"
 
 

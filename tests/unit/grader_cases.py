@@ -264,6 +264,7 @@ CASES: dict[str, list[Case]] = {
         (r"\frac{1}{3^{40}}", "0", False),
     ],
     "bases": [
+        ("5", "9_2", False),
         ("2516_7", r"2516\text{ base }7", True),
         ("2516_7", r"2516 \text{ (base 8)}", False),
         ("2516_7", "(2516)_7", True),
@@ -420,6 +421,7 @@ CASES: dict[str, list[Case]] = {
         ("45", "045", True),
     ],
     "unevaluated": [
+        ("3124_5", "400+14", False),
         ("x+3", r"x+\sqrt{9}", False),
         ("15", "8+7", False),
         ("15", "15 + 7 - 7", False),
