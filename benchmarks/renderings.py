@@ -209,7 +209,9 @@ CHANGED: dict[str, Rule] = {
     "one more": _of_number(
         lambda plain, value: str(float(value + 1)) if "." in plain else str(value + 1)
     ),
-    "other sign": _of_number(lambda plain, value: plain.lstrip("-") if value < 0 else f"-{plain}"),
+    "other sign": _of_number(
+        lambda plain, value: (plain.lstrip("-") if value < 0 else f"-{plain}") if value else None
+    ),
     "minus in front": lambda gold: f"-{gold}" if gold.startswith("\\frac") else None,
     "ten times": _of_number(lambda _, value: str(float(10 * value)) if value else None),
     "slightly more": _of_number(lambda plain, _: f"{plain}{'' if '.' in plain else '.'}0000001"),
