@@ -74,9 +74,13 @@ def _plain(value: Any, is_complex: bool) -> Any:
     """Replace decimals by fractions, unknown functions by symbols, and i by its number."""
     import sympy  # noqa: PLC0415
     from sympy.core.function import AppliedUndef  # noqa: PLC0415
+    from sympy.core.relational import Relational  # noqa: PLC0415
 
     if not isinstance(value, sympy.Basic):
         return value
+    if isinstance(value, Relational):  # whose sides must stay apart
+        sides = [_plain(side, is_complex) for side in (value.lhs, value.rhs)]
+        return value.func(*sides, evaluate=False)
     changes: dict[Any, Any] = {each: sympy.Rational(str(each)) for each in value.atoms(sympy.Float)}
     unknown = value.atoms(AppliedUndef, sympy.Derivative)
     changes |= {each: sympy.Symbol(f"value of {each}", real=True) for each in unknown}

@@ -188,6 +188,8 @@ CASES: dict[str, list[Case]] = {
         (r"(-\infty, \infty)", r"\mathbb{R}", True),
     ],
     "names": [
+        (r"\frac{dy}{dx}=ky", r"-\frac{dy}{dx}=ky", False),
+        ("AB = 5", "BA = 5", True),
         (r"\log_6 216 = 3", r"\log_7 216 = 3", False),
         (r"20\cos(1) 200 = 2161.2", r"21\cos(1) 200 = 2161.2", False),
         ("P(2)=0.5, P(3)=0.25", "P(4)=0.5, P(3)=0.25", False),
