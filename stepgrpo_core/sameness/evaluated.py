@@ -3,7 +3,7 @@ r"""Formulas that were left standing: arithmetic on numbers that the answer shou
 A question's own formula equals its answer, so a grader by value pays for copying it. An answer is
 unevaluated when it holds such arithmetic and the gold holds none. Roots, powers of letters,
 fractions, :math:`\pi` and e stand for themselves (``3\sqrt{2}``, ``\frac{\pi}{4}``, ``e^2``), and
-complex numbers are left alone.
+of complex numbers only arithmetic on plain numbers counts.
 """
 
 import re
@@ -23,7 +23,7 @@ _ARITHMETIC = {
     "binomial": r"\\binom\{[0-9]+\}\{[0-9]+\}",
     "power": r"(?<![0-9_^{.])[0-9]+\^(?:[0-9]|\{[0-9]+\})",
     "logarithm": r"\\log_\{?[0-9]+\}?[({ ]*[0-9]",
-    "function": r"\\(?:sum|prod|gcd|lcm|mod|int)(?![a-zA-Z])|\|-?[0-9.]+\|",
+    "function": r"\\(?:sum|prod|gcd|lcm|mod|int)(?![a-zA-Z])|\|[-+0-9.i]+\|",
     "rounding": r"\\l(?:floor|ceil) ?-?[0-9]",
     "product": r"[0-9)] ?(?:\\times|\\cdot|\*) ?-?\(?[0-9]+(?![0-9]*\^)|\([0-9]+\)\(-?[0-9]+\)",
 }
@@ -42,9 +42,7 @@ def is_unevaluated(gold: str, answer: str) -> bool:
     """Whether a formula of the gold's value holds arithmetic that the gold does not."""
     if read_number(answer):
         return False
-    if is_imaginary(answer):
-        return _sums(answer) and not _sums(gold)
-    number = read_number(gold)
+    number = None if is_imaginary(answer) else read_number(gold)
     if number is None:
         return bool(_arithmetic(answer) - _arithmetic(gold))
     return not (_is_rounded(number) and _IRRATIONAL.search(answer))

@@ -359,6 +359,11 @@ CASES: dict[str, list[Case]] = {
         ("64", "64, 65", False),
     ],
     "complex numbers": [
+        (r"1+\sqrt{3}i", r"2\left(\cos\frac{\pi}{3}+i\sin\frac{\pi}{3}\right)", True),
+        (r"i\sqrt{3}", r"\sqrt{3}i", True),
+        ("2i", r"\sqrt{-4}", True),
+        (r"\frac{3}{2}-2i", "-2i+1.5", True),
+        (r"\frac{3}{2}-2i", "2i+1.5", False),
         ("3+4i", "4i+3", True),
         ("3+4i", "3 + 4 i", True),
         ("-4", "(2i)^2", True),
@@ -426,6 +431,7 @@ CASES: dict[str, list[Case]] = {
         ("45", "045", True),
     ],
     "unevaluated": [
+        ("5", "|3+4i|", False),
         ("3124_5", "400+14", False),
         ("x+3", r"x+\sqrt{9}", False),
         ("15", "8+7", False),
