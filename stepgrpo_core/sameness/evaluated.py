@@ -7,12 +7,15 @@ of complex numbers only arithmetic on plain numbers counts.
 """
 
 import re
+from functools import lru_cache
 from math import isqrt
 
+from stepgrpo_core.sameness.notation import normalize
 from stepgrpo_core.sameness.numbers import PLACES, Number, read_number
+from stepgrpo_core.sameness.relations import name_and_parts
 from stepgrpo_core.sameness.scan import split_top
 
-__all__ = ["is_imaginary", "is_unevaluated"]
+__all__ = ["is_copied", "is_imaginary", "is_unevaluated"]
 
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\{])i(?![a-zA-Z])|(?<=\{)i(?![a-zA-Z])|\\(?:im|i)math")
 _IRRATIONAL = re.compile(
@@ -28,6 +31,7 @@ _ARITHMETIC = {
     "product": r"[0-9)] ?(?:\\times|\\cdot|\*) ?-?\(?[0-9]+(?![0-9]*\^)|\([0-9]+\)\(-?[0-9]+\)",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _ARITHMETIC.items()}
+_OPERATION = re.compile(r".[-+*/^!]|\\(?:frac|sqrt|cdot|times|log|ln|binom|sum|int)|\)\(")
 _ROOT = re.compile(r"\\sqrt\{([0-9]{1,40})\}")
 _GROUP = re.compile(r"[{(\[]([^{}()\[\]]*)[})\]]")
 _SUM = frozenset("+-")
@@ -36,6 +40,26 @@ _SUM = frozenset("+-")
 def is_imaginary(text: str) -> bool:
     """Whether a normalized formula holds the imaginary unit."""
     return _IMAGINARY.search(text) is not None
+
+
+def is_copied(question: str, gold: str, answer: str) -> bool:
+    """Whether an answer hands a formula of the question back where the gold is written otherwise.
+
+    All three as they were written. Numbers, and formulas without an operation, are no copies.
+    """
+    formula, wanted = _value(answer), _value(gold)
+    if formula == wanted or read_number(formula) or not _OPERATION.search(formula):
+        return False
+    return formula in _squeezed(question)
+
+
+def _value(text: str) -> str:
+    return "".join(name_and_parts(normalize(text))[1][-1].split())
+
+
+@lru_cache(maxsize=64)
+def _squeezed(question: str) -> str:
+    return "".join(normalize(question).split())
 
 
 def is_unevaluated(gold: str, answer: str) -> bool:
