@@ -150,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the benchmarks' files")
     parser.add_argument("--sample", type=int, default=60, help="golds per benchmark; 0 for all")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--workers", type=int, default=2, help="processes of each grader")
     parser.add_argument("--errors", action="store_true", help="print our errors, too")
     options = parser.parse_args(arguments)
@@ -162,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, path in present.items():
         golds = golds_of(path)
         if options.sample and len(golds) > options.sample:
-            golds = random.Random(0).sample(golds, options.sample)
+            golds = random.Random(options.seed).sample(golds, options.sample)
         cases += cases_of(name, golds)
     verdicts = {"ours": ours(cases, options.workers), "theirs": theirs(cases, options.workers)}
     print(table(cases, verdicts))

@@ -95,7 +95,8 @@ def _mixed_plain(found: re.Match[str]) -> str | None:
 def _glued(found: re.Match[str]) -> str | None:
     """Return 51/2 for 5 1/2."""
     whole, rest = divmod(int(found[2]), int(found[3]))
-    return f"{found[1]}{whole}{rest}/{found[3]}" if whole and rest else None
+    changed = whole and rest and f"{whole}{rest}" != found[2]
+    return f"{found[1]}{whole}{rest}/{found[3]}" if changed else None
 
 
 def _inequality(found: re.Match[str]) -> str | None:
@@ -208,7 +209,9 @@ CHANGED: dict[str, Rule] = {
     "one more": _of_number(
         lambda plain, value: str(float(value + 1)) if "." in plain else str(value + 1)
     ),
-    "other sign": _of_number(lambda plain, value: plain.lstrip("-") if value < 0 else f"-{plain}"),
+    "other sign": _of_number(
+        lambda plain, value: (plain.lstrip("-") if value < 0 else f"-{plain}") if value else None
+    ),
     "minus in front": lambda gold: f"-{gold}" if gold.startswith("\\frac") else None,
     "ten times": _of_number(lambda _, value: str(float(10 * value)) if value else None),
     "slightly more": _of_number(lambda plain, _: f"{plain}{'' if '.' in plain else '.'}0000001"),

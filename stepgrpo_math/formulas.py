@@ -74,9 +74,13 @@ def _plain(value: Any, is_complex: bool) -> Any:
     """Replace decimals by fractions, unknown functions by symbols, and i by its number."""
     import sympy  # noqa: PLC0415
     from sympy.core.function import AppliedUndef  # noqa: PLC0415
+    from sympy.core.relational import Relational  # noqa: PLC0415
 
     if not isinstance(value, sympy.Basic):
         return value
+    if isinstance(value, Relational):  # whose sides must stay apart
+        sides = [_plain(side, is_complex) for side in (value.lhs, value.rhs)]
+        return value.func(*sides, evaluate=False)
     changes: dict[Any, Any] = {each: sympy.Rational(str(each)) for each in value.atoms(sympy.Float)}
     unknown = value.atoms(AppliedUndef, sympy.Derivative)
     changes |= {each: sympy.Symbol(f"value of {each}", real=True) for each in unknown}
@@ -108,7 +112,7 @@ def _same(one: Any, other: Any) -> bool:
     import sympy  # noqa: PLC0415
 
     if isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq):
-        found = _proportional(one.lhs - one.rhs, other.lhs - other.rhs)
+        found = _same_equation(one, other)
     elif isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr):
         found = _equal(one, other)
     else:
@@ -130,6 +134,13 @@ def _equal(one: Any, other: Any) -> bool | None:
             return rational[0] == rational[1]
     ratios = _ratios(one, other)
     return None if ratios is None else all(_is_near(each, 1) for each in ratios)
+
+
+def _same_equation(one: Any, other: Any) -> bool | None:
+    """Compare equations: with variables by what they say of them, without by their sides."""
+    if one.free_symbols or other.free_symbols:
+        return _proportional(one.lhs - one.rhs, other.lhs - other.rhs)
+    return _equal(one.lhs, other.lhs) and _equal(one.rhs, other.rhs)
 
 
 def _proportional(one: Any, other: Any) -> bool | None:

@@ -42,10 +42,14 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
     """Call with a limit of processor time, in a process that was prepared; raises TimeIsUp."""
     _limit(resource.RLIMIT_CPU, int(time.process_time() + seconds + GRACE_S) + 1)
     try:
-        signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN_S)
-        return call()
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        try:
+            signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN_S)
+            return call()
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    except TimeIsUp:
+        signal.setitimer(signal.ITIMER_PROF, 0)  # it may have come in the line above
+        raise
 
 
 def _interrupt(*_: object) -> None:

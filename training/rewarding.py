@@ -40,10 +40,11 @@ class RewardFunction:
         mean. That beats a wrong answer, so the grader leaves as little unscored as it can, and
         `grading/unscored_share` and `grading/timeout_share` say how much.
         """
-        del columns  # whatever else the dataset holds
+        questions = [_question(prompt) for prompt in columns["prompts"]]
         texts = [completion[0]["content"] for completion in completions]
         # One chat template wrote all prompts, so all of them or none opened the thinking.
-        verdicts = self._grader.grade(texts, answer, thinking_open=rollout[0].thinking_open)
+        is_open = rollout[0].thinking_open
+        verdicts = self._grader.grade(texts, answer, questions=questions, thinking_open=is_open)
         groups = groups_of(rollout, texts, verdicts, group_size[0], self._markers)
         seen = rollout_statistics(rollout) | group_statistics(groups)
         for name, value in (seen | verdict_statistics(verdicts)).items():
@@ -53,6 +54,11 @@ class RewardFunction:
         first = len(groups) * _rank_of(groups, everywhere)
         scored = self._reward(everywhere)[first : first + len(groups)]
         return [value for group in scored for value in group]
+
+
+def _question(prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """Return the text of a prompt in TRL's forms; of messages the last."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def groups_of(

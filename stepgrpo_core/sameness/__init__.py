@@ -13,13 +13,14 @@ one function from two texts to a verdict or None, and a line in `compare`.
 
 from stepgrpo_core.sameness.choices import letter_of
 from stepgrpo_core.sameness.compare import Sameness, compare, same_value, within_bounds
-from stepgrpo_core.sameness.evaluated import is_imaginary, is_unevaluated
+from stepgrpo_core.sameness.evaluated import is_copied, is_imaginary, is_unevaluated
 from stepgrpo_core.sameness.notation import normalize
 from stepgrpo_core.sameness.numbers import read_number, shows
 
 __all__ = [
     "Sameness",
     "compare",
+    "is_copied",
     "is_imaginary",
     "is_unevaluated",
     "letter_of",

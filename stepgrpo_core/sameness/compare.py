@@ -60,8 +60,10 @@ def compare(gold: str, answer: str, formulas: Formulas | None = None) -> Samenes
     "unevaluated" says that the value is right and arithmetic was left standing in it. `formulas`
     may raise whatever it likes; nothing is caught here.
     """
+    if gold.split() == answer.split():
+        return "same"
     if not within_bounds(gold) or not within_bounds(answer):
-        return "same" if gold.split() == answer.split() else None
+        return None
     return _Comparison(formulas).whole(normalize(gold), normalize(answer))
 
 
@@ -130,10 +132,12 @@ class _Comparison:
         return True, same_regions(one, other, self.same)
 
     def approximate(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
-        """Accept either side of an approximation."""
+        """Accept either side of an approximation; of two, compare the exact sides."""
         golds, answers = _sides(gold), _sides(answer)
         if golds == [gold] and answers == [answer]:
             return False, None
+        if len(golds) == len(answers) == 2:
+            return True, self.same(golds[0], answers[0])
         verdicts = [self.same(one, other) for one in golds for other in answers]
         return True, "same" if "same" in verdicts else verdicts[-1]
 
@@ -228,7 +232,7 @@ def _numbers(gold: str, answer: str) -> Sameness | None:
     if one is None or other is None:
         return None
     if not same_number(one, other):
-        return None if ", " in gold + answer else "different"
+        return "different"
     return "unevaluated" if other.divided and not one.divided else "same"
 
 

@@ -25,7 +25,7 @@ __all__ = [
 
 Sameness = Literal["same", "different", "unevaluated"]
 Rule = Callable[[str, str], Sameness | None]
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 _ALIKE = frozenset({"same", "unevaluated"})
 _SIGN = re.compile(r"\\pm ?")
 _PLUS = re.compile(r"(^|[(=,]) ?\+")
@@ -159,7 +159,7 @@ def same_regions(
 
 
 def _matched(
-    gold: Sequence[Item], answer: Sequence[Item], same: Callable[[Item, Item], Sameness | None]
+    gold: Sequence[_Item], answer: Sequence[_Item], same: Callable[[_Item, _Item], Sameness | None]
 ) -> Sameness | None:
     """Find for every element of the gold an own one of the answer."""
     rest, found = list(answer), []

@@ -3,16 +3,19 @@ r"""Formulas that were left standing: arithmetic on numbers that the answer shou
 A question's own formula equals its answer, so a grader by value pays for copying it. An answer is
 unevaluated when it holds such arithmetic and the gold holds none. Roots, powers of letters,
 fractions, :math:`\pi` and e stand for themselves (``3\sqrt{2}``, ``\frac{\pi}{4}``, ``e^2``), and
-complex numbers are left alone.
+of complex numbers only arithmetic on plain numbers counts.
 """
 
 import re
+from functools import lru_cache
 from math import isqrt
 
+from stepgrpo_core.sameness.notation import normalize
 from stepgrpo_core.sameness.numbers import PLACES, Number, read_number
+from stepgrpo_core.sameness.relations import name_and_parts
 from stepgrpo_core.sameness.scan import split_top
 
-__all__ = ["is_imaginary", "is_unevaluated"]
+__all__ = ["is_copied", "is_imaginary", "is_unevaluated"]
 
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\{])i(?![a-zA-Z])|(?<=\{)i(?![a-zA-Z])|\\(?:im|i)math")
 _IRRATIONAL = re.compile(
@@ -23,11 +26,12 @@ _ARITHMETIC = {
     "binomial": r"\\binom\{[0-9]+\}\{[0-9]+\}",
     "power": r"(?<![0-9_^{.])[0-9]+\^(?:[0-9]|\{[0-9]+\})",
     "logarithm": r"\\log_\{?[0-9]+\}?[({ ]*[0-9]",
-    "function": r"\\(?:sum|prod|gcd|lcm|mod|int)(?![a-zA-Z])|\|-?[0-9.]+\|",
+    "function": r"\\(?:sum|prod|gcd|lcm|mod|int)(?![a-zA-Z])|\|[-+0-9.i]+\|",
     "rounding": r"\\l(?:floor|ceil) ?-?[0-9]",
     "product": r"[0-9)] ?(?:\\times|\\cdot|\*) ?-?\(?[0-9]+(?![0-9]*\^)|\([0-9]+\)\(-?[0-9]+\)",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _ARITHMETIC.items()}
+_OPERATION = re.compile(r".[-+*/^!]|\\(?:frac|sqrt|cdot|times|log|ln|binom|sum|int)|\)\(")
 _ROOT = re.compile(r"\\sqrt\{([0-9]{1,40})\}")
 _GROUP = re.compile(r"[{(\[]([^{}()\[\]]*)[})\]]")
 _SUM = frozenset("+-")
@@ -38,13 +42,31 @@ def is_imaginary(text: str) -> bool:
     return _IMAGINARY.search(text) is not None
 
 
+def is_copied(question: str, gold: str, answer: str) -> bool:
+    """Whether an answer hands a formula of the question back where the gold is written otherwise.
+
+    All three as they were written. Numbers, and formulas without an operation, are no copies.
+    """
+    formula, wanted = _value(answer), _value(gold)
+    if formula == wanted or read_number(formula) or not _OPERATION.search(formula):
+        return False
+    return formula in _squeezed(question)
+
+
+def _value(text: str) -> str:
+    return "".join(name_and_parts(normalize(text))[1][-1].split())
+
+
+@lru_cache(maxsize=64)
+def _squeezed(question: str) -> str:
+    return "".join(normalize(question).split())
+
+
 def is_unevaluated(gold: str, answer: str) -> bool:
     """Whether a formula of the gold's value holds arithmetic that the gold does not."""
     if read_number(answer):
         return False
-    if is_imaginary(answer):
-        return _sums(answer) and not _sums(gold)
-    number = read_number(gold)
+    number = None if is_imaginary(answer) else read_number(gold)
     if number is None:
         return bool(_arithmetic(answer) - _arithmetic(gold))
     return not (_is_rounded(number) and _IRRATIONAL.search(answer))

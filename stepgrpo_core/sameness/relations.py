@@ -52,8 +52,9 @@ def is_symbol(text: str) -> bool:
 
 def are_different(one: str, other: str) -> bool:
     """Whether two names that are written differently name different things."""
-    symbols = is_symbol(one) and is_symbol(other)
-    return symbols or any(_OPERATOR.search(_ARGUMENTS.sub("", name)) for name in (one, other))
+    if (is_symbol(one) and is_symbol(other)) or re.search(r"[0-9]", one + other):
+        return True
+    return any(_OPERATOR.search(_ARGUMENTS.sub("", name)) for name in (one, other))
 
 
 def is_statement(text: str) -> bool:

@@ -110,3 +110,16 @@ def test_rewards_pay_no_unevaluated_answer_and_say_how_many_there_were() -> None
     assert rewards == [1.0, 0.0, 0.0]
     assert logged["grading/unevaluated_share"] == pytest.approx(1 / 3)
     assert logged["grading/timeout_share"] == logged["grading/costly_share"] == 0
+
+
+def test_a_formula_of_the_question_handed_back_is_not_paid() -> None:
+    question = "Simplify $-10 - 4(n-5)$ and write the result as a polynomial."
+    boxes = [boxed(each) for each in ("-10-4(n-5)", "y = -10 - 4(n - 5)", "10-4n", "-4n+10")]
+    with Grader(workers=1) as grader:
+        golds = ["10-4n"] * 4
+        verdicts = grader.grade(boxes, golds, questions=[question] * 4)
+        assert [each.correct for each in verdicts] == [False, False, True, True]
+        assert [each.reason for each in verdicts[:2]] == ["unevaluated"] * 2
+        assert [each.correct for each in grader.grade(boxes, golds)] == [True] * 4
+        own = grader.grade([boxed("x+1")], ["x+1"], questions=["Is it x+1 or x-1?"])
+        assert own[0].correct is True

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepgrpo_core import last_box
-from stepgrpo_core.sameness import Sameness, compare, normalize, same_value, within_bounds
+from stepgrpo_core.sameness import (
+    Sameness,
+    compare,
+    is_copied,
+    normalize,
+    same_value,
+    within_bounds,
+)
 from stepgrpo_math import compare_answers
 from tests.support.core.answers import CASES
 
@@ -133,3 +140,19 @@ def test_what_is_out_of_bounds_is_same_only_by_spelling() -> None:
     assert compare(long, long) == "same"
     assert compare(long, "7") is None
     assert not same_value(long, "7")
+
+
+@pytest.mark.parametrize(
+    ("answer", "copied"),
+    [
+        ("-10-4(n-5)", True),
+        ("w=-10 - 4(n - 5)", True),
+        ("10-4n", False),
+        ("n", False),
+        ("1/2", False),
+        ("-4n+10", False),
+    ],
+)
+def test_a_formula_handed_back_is_known_by_the_question(answer: str, copied: bool) -> None:
+    question = "With half of it, $\\frac{1}{2}$ or 1/2, simplify $-10-4(n-5)$, that is $10 - 4n$."
+    assert is_copied(question, "10-4n", answer) is copied

@@ -50,7 +50,7 @@ async def serve(script: Script, settings: ExitSettings, share: float, state: Pat
     )
     await engine.prove()
     for number in range(REQUESTS):
-        current_ledger.set(RequestLedger(conversations=[str](number).encode()))
+        current_ledger.set(RequestLedger(conversations=[str(number).encode()]))
         await consume(requested(engine, script, number))
     await client.close()
     await evidence.stop()

@@ -313,19 +313,24 @@ class _Writer:
         texts = self._session.tokenizer.batch_decode(
             [each.ids for each in rollouts], skip_special_tokens=True
         )
-        records = self._graded(rollouts, texts, golds)
+        asked = [self._questions[place].prompt for place, found in done.items() for _ in found]
+        records = self._graded(rollouts, texts, golds, asked)
         size = self._work.draws.samples
         groups = [records[start : start + size] for start in range(0, len(records), size)]
         append_questions(self._work.path, groups)
         self._bar.update(len(groups))
 
     def _graded(
-        self, rollouts: Sequence[Rollout], texts: Sequence[str], golds: Sequence[str]
+        self,
+        rollouts: Sequence[Rollout],
+        texts: Sequence[str],
+        golds: Sequence[str],
+        asked: Sequence[str],
     ) -> list[Record]:
         # One chat template: all of its prompts open the thinking, or none.
         is_open = rollouts[0].thinking_open
         grade = self._session.grader.grade
-        strict = grade(texts, golds, thinking_open=is_open)
+        strict = grade(texts, golds, questions=asked, thinking_open=is_open)
         lenient = grade(texts, golds, thinking_open=is_open, lenient=True)
         size, keep = self._work.draws.samples, self._session.keep
         return [

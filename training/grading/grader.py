@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from stepgrpo_core import InvalidSetting, answer_text, final_answer, last_box
-from stepgrpo_core.sameness import compare, is_unevaluated, normalize, within_bounds
+from stepgrpo_core.sameness import compare, is_copied, is_unevaluated, normalize, within_bounds
 from training.grading.workers import Job, Workers
 
 __all__ = ["Grader", "Verdict", "count_unscored"]
@@ -87,11 +87,13 @@ class Grader:
         completions: Sequence[str],
         golds: Sequence[str],
         *,
+        questions: Sequence[str] | None = None,
         thinking_open: bool = False,
         lenient: bool = False,
     ) -> list[Verdict]:
         """Return one verdict per completion, in order; shapes (N,), (N,) -> (N,).
 
+        With `questions` an answer that hands a formula of its question back is unevaluated, too.
         `thinking_open` says that the prompts ended in ``<think>``. `lenient` also accepts what
         is unevaluated and what math-verify finds in the text after the thinking, or in all of it
         when that never closed, down to its last number: a second column for evaluation, never a
@@ -109,6 +111,9 @@ class Grader:
         with self._turn:
             reasons = self._workers.decide([each for each in asked if isinstance(each, Job)])
         found = [self._final(each, reasons) if isinstance(each, Job) else each for each in asked]
+        if questions is not None and not lenient:
+            places = zip(found, questions, golds, completions, strict=True)
+            found = [_copied(*place) for place in places]
         verdicts = [
             Verdict(self._correct(reason), _has_box(completion, thinking_open), reason)
             for reason, completion in zip(found, completions, strict=True)
@@ -136,6 +141,12 @@ def count_unscored(verdicts: Sequence[Verdict]) -> Counter[str]:
 
 def _has_box(completion: str, thinking_open: bool) -> bool:
     return final_answer(completion, thinking_open=thinking_open) is not None
+
+
+def _copied(reason: str, question: str, gold: str, completion: str) -> str:
+    """Return the reason, or that a formula of the question was handed back."""
+    box = last_box(completion) if reason == "equal" else None
+    return "unevaluated" if box is not None and is_copied(question, gold, box) else reason
 
 
 def _asked(completion: str, gold: str, *, thinking_open: bool, lenient: bool) -> str | Job:

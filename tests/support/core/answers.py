@@ -159,6 +159,8 @@ CASES: dict[str, list[Case]] = {
         ("-4.2e-7", r"4.2 \times 10^{-7}", False),
     ],
     "inequalities and intervals": [
+        ("(2,5)", "2 < x > 5", False),
+        ("(2,5)", r"2 < x \ne 5", False),
         (r"(3,\infty)", r"\{ x \mid x > 3 \}", True),
         (r"(3,\infty)", r"\{x \in \mathbb{R} : x > 4\}", False),
         (r"(5,\infty)", "x > 5", True),
@@ -186,6 +188,11 @@ CASES: dict[str, list[Case]] = {
         (r"(-\infty, \infty)", r"\mathbb{R}", True),
     ],
     "names": [
+        (r"\frac{dy}{dx}=ky", r"-\frac{dy}{dx}=ky", False),
+        ("AB = 5", "BA = 5", True),
+        (r"\log_6 216 = 3", r"\log_7 216 = 3", False),
+        (r"20\cos(1) 200 = 2161.2", r"21\cos(1) 200 = 2161.2", False),
+        ("P(2)=0.5, P(3)=0.25", "P(4)=0.5, P(3)=0.25", False),
         ("23,500", "x = 23,500", True),
         ("9", "n = 9", True),
         ("9", "f(3) = 9", True),
@@ -209,6 +216,9 @@ CASES: dict[str, list[Case]] = {
         ("x=2, y=5", "y=5, x=2", True),
         ("x=2, y=5", "x=5, y=2", False),
         ("9", r"x \approx 9", True),
+        (r"\sqrt{2} \approx 1.41", "1.41", True),
+        (r"\sqrt{2} \approx 1.41", r"\sqrt{3} \approx 1.41", False),
+        (r"\sqrt{2}", r"\sqrt{2} \approx 1.41", True),
     ],
     "mixed numbers": [
         (r"\frac{17}{5}", "3 2/5", True),
@@ -259,6 +269,7 @@ CASES: dict[str, list[Case]] = {
         (r"\frac{1}{3^{40}}", "0", False),
     ],
     "bases": [
+        ("5", "9_2", False),
         ("2516_7", r"2516\text{ base }7", True),
         ("2516_7", r"2516 \text{ (base 8)}", False),
         ("2516_7", "(2516)_7", True),
@@ -348,6 +359,11 @@ CASES: dict[str, list[Case]] = {
         ("64", "64, 65", False),
     ],
     "complex numbers": [
+        (r"1+\sqrt{3}i", r"2\left(\cos\frac{\pi}{3}+i\sin\frac{\pi}{3}\right)", True),
+        (r"i\sqrt{3}", r"\sqrt{3}i", True),
+        ("2i", r"\sqrt{-4}", True),
+        (r"\frac{3}{2}-2i", "-2i+1.5", True),
+        (r"\frac{3}{2}-2i", "2i+1.5", False),
         ("3+4i", "4i+3", True),
         ("3+4i", "3 + 4 i", True),
         ("-4", "(2i)^2", True),
@@ -415,6 +431,8 @@ CASES: dict[str, list[Case]] = {
         ("45", "045", True),
     ],
     "unevaluated": [
+        ("5", "|3+4i|", False),
+        ("3124_5", "400+14", False),
         ("x+3", r"x+\sqrt{9}", False),
         ("15", "8+7", False),
         ("15", "15 + 7 - 7", False),
