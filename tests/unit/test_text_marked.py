@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerFast
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, InvalidSetting, Tokens
 from stepgrpo_core.edges import Ending
 from stepgrpo_core.families import FAMILIES, Choice, Family
-from stepgrpo_core.matching import Marks
 from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
 from stepgrpo_core.probing import put_question, read_answer, trial_end
 from stepgrpo_core.thinking import (
@@ -227,7 +226,6 @@ def test_starts_and_ends_of_several_tokens_share_their_tokens() -> None:
     assert controller.outcome.reason is ExitReason.NATURAL
     assert controller.outcome.reasoning_tokens == len("so") + 1
     assert thinking.thought_in_closing == 0
-    assert not Marks(thinking).answers
 
 
 def test_what_goes_on_with_the_text_of_a_start_is_no_answer() -> None:
