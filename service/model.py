@@ -160,7 +160,9 @@ def _unknown(tokenizer: Any, chat_template: str | None, parser: Parser | None) -
     source = source_of(tokenizer, chat_template) or ""
     thinks = parser is not None or re.search("think|reason", source, re.IGNORECASE) is not None
     slow = getattr(tokenizer, "backend_tokenizer", None) is None
-    why = "it is no fast one of transformers" if slow else "it has no tokens of a known family"
-    _log.warning("No thinking is counted or ended: of the tokenizer's, %s. %s.", why, _REMEDY)
+    why = "the tokenizer has no tokens of a known family"
+    if slow:
+        why = "the tokenizer is no fast one of transformers (--tokenizer-mode hf may load one)"
+    _log.warning("No thinking is counted or ended, for %s; %s.", why, _REMEDY)
     found = _template(tokenizer, None, chat_template)
     return Template(found.switches, thinks, efforts=found.efforts, known=False)

@@ -68,7 +68,7 @@ _ROWS = (
         tokens=_QWEN,
         off="`enable_thinking`; the Thinking variants cannot",
     ),
-    Family("qwq", "QwQ-32B", tokens=_QWEN, opens=True, off="cannot"),
+    Family("qwq", "QwQ-32B, StepFun-3.5", tokens=_QWEN, opens=True, off="cannot"),
     Family(
         "qwen3.5",
         "Qwen3.5 to Qwen3.8",

@@ -5,9 +5,12 @@ import logging
 from typing import Any
 
 import pytest
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.reasoning import ReasoningParserManager
 
 from service.controls import Template, carry, read_body
 from service.model import model_of
+from service.parsers import parser_of
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, InvalidSetting
 from stepgrpo_core.families import FAMILIES as ROWS
 from stepgrpo_core.families import Family, in_family
@@ -150,6 +153,36 @@ def test_an_exit_writes_the_familys_own_closing_in_ids_that_read_back(name: str)
     assert (outcome.reason, outcome.steps) == (ExitReason.BUDGET, 1)
     bare = thinking_of(tokenizer, of, of.closing).closing_at_end()
     assert tokenizer.decode(bare.closing_ids) == of.closing.rstrip()
+
+
+PARSERS = {
+    "Qwen3.5": "qwen3",
+    "R1-Distill-Llama": "deepseek_r1",
+    "DeepSeek-V4": "deepseek_v4",
+    "GLM-4.7": "glm47",
+    "Kimi-K3": "kimi_k3",
+    "Nemotron-3-Nano": "nemotron_v3",
+    "Nemotron-Nano-v2": "olmo3",  # which reads marks that are text
+    "MiniMax-M3": "minimax_m3",
+    "Seed-OSS": "seed_oss",
+    "Gemma-4-31B": "gemma4",
+    "StepFun-3.5": "step3p5",
+    "Ling-3": "ling3",
+}
+"""vLLM's reasoning parsers."""
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_vllms_parser_reads_an_exit_as_it_was_meant(name: str) -> None:
+    of, tokenizer = family(name), tokenizer_of(name)
+    told = parser_of(PARSERS[name], tokenizer)
+    assert told is not None
+    assert (told.start, told.end) == (of.start, of.end)
+    parser = ReasoningParserManager.get_reasoning_parser(PARSERS[name])(tokenizer)
+    request = ChatCompletionRequest(model="m", messages=[{"role": "user", "content": "Hi"}])
+    text = f"{of.start}I add.\n{of.closing}It is 55."
+    reasoning, content = parser.extract_reasoning(text, request)
+    assert (reasoning.strip(), content.strip()) == ("I add.", "It is 55.")
 
 
 # One that is not known.

@@ -274,6 +274,15 @@ def test_an_unknown_family_is_said_at_start_with_the_remedy(
         model_of(made, ExitSettings(policy="confidence"), families={}, demanded=True)
 
 
+def test_a_tokenizer_that_is_no_fast_one_is_said_to_be_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = model_of(SimpleNamespace(), ExitSettings(), families={})
+    assert found.writing is None
+    assert "no fast one of transformers (--tokenizer-mode hf" in caplog.text
+
+
 def test_a_model_whose_template_does_not_speak_of_thinking_has_none_to_switch_off() -> None:
     made = tokenizer_of(CHATML, (), template())
     found = model_of(made, ExitSettings(), families={}).template

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, InvalidSetting, Tokens
 from stepgrpo_core.edges import Ending
@@ -25,35 +23,12 @@ from stepgrpo_core.thinking import (
     writing_of,
 )
 from tests.support.core.families import Driver
+from tests.support.core.merging import TEMPLATE, made
 from training.engines import format_of
 from training.rollout import Job, Request, Sampling, run_rollouts
 from training.scripted import ScriptedEngine, Stream
 
 TEXT = FAMILIES["think-text"]
-# As in real vocabularies: marks in pieces, some of which take a neighbour's character along.
-MERGES = ("</", ".</", "think", ">\n", ">\n\n", "Wait", "<", ">")
-TEMPLATE = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
-
-
-def made(template: str | None = TEMPLATE) -> Any:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {each: place for place, each in enumerate(alphabet)}
-    merges: list[tuple[str, str]] = []
-    for text in (each.replace("\n", "Ċ") for each in MERGES):
-        for size in range(1, len(text)):
-            if text[: size + 1] not in vocabulary:
-                vocabulary[text[: size + 1]] = len(vocabulary)
-                merges.append((text[:size], text[size]))
-    core = Tokenizer(models.BPE(vocabulary, merges))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    turns = ("<|user|>", "<|end|>", "<|assistant|>")
-    core.add_special_tokens([AddedToken(each, special=True) for each in turns])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
-    tokenizer.chat_template = template
-    return tokenizer
-
-
 TOKENIZER = made()
 THINKING = thinking_of(TOKENIZER, TEXT, TEXT.closing)
 COUNTS = ExitSettings()
