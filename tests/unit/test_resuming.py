@@ -148,14 +148,14 @@ def test_a_damaged_checkpoint_is_named_and_the_good_one_before_it_is_used(
     assert f"{copy / 'checkpoint-4'} is damaged ({name}" in said
     assert fault in said
     assert not (copy / "checkpoint-4").exists()
-    assert (copy / "damaged-checkpoint-4").is_dir()
+    assert (copy / "_damaged-checkpoint-4").is_dir()
 
 
 def test_a_run_trains_on_from_the_checkpoint_before_a_damaged_one(copy: Path) -> None:
     halve(copy / "checkpoint-4" / "optimizer.pt")
     trainer(copy).train(resume_from_checkpoint=str(last_whole(copy)))
     assert last_whole(copy) == copy / "checkpoint-4"
-    assert (copy / "damaged-checkpoint-4").is_dir()
+    assert (copy / "_damaged-checkpoint-4").is_dir()
 
 
 def test_without_a_whole_checkpoint_there_is_one_error_that_names_every_fault(copy: Path) -> None:
@@ -174,6 +174,37 @@ def test_a_seal_of_an_older_version_is_resumed_from(copy: Path) -> None:
     assert last_whole(copy) == copy / "checkpoint-4"
     restore(copy / "checkpoint-4", counters := Counters())
     assert counters == Counters(rollouts=5, completion_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", halve),
+        ("model.safetensors", empty),
+        ("optimizer.pt", halve),
+        ("rng_state.pth", empty),
+        ("trainer_state.json", halve),
+        ("config.json", empty),
+    ],
+)
+def test_under_a_seal_of_an_older_version_what_is_cut_short_is_found(
+    name: str, damage: Callable[[Path], None], copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (2, 4):
+        old: dict[str, object] = {"step": step, "counters": {}}
+        (copy / f"checkpoint-{step}" / SEAL).write_text(json.dumps(old))
+    damage(copy / "checkpoint-4" / name)
+    assert last_whole(copy) == copy / "checkpoint-2"
+    assert f"damaged ({name} cannot be read" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_named_in_one_line(copy: Path) -> None:
+    for name in ("model.safetensors", "optimizer.pt", "rng_state.pth"):
+        (copy / "checkpoint-4" / name).rename(copy / name)
+        (copy / "checkpoint-4" / name).write_bytes(b"something else")
+        with pytest.raises(CheckpointsDamaged, match=r"checkpoint-4 cannot be loaded \(.*$"):
+            trainer(copy, steps=STEPS + 2).train(resume_from_checkpoint=str(copy / "checkpoint-4"))
+        (copy / name).rename(copy / "checkpoint-4" / name)
 
 
 def test_a_seal_lists_every_file_with_its_size_and_is_synced_last(
