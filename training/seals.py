@@ -4,6 +4,7 @@ It is written last, and everything is synced to the disk in that order: the file
 folder. So a folder that carries a seal was whole once, and `verify` says whether it still is.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -87,6 +88,9 @@ def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
     finally:
         os.close(descriptor)
 

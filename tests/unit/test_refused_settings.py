@@ -116,5 +116,6 @@ def test_a_tracker_that_is_not_installed_is_named_with_those_that_are() -> None:
         check_reporting(["tensorboard", missing[0]], route)
     with pytest.raises(InvalidConfig, match=r"report_to='tensorbord' .* 'tensorboard'"):
         check_reporting("tensorbord", route)
-    for fine in ("none", "all", None, [], "tensorboard"):
+    harmless: tuple[str | list[str] | None, ...] = ("none", "all", None, [], "tensorboard")
+    for fine in harmless:
         check_reporting(fine, route)
