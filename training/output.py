@@ -110,6 +110,11 @@ def _prepare(output: Path, config: RunConfig, resume: bool, every: int, end: int
     if not resume:
         _refuse_another(output)
     saved = last_whole(output, every=every, end=end) if resume else None
+    if saved is None and (output / SEAL).exists():
+        raise FileExistsError(
+            f"{output} holds a finished run with other settings, or damaged since, and no checkpoint "
+            "to go on from; use another output"
+        )
     for broken in remove_unsealed(output):
         print(f"removed {broken}: its saving was interrupted", flush=True)
     (output / SEAL).unlink(missing_ok=True)  # from here on it is not finished

@@ -306,6 +306,10 @@ def test_a_finished_run_is_not_written_over_even_without_its_checkpoints(tmp_pat
     seal_output(tmp_path, config(tmp_path), names, STEPS)
     with pytest.raises(FileExistsError, match="reached its end; pass --resume"):
         prepare_output(tmp_path, config(tmp_path), resume=False)
+    other = config(tmp_path, "calibration_prompts=0")
+    with pytest.raises(FileExistsError, match="no checkpoint to go on from"):
+        prepare_output(tmp_path, other, resume=True)
+    assert is_finished(tmp_path, config(tmp_path))
 
 
 def test_damaged_checkpoints_are_not_written_over_without_resume(copy: Path) -> None:
