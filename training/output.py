@@ -112,7 +112,7 @@ def _prepare(output: Path, config: RunConfig, resume: bool, every: int, end: int
     saved = last_whole(output, every=every, end=end) if resume else None
     if saved is None and (output / SEAL).exists():
         raise FileExistsError(
-            f"{output} holds a finished run with other settings, or damaged since, and no checkpoint "
+            f"{output} holds a finished run of other settings, or damaged since, and no checkpoint "
             "to go on from; use another output"
         )
     for broken in remove_unsealed(output):
