@@ -69,6 +69,14 @@ OWNED = {
 DEFAULTS = {"vllm_importance_sampling_mode": "token_truncate", "report_to": "none"}
 """Fields of TRL's configuration that have another default here."""
 
+SCRIPTS: Mapping[str, Any] = {
+    "threshold": 0.95,
+    "markers": ("Wait",),
+    "min_interval": 0,
+    "max_probes": 10,
+}
+"""Exit settings of the authors' published scripts, which also exit at repetition."""
+
 CONFIDENCE = ExitSettings(policy="confidence")
 
 
@@ -267,7 +275,7 @@ def dump_config(config: RunConfig) -> str:
 
 
 def describe(config: RunConfig) -> str:
-    """The method, its source and the constants that are not its paper's: lines for a run's log."""
+    """The method, its source and the settings that are not its: lines for a run's log."""
     if config.sft:
         return (
             "method: DEER+SFT (DEER: arXiv 2504.15895), rejection sampling and fine-tuning\n"
@@ -275,19 +283,43 @@ def describe(config: RunConfig) -> str:
         )
     reward = config.reward.build()
     longest = config.trl.get("max_completion_length", math.inf)
-    ours, idle = [], []
+    sources: Mapping[str, str] = getattr(reward, "disputed", {})
+    ours, idle, disputed = [], [], []
     for each in dataclasses.fields(reward):
         value = getattr(reward, each.name)
-        if each.name in reward.not_from_paper or value != each.default:
+        if each.name in sources:
+            disputed.append(f"{each.name}={value!r} ({sources[each.name]})")
+        elif each.name in reward.not_from_paper or value != each.default:
             ours.append(f"{each.name}={value!r}")
         if each.name in ("limit", "target") and value > longest:
             idle.append(f"{each.name}={value!r}")
     lines = {
         "method": [reward.source, f"reward {config.reward.name}", f"rollout {config.rollout.kind}"],
+        "sources disagree": disputed,
         "not its paper's": ours,
+        "not the authors' scripts'": _departures(config.rollout),
         f"never reached below trl.max_completion_length={longest}": idle,
     }
     return "\n".join(f"{title}: {', '.join(parts)}" for title, parts in lines.items() if parts)
+
+
+def _departures(rollout: RolloutConfig) -> list[str]:
+    """What truncates rollouts otherwise than the published scripts of Step-GRPO do."""
+    if rollout.kind != "truncated":
+        return []
+    differ = [
+        f"{name}={value!r} (there {theirs!r})"
+        for name, theirs in SCRIPTS.items()
+        if (value := getattr(rollout.exit, name)) != theirs
+    ]
+    policies = rollout.exit.policy.split("+")
+    if "confidence" not in policies:
+        differ.append(f"policy={rollout.exit.policy!r} (there 'confidence+repetition')")
+    if rollout.truncated_share != 1:
+        differ.append(f"truncated_share={rollout.truncated_share} (there all)")
+    if "repetition" not in policies:
+        differ.append("no exit at repetition (there at three equal chunks)")
+    return differ
 
 
 def _check(config: RunConfig) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["FolderInUse", "locked"]
 
-LOCK = ".stepgrpo.lock"
+LOCK = "_stepgrpo.lock"
 
 
 class FolderInUse(RuntimeError):

@@ -11,7 +11,7 @@ from training.adapters import base_of
 
 __all__ = ["check_context", "check_model", "tokenizer_of"]
 
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "*model*.bin")
 
 
 def check_model(

@@ -49,14 +49,7 @@ def prepare_output(
     For `every` and `end` see `last_whole`. Raises FileExistsError without `resume` in an output
     that holds a run, and CheckpointsDamaged with it where no checkpoint is whole.
     """
-
-    def find() -> Path | None:
-        if not resume:
-            _refuse_another(output)
-            return None
-        return last_whole(output, every=every, end=end)
-
-    return on_main(lambda: _prepare(output, config, resume, find()))
+    return on_main(lambda: _prepare(output, config, resume, every, end))
 
 
 def export(trainer: Any, output: Path) -> list[str]:
@@ -113,7 +106,15 @@ def _refuse_another(output: Path) -> None:
         )
 
 
-def _prepare(output: Path, config: RunConfig, resume: bool, saved: Path | None) -> Path | None:
+def _prepare(output: Path, config: RunConfig, resume: bool, every: int, end: int) -> Path | None:
+    if not resume:
+        _refuse_another(output)
+    saved = last_whole(output, every=every, end=end) if resume else None
+    if saved is None and (output / SEAL).exists():
+        raise FileExistsError(
+            f"{output} holds a finished run of other settings, or damaged since, and no checkpoint "
+            "to go on from; use another output"
+        )
     for broken in remove_unsealed(output):
         print(f"removed {broken}: its saving was interrupted", flush=True)
     (output / SEAL).unlink(missing_ok=True)  # from here on it is not finished

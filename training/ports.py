@@ -25,13 +25,14 @@ def choose_port(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if "RANK" in environment:
         return  # its launcher listens there already
-    port = environment.setdefault("MASTER_PORT", str(free_port()))
-    if not port.isdigit() or port == "0":
-        return  # TRL finds one
+    port = environment.get("MASTER_PORT", "").strip().lower()
+    if port in ("", "0", "auto"):
+        environment["MASTER_PORT"] = str(free_port())
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", int(port)))
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             remedy = f"it cannot be listened on ({error}); unset it, and a free one is chosen"
             raise InvalidSetting("MASTER_PORT", port, remedy) from error

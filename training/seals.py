@@ -4,15 +4,19 @@ It is written last, and everything is synced to the disk in that order: the file
 folder. So a folder that carries a seal was whole once, and `verify` says whether it still is.
 """
 
+import errno
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SEAL", "Damaged", "seal", "verify"]
+from safetensors import SafetensorError, safe_open
+
+__all__ = ["SEAL", "Damaged", "look_through", "seal", "verify"]
 
 SEAL = "stepgrpo.json"
 
@@ -44,14 +48,32 @@ def seal(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = N
 def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
     """What the seal of `folder` says. Raises Damaged where a file is missing or differs.
 
-    Without `hashes` only sizes are compared. A seal of an older version lists no files: those
-    cannot be compared.
+    Without `hashes` only sizes are compared. A seal of an older version lists no files, which
+    cannot be compared: see `look_through`.
     """
     found = _read(folder / SEAL)
     files: dict[str, Any] = found.get("files", {})
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda name: _compare(folder, name, files[name], hashes), files))
     return found
+
+
+def look_through(folder: Path) -> None:
+    """Raises Damaged for a file of `folder` that is cut short or of no known form, as far as the
+    forms themselves tell."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth", ".bin"):
+                with zipfile.ZipFile(path) as archive:
+                    archive.testzip()
+        except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+            raise Damaged(f"{name} cannot be read: {error}") from error
 
 
 def _synced(path: Path) -> dict[str, Any]:
@@ -66,6 +88,9 @@ def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
     finally:
         os.close(descriptor)
 

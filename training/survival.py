@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.rollout_func import Counters
-from training.seals import SEAL, Damaged, seal, verify
+from training.seals import SEAL, Damaged, look_through, seal, verify
 
 __all__ = [
     "CheckpointsDamaged",
@@ -61,26 +61,10 @@ class CheckpointsDamaged(RuntimeError):
 
 def guarded(base: type[Any]) -> type[Any]:
     """TRL's trainer `base`, but a loss that is not finite stops the run before it reaches the
-    weights (NotFinite), a save that fails says so (SaveFailed), and a run that is resumed at its
-    last step makes no other.
+    weights (NotFinite), a save that fails says so (SaveFailed), a checkpoint that cannot be loaded,
+    too (CheckpointsDamaged), and a run that is resumed at its last step makes no other."""
 
-    transformers (5.17, `Trainer._inner_training_loop`) looks at `max_steps` after a step only.
-    """
-
-    class Guarded(base):  # type: ignore[misc]
-        _stepped = False
-
-        def _run_epoch(self, *args: Any, **options: Any) -> None:
-            if self.state.global_step >= self.state.max_steps:
-                self.control.should_training_stop = True
-                return
-            self._stepped = True
-            super()._run_epoch(*args, **options)
-
-        def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-            if self._stepped or "train_runtime" not in logs:  # there is no loss without a step
-                super().log(logs, *args, **options)
-
+    class Guarded(_resuming(base)):  # type: ignore[misc]
         def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
             loss: torch.Tensor = super().compute_loss(*args, **options)
             if not torch.isfinite(loss):
@@ -99,6 +83,52 @@ def guarded(base: type[Any]) -> type[Any]:
                 ) from error
 
     return Guarded
+
+
+def _resuming(base: type[Any]) -> type[Any]:
+    """transformers (5.17, `Trainer._inner_training_loop`) looks at `max_steps` after a step only,
+    and lets whatever a checkpoint's files raise go up."""
+
+    class Resuming(base):  # type: ignore[misc]
+        _stepped = False
+
+        def _run_epoch(self, *args: Any, **options: Any) -> None:
+            if self.state.global_step >= self.state.max_steps:
+                self.control.should_training_stop = True
+                return
+            self._stepped = True
+            super()._run_epoch(*args, **options)
+
+        def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+            if self._stepped or "train_runtime" not in logs:  # there is no loss without a step
+                super().log(logs, *args, **options)
+
+        def _load_from_checkpoint(self, checkpoint: str, *args: Any, **options: Any) -> None:
+            with _loading(checkpoint):
+                super()._load_from_checkpoint(checkpoint, *args, **options)
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str) -> None:
+            with _loading(checkpoint):
+                super()._load_optimizer_and_scheduler(checkpoint)
+
+        def _load_rng_state(self, checkpoint: str) -> None:
+            with _loading(checkpoint):
+                super()._load_rng_state(checkpoint)
+
+    return Resuming
+
+
+@contextlib.contextmanager
+def _loading(checkpoint: str) -> Iterator[None]:
+    """Raises CheckpointsDamaged for whatever torch, safetensors and transformers raise."""
+    try:
+        yield
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CheckpointsDamaged(
+            f"{checkpoint} cannot be loaded ({fault}): with as many processes, the same model and "
+            "versions it should; else move it away, and --resume goes on from the one before"
+        ) from error
 
 
 def saved_message(output: Path) -> str:
@@ -211,6 +241,8 @@ def last_whole(output: Path, *, every: int = 1, end: int = 0) -> Path | None:
 def _whole(folder: Path, *, hashes: bool = True) -> None:
     """Raises Damaged unless `folder` is as it was sealed."""
     found = verify(folder, hashes=hashes)
+    if hashes and "files" not in found:
+        look_through(folder)
     if found.get("step") != _step(folder):
         raise Damaged(f"{SEAL} is of step {found.get('step')!r}")
     counters = found.get("counters")
@@ -224,7 +256,7 @@ def _whole(folder: Path, *, hashes: bool = True) -> None:
 def _set_aside(faults: dict[Path, str]) -> None:
     """Rename damaged checkpoints, so that neither a rotation nor a later save counts them."""
     for folder, fault in faults.items():
-        aside = folder.with_name(f"damaged-{folder.name}")
+        aside = folder.with_name(f"_damaged-{folder.name}")  # which no push uploads
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         print(f"{folder} is damaged ({fault}): set aside as {aside.name}", flush=True)

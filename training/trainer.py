@@ -50,6 +50,8 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     args = arguments(config)
     model_of(config, args.vllm_max_model_length)
     tokenizer = load_tokenizer(config)
+    trial = config.rollout.exit
+    check_tokenizer(tokenizer, format_of(tokenizer, trial.closing_text), trial.markers)
     with claimed(output := Path(config.output)):
         if resume and is_finished(output, config):
             print(f"{output} holds the finished run: nothing is left to do", flush=True)
@@ -134,7 +136,6 @@ def _build(
 ) -> tuple[GRPOTrainer, RolloutFunction, StopOnSignal]:
     form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers
-    check_tokenizer(tokenizer, form, markers)
     rollouts = RolloutFunction(config, tokenizer, form)
     reward = RewardFunction(config.reward.name, config.reward.build(), grader, markers)
     stop = StopOnSignal(steps_per_generation(args))

@@ -76,9 +76,10 @@ def send_merged_copies(generation: Any) -> None:
 
     For every sync TRL 1.16 (`VLLMGeneration._iter_named_params`) merges them into the base and
     takes them out again. In bfloat16 that rounds twice, and the base drifts away from the one
-    that the adapter is served on (huggingface/trl#6688).
+    that the adapter is served on (huggingface/trl#6688). FSDP1, whose weights are flattened, is
+    left to TRL.
     """
-    if is_peft_model(generation.model):
+    if is_peft_model(generation.model) and generation._dist.fsdp_version != 1:
         generation._iter_named_params = functools.partial(_merged_copies, generation)
 
 

@@ -7,11 +7,12 @@ correct completion the efficiency factor is 1 (and every acc is 0).
 
 Ablations: ``baseline="all"`` takes mu over every scored completion; ``beta=0`` pays no steps.
 
-Departures: alpha is 0.9 as in the authors' code; the paper as noted has 0.1.
+Sources: alpha is 0.9 as in the authors' scripts, which say that they follow the paper; the paper as
+noted has 0.1.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import ClassVar, Literal
@@ -34,7 +35,12 @@ class StepAware:
     """Whose mean number of steps is mu: the correct completions' or everyone's."""
 
     source: ClassVar[str] = "Step-GRPO (arXiv 2604.16890)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ("alpha",)
+    not_from_paper: ClassVar[tuple[str, ...]] = ()
+    disputed: ClassVar[Mapping[str, str]] = {
+        "alpha": "the authors' scripts have 0.9 and say that they follow the paper; the paper as "
+        "noted has 0.1"
+    }
+    """Constants about which sources disagree, and which says what."""
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0, 1)

@@ -131,6 +131,7 @@ def test_a_model_that_is_not_there_is_named_by_our_key_with_a_remedy(tmp_path: P
     with pytest.raises(ValueError, match=r"neither config.json nor adapter_config.json"):
         check_model(str(tmp_path))
     shutil.copy(MODEL / "config.json", tmp_path)
+    (tmp_path / "training_args.bin").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="holds no weights"):
         check_model(str(tmp_path))
     shutil.copy(MODEL / "model.safetensors", tmp_path)

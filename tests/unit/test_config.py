@@ -219,15 +219,26 @@ def test_extends_is_relative_to_its_file_and_may_not_go_in_a_circle(tmp_path: Pa
     )
 
 
-def test_describe_names_the_source_and_what_is_not_the_papers() -> None:
-    assert describe(load_config(["demo"])) == (
-        "method: Step-GRPO (arXiv 2604.16890), reward step-aware, rollout truncated\n"
-        "not its paper's: alpha=0.9"
+def test_describe_names_the_sources_and_what_is_not_theirs() -> None:
+    method, disputed, scripts = describe(load_config(["qwen3-8b"])).splitlines()
+    assert method == ("method: Step-GRPO (arXiv 2604.16890), reward step-aware, rollout truncated")
+    assert disputed == (
+        "sources disagree: alpha=0.9 (the authors' scripts have 0.9 and say that they follow the "
+        "paper; the paper as noted has 0.1)"
     )
-    assert describe(load_config(["demo"], ["reward.settings.beta=0"])).endswith(
-        "not its paper's: alpha=0.9, beta=0.0"
+    assert scripts == (
+        "not the authors' scripts': markers=('Wait', 'Alternatively') (there ('Wait',)), "
+        "min_interval=16 (there 0), no exit at repetition (there at three equal chunks)"
     )
+    theirs = ["markers=[Wait]", "min_interval=0", "policy=confidence+repetition"]
+    same = describe(load_config(["qwen3-8b"], [f"rollout.exit.{each}" for each in theirs]))
+    assert "policy='confidence+repetition'" not in same
+    assert "authors' scripts'" not in same
+    assert "truncated_share=0.5 (there all)" in describe(load_config(["demo"]))
+    changed = describe(load_config(["demo"], ["reward.settings.beta=0"])).splitlines()
+    assert changed[2] == "not its paper's: beta=0.0"
     assert "not its paper's" not in describe(load_config(["demo", "methods/lp"]))
+    assert "authors" not in describe(load_config(["demo", "methods/lp"]))
     assert "samples=8" in describe(load_config(["demo", "methods/deer-sft"]))
 
 

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_runs_that_start_in_one_moment_choose_different_free_ports() -> None:
     chosen = set()
-    for _ in range(8):
-        environment: dict[str, str] = {}
+    for given in ({}, {"MASTER_PORT": "0"}, {"MASTER_PORT": "auto"}, {"MASTER_PORT": ""}):
+        environment: dict[str, str] = dict(given)
         choose_port(environment)
         chosen.add(environment["MASTER_PORT"])
     assert len(chosen) > 1
@@ -34,6 +34,8 @@ def test_a_port_that_is_set_stays_and_one_in_use_is_named_with_a_remedy() -> Non
             choose_port({"MASTER_PORT": port})
         choose_port(launched := {"MASTER_PORT": port, "RANK": "0"})  # its launcher listens there
         assert launched["MASTER_PORT"] == port
+    with pytest.raises(InvalidSetting, match="MASTER_PORT='x'"):
+        choose_port({"MASTER_PORT": "x"})
     choose_port(environment := {"MASTER_PORT": port})
     assert environment["MASTER_PORT"] == port
 

@@ -1,7 +1,6 @@
 """What would spoil a run, or end it after hours, is refused before anything is loaded."""
 
 import sys
-from typing import Any
 
 import pytest
 from transformers.integrations.integration_utils import (
@@ -108,6 +107,6 @@ def test_a_tracker_that_is_not_installed_is_named_with_those_that_are() -> None:
         check_reporting(["tensorboard", missing[0]], route)
     with pytest.raises(InvalidConfig, match=r"report_to='tensorbord' .* 'tensorboard'"):
         check_reporting("tensorbord", route)
-    found: tuple[Any, ...] = ("none", "all", None, [], "tensorboard")
-    for fine in found:
+    harmless: tuple[str | list[str] | None, ...] = ("none", "all", None, [], "tensorboard")
+    for fine in harmless:
         check_reporting(fine, route)

@@ -1,65 +1,27 @@
-"""Resuming: damaged checkpoints, the last step, finished outputs, and who holds the folder."""
+"""Resuming: damaged checkpoints, and the last step."""
 
 import json
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
+from safetensors.torch import load_file
+from transformers import TrainingArguments
 
-from training.config import RunConfig, load_config
-from training.lock import FolderInUse, locked
-from training.output import claimed, export, is_finished, prepare_output, seal_output
+from tests.support.runs.small import STEPS, trainer
 from training.rollout_func import Counters
 from training.seals import SEAL
 from training.survival import (
     CheckpointsDamaged,
-    RunStopped,
     SaveFailed,
     Seals,
-    guarded,
     last_whole,
     restore,
     saved_message,
 )
-
-ROOT = Path(__file__).parents[2]
-STEPS = 4
-
-
-def model() -> Qwen3ForCausalLM:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=32, **sizes, **heads))
-
-
-def trainer(output: Path, *, steps: int = STEPS, base: type[Trainer] = Trainer) -> Any:
-    rows = [{"input_ids": [1, 2, 3, each], "labels": [1, 2, 3, each]} for each in range(4, 20)]
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        max_steps=steps,
-        save_steps=2,
-        per_device_train_batch_size=2,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        save_total_limit=2,
-    )
-    return guarded(base)(
-        model=model(),
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        callbacks=[Seals(Counters(rollouts=7))],
-    )
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +110,14 @@ def test_a_damaged_checkpoint_is_named_and_the_good_one_before_it_is_used(
     assert f"{copy / 'checkpoint-4'} is damaged ({name}" in said
     assert fault in said
     assert not (copy / "checkpoint-4").exists()
-    assert (copy / "damaged-checkpoint-4").is_dir()
+    assert (copy / "_damaged-checkpoint-4").is_dir()
 
 
 def test_a_run_trains_on_from_the_checkpoint_before_a_damaged_one(copy: Path) -> None:
     halve(copy / "checkpoint-4" / "optimizer.pt")
     trainer(copy).train(resume_from_checkpoint=str(last_whole(copy)))
     assert last_whole(copy) == copy / "checkpoint-4"
-    assert (copy / "damaged-checkpoint-4").is_dir()
+    assert (copy / "_damaged-checkpoint-4").is_dir()
 
 
 def test_without_a_whole_checkpoint_there_is_one_error_that_names_every_fault(copy: Path) -> None:
@@ -174,6 +136,37 @@ def test_a_seal_of_an_older_version_is_resumed_from(copy: Path) -> None:
     assert last_whole(copy) == copy / "checkpoint-4"
     restore(copy / "checkpoint-4", counters := Counters())
     assert counters == Counters(rollouts=5, completion_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", halve),
+        ("model.safetensors", empty),
+        ("optimizer.pt", halve),
+        ("rng_state.pth", empty),
+        ("trainer_state.json", halve),
+        ("config.json", empty),
+    ],
+)
+def test_under_a_seal_of_an_older_version_what_is_cut_short_is_found(
+    name: str, damage: Callable[[Path], None], copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (2, 4):
+        old: dict[str, object] = {"step": step, "counters": {}}
+        (copy / f"checkpoint-{step}" / SEAL).write_text(json.dumps(old))
+    damage(copy / "checkpoint-4" / name)
+    assert last_whole(copy) == copy / "checkpoint-2"
+    assert f"damaged ({name} cannot be read" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_named_in_one_line(copy: Path) -> None:
+    for name in ("model.safetensors", "optimizer.pt", "rng_state.pth"):
+        (copy / "checkpoint-4" / name).rename(copy / name)
+        (copy / "checkpoint-4" / name).write_bytes(b"something else")
+        with pytest.raises(CheckpointsDamaged, match=r"checkpoint-4 cannot be loaded \(.*$"):
+            trainer(copy, steps=STEPS + 2).train(resume_from_checkpoint=str(copy / "checkpoint-4"))
+        (copy / name).rename(copy / "checkpoint-4" / name)
 
 
 def test_a_seal_lists_every_file_with_its_size_and_is_synced_last(
@@ -247,93 +240,3 @@ def test_a_run_goes_on_where_a_generation_begins_or_after_its_end(
     )
     assert last_whole(copy, every=3, end=9) == copy / "checkpoint-3"
     assert "checkpoint-4 ended within a generation" in capsys.readouterr().out
-
-
-def config(output: Path, *more: str) -> RunConfig:
-    return load_config(["demo"], [f"output={output}", *more])
-
-
-def test_a_finished_output_is_known_until_it_is_damaged_or_another_run_is_asked_for(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert not is_finished(copy, config(copy))
-    names = export(trainer(copy), copy)
-    assert {"model.safetensors", "config.json"} <= set(names)
-    (copy / "README.md").write_text("card")
-    seal_output(copy, config(copy), names, STEPS)
-    assert is_finished(copy, config(copy))
-    assert not is_finished(copy, config(copy, "trl.max_steps=100"))
-    (copy / "notes.txt").write_text("somebody's own")
-    assert is_finished(copy, config(copy))
-    halve(copy / "model.safetensors")
-    assert not is_finished(copy, config(copy))
-    assert "model.safetensors has" in capsys.readouterr().out
-
-
-def test_a_finished_run_is_not_written_over_even_without_its_checkpoints(tmp_path: Path) -> None:
-    names = export(trainer(tmp_path), tmp_path)
-    seal_output(tmp_path, config(tmp_path), names, STEPS)
-    with pytest.raises(FileExistsError, match="reached its end; pass --resume"):
-        prepare_output(tmp_path, config(tmp_path), resume=False)
-
-
-def test_damaged_checkpoints_are_not_written_over_without_resume(copy: Path) -> None:
-    for folder in copy.glob("checkpoint-*"):
-        halve(folder / SEAL)
-    with pytest.raises(FileExistsError, match="reached checkpoint-4"):
-        prepare_output(copy, config(copy), resume=False)
-
-
-def test_a_run_that_wrote_no_weights_ends_with_an_error(tmp_path: Path) -> None:
-    silent = trainer(tmp_path)
-    silent.save_model = lambda *_, **__: None
-    with pytest.raises(RunStopped, match=r"got no weights \(no file written\).*FULL_STATE_DICT"):
-        export(silent, tmp_path)
-
-    def hollow(folder: str, **_: object) -> None:
-        Path(folder).mkdir()
-        save_file({}, Path(folder) / "model.safetensors")
-
-    silent.save_model = hollow
-    with pytest.raises(RunStopped, match=r"got no weights \(model.safetensors written\)"):
-        export(silent, tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
-
-
-def test_an_export_that_was_interrupted_leaves_nothing_half_written(tmp_path: Path) -> None:
-    (tmp_path / "export.partial").mkdir()
-    (tmp_path / "export.partial" / "model.safetensors").write_bytes(b"half")
-    export(trainer(tmp_path), tmp_path)
-    assert load_file(tmp_path / "model.safetensors")
-    assert not (tmp_path / "export.partial").exists()
-
-
-HOLDER = (
-    "import sys, time; from pathlib import Path; from training.lock import locked\n"
-    "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-)
-
-
-def test_a_second_run_is_told_who_holds_the_folder_and_leaves_it_untouched(tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    started = [sys.executable, "-c", HOLDER, str(output)]
-    with subprocess.Popen(started, stdout=subprocess.PIPE, cwd=ROOT) as holder:
-        try:
-            assert holder.stdout
-            assert holder.stdout.readline() == b"held\n"
-            before = sorted((each.name, each.stat().st_mtime_ns) for each in output.iterdir())
-            told = pytest.raises(FolderInUse, match=f"in use by process {holder.pid} on ")
-            with told, claimed(output):
-                prepare_output(output, config(output), resume=True)
-            after = sorted((each.name, each.stat().st_mtime_ns) for each in output.iterdir())
-            assert after == before
-        finally:
-            holder.kill()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:  # death releases it
-        try:
-            with locked(output):
-                return
-        except FolderInUse:
-            time.sleep(0.05)
-    pytest.fail("the lock outlived its process")

@@ -23,7 +23,7 @@ from stepgrpo_core.thinking import (
     writing_of,
 )
 from tests.support.core.families import Driver
-from tests.support.core.merging import TEMPLATE, made
+from tests.support.core.merging import MERGES, TEMPLATE, made
 from training.engines import format_of
 from training.rollout import Job, Request, Sampling, run_rollouts
 from training.scripted import ScriptedEngine, Stream

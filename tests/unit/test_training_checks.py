@@ -86,7 +86,13 @@ def test_the_batch_arithmetic_of_the_paper_is_told_for_its_preset() -> None:
 
 
 @pytest.mark.parametrize("trainer", [GRPOTrainer, SFTTrainer])
-@pytest.mark.parametrize("name", ["compute_loss", "_save_checkpoint", "_run_epoch", "log"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("compute_loss", "log", "_save_checkpoint", "_run_epoch"),
+        *("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng_state"),
+    ],
+)
 def test_what_is_overridden_in_a_trainer_is_still_there(trainer: type, name: str) -> None:
     assert callable(getattr(trainer, name))
 

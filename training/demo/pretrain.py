@@ -20,10 +20,11 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from training.demo.tokenizer import build_tokenizer
 from training.demo.world import Piece, sample_problem, sample_trace
+from training.rollout_func import Counters
+from training.survival import Seals, guarded, last_whole, remove_unsealed
 
 IGNORED = -100  # label that carries no loss
 POOL = 8  # batches drawn together and sorted by length, so that little is padding
@@ -194,14 +195,18 @@ def _train(
     tokenizer: PreTrainedTokenizerFast,
     work: Path,
 ) -> Trainer:
-    """Train in place; a stage that was finished before only loads its weights."""
-    trainer = Trainer(
+    """Train in place, from the newest whole checkpoint; a stage that was finished before only
+    loads its weights."""
+    trainer: Trainer = guarded(Trainer)(
         model=model,
         args=_arguments(recipe, stage, work),
         train_dataset=TraceBatches(recipe, stage, tokenizer),
         data_collator=_first,
+        callbacks=[Seals(Counters())],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+    checkpoint = last_whole(work)
+    remove_unsealed(work)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
 
