@@ -63,9 +63,9 @@ CONTROLS = (
     "lowered as far as it takes to leave room for an answer under the token limit. Off, effort "
     "`none` and a budget of 0 reach the chat template by its own switch, and thinking that begins "
     "all the same is closed after its first token. Where the template has no switch a budget of 0 "
-    "does that alone, and off is refused. An effort that the chat template does not know is told it "
-    "as the nearest that it knows, or not at all; its budget holds all the same. The block `stepgrpo` of the response shows under "
-    "`settings` what came of it, and `from` which parameter."
+    "does that alone, and off is refused. An effort that the chat template does not know is told "
+    "it as the nearest that it knows, or not at all; its budget holds all the same. The block "
+    "`stepgrpo` of the response shows under `settings` what came of it, and `from` which parameter."
 )
 
 
