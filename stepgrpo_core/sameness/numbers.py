@@ -38,7 +38,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
 _SCALE = re.compile(rf" *(?:\\text\{{ *)?({'|'.join(_SCALES)})s?\b(?: *\}})?")
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
 _BASES = {name: place for place, name in enumerate(_BASE_NAMES.split(), 2)} | {"sixteen": 16}
-_SIGN = re.compile(r"([+-]?)(?:(\\\$|[€£¥₹]|Rs\.?|US\\\$|USD|EUR|GBP) ?)?([+-]?)")
+_SIGN = re.compile(r"([+-]?)(?:(\\\$|[€£¥₹]|Rs\.?|US\\\$|USD|EUR|GBP) ?([+-]?))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _signed(number: Number, sign: re.Match[str]) -> Number:
     if sign[2]:
         currency = sign[2].removeprefix("US\\").removeprefix("\\")
         unit = read_unit(f"\\text{{{currency}}}")[1]
-    negative = (sign[1] + sign[3]).count("-") % 2 == 1
+    negative = (sign[1] + (sign[3] or "")).count("-") % 2 == 1
     value = -number.value if negative else number.value
     numeral = number.numeral and f"-{number.numeral}" if negative else number.numeral
     return replace(number, value=value, numeral=numeral, unit=unit)

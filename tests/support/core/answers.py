@@ -428,6 +428,8 @@ CASES: dict[str, list[Case]] = {
         ("45", r"\$45.00", True),
         ("-45", "45", False),
         ("(-45)", "-45", True),
+        ("45", "--45", False),
+        ("-45", r"-\$45", True),
         ("45", "045", True),
     ],
     "unevaluated": [
