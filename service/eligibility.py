@@ -29,7 +29,7 @@ class Abstained(enum.StrEnum):
     """The caller wants outputs that repeat what came before; no HTTP route does."""
     CONTINUED_THINKING = "continued_thinking"
     """The prompt ends inside a thought that has begun (continue_final_message): it is the
-    caller's, and where its steps began is unknown. It is counted."""
+    caller's, and where its steps began is unknown. It is counted, its exit_reason is none."""
     IGNORE_EOS = "ignore_eos"
     """Exactly so many tokens are wanted."""
     PROMPT_LOGPROBS = "prompt_logprobs"

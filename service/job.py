@@ -12,7 +12,7 @@ from vllm.sampling_params import SamplingParams
 from service.controls import Asked, Wish
 from service.judges import JudgeClient
 from service.load import Load, ProbeLimits
-from stepgrpo_core import ThinkingFormat
+from stepgrpo_core import ExitReason, Outcome, ThinkingFormat
 from stepgrpo_core.events import Cause
 from stepgrpo_core.prompts import Standing
 from stepgrpo_core.thinking import Writing
@@ -63,6 +63,12 @@ class Opening:
     """What then has no end either was its answer."""
     end: str = ""
     """Of a thinking that the prompt has closed, where the response's parser does not see it."""
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """The account of a sequence; why a thought of the caller's ended is not ours to say."""
+        if self.standing is not Standing.INSIDE:
+            return outcome
+        return dataclasses.replace(outcome, reason=ExitReason.NONE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class ControlledSequence:
         self._timeline.finish(self._controller.asked)
         self._held.clear()
         record = self._record
-        record.outcome = self._controller.outcome
+        record.outcome = self._job.opening.told(self._controller.outcome)
         if record.abstained is not Abstained.POLICY_ERROR and (fault := self._controller.fault):
             record.abstained = Abstained.POLICY_ERROR
             name = type(fault).__name__  # its words may quote the reasoning

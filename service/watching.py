@@ -122,7 +122,7 @@ class Watched:
             if controller.state is not State.DONE:
                 self._read(record.index)
                 controller.receive(Finished("abort"))
-            record.outcome = controller.outcome
+            record.outcome = self._job.opening.told(controller.outcome)
             record.timeline.finish()
         self.closed = True
 

@@ -53,7 +53,7 @@ def test_a_message_continued_inside_a_thought_is_the_callers(client: openai.Open
     )
     block = response.stepgrpo
     assert (block["policy"], block["abstained"]) == ("none", "continued_thinking")
-    assert (block["exit_reason"], block["probes"]) == ("natural", 0)
+    assert (block["exit_reason"], block["probes"]) == ("none", 0)
     assert block["reasoning_tokens"] == reasoning_tokens(response) > 0
 
 

@@ -13,7 +13,7 @@ from service.job import Job, Opening, Served
 from service.ledger import SequenceRecord
 from service.load import Load
 from service.watching import Watched
-from stepgrpo_core import ExitSettings
+from stepgrpo_core import ExitReason, ExitSettings, Outcome
 from stepgrpo_core.prompts import Standing
 from stepgrpo_core.thinking import writing_of
 from tests.support.models import TOKENIZER
@@ -89,6 +89,13 @@ def test_without_stops_nothing_changes() -> None:
     assert isinstance(run("none"), Watched)
     assert isinstance(run("none", stop_token_ids=[TOKENIZER.eos_token_id]), Watched)
     assert isinstance(run("budget"), Controlled)
+
+
+def test_a_thought_of_the_callers_is_counted_and_ends_for_no_reason_of_ours() -> None:
+    outcome = Outcome(ExitReason.NATURAL, 1, 30, 0, 0, (), None)
+    assert Opening(Standing.OPENED).told(outcome) == outcome
+    told = Opening(Standing.INSIDE).told(outcome)
+    assert (told.reason, told.reasoning_tokens) == (ExitReason.NONE, 30)
 
 
 def test_what_nothing_can_close_cannot_be_finished_either() -> None:
