@@ -18,7 +18,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from tests.integration.servers import EXECUTOR, Server, running
+from tests.integration.servers import Server, running
 from tests.real_families import FAMILIES, tokenizer_of, vocabulary
 
 pytestmark = [
@@ -61,10 +61,9 @@ def tiny(tokenizer: Any, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(model: Path, *flags: str) -> Iterator[Server]:
-    command = (sys.executable, "-m", "service.cli", str(model), "--served-model-name", "tiny")
-    common = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--seed", "0")
-    backend = ("--distributed-executor-backend", EXECUTOR)
-    with running(command, model / "server.log", *common, *backend, *flags) as up:
+    command = (sys.executable, "-m", "service.cli", str(model))
+    own = ("--served-model-name", "tiny", "--max-model-len", "512")
+    with running(command, model / "server.log", *own, *flags) as up:
         yield up
 
 
