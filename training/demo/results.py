@@ -100,8 +100,8 @@ def _head(made: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in made["versions"].items())
     return f"""# What Step-GRPO saves on the demo world
 
-This is a demonstration in a world that was built to show the effect, after three in which it did not
-show ([log](LOG.md)). It is no evidence that the method wins in general.
+This is a demonstration in a world that was built to show the effect, after three in which it did
+not show ([log](LOG.md)). It is no evidence that the method wins in general.
 
 Every method trains [demo-base](../models/demo-base/README.md) for {made["steps"]} steps of 64 \
 completions (DEER+SFT: two

@@ -47,9 +47,9 @@ def section(results: Mapping[str, Any]) -> str:
     if OURS not in results["rows"]:
         return ""
     return f"""## What other seeds would change
-The intervals above say what other problems would change. Here every trained model is one observation
-(`python -m training.demo.seeds`; Welch's intervals of 95 %, degrees of freedom rounded down). A row with
-a single run differs from nothing.
+The intervals above say what other problems would change. Here every trained model is one
+observation (`python -m training.demo.seeds`; Welch's intervals of 95 %, degrees of freedom rounded
+down). A row with a single run differs from nothing.
 
 {table(results)}"""
 
