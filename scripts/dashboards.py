@@ -241,20 +241,26 @@ SERVING = Board(
         latencies(
             "Time to first token",
             "vllm:time_to_first_token_seconds",
-            "Of the engine's requests, trial answers and answers after an exit among them.",
+            "Of the engine's requests: one of a user that exits is two, and each trial answer is "
+            "one more.",
         ),
         latencies(
-            "Inter-token latency", "vllm:inter_token_latency_seconds", "Of the engine's requests."
+            "Inter-token latency",
+            "vllm:inter_token_latency_seconds",
+            "Of the engine's requests, trial answers and paired runs among them.",
         ),
         latencies(
             "Latency",
             "vllm:e2e_request_latency_seconds",
-            "Of the engine's requests, from arrival to end.",
+            "Of the engine's requests that ended, from arrival to end. Of a user's request that "
+            "exits it is the answer alone, for its reasoning is aborted, and each trial answer is "
+            "one more: shorter than what users wait for.",
         ),
         Panel(
             "Engine",
             "short",
-            "Requests of the engine that run and that wait; waiting for long means overload.",
+            "Requests of the engine that run and that wait, trial answers and paired runs among "
+            "them; waiting for long means overload.",
             tuple(
                 Query(
                     f"sum by (model_name) (vllm:num_requests_{state}{{{ENGINE}}})",
@@ -276,7 +282,8 @@ SERVING = Board(
         Panel(
             "Prefix cache hits",
             "percentunit",
-            "Share of prompt tokens found in the cache; trial answers are cheap where it is high.",
+            "Share of prompt tokens found in the cache, of the engine's requests; trial answers "
+            "are cheap where it is high, and make it higher.",
             (
                 Query(
                     f"{rate('vllm:prefix_cache_hits_total', 'model_name', ENGINE)}"

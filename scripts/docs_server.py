@@ -54,7 +54,8 @@ EFFECTS = {
     "budget": "reasoning tokens; 0: none, -1: no limit",
 }
 CONTROLS = (
-    "All endpoints that generate read all of these; a key with a dot is one inside an object. "
+    "All endpoints that generate read all of these, batches of chats included; a key with a dot is "
+    "one inside an object. "
     "`vllm_xargs` goes before an explicit budget, that before an effort, that before the server's "
     "defaults. Two that contradict each other, a key that is misspelt or in a wrong place, and a "
     "value that cannot be honoured are refused with 400, which names them. A budget adds `budget` "
@@ -62,8 +63,9 @@ CONTROLS = (
     "lowered as far as it takes to leave room for an answer under the token limit. Off, effort "
     "`none` and a budget of 0 reach the chat template by its own switch, and thinking that begins "
     "all the same is closed after its first token. Where the template has no switch a budget of 0 "
-    "does that alone, and off is refused. The block `stepgrpo` of the response shows under "
-    "`settings` what came of it, and `from` which parameter."
+    "does that alone, and off is refused. An effort that the chat template does not know is told "
+    "it as the nearest that it knows, or not at all; its budget holds all the same. The block "
+    "`stepgrpo` of the response shows under `settings` what came of it, and `from` which parameter."
 )
 
 

@@ -2,13 +2,32 @@
 
 The ``stepgrpo`` block stands at the top of a JSON response. In a stream it stands in the last
 event that has room: the last chunk, the whole response that ``response.completed`` carries, or
-``message_delta``.
+``message_delta``. A batch of conversations is answered as one chat is.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Api", "api_of"]
+__all__ = [
+    "BATCH",
+    "CHAT",
+    "COMPLETIONS",
+    "INVOCATIONS",
+    "MESSAGES",
+    "RESPONSES",
+    "Api",
+    "api_of",
+    "generating",
+]
+
+CHAT = "/v1/chat/completions"
+BATCH = "/v1/chat/completions/batch"
+COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+INVOCATIONS = "/invocations"
+_GENERATING = (BATCH, CHAT, COMPLETIONS, RESPONSES, MESSAGES, INVOCATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +47,8 @@ class Api:
     """The object of the last event that holds what a JSON response would; None: the event."""
     both_names: bool = False
     """Messages have ``reasoning``, which clients also look for as ``reasoning_content``."""
+    anthropic: bool = False
+    """Errors have Anthropic's shape."""
 
 
 _COMPLETIONS = Api(
@@ -36,15 +57,11 @@ _COMPLETIONS = Api(
     last=(b'"finish_reason":"', b'"choices":[]'),
     waits=True,
 )
+_CHAT = dataclasses.replace(_COMPLETIONS, both_names=True)
 _BY_PATH: Mapping[str, Api] = {
-    "/v1/chat/completions": Api(
-        "completion_tokens",
-        "completion_tokens_details",
-        last=_COMPLETIONS.last,
-        waits=True,
-        both_names=True,
-    ),
-    "/v1/responses": Api(
+    CHAT: _CHAT,
+    BATCH: _CHAT,
+    RESPONSES: Api(
         "output_tokens",
         "output_tokens_details",
         last=(
@@ -54,10 +71,19 @@ _BY_PATH: Mapping[str, Api] = {
         ),
         holder="response",
     ),
-    "/v1/messages": Api(
-        "output_tokens", "output_tokens_details", last=(b"event: message_delta\n",)
+    MESSAGES: Api(
+        "output_tokens",
+        "output_tokens_details",
+        last=(b"event: message_delta\n",),
+        anthropic=True,
     ),
 }
+
+
+def generating(path: str) -> str | None:
+    """The endpoint at `path`, below whatever root path, that generates from bodies which may hold
+    parameters of the thinking; None for all else."""
+    return next((each for each in _GENERATING if path.endswith(each)), None)
 
 
 def api_of(path: str) -> Api:

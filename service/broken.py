@@ -16,13 +16,12 @@ INTERNAL = 500
 
 def last_events(error: BaseException, api: Api) -> bytes:
     """Events that end a stream of this API, for an exception that nobody turned into one."""
-    cause = error.__cause__ or error  # Starlette wraps what comes after the response has started
-    status = int(getattr(cause, "http_status", INTERNAL))
-    message = str(cause) if status != INTERNAL else "Internal server error"
+    status = int(getattr(error, "http_status", INTERNAL))
+    message = str(error) if status != INTERNAL else "Internal server error"
     if api.holder:
         return _event({"type": "error", "code": str(status), "message": message, "param": None})
     kind = "api_error" if status == INTERNAL else "overloaded_error"
-    if not api.waits:
+    if api.anthropic:
         return _event({"type": "error", "error": {"type": kind, "message": message}})
     data = {"error": {"message": message, "type": kind, "param": None, "code": status}}
     return b"data: " + json.dumps(data).encode() + b"\n\ndata: [DONE]\n\n"

@@ -120,6 +120,10 @@ _ALL = (
         "gauge", "stepgrpo_state_info", "1",
         "Which sums the gauges above are of: servers that share them have the same.", ("state",),
     ),
+    Metric(
+        "gauge", "stepgrpo_state_unavailable", "0 or 1",
+        "The state file cannot be read or written, or is damaged: sums wait in memory.", (),
+    ),
     _by_policy("gauge", "policy_switched_off", "0 or 1", "The quality guard keeps it off."),
     Metric(
         "counter", "stepgrpo_log_lines_dropped_total", "lines",

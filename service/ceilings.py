@@ -12,6 +12,7 @@ from service.controls import BadParameter
 from service.eligibility import questions_of
 from service.load import ProbeLimits
 from stepgrpo_core import ExitSettings, InvalidSetting
+from stepgrpo_core.policies.entropy import least_checks, most_checks
 
 __all__ = ["held"]
 
@@ -38,8 +39,7 @@ def held(
     if limits.limit_share is not None:
         share = min(limits.limit_share / asking, 1.0 if share is None else share)
     lowered = dataclasses.replace(
-        settings,
-        max_probes=min(settings.max_probes, max(limits.limit_probes // asking, 1)),
+        _shared(settings, limits.limit_probes, asking),
         min_interval=max(settings.min_interval, limits.limit_interval),
         probe_share=share,
     )
@@ -50,3 +50,15 @@ def held(
         policy = sources.get("policy", "exit_policy")
         raise BadParameter(policy, settings.policy, remedy) from error
     return lowered
+
+
+def _shared(settings: ExitSettings, limit: int, asking: int) -> ExitSettings:
+    """`asking` policies share `limit` probes; `entropy`, which needs so many for its first exit,
+    has those before the others."""
+    each = limit // asking
+    if "entropy" not in settings.policy.split("+"):
+        return dataclasses.replace(settings, max_probes=min(settings.max_probes, max(each, 1)))
+    checks = min(most_checks(settings), max(each, least_checks(settings)), limit)
+    others = (limit - checks) // (asking - 1) if asking > 1 else limit
+    probes = min(settings.max_probes, max(others, 1))
+    return dataclasses.replace(settings, max_probes=probes, entropy_probes=checks)

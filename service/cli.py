@@ -3,11 +3,13 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from service.access.scrape import bind_metrics
 from service.access.settings import add_access_flags, rules_of
+from service.bench import bench_command
 from service.defaults import Defaults, add_flags, read_defaults
 from service.options import BadOption
 from service.requestlog.command import explain_command
@@ -20,7 +22,8 @@ __all__ = ["main"]
 USAGE = """stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy POLICY ...]
        stepgrpo-serve savings [--url URL | --state FILE] [--format table|json|csv]
        stepgrpo-serve guard --state FILE [--switch-on MODEL POLICY]
-       stepgrpo-serve explain ID --log FILE [--format text|json]"""
+       stepgrpo-serve explain ID --log FILE [--format text|json]
+       stepgrpo-serve bench [any vllm bench serve flag]"""
 DESCRIPTION = (
     "Serve MODEL with vLLM's OpenAI-compatible server, ending reasoning when it is done. "
     "Requests override the policy with vllm_xargs, for example "
@@ -28,13 +31,19 @@ DESCRIPTION = (
 )
 DRAIN_SECONDS = 30
 NO_MEDIA = ["none: set --allowed-media-domains"]  # no URL has such a host; errors quote it
-MIDDLEWARE = ("routes.Routes", "reporting.Reporting", "access.guard.Access", "readiness.Readiness")
+MIDDLEWARE = (
+    "routes.Routes",
+    "reporting.Reporting",
+    "access.guard.Access",
+    "readiness.Readiness",
+    "courtesy.Courtesy",
+)
 """The last is the outermost; those of ``--middleware`` are within."""
 
 
 def main() -> None:
     """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
-    commands = {"savings": savings_command, "guard": guard_command}
+    commands = {"savings": savings_command, "guard": guard_command, "bench": bench_command}
     if command := commands.get("".join(sys.argv[1:2])):
         command(sys.argv[2:])
         return
@@ -45,6 +54,7 @@ def main() -> None:
         _check_named(sys.argv[1:2])
     except OSError as error:
         sys.exit(f"stepgrpo-serve: {error}")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open anew
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
     from service.savings.evidence import open_evidence  # noqa: PLC0415 - loads vLLM
@@ -56,7 +66,7 @@ def main() -> None:
         defaults = read_defaults(args, os.environ)
         _check_bases(args, defaults)
         calibrations = _calibrations(args, defaults.calibration)
-        evidence = open_evidence(defaults.plan)
+        evidence = open_evidence(defaults.plan, _folders(args), defaults.calibration)
         log = _log(defaults)
         listening = bind(args)
         scraped = bind_metrics(*rules.metrics_at) if rules.metrics_at else None
@@ -99,13 +109,18 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
 
 def _calibrations(args: argparse.Namespace, asked: Path | None) -> dict[str | None, Baseline]:
     """By adapter, None for the model itself: each has lengths of its own."""
-    folders = {None: args.model} | {each.name: each.path for each in args.lora_modules or ()}
     # The trainer puts them beside the weights.
-    found = {name: Path(folder) / "calibration.json" for name, folder in folders.items()}
+    found = {name: folder / "calibration.json" for name, folder in _folders(args).items()}
     paths = {name: path for name, path in found.items() if path.is_file()}
     if asked:
         paths[None] = asked
     return {name: _calibration(path) for name, path in paths.items()}
+
+
+def _folders(args: argparse.Namespace) -> dict[str | None, Path]:
+    """Of what is served, by adapter, None for the model itself."""
+    adapters = {each.name: Path(each.path) for each in args.lora_modules or ()}
+    return {None: Path(args.model)} | adapters
 
 
 def _calibration(path: Path) -> Baseline:

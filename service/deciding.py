@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 
 from service.ceilings import held
-from service.controls import Asked, BadParameter, Effective, effective_settings
+from service.controls import Asked, Effective, effective_settings
 from service.eligibility import OBSTACLES, Abstained, Facts, eligible, questions_of
 from service.job import Job, Served
 from service.load import ProbeLimits
@@ -31,22 +32,15 @@ class Decider:
     """vLLM lets thinking end before a grammar starts: a reasoning parser tells it when."""
     is_off: Callable[[Job, str], bool]
     """Whether the quality guard has switched a policy off."""
+    with_tools: bool = False
+    """Policies that ask for an answer act also where tools are offered."""
 
     def effective(self, job: Job, asked: Asked, *, tools: bool) -> Effective:
         """What is asked over the defaults. Raises BadParameter, also for a bound that then
         nothing would hold."""
-        thinking = self.served.thinking
-        effective = effective_settings(
-            job.params.extra_args,
-            self.defaults,
-            asked,
-            limit=job.params.max_tokens or self.max_model_len,
-            closing=len(thinking.closing_ids) if thinking else 0,
-            effort=self.effort,
-        )
-        settings = held(effective.settings, self.limits, effective.sources)
-        effective = dataclasses.replace(effective, settings=settings)
-        policy, reason = eligible(questions_of(settings), self._facts(job, tools))
+        limit = job.params.max_tokens or self.max_model_len
+        effective = self.wanted(job.params.extra_args, asked, limit)
+        policy, reason = eligible(questions_of(effective.settings), self._facts(job, tools))
         if self.is_off(job, policy):
             reason = Abstained.SWITCHED_OFF
             bound = effective.demand is not None and "budget" in policy.split("+")
@@ -56,8 +50,25 @@ class Decider:
         demand = effective.demand
         if demand is not None and "budget" not in policy.split("+"):
             remedy = f"nothing can hold it: {OBSTACLES[reason]}"
-            raise BadParameter(demand.parameter, demand.value, remedy)
+            raise demand.refusal(remedy)
         return effective.abstaining(policy, reason)
+
+    def wanted(
+        self, xargs: Mapping[str, Any] | None, asked: Asked, limit: int | None = None
+    ) -> Effective:
+        """What is asked over the defaults, under the operator's ceilings, whatever the prompt.
+        `limit` is the request's token limit. Raises BadParameter."""
+        thinking = self.served.thinking
+        effective = effective_settings(
+            xargs,
+            self.defaults,
+            asked,
+            limit=limit,
+            closing=len(thinking.closing_ids) if thinking else 0,
+            effort=self.effort,
+        )
+        settings = held(effective.settings, self.limits, effective.sources)
+        return dataclasses.replace(effective, settings=settings)
 
     def obstacle(self, job: Job) -> Abstained | None:
         """Why no thinking of this request can be closed."""
@@ -77,7 +88,7 @@ class Decider:
             prompt_logprobs=params.prompt_logprobs is not None,
             grammar=job.has_grammar and not self._grammar_waits(job),
             prefix_caching=self.prefix_caching,
-            tools=tools and not named,
+            tools=tools and not named and not self.with_tools,
         )
 
     def _grammar_waits(self, job: Job) -> bool:

@@ -12,6 +12,7 @@ import yaml
 
 from service.ceilings import held
 from service.controls import BadParameter
+from service.controls.effective import enough_checks
 from service.controls.effort import EFFORT, read_efforts
 from service.judges import KEY_VARIABLE, JudgeServer
 from service.load import ProbeLimits
@@ -30,6 +31,8 @@ _HELP = {
     "policy": "Policy of requests that name none, or several joined by +: " + ", ".join(POLICIES),
     "threshold": "Exit when a trial answer's confidence is greater than this (0 to 1).",
     "max_probes": "Questions per policy and sequence.",
+    "entropy_probes": "Policy entropy: its questions, in place of max_probes. Default: 32 where "
+    "neither is set.",
     "min_tokens": "Reasoning tokens before the first exit or question.",
     "min_interval": "Reasoning tokens between two questions of one policy.",
     "budget_tokens": "Policy budget: reasoning tokens after which the thinking is closed.",
@@ -114,6 +117,8 @@ class Defaults:
     """File of the request log."""
     log_text: bool = False
     """With completions in it."""
+    with_tools: bool = False
+    """Exits also where tools are offered."""
     judge: JudgeServer | None = None
     """Of policy verifier, behind a URL."""
     stop_in_thinking: bool = False
@@ -170,6 +175,11 @@ def _options() -> dict[str, Option]:
         "under every policy they apply to the answer alone."
     )
     options["stop_in_thinking"] = Option("stop_in_thinking", reader_of(bool), stop, switch=True)
+    tools = (
+        "Policies that ask for a trial answer act also on requests that offer tools: on the "
+        "thinking before the call or the answer. Default: off, they abstain."
+    )
+    options["with_tools"] = Option("with_tools", reader_of(bool), tools, switch=True)
     return options
 
 
@@ -223,6 +233,7 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
         plan=_built(Plan, resolved),
         log=resolved.values.get("log"),
         log_text=resolved.values.get("log_text", False),
+        with_tools=resolved.values.get("with_tools", False),
         judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),
         stop_in_thinking=resolved.values.get("stop_in_thinking", False),
     )
@@ -255,6 +266,9 @@ def _built(section: type[Section], resolved: Resolved) -> Section:
 
 def _settings(resolved: Resolved) -> ExitSettings:
     settings = _built(ExitSettings, resolved)
+    counted = resolved.values.keys() & {"max_probes", "entropy_probes"}
+    if "entropy" in settings.policy.split("+") and not counted:
+        settings = dataclasses.replace(settings, entropy_probes=enough_checks(settings))
     try:
         build_policy(settings, matcher_of(settings))
     except InvalidSetting as error:

@@ -42,7 +42,8 @@ class Abstained(enum.StrEnum):
     TOOLS = "tools"
     """[policies that ask for an answer] Tools are offered, so what follows may be a call, and a
     trial answer says nothing about it. A request that names its policy itself is taken at its
-    word, and one with ``tool_choice`` none is not concerned."""
+    word, and one with ``tool_choice`` none is not concerned. With ``--exit-with-tools`` policies
+    act all the same, on the thinking before the call."""
     SWITCHED_OFF = "switched_off"
     """The quality guard has switched the policy off: its exits changed too many answers."""
     POLICY_ERROR = "policy_error"
@@ -76,7 +77,7 @@ class Facts:
     grammar: bool = False
     prefix_caching: bool = True
     tools: bool = False
-    """Offered, by a request that names no policy."""
+    """Offered, by a request that names no policy, on a server without ``--exit-with-tools``."""
 
 
 def eligible(

@@ -23,12 +23,12 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.admission import Admission
 from service.controlled import Controlled
-from service.controls import EFFORT, BadParameter, Effective
+from service.controls import EFFORT, Asked, BadParameter, Effective
 from service.deciding import Decider
 from service.dispatch import Dispatcher
 from service.drain import Drain
 from service.eligibility import Abstained
-from service.finishing import Finishing
+from service.finishing import Finishing, client_ids
 from service.job import Job, Served, own_budget
 from service.judges import JudgeClient, JudgeServer
 from service.ledger import (
@@ -36,7 +36,6 @@ from service.ledger import (
     Follows,
     RequestLedger,
     SequenceRecord,
-    Status,
     current_ledger,
 )
 from service.load import ProbeLimits, load_of
@@ -44,6 +43,7 @@ from service.metrics import Metrics
 from service.model import model_of
 from service.opening import Openings, shown_closed
 from service.parsing import ResponseParser
+from service.recent import Recent
 from service.requestlog.journal import Journal
 from service.savings.evidence import Evidence
 from service.savings.predictions import Trust
@@ -77,6 +77,7 @@ class EarlyExitEngine:
         judge: JudgeServer | None = None,
         journal: Journal | None = None,
         stop_in_thinking: bool = False,
+        with_tools: bool = False,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         model = model_of(
@@ -113,6 +114,7 @@ class EarlyExitEngine:
             prefix_caching=bool(config.cache_config.enable_prefix_caching),
             grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
             is_off=self._is_off,
+            with_tools=with_tools,
         )
         self._dispatcher = Dispatcher(
             self._served, self._decider, stop_in_thinking=stop_in_thinking
@@ -128,6 +130,7 @@ class EarlyExitEngine:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
         self.finishing = Finishing()
+        self.recent = Recent()
         self.drain = Drain(self._admission, self.finishing)
         self._closing: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -151,7 +154,7 @@ class EarlyExitEngine:
         self.drain.serve()
         self._metrics.watch(self._loop)
         if self.evidence is not None:
-            self.evidence.start(self._served, self._metrics)
+            self.evidence.start(self._served, self._metrics, self._model_name(), self._decider)
 
     @property
     def lost(self) -> bool:
@@ -226,8 +229,6 @@ class EarlyExitEngine:
             self._admission.claim(sampling_params.n, ledger)
         ledger = ledger or RequestLedger()
         try:
-            if ledger.refusal:
-                raise ledger.refusal
             job, asked = own_budget(Job(request_id, prompt, sampling_params, options), ledger.asked)
             job = self._openings.noted(job)
             effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
@@ -237,28 +238,39 @@ class EarlyExitEngine:
             _log.error("%s; no exit for this request.", error)
             without = dataclasses.replace(self._defaults, policy="none")
             effective = Effective(without, abstained=Abstained.POLICY_ERROR)
-        return self._generate(job, effective, ledger)
+        return self._generate(job, effective, ledger, ledger.next_prompt())
+
+    def check_parameters(self, xargs: Mapping[str, Any] | None, asked: Asked) -> None:
+        """Refuse what no request can be granted, before anything is made of it; raises
+        BadParameter. What depends on the prompt `generate` refuses."""
+        with contextlib.suppress(PolicyFailed):  # `generate` serves it without exits, and says so
+            self._decider.wanted(xargs, asked)
 
     async def _generate(
-        self, job: Job, effective: Effective, ledger: RequestLedger
+        self, job: Job, effective: Effective, ledger: RequestLedger, prompt: int
     ) -> AsyncGenerator[RequestOutput, None]:
         settings, place = effective.settings, None
+        conversation = ledger.conversation(prompt)
         if self.evidence is not None:
-            place = self.evidence.place(job, effective, ledger.conversation)
-        records = self._records(job, effective, place)
+            place = self.evidence.place(job, effective, conversation)
+        records = self._records(job, effective, place, first=prompt * job.params.n)
         if self.evidence is not None:
+            self.evidence.sort(job, records)
             if place is not None and place.held:
                 job, settings = self.evidence.withheld(job, settings)
-            self._prepare(self.evidence, records, ledger, exits=settings.policy != "none")
-        job = self._journal.begin(job, records, ledger.arrived)
+            self._prepare(self.evidence, records, conversation, exits=settings.policy != "none")
+        job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
         run = self._dispatcher.run(job, settings, records)
         ledger.sequences += records
+        ledger.ids |= client_ids(job.request_id)
         self._count_in(records, ledger)
         try:
             with self.finishing.running(ledger.caller, job.request_id, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, job)
+                        if output.finished and (block := ledger.as_block()):
+                            self.recent.keep(ledger.caller, ledger.ids, block)
                         yield shown_closed(output, job.opening.end)
         except Exception:
             for record in records:
@@ -271,12 +283,12 @@ class EarlyExitEngine:
         self,
         evidence: Evidence,
         records: list[SequenceRecord],
-        ledger: RequestLedger,
+        conversation: bytes | None,
         *,
         exits: bool,
     ) -> None:
         """Make room for what a paired run needs to know."""
-        group = evidence.group(ledger.conversation)
+        group = evidence.group(conversation)
         for record in records:
             record.group = group
             if not exits and evidence.follows(record):
@@ -305,7 +317,9 @@ class EarlyExitEngine:
 
     # Records.
 
-    def _records(self, job: Job, effective: Effective, place: Place | None) -> list[SequenceRecord]:
+    def _records(
+        self, job: Job, effective: Effective, place: Place | None, *, first: int
+    ) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
         name = job.adapter or self._model_name()
         return [
@@ -319,6 +333,7 @@ class EarlyExitEngine:
                 abstained=effective.abstained,
                 place=place,
                 joined=self._joins(effective.settings.policy),
+                first=first,
             )
             for index in range(job.params.n)
         ]
@@ -342,14 +357,8 @@ class EarlyExitEngine:
         deltas = job.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]
-            before = record.delivered_tokens if deltas else 0
-            record.delivered_tokens = before + len(completion.token_ids)
-            if record.timeline.texts is not None:
-                record.timeline.texts.append(completion.text)
-            if completion.finish_reason is not None:
-                record.finish_reason = completion.finish_reason
-                record.stopped = job.stopped(completion)
-                record.status = _STATUS.get(completion.finish_reason, "completed")
+            record.deliver(completion, adds=deltas, stopped=job.stopped(completion))
+            if record.finish_reason is not None:
                 record.settle(self._calibrations.get(record.adapter), self._trust(record))
 
     def _trust(self, record: SequenceRecord) -> Trust:
@@ -369,6 +378,3 @@ class EarlyExitEngine:
     def _model_name(self) -> str:
         name = self._inner.model_config.served_model_name
         return str(name if isinstance(name, str) else name[0])
-
-
-_STATUS: dict[str, Status] = {"abort": "aborted", "error": "failed"}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service.eligibility import OBSTACLES, Abstained
 
-__all__ = ["CannotFinish", "Finishing", "Thinker", "check_closable"]
+__all__ = ["CannotFinish", "Finishing", "Thinker", "check_closable", "client_ids"]
 
 
 class CannotFinish(Exception):
@@ -46,7 +46,7 @@ class Finishing:
     @contextlib.contextmanager
     def running(self, caller: bytes, request_id: str, thinker: Thinker) -> Iterator[None]:
         """Within it, `thinker` can be asked to finish."""
-        keys = [(caller, each) for each in _client_ids(request_id)]
+        keys = [(caller, each) for each in client_ids(request_id)]
         for key in keys:
             self._running.setdefault(key, []).append(thinker)
         try:
@@ -85,7 +85,7 @@ class Finishing:
         return len(self._running)
 
 
-def _client_ids(request_id: str) -> set[str]:
+def client_ids(request_id: str) -> set[str]:
     """The id that the client sees. vLLM numbers the engine's requests of one HTTP request."""
     numbered = re.fullmatch(r"(cmpl-.+)-\d+|(.+)_\d+", request_id, re.DOTALL)
     return {request_id} | ({numbered[1] or numbered[2]} if numbered else set())

@@ -10,11 +10,11 @@ and exists only for sequences that completed.
 import contextvars
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from service.controls import Asked, BadParameter
+from service.controls import Asked
 from service.eligibility import Abstained
 from service.load import Refusal
 from service.requestlog.timeline import UNTIMED, Timeline, Untimed
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Status = Literal["completed", "aborted", "failed"]
+_STATUS: Mapping[str, Status] = {"abort": "aborted", "error": "failed"}
 COMBINED = "combined"
 """Label of policies that requests join."""
 HOLDOUT = "holdout"
@@ -105,10 +106,19 @@ class SequenceRecord:
     """Its policy is joined of several, and not the server's default."""
     group: int = 0
     """Random group of its conversation."""
+    stratum: int = 0
+    """Of its savings: requests that are dealt and served like it."""
     predicted: Prediction | None = None
     """Of its length, had it not been cut, before the interval is widened."""
     follows: Follows | None = None
     """None: no paired run will follow."""
+    first: int = 0
+    """Number of the response's choice that is the first of the same prompt."""
+
+    @property
+    def choice(self) -> int:
+        """Number of its choice in the response."""
+        return self.first + self.index
 
     @property
     def told(self) -> bool:
@@ -148,6 +158,18 @@ class SequenceRecord:
     def aborted_tokens(self) -> int:
         """Generated, but neither delivered nor discarded: the client had left."""
         return self.completion_tokens - self.delivered_tokens
+
+    def deliver(self, completion: Any, *, adds: bool, stopped: bool) -> None:
+        """Enter vLLM's output of this sequence that is about to go out: it `adds` to those before,
+        or repeats them, and may be `stopped` by what its request named."""
+        before = self.delivered_tokens if adds else 0
+        self.delivered_tokens = before + len(completion.token_ids)
+        if self.timeline.texts is not None:
+            self.timeline.texts.append(completion.text)
+        if completion.finish_reason is not None:
+            self.finish_reason = completion.finish_reason
+            self.stopped = stopped
+            self.status = _STATUS.get(completion.finish_reason, "completed")
 
     def settle(self, baseline: Baseline | None, trust: Trust) -> None:
         """Estimate the saving, if there is a basis for one."""
@@ -193,6 +215,9 @@ class SequenceRecord:
             "reasoning_tokens": outcome.reasoning_tokens,
             "probes": outcome.probes,
             "probe_tokens": self.probe_tokens,
+            "cut_at": self.cut_at,
+            "injected_tokens": self.injected_tokens,
+            "discarded_tokens": self.discarded_tokens,
             "confidence": None if outcome.confidence is None else round(outcome.confidence, 4),
             "saved": None
             if self.saved is None
@@ -231,17 +256,32 @@ class RequestLedger:
     sequences: list[SequenceRecord] = field(default_factory=list)
     asked: Asked = field(default_factory=Asked)
     """What the body asks of the thinking outside ``vllm_xargs``."""
-    conversation: bytes | None = None
-    """What the body's conversation began with; None where nothing is held out."""
+    conversations: Sequence[bytes] = ()
+    """What the body's conversation began with, or each of a batch; empty where nothing is held
+    out."""
     offers_tools: bool = False
     """The answer may be a call."""
     wants_usage: bool = False
     """The body asks for the usage of its stream."""
-    refusal: BadParameter | None = None
-    """A body that cannot be honoured: the engine refuses it, after authentication."""
     seats: Seats = field(default_factory=Seats)
     on_end: Callable[["RequestLedger"], None] | None = None
     """Takes back the seats that were not used."""
+    batch: bool = False
+    """Every prompt is a conversation, and one choice of the response."""
+    prompts: int = 0
+    """That the engine was asked for."""
+    ids: set[str] = field(default_factory=set)
+    """By which its client may know the response."""
+
+    def next_prompt(self) -> int:
+        """Number of the next prompt, in the order of the body's."""
+        self.prompts += 1
+        return self.prompts - 1
+
+    def conversation(self, prompt: int) -> bytes | None:
+        """The beginning of a prompt's conversation; all prompts of an ordinary body share one."""
+        places = len(self.conversations)
+        return self.conversations[min(prompt, places - 1)] if places else None
 
     def end(self) -> None:
         """The response is out, or nobody waits for it."""
@@ -252,6 +292,12 @@ class RequestLedger:
     def reasoning_tokens(self) -> int:
         """Over all sequences, for ``usage``."""
         return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
+
+    @property
+    def tells(self) -> bool:
+        """Whether a policy acted, or was to: without one responses are vLLM's, but for the block
+        at their top."""
+        return any(each.policy != "none" or each.abstained for each in self.sequences)
 
     def usage(self) -> dict[str, int]:
         """Of what was delivered, where vLLM has not come to count it: prompts once for all their
@@ -266,7 +312,7 @@ class RequestLedger:
 
     def as_block(self) -> dict[str, Any] | None:
         """The response's block: flat for one sequence, a list under ``choices`` for several."""
-        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.index)
+        done = sorted((r for r in self.sequences if r.outcome), key=lambda r: r.choice)
         if not done:
             return None
         if len(done) == 1:

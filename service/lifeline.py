@@ -70,6 +70,7 @@ def _run_tied(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None
     # A terminal's Ctrl-C goes to all of a process group. The engine is not to drain before the
     # server has, so it leaves the group.
     os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the server's files
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:

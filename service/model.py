@@ -6,12 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.controls import Template
+from service.controls.effort import EFFORTS
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families import Family, in_family
 from stepgrpo_core.prompts import turn_of
-from stepgrpo_core.thinking import Writing, family_of, switches_of, thinking_of, writing_of
+from stepgrpo_core.thinking import (
+    Writing,
+    efforts_of,
+    family_of,
+    nearest_efforts,
+    switches_of,
+    thinking_of,
+    writing_of,
+)
 
 __all__ = ["Model", "model_of"]
+
+HARMONY = "gpt-oss"
+HARMONY_EFFORTS = ("low", "medium", "high")
 
 _log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format and level apply
 
@@ -47,7 +59,8 @@ def model_of(
     found = family_of(tokenizer, family, families)
     if found is None:
         _log.warning("The tokenizer has no known tokens of thinking, or is no fast one: no exits.")
-        return Model(settings, None, Template(switches, thinks=False))
+        efforts = _efforts(tokenizer, None, chat_template, switches)
+        return Model(settings, None, Template(switches, thinks=False, efforts=efforts))
     settings = in_family(settings, found)
     thinking = thinking_of(tokenizer, found, settings.closing_text)
     _log.info(
@@ -63,7 +76,26 @@ def model_of(
     else:
         _log.warning("Family %s counts only: its thinking is never ended.", found.name)
     turn = turn_of(tokenizer, found, chat_template)
-    return Model(settings, writing_of(tokenizer, thinking), Template(switches), turn)
+    efforts = _efforts(tokenizer, found, chat_template, switches)
+    return Model(
+        settings, writing_of(tokenizer, thinking), Template(switches, efforts=efforts), turn
+    )
+
+
+def _efforts(
+    tokenizer: Any, family: Family | None, chat_template: str | None, switches: tuple[str, ...]
+) -> dict[str, str | None]:
+    """What the template is told for efforts that it does not know."""
+    _, *names = EFFORTS  # none is a switch, and near to nothing
+    if family is not None and family.name == HARMONY:  # which vLLM writes without the template
+        unknown = nearest_efforts(names, HARMONY_EFFORTS)
+    else:
+        unknown = efforts_of(tokenizer, names, chat_template, switches)
+        unknown |= efforts_of(tokenizer, EFFORTS[:1], chat_template, switches)
+    if unknown:
+        told = ", ".join(f"{name} as {each or 'nothing'}" for name, each in unknown.items())
+        _log.info("Efforts that the chat template does not know are told it so: %s.", told)
+    return unknown
 
 
 def _switches(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:

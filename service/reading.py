@@ -1,34 +1,31 @@
 """Reads a request's body on its way in: what it asks of the thinking."""
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from service.controls import BadParameter, Template, carry, read_body
+from pydantic import TypeAdapter, ValidationError
+
+from service.apis import BATCH, generating
+from service.controls import Asked, BadParameter, Template, carry, read_body
 from service.eligibility import offers_tools
 from service.ledger import RequestLedger
-from service.savings.conversations import conversation_of
+from service.savings.conversations import conversations_of
 
 __all__ = ["BodyReader"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+Check = Callable[[Mapping[str, Any] | None, Asked], None]
 
-_CONTROLLED = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/messages",
-    "/invocations",
-)
-"""Endpoints that generate, from bodies that may hold parameters of the thinking."""
+NOTHING = Asked()
+_BOOLEAN = TypeAdapter(bool)
 
 
 class BodyReader:
-    """Passes the request body on, and notes what it asks of the thinking.
+    """Reads the body before the application does, and passes it on.
 
-    What vLLM's schema has no place for is put where the chat template finds it. A body that
-    cannot be honoured is noted, too: the engine refuses it, after authentication.
+    What vLLM's schema has no place for is put where the chat template finds it.
     """
 
     def __init__(
@@ -36,25 +33,32 @@ class BodyReader:
     ) -> None:
         self._receive = receive
         self._ledger = ledger
-        path = scope["path"]
-        self._endpoint = next((each for each in _CONTROLLED if path.endswith(each)), None)
+        self._endpoint = generating(scope["path"])
         engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
         self._template: Template = getattr(engine, "template", Template())
         """What the engine that this application serves knows of its chat template."""
+        self._check: Check | None = getattr(engine, "check_parameters", None)
         self._deals = getattr(engine, "evidence", None) is not None
-        self._parts: list[bytes] = []
+        self._first: Message | None = None
+
+    async def read(self) -> None:
+        """Read the body of an endpoint that generates; raises BadParameter for one that cannot be
+        honoured, before anything is made of it."""
+        if self._endpoint is None:
+            return
+        parts: list[bytes] = []
+        while (message := await self._receive())["type"] == "http.request":
+            parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                message = {**message, "body": self._read(b"".join(parts), self._endpoint)}
+                break
+        self._first = message
 
     async def receive(self) -> Message:
         """What the application gets: the body in one piece."""
-        message = await self._receive()
-        if self._endpoint is None:
-            return message
-        while message["type"] == "http.request":
-            self._parts.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                body, self._endpoint = self._read(b"".join(self._parts), self._endpoint), None
-                return {**message, "body": body}
-            message = await self._receive()
+        if self._first is None:
+            return await self._receive()
+        message, self._first = self._first, None
         return message
 
     def _read(self, body: bytes, endpoint: str) -> bytes:
@@ -64,14 +68,29 @@ class BodyReader:
             return body  # vLLM answers malformed bodies itself
         if not isinstance(parsed, dict):
             return body
-        if self._deals:
-            self._ledger.conversation = conversation_of(parsed)
-        options = parsed.get("stream_options")
-        self._ledger.wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        try:
-            self._ledger.offers_tools = offers_tools(parsed)
-            told, self._ledger.asked = carry(parsed, read_body(parsed), endpoint, self._template)
-        except BadParameter as error:
-            self._ledger.refusal = error
-            return body
+        if endpoint == BATCH and _is(parsed.get("stream")):  # vLLM would answer with its last token
+            raise BadParameter("stream", parsed["stream"], "a batch comes whole; leave it out")
+        told, asked = carry(parsed, read_body(parsed), endpoint, self._template)
+        xargs = parsed.get("vllm_xargs")
+        if self._check is not None and (xargs or asked != NOTHING):
+            self._check(xargs, asked)
+        self._ledger.batch = endpoint == BATCH
+        self._note(parsed, asked)
         return body if told is None else json.dumps(told).encode()
+
+    def _note(self, parsed: Mapping[str, Any], asked: Asked) -> None:
+        """What the engine will want to know, and finds in no parameter of its own."""
+        self._ledger.asked = asked
+        self._ledger.offers_tools = offers_tools(parsed)
+        if self._deals:
+            self._ledger.conversations = conversations_of(parsed)
+        options = parsed.get("stream_options")
+        self._ledger.wants_usage = isinstance(options, dict) and _is(options.get("include_usage"))
+
+
+def _is(value: Any) -> bool:
+    """As vLLM's schemas read it, which take "false" for a boolean."""
+    try:
+        return _BOOLEAN.validate_python(value)
+    except ValidationError:
+        return False

@@ -12,9 +12,13 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from vllm.exceptions import VLLMValidationError
+
+from service.access.refusals import Refused, answer
 from service.apis import Api, api_of
 from service.broken import last_events
 from service.callers import caller_of
+from service.controls import BadParameter
 from service.ledger import RequestLedger, current_ledger
 from service.reading import BodyReader, Message, Receive
 
@@ -50,21 +54,38 @@ class Reporting:
         token = current_ledger.set(ledger)
         try:
             if "/v1/" in scope["path"] or scope["path"].endswith("/invocations"):
-                receive = BodyReader(receive, ledger, scope).receive
-                await self._amended(_Amender(send, ledger, api_of(scope["path"])), scope, receive)
+                await self._read(ledger, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
         finally:
             current_ledger.reset(token)
             ledger.end()
 
+    async def _read(
+        self, ledger: RequestLedger, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        reader = BodyReader(receive, ledger, scope)
+        try:
+            await reader.read()
+        except BadParameter as error:
+            await _refuse(error, send)
+            return
+        await self._amended(_Amender(send, ledger, api_of(scope["path"])), scope, reader.receive)
+
     async def _amended(self, amender: "_Amender", scope: Scope, receive: Receive) -> None:
         try:
             await self._app(scope, receive, amender.send)
         except Exception as error:
-            if not await amender.break_off(error):
+            cause = error.__cause__ or error  # Starlette wraps what comes after the start
+            if not await amender.break_off(cause):
                 raise
-            _log.error("A stream of %s broke off: %s", scope["path"], error.__cause__ or error)
+            if not isinstance(cause, VLLMValidationError):  # its client's fault, in its words
+                _log.error("A stream of %s broke off: %s", scope["path"], cause)
+
+
+async def _refuse(error: BadParameter | VLLMValidationError, send: Send) -> None:
+    message = str(error.args[0])
+    await answer(Refused("parameter", 400, "BadRequestError", message, error.parameter), send)
 
 
 class _Amender:
@@ -81,19 +102,27 @@ class _Amender:
         self._signs = (*api.last, _DONE, _ERROR)
         self._before = b""  # the events that went out last, whole
         self._streaming = False  # events have gone out, and not the last
+        self._early: list[Message] = []  # a stream's beginning, while it may still be refused
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             await self._take_start(message)
         elif self._kind.startswith(b"application/json"):
             await self._take_json(message)
+        elif self._early and not self._ledger.sequences and message.get("more_body", False):
+            self._early.append(message)
         elif self._kind.startswith(b"text/event-stream"):
+            await self._send_early()
             await self._take_events(message)
         else:
             await self._send(message)
 
-    async def break_off(self, error: Exception) -> bool:
+    async def break_off(self, error: BaseException) -> bool:
         """Tell the client of a stream that it is over; whether there is one to tell."""
+        if self._early and isinstance(error, VLLMValidationError):
+            await _refuse(error, self._send)
+            return True
+        await self._send_early()
         if not self._streaming:
             return False
         body = self._held + last_events(error, self._api)
@@ -104,8 +133,18 @@ class _Amender:
         self._kind = dict(message["headers"]).get(b"content-type", b"")
         if self._kind.startswith(b"application/json"):
             self._start = message  # its content-length is not known yet
+        elif self._api.holder and self._kind.startswith(b"text/event-stream"):
+            self._early = [message]  # vLLM begins it before the engine has seen the request
         else:
             await self._send(message)
+
+    async def _send_early(self) -> None:
+        early, self._early = self._early, []
+        for message in early:
+            if message["type"] == "http.response.start":
+                await self._send(message)
+            else:
+                await self._take_events(message)
 
     async def _take_json(self, message: Message) -> None:
         self._body.append(message.get("body", b""))
@@ -228,4 +267,18 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
         if counted or "reasoning_tokens" in details:
             usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
+    if isinstance(usage, dict) and ledger.tells:
+        usage["stepgrpo"] = _addable(block)  # SDKs that put a stream together keep this place
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _addable(block: dict[str, Any]) -> dict[str, Any]:
+    """The block for ``usage``, which clients add up: what is an object in one response must be one
+    in all, and a number never null. langchain-openai 1.7 raises where it meets something else."""
+    if "choices" in block:
+        return block | {"choices": [_addable(each) for each in block["choices"]]}
+    settings = {"from": {}} | block["settings"]
+    found = block | {"settings": settings, "saved": block["saved"] or {}}
+    if found["cut_at"] is None:
+        del found["cut_at"]
+    return found

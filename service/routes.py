@@ -9,8 +9,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import REGISTRY
 
 from service.access.scrape import asks_openmetrics, metrics_app
+from service.callers import caller_of
 from service.finishing import CannotFinish, Finishing
 from service.ledger import current_ledger
+from service.openapi import TITLE, describe, own_version
+from service.recent import KEPT_SECONDS, Recent
 from service.savings.evidence import Evidence
 from service.savings.report import as_csv, as_json, read_rows
 
@@ -36,14 +39,52 @@ def savings(request: Request, format: Literal["json", "csv"] = "json") -> Respon
     """What exits saved, by model and policy, as the holdout and paired runs show it."""
     evidence: Evidence | None = request.app.state.engine_client.evidence
     rows = read_rows(evidence.store) if evidence else []
+    complaints = evidence.store.complaints() if evidence else []
     if format == "csv":
         return PlainTextResponse(as_csv(rows), media_type="text/csv")
-    return JSONResponse(as_json(rows))
+    return JSONResponse(as_json(rows, complaints))
 
 
-def _error(status: HTTPStatus, kind: str, message: str) -> JSONResponse:
-    error = {"message": message, "type": kind, "param": "id", "code": int(status)}
+@_router.head("/v1/models", include_in_schema=False)
+def has_models() -> Response:
+    """Whether there are models, which GET of vLLM's lists."""
+    return Response()
+
+
+@_router.head("/v1/models/{id:path}", include_in_schema=False)
+@_router.get("/v1/models/{id:path}", include_in_schema=False)
+async def model(id: str, request: Request) -> JSONResponse:  # noqa: A002
+    """One of the served models, as vLLM's list has it."""
+    listed = await request.app.state.openai_serving_models.show_available_models()
+    for each in listed.data:
+        if each.id == id:
+            return JSONResponse(each.model_dump())
+    served = ", ".join(each.id for each in listed.data)
+    message = f"The model {id[:100]!r} is not served: use one of {served}."
+    return _error(HTTPStatus.NOT_FOUND, "NotFoundError", message, "model")
+
+
+def _error(status: HTTPStatus, kind: str, message: str, param: str = "id") -> JSONResponse:
+    error = {"message": message, "type": kind, "param": param, "code": int(status)}
     return JSONResponse({"error": error}, status)
+
+
+@_router.get(
+    "/v1/stepgrpo/responses/{id}",
+    responses={404: {"description": "No response of this API key ended lately with this id"}},
+)
+async def response_of(id: str, request: Request) -> JSONResponse:  # noqa: A002
+    """What exits did to a response of this API key, for some minutes after its end: the block that
+    clients do not find in streams."""
+    recent: Recent = request.app.state.engine_client.recent
+    block = recent.find(caller_of(request.headers.raw), id)
+    if block is None:
+        message = (
+            f"No response of this API key with this id ended in the last {KEPT_SECONDS / 60:g} "
+            "minutes: ask with the key that made it, once its stream has ended."
+        )
+        return _error(HTTPStatus.NOT_FOUND, "NotFoundError", message)
+    return JSONResponse({"id": id, "object": "stepgrpo.response", "stepgrpo": block})
 
 
 @_finishes.post("/v1/chat/completions/{id}/finish-thinking")
@@ -80,6 +121,9 @@ class Routes:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
-            scope["app"].include_router(_router)
-        app = self._openmetrics if asks_openmetrics(scope) else self._app
-        await app(scope, receive, send)
+            app = scope["app"]
+            app.include_router(_router)
+            app.title, app.version = TITLE, own_version()
+            app.openapi = describe(app.openapi)
+        inner = self._openmetrics if asks_openmetrics(scope) else self._app
+        await inner(scope, receive, send)

@@ -38,9 +38,11 @@ from service.defaults import Defaults
 from service.engine import EarlyExitEngine
 from service.lifeline import tie_engine_processes
 from service.metrics import Metrics
+from service.reopening import reopen_on_hangup
 from service.requestlog.journal import Journal
 from service.requestlog.writer import RequestLog
 from service.savings.evidence import Evidence
+from service.savings.facts import engine_facts
 from service.starting import engine_client, settle_executor
 from service.tracing import tracing_of
 from stepgrpo_core import Baseline
@@ -88,7 +90,11 @@ UPSTREAM: dict[str, str] = {
     "vllm.v1.engine.core.EngineCoreProc.run_engine_core": "replaced: ends with the server",
     "vllm.v1.executor.multiproc_executor.WorkerProc.worker_main": "replaced: likewise",
     "vllm.v1.engine.coordinator.DPCoordinatorProc.run_coordinator": "replaced: likewise",
+    "vllm.entrypoints.openai.models.serving.OpenAIServingModels.show_available_models": "one model",
+    "vllm.benchmarks.serve.add_cli_args": "stepgrpo-serve bench",
+    "vllm.benchmarks.serve.main": "the same",
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
+    "vllm.config.model.ModelConfig.get_diff_sampling_param": "one of what decides lengths",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
     "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
     "vllm.exceptions.GracefulHTTPError": "the same, in our words",
@@ -186,25 +192,30 @@ async def serve(
     args.access = rules  # where the middleware finds them
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
     tie_engine_processes()
+    reopen_on_hangup(rules.keys, log, evidence)
     if evidence is not None:
         REGISTRY.register(evidence)
     metrics = Metrics()
     if log is not None:
         log.start(metrics.log_dropped)
     async with engine_client(args, bound, scraped) as inner:
+        template = load_chat_template(args.chat_template)
+        if evidence is not None:
+            evidence.facts |= engine_facts(inner.vllm_config, template)
         engine = EarlyExitEngine(
             IsolatedEngine(inner) if rules.isolates else inner,
             defaults.settings,
             effort=defaults.effort,
             family=defaults.family,
             families=defaults.families,
-            chat_template=load_chat_template(args.chat_template),
+            chat_template=template,
             calibrations=calibrations,
             metrics=metrics,
             limits=defaults.limits,
             evidence=evidence,
             judge=defaults.judge,
             stop_in_thinking=defaults.stop_in_thinking,
+            with_tools=defaults.with_tools,
             journal=Journal(log, tracing_of(inner.vllm_config), with_text=defaults.log_text),
         )
         await engine.prove()
@@ -223,7 +234,7 @@ async def serve(
     finally:
         bound.close()
         if evidence is not None:
-            evidence.close()
+            await asyncio.to_thread(evidence.close)
         if log is not None:
             log.close()
         await engine.release()

@@ -125,7 +125,7 @@ class SequenceSpans:
 
     def end(self, record: SequenceRecord, timeline: Timeline) -> None:
         """The sequence has ended: complete its spans and send them."""
-        index = {"stepgrpo.index": record.index}
+        index = {"stepgrpo.index": record.choice}
         self._end_probes(timeline, index)
         if record.outcome is not None and record.outcome.reasoning_tokens:
             self._end_thinking(record, timeline, index)

@@ -1,10 +1,11 @@
 """Figures with intervals of 95 %, from the standard library alone."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
-__all__ = ["LEVEL", "Estimate", "student_t", "wilson"]
+__all__ = ["LEVEL", "Estimate", "combined", "student_t", "wilson"]
 
 LEVEL = 0.95
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -26,6 +27,18 @@ def wilson(share: float, total: float, z: float | None = None) -> tuple[float, f
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
     return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
+
+
+def combined(parts: Iterable[tuple[float, Estimate]]) -> Estimate:
+    """The sum of independent estimates, each with its weight, above 0. Its ends are as far off as
+    theirs, by the root of the sum of squares (Zou and Donner 2008, MOVER)."""
+    weighted = [
+        (weight * each.value, weight * (each.value - each.low), weight * (each.high - each.value))
+        for weight, each in parts
+    ]
+    values, below, above = zip(*weighted, strict=True)
+    value = math.fsum(values)
+    return Estimate(value, value - math.hypot(*below), value + math.hypot(*above))
 
 
 def student_t(freedom: int) -> float:

@@ -53,7 +53,9 @@ class Seat:
         """Whether it can still act."""
         if self.needs.question is None:
             return True
-        return self._probes < self._settings.max_probes and self.failures_in_a_row < MAX_FAILURES
+        own = self.needs.max_probes
+        most = self._settings.max_probes if own is None else own
+        return self._probes < most and self.failures_in_a_row < MAX_FAILURES
 
     def may_ask(self, question: Question, boundary: Boundary) -> bool:
         """Whether the limits allow `question` at `boundary`."""

@@ -19,7 +19,9 @@ __all__ = [
     "SWITCHES",
     "Writing",
     "continues_thinking",
+    "efforts_of",
     "family_of",
+    "nearest_efforts",
     "opens_in_thinking",
     "special_ids",
     "switches_of",
@@ -188,18 +190,68 @@ def switches_of(tokenizer: Any, chat_template: str | None = None) -> tuple[str, 
     `chat_template` in its place; none without a template."""
 
     def written(**variables: bool) -> str:
-        text: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "Hello"}],
-            chat_template=chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
-            **variables,
-        )
-        return text
+        return _prompt(tokenizer, chat_template, **variables)
 
     if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
         return ()
     return tuple(name for name in SWITCHES if written(**{name: False}) != written(**{name: True}))
+
+
+def _prompt(tokenizer: Any, chat_template: str | None, **variables: Any) -> str:
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}],
+        chat_template=chat_template,
+        add_generation_prompt=True,
+        tokenize=False,
+        **variables,
+    )
+    return text
+
+
+NO_EFFORT = "as-much-as-you-like"
+"""A name that no template knows for an effort."""
+
+
+def efforts_of(
+    tokenizer: Any,
+    names: Sequence[str],
+    chat_template: str | None = None,
+    switches: Sequence[str] = (),
+) -> dict[str, str | None]:
+    """The `names` of efforts, ascending, that the tokenizer's chat template (or `chat_template` in
+    its place) does not know, each with the nearest that it knows.
+
+    A template that takes a name which is none takes any: what it does not know gets None, to be
+    left out. Empty also where it looks at no effort at all. `switches` switch its thinking on, for
+    some look at efforts only then.
+    """
+    if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
+        return {}
+
+    def written(effort: str) -> str | None:
+        variables = dict.fromkeys(switches, True) | {"reasoning_effort": effort}
+        try:
+            return _prompt(tokenizer, chat_template, **variables)
+        except Exception:  # noqa: BLE001 - a template refuses with errors of its own
+            return None
+
+    of_none = written(NO_EFFORT)
+    known = [name for name in names if written(name) not in (None, of_none)]
+    if of_none is None:
+        return nearest_efforts(names, known)
+    return {name: None for name in names if name not in known} if known else {}
+
+
+def nearest_efforts(names: Sequence[str], known: Sequence[str]) -> dict[str, str | None]:
+    """The `names` of efforts, ascending, that are not `known`, each with the nearest that is; of
+    two that are as near the higher, for a budget bounds it."""
+
+    def nearest(name: str) -> str | None:
+        place = names.index(name)
+        by_distance = sorted((abs(names.index(each) - place), -names.index(each)) for each in known)
+        return names[-by_distance[0][1]] if by_distance else None
+
+    return {name: nearest(name) for name in names if name not in known}
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:

@@ -1,56 +1,35 @@
-"""What must hold before a run may start. Each check would otherwise cost hours or spoil the
-importance ratios without a word."""
+"""What must hold on this machine and for this model before a run may start."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from transformers.integrations import (
+    get_available_reporting_integrations,
+    is_flytekit_available,
+)
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
 from stepgrpo_core.errors import InvalidSetting
-from training.config import InvalidConfig, RunConfig
+from training.configs.layers import Route, nearest
+from training.configs.typed import refused
 from training.rollout import Format
 
-__all__ = ["check_arguments", "check_tokenizer", "marker_lines"]
+__all__ = ["check_reporting", "check_tokenizer", "marker_lines"]
 
 
-def check_arguments(config: RunConfig, args: Any) -> None:
-    """`args` is the run's ``GRPOConfig``. Raises InvalidConfig with key, value and remedy."""
-    plain_sampling = {"top_p": (1.0,), "top_k": (0, None), "min_p": (None, 0.0)}
-    if args.vllm_importance_sampling_correction:
-        for name, allowed in plain_sampling.items():
-            _allow(args, name, allowed, "the engine's log-probs would not be the trainer's")
-    _allow(args, "generation_kwargs", (None,), "rollouts do not carry them")
-    _allow(args, "use_transformers_continuous_batching", (False,), "rollouts run on vLLM")
-    _allow(args, "vllm_enable_sleep_mode", (False,), "rollouts step the engine themselves")
-    if args.vllm_mode == "colocate":
-        remedy = (
-            "ranks that share an engine would have to make equal numbers of calls, which truncated "
-            "rollouts do not; use 1, or vllm_mode server for a model that needs several GPUs"
-        )
-        _allow(args, "vllm_tensor_parallel_size", (1,), remedy)
-    if config.rollout.kind == "truncated":
-        remedy = "it zeroes whole completions for their injected tokens; use token_truncate"
-        if args.vllm_importance_sampling_correction:
-            _allow(args, "vllm_importance_sampling_mode", ("token_truncate", "token_mask"), remedy)
-    _check_saving(args)
-
-
-def _check_saving(args: Any) -> None:
-    steps = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
-    if args.save_strategy == "steps" and args.save_steps % max(steps, 1):
-        remedy = f"a resumed run must begin with a generation; use a multiple of {steps}"
-        raise _refused("save_steps", args.save_steps, remedy)
-    if args.save_total_limit is not None and args.save_total_limit < 2:
-        remedy = "the last good checkpoint must outlive the writing of the next; use 2 or more"
-        raise _refused("save_total_limit", args.save_total_limit, remedy)
-
-
-def _allow(args: Any, name: str, allowed: Sequence[Any], reason: str) -> None:
-    value = getattr(args, name)
-    if value not in allowed:
-        raise _refused(name, value, f"{reason}; leave {allowed[0]!r}")
-
-
-def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
-    return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", ("trl", name))
+def check_reporting(report_to: str | Sequence[str] | None, route: Route) -> None:
+    """Raises InvalidConfig for a tracker that is unknown or not installed."""
+    names = [report_to] if isinstance(report_to, str) else report_to or []
+    for name in names:
+        if name in ("all", "none"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise refused(route, name, nearest(name, INTEGRATION_TO_CALLBACK))
+        installed = [*get_available_reporting_integrations(), *["flyte"] * is_flytekit_available()]
+        if name not in installed:
+            here = ", ".join(installed) or "none of them"
+            remedy = f"it is not installed (installed: {here}); pip install it, or use none"
+            raise refused(route, name, remedy)
 
 
 def check_tokenizer(tokenizer: Any, form: Format, markers: Sequence[str]) -> None:

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stepgrpo_core.errors import InvalidSetting
+from training import calibrate_command as calibration
 from training.config import RunConfig, dump_config, load_config, preset_names
-from training.demo.world import sample_problems
 from training.evaluation import command as evaluation
-from training.prompts import read_prompts
+from training.lock import locked
+from training.ports import choose_port
 
 __all__ = ["build_parser", "main"]
 
@@ -26,6 +28,7 @@ def main() -> None:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     args = build_parser().parse_args()
     try:
+        choose_port()
         args.run(args)
     except (OSError, ValueError, RuntimeError) as error:
         if type(error) is RuntimeError:
@@ -90,6 +93,19 @@ def _add_run(
     command.add_argument("--resume", action="store_true", help="Go on from the last checkpoint.")
     command.add_argument(
         "--dry-run", action="store_true", help="Check everything, explain the run, train nothing."
+    )
+    command.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="With --dry-run, explain the run on N processes, one for each GPU.",
+    )
+    command.add_argument(
+        "--gpu-memory",
+        type=float,
+        metavar="GIB",
+        help="With --dry-run, memory of each GPU in GiB. Default: this machine's, or 80 where "
+        "--processes is given and there is none.",
     )
     command.add_argument(
         "--print-config", action="store_true", help="Print the whole configuration and stop."
@@ -183,56 +199,22 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "Calibrate with prompts like your users' and the sampling parameters they use: the "
         "server's saved tokens are predictions from this file.",
     )
-    calibrate.add_argument(
-        "--model", required=True, help="Directory or name of a model, or of an adapter."
-    )
-    calibrate.add_argument(
-        "--prompts", type=Path, help='File of user messages, a {"prompt": "..."} per line.'
-    )
-    calibrate.add_argument(
-        "--demo",
-        type=int,
-        metavar="N",
-        help="Calibrate with N validation problems of the demo world instead.",
-    )
-    calibrate.add_argument("--output", type=Path, required=True, help="File to write.")
-    calibrate.add_argument(
-        "--samples", type=int, default=1, help=f"Completions per prompt.{DEFAULT}"
-    )
-    calibrate.add_argument(
-        "--temperature", type=float, default=0.6, help=f"Temperature of the sampling.{DEFAULT}"
-    )
-    calibrate.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help=f"Share of the probability that is sampled from.{DEFAULT}",
-    )
-    calibrate.add_argument(
-        "--max-tokens", type=int, default=900, help=f"Tokens of a completion, at most.{DEFAULT}"
-    )
-    calibrate.add_argument(
-        "--dtype",
-        default="auto",
-        help=f"Data type of the weights, as the server's --dtype.{DEFAULT}",
-    )
-    calibrate.add_argument(
-        "--trials",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="Record also how confident a trial answer is wherever a step begins. Default: on.",
-    )
-    calibrate.set_defaults(run=_calibrate)
+    calibration.add_arguments(calibrate)
+    calibrate.set_defaults(run=calibration.run)
 
 
 def _train(args: argparse.Namespace) -> None:
+    planned = {"processes": args.processes, "gpu_gib": args.gpu_memory}
+    calibration.check_counts(args, "processes", "gpu_memory")
+    if any(planned.values()) and not args.dry_run:
+        raise ValueError("--processes and --gpu-memory explain a --dry-run; accelerate starts runs")
     config = load_config(args.config, args.overrides)
     if args.print_config:
         print(dump_config(config), end="")
     elif args.dry_run:
         from training.dryrun import explain  # noqa: PLC0415 - torch and TRL load slowly
 
-        explain(config)
+        explain(config, **planned)
     else:
         args.start(config, resume=args.resume)
 
@@ -256,58 +238,30 @@ def _sft(config: RunConfig, *, resume: bool) -> None:
 def _demo_base(args: argparse.Namespace) -> None:
     from training.demo.pipeline import run_demo  # noqa: PLC0415 - torch and vLLM load slowly
 
-    run_demo(args.output, seed=args.seed, steps=args.steps, problems=args.problems)
+    calibration.check_counts(args, "steps", "problems")
+    with locked(args.output):
+        run_demo(args.output, seed=args.seed, steps=args.steps, problems=args.problems)
 
 
 def _demo_results(args: argparse.Namespace) -> None:
     from training.demo.table import Table, run_table  # noqa: PLC0415 - torch loads slowly
+    from training.models import check_model  # noqa: PLC0415
 
-    run_table(
-        Table(
-            args.output,
-            args.base,
-            reduced=args.reduced,
-            learning_rate=args.learning_rate,
-            problems=args.problems,
-            way_problems=min(args.problems, 500),
-            slots=args.slots,
-        )
+    calibration.check_counts(args, "problems", "slots")
+    if args.learning_rate is not None and not args.learning_rate > 0:
+        raise InvalidSetting("--learning-rate", args.learning_rate, "use a number above 0")
+    check_model(str(args.base), "--base")
+    table = Table(
+        args.output,
+        args.base,
+        reduced=args.reduced,
+        learning_rate=args.learning_rate,
+        problems=args.problems,
+        way_problems=min(args.problems, 500),
+        slots=args.slots,
     )
-
-
-def _calibrate(args: argparse.Namespace) -> None:
-    messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
-    from vllm import SamplingParams  # noqa: PLC0415
-
-    from training.adapters import as_model  # noqa: PLC0415
-    from training.calibrate import calibrate, write_baseline  # noqa: PLC0415
-    from training.offline import Engine  # noqa: PLC0415
-
-    params = SamplingParams(
-        temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
-    )
-    with as_model(args.model) as path:
-        engine = Engine.load(path, dtype=args.dtype, max_model_len=args.max_tokens + 512)
-    baseline = calibrate(
-        engine,
-        Path(args.model).name,
-        messages,
-        samples=args.samples,
-        params=params,
-        trials=args.trials,
-    )
-    write_baseline(baseline, args.output)
-    runs = sum(len(each.completion_tokens) for each in baseline.bins)
-    print(f"{args.output}: {runs} runs in {len(baseline.bins)} bins of prompt length")
-
-
-def _messages(args: argparse.Namespace) -> list[str]:
-    """The user messages to calibrate with. Raises ValueError."""
-    if (args.prompts is None) == (args.demo is None):
-        raise ValueError("pass exactly one of --prompts and --demo")
-    if args.prompts:
-        return read_prompts(args.prompts)
-    return [problem.prompt for problem in sample_problems(0, "validation", args.demo)]
+    with locked(args.output):
+        run_table(table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ a misspelt setting. `dump_config` writes what was understood; it reads back as t
 
 import dataclasses
 import functools
-import importlib
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
+from stepgrpo_core.savings import MIN_RUNS
 from training.configs.layers import (
     InvalidConfig,
     Route,
@@ -29,6 +29,7 @@ from training.configs.layers import (
     preset_names,
     read_layers,
 )
+from training.configs.trl import check_fine_tuning, check_grpo, check_lengths, trl_class
 from training.configs.typed import at_least, build, check_leaf, refused
 from training.data import DataConfig
 from training.patterns import matcher_of
@@ -59,9 +60,13 @@ OWNED = {
     "reward_weights": "set reward.name; a run has one reward",
     "model_init_kwargs": "set model.dtype and model.revision",
     "trust_remote_code": "set model.trust_remote_code",
+    "resume_from_checkpoint": "pass --resume",
     "generation_batch_size": "set trl.steps_per_generation, right for any number of processes",
 }
 """Fields of TRL's configuration that the run sets itself, and what to write instead."""
+
+DEFAULTS = {"vllm_importance_sampling_mode": "token_truncate", "report_to": "none"}
+"""Fields of TRL's configuration that have another default here."""
 
 CONFIDENCE = ExitSettings(policy="confidence")
 
@@ -137,9 +142,13 @@ class GradingConfig:
     """Comparing answers with the truth, in processes that can be killed."""
 
     seconds: float = 5.0
-    """Limit for one answer; an answer over it is unscored, not wrong."""
+    """Processor time for one answer; over it, it is wrong where its arithmetic was left standing
+    and would not be paid anyway, else unscored."""
     workers: int = 2
-    """Processes; each takes one core."""
+    """Processes; each takes one core, and a spare one waits."""
+    pay_unevaluated: bool = False
+    """Whether an answer of the right value is correct with arithmetic left standing in it. A
+    question's own formula is such an answer, so a policy learns to copy it."""
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
@@ -216,6 +225,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         at_least(0, calibration_prompts=self.calibration_prompts, seed=self.seed)
+        if 0 < self.calibration_prompts < MIN_RUNS:
+            remedy = f"use 0 for no calibration, or {MIN_RUNS} or more"
+            raise InvalidSetting("calibration_prompts", self.calibration_prompts, remedy)
 
 
 def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
@@ -269,9 +281,14 @@ def _check(config: RunConfig) -> None:
     """Refuse what no single section can see; raises InvalidConfig."""
     config.reward.build()
     _check_trl("GRPOConfig", config.trl, ("trl",))
-    _check_groups(config.trl)
+    longest = config.data.max_prompt_tokens
     if config.sft:
         _check_trl("SFTConfig", config.sft.trl, ("sft", "trl"))
+        check_fine_tuning(config.sft.trl)
+        check_lengths(config.trl, longest)
+    else:
+        trl = {**DEFAULTS, **config.trl}
+        check_grpo(trl, truncated=config.rollout.kind == "truncated", longest_prompt=longest)
 
 
 def _check_trl(name: str, values: Mapping[str, Any], route: Route) -> None:
@@ -284,27 +301,8 @@ def _check_trl(name: str, values: Mapping[str, Any], route: Route) -> None:
         check_leaf(hints[key], value, (*route, key))
 
 
-def _check_groups(trl: Mapping[str, Any]) -> None:
-    """A process must hold whole groups, since rewards compare the completions of a prompt."""
-    defaults = _trl("GRPOConfig")
-    names = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations")
-    batch, accumulation, group = (trl.get(name, getattr(defaults, name)) for name in names)
-    completions = batch * (trl.get("steps_per_generation") or accumulation)
-    if not group or group < 2 or completions % group:
-        remedy = (
-            f"a process generates {completions} completions at a time (per_device_train_batch_size "
-            "times steps_per_generation); use a divisor of that, 2 or more"
-        )
-        raise refused(("trl", "num_generations"), group, remedy)
-
-
-def _trl(name: str) -> Any:
-    """A class of trl, imported only when something is checked against it: it loads in seconds."""
-    return getattr(importlib.import_module("trl"), name)
-
-
 @functools.cache
 def _trl_hints(name: str) -> dict[str, Any]:
-    cls = _trl(name)
+    cls = trl_class(name)
     hints = typing.get_type_hints(cls)
     return {each.name: hints[each.name] for each in dataclasses.fields(cls)}

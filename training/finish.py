@@ -12,6 +12,7 @@ from training.calibrate import calibrate, write_baseline
 from training.config import RunConfig, describe, dump_config
 from training.data import DataReport, Row
 from training.offline import Engine
+from training.output import export, seal_output
 from training.rollout_func import Counters
 
 __all__ = ["finish"]
@@ -30,10 +31,11 @@ SHOWN = (
 def finish(
     config: RunConfig, trainer: Any, counters: Counters, report: DataReport, rows: Sequence[Row]
 ) -> None:
-    """Write weights (or the adapter), tokenizer, calibration, metrics and card."""
+    """Write weights (or the adapter), tokenizer, calibration, metrics and card, then the seal that
+    says so. Raises RunStopped where no weights can be written."""
     output = Path(config.output)
     trainer.model.config.use_cache = True  # training switched it off
-    trainer.save_model(str(output))
+    exported = export(trainer, output)
     if trainer.accelerator.is_main_process:
         history = trainer.state.log_history
         (output / "metrics.jsonl").write_text(
@@ -44,6 +46,8 @@ def finish(
     _calibrate(config, trainer, output, rows)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
+    if trainer.accelerator.is_main_process:
+        seal_output(output, config, exported, trainer.state.global_step)
 
 
 def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row]) -> None:

@@ -7,13 +7,19 @@ __all__ = ["BadPrompts", "read_prompts"]
 
 
 class BadPrompts(ValueError):
-    """A prompt file has a line that is no prompt."""
+    """A prompt file has no line, or one that is no prompt."""
 
 
 def read_prompts(path: Path) -> list[str]:
     """User messages from a JSONL file of ``{"prompt": "..."}``; names file and line of a fault."""
     prompts: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadPrompts(f"{path}: {error}; write it in UTF-8") from error
+    if not lines:
+        raise BadPrompts(f"{path} is empty; each line must be {{'prompt': 'text'}}")
+    for number, line in enumerate(lines, start=1):
         try:
             prompts.append(_prompt(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:

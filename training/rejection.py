@@ -98,7 +98,7 @@ def _sample(
     size = max(CHUNK // config.sft.samples, 1)
     try:
         engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)
-        with Grader(seconds=grading.seconds, workers=grading.workers) as grader:
+        with Grader(**dataclasses.asdict(grading)) as grader:
             sampler = Sampler(config, tokenizer, form, engine, grader)
             sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:

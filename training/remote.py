@@ -7,6 +7,7 @@ log-probs are then those of the distribution that was sampled.
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,6 @@ __all__ = ["RemoteFailure", "RemoteRollouts"]
 
 SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval", "pattern")
 ATTEMPTS = 4  # connecting, and on 429 and 503
-BY_MODEL = {ExitReason.NATURAL, ExitReason.LENGTH, ExitReason.NONE}
 
 
 class RemoteFailure(RuntimeError):
@@ -119,8 +119,12 @@ class RemoteRollouts:
                 "would not truncate; start stepgrpo-serve"
             )
         choice, block = response["choices"][0], response["stepgrpo"]
+        if "cut_at" not in block:
+            raise RemoteFailure(f"{self._url} does not say where it cut; update stepgrpo-serve")
         ids = tuple(choice["token_ids"])
-        injected = self._injected(ids, ExitReason(block["exit_reason"]))
+        injected = _injected(block, len(ids))
+        if any(injected) and self._thinking.end_id not in itertools.compress(ids, injected):
+            raise RemoteFailure(f"{self._url} closed the thinking of another model's family")
         return Rollout(
             prompt_ids=job.prompt_ids,
             ids=ids,
@@ -133,17 +137,14 @@ class RemoteRollouts:
             thinking_open=job.thinking_open,
             ended=choice["finish_reason"] == "stop",
             probe_tokens=block["probe_tokens"],
-            discarded_tokens=0,  # the server counts them, and does not tell
+            discarded_tokens=block["discarded_tokens"],
         )
 
-    def _injected(self, ids: Sequence[int], reason: ExitReason) -> tuple[bool, ...]:
-        """Where the closing text stands: it holds the first ``</think>`` of an exit."""
-        open_end = self._thinking.end_id not in ids  # thinking that ended, and was not closed
-        if reason in BY_MODEL or open_end:
-            return (False,) * len(ids)
-        closing = self._thinking.closing_ids
-        start = ids.index(self._thinking.end_id) - closing.index(self._thinking.end_id)
-        return tuple(start <= place < start + len(closing) for place in range(len(ids)))
+
+def _injected(block: Mapping[str, Any], length: int) -> tuple[bool, ...]:
+    """Where the closing text stands: behind the cut, if there was one."""
+    start = length if block["cut_at"] is None else block["cut_at"]
+    return tuple(start <= place < start + block["injected_tokens"] for place in range(length))
 
 
 def _outcome(block: Mapping[str, Any]) -> Outcome:
@@ -153,7 +154,7 @@ def _outcome(block: Mapping[str, Any]) -> Outcome:
         steps=block["steps"],
         reasoning_tokens=block["reasoning_tokens"],
         probes=block["probes"],
-        failed_probes=0,
+        failed_probes=block.get("failed_probes", 0),
         confidences=() if confidence is None else (confidence,),
         shadow_reason=None,
     )

@@ -8,7 +8,7 @@ from accelerate.utils import gather_object
 from stepgrpo_core import Group, Reward, count_steps
 from training.grading import Grader, Verdict
 from training.rollout import Rollout
-from training.statistics import group_statistics, rollout_statistics
+from training.statistics import group_statistics, rollout_statistics, verdict_statistics
 
 __all__ = ["RewardFunction", "groups_of"]
 
@@ -34,13 +34,19 @@ class RewardFunction:
         log_metric: Callable[[str, float], None],
         **columns: Any,
     ) -> list[float | None]:
-        """One reward per completion, in order; None where grading failed."""
+        """Return one reward per completion, in order; None where grading failed.
+
+        TRL gives a completion without a reward the advantage 0 and leaves it out of its group's
+        mean. That beats a wrong answer, so the grader leaves as little unscored as it can, and
+        `grading/unscored_share` and `grading/timeout_share` say how much.
+        """
         del columns  # whatever else the dataset holds
         texts = [completion[0]["content"] for completion in completions]
         # One chat template wrote all prompts, so all of them or none opened the thinking.
         verdicts = self._grader.grade(texts, answer, thinking_open=rollout[0].thinking_open)
         groups = groups_of(rollout, texts, verdicts, group_size[0], self._markers)
-        for name, value in (rollout_statistics(rollout) | group_statistics(groups)).items():
+        seen = rollout_statistics(rollout) | group_statistics(groups)
+        for name, value in (seen | verdict_statistics(verdicts)).items():
             log_metric(name, value)
         everywhere: list[Group] = gather_object(groups)
         # Every rank holds equally many groups, in the order of ranks.

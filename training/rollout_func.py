@@ -41,19 +41,24 @@ class Counters:
     probe_tokens: int = 0
     discarded_tokens: int = 0
 
-    def add(self, rollouts: Sequence[Rollout]) -> None:
-        """Count a batch of every rank; all ranks call this together."""
+    def add(self, rollouts: Sequence[Rollout]) -> int:
+        """Count a batch of every rank, all of which call this together; how many of its
+        completions ended before the limit."""
         local = (
             len(rollouts),
             sum(len(each.ids) for each in rollouts),
             sum(each.probe_tokens for each in rollouts),
             sum(each.discarded_tokens for each in rollouts),
+            sum(each.ended for each in rollouts),
         )
+        ended = 0
         for rank in gather_object([local]):
             self.rollouts += rank[0]
             self.completion_tokens += rank[1]
             self.probe_tokens += rank[2]
             self.discarded_tokens += rank[3]
+            ended += rank[4]
+        return ended
 
 
 class RolloutFunction:
@@ -72,8 +77,8 @@ class RolloutFunction:
             rollouts = self._complete(jobs, trainer, size, training=training)
         except Exception as error:
             raise RolloutFailed(f"vLLM failed while generating: {error!r}") from error
-        if training:
-            self.counters.add(rollouts)
+        if training and not self.counters.add(rollouts):
+            _tell_all_cut(trainer)
         columns = {
             "prompt_ids": [list(each.prompt_ids) for each in rollouts],
             "completion_ids": [list(each.ids) for each in rollouts],
@@ -142,6 +147,17 @@ class RolloutFunction:
             prompt, add_generation_prompt=True, return_dict=False, **options
         )
         return ids
+
+
+def _tell_all_cut(trainer: Any) -> None:
+    """A generation that teaches nothing must not go by in silence."""
+    if trainer.accelerator.is_main_process:
+        print(
+            f"step {trainer.state.global_step + 1}: every completion was cut at "
+            f"trl.max_completion_length={trainer.args.max_completion_length}: such a step teaches "
+            "nothing; raise it",
+            flush=True,
+        )
 
 
 def _shared_out(jobs: Sequence[Job], size: int, share: float) -> list[Job]:

@@ -13,16 +13,17 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.calibrate import calibrate, write_baseline
-from training.checks import check_tokenizer
+from training.checks import check_reporting, check_tokenizer
 from training.config import InvalidConfig, RunConfig, describe, dump_config
 from training.curves import Curves
 from training.data import DataReport, Row
 from training.engines import format_of
 from training.offline import Engine
+from training.output import claimed, export, is_finished, prepare_output, seal_output
 from training.own_process import in_own_process
 from training.rejection import sample_prompts
 from training.samples import Report, Sampled, counters_of, labelled, report_of
-from training.sampling import load_llm, longest_row, sampling_of
+from training.sampling import grpo_setting, load_llm, longest_row, sampling_of
 from training.survival import (
     NotFinite,
     RunStopped,
@@ -32,7 +33,7 @@ from training.survival import (
     guarded,
     saved_message,
 )
-from training.trainer import load_data, load_tokenizer, lora_of, prepare_output
+from training.trainer import load_data, load_tokenizer, lora_of, model_of
 
 __all__ = ["build_trainer", "run_sft", "sft_arguments"]
 
@@ -43,31 +44,42 @@ SHOWN = ("loss", "mean_token_accuracy", "entropy")
 def run_sft(config: RunConfig, *, resume: bool) -> None:
     """Sample, fine-tune to the last step, write the model, its card and its calibration.
 
+    A resumed run that has reached its last step does what is left after it, and no step more.
     Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
-    what cannot be run, FileExistsError for an output that holds another run.
+    what cannot be run, FileExistsError for an output that holds another run, FolderInUse for one
+    that another run writes to.
     """
-    output = Path(config.output)
-    if not resume and any(output.glob("samples*.jsonl")):
-        raise FileExistsError(
-            f"{output} holds samples of another run; pass --resume to go on with it, or another "
-            "output"
-        )
-    checkpoint = prepare_output(output, config, resume=resume)
-    print(describe(config), flush=True)
     args = sft_arguments(config)
+    model_of(config, grpo_setting(config, "vllm_max_model_length") or longest_row(config))
     tokenizer = load_tokenizer(config)
     markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
     check_tokenizer(tokenizer, format_of(tokenizer, closing), markers)
+    with claimed(output := Path(config.output)):
+        if resume and is_finished(output, config):
+            print(f"{output} holds the finished run: nothing is left to do", flush=True)
+            return
+        if not resume and any(output.glob("samples*.jsonl")):
+            raise FileExistsError(
+                f"{output} holds samples of another run; pass --resume to go on with it, or "
+                "another output"
+            )
+        _run(config, args, tokenizer, prepare_output(output, config, resume=resume))
+
+
+def _run(config: RunConfig, args: SFTConfig, tokenizer: Any, checkpoint: Path | None) -> None:
+    print(describe(config), flush=True)
     rows, data = load_data(config, tokenizer)
     stop = StopOnSignal(1)
     with stop.listening():
         samples = sample_prompts(config, rows, stop)
         trainer = build_trainer(config, args, tokenizer, samples, stop)
         _fine_tune(trainer, checkpoint, stop)
-        _finish(config, trainer, report_of(samples), data)
+        exported = _finish(config, trainer, report_of(samples), data)
+        step = trainer.state.global_step
         del trainer  # and the memory that it holds
         if PartialState().is_main_process:
             _calibrate(config, rows, stop)
+            seal_output(Path(config.output), config, exported, step)
 
 
 def sft_arguments(config: RunConfig) -> SFTConfig:
@@ -75,6 +87,7 @@ def sft_arguments(config: RunConfig) -> SFTConfig:
     assert config.sft is not None
     given = dict(config.sft.trl)
     given.setdefault("report_to", "none")
+    check_reporting(given["report_to"], ("sft", "trl", "report_to"))
     given.setdefault("ddp_timeout", DAY)  # processes wait for the one that samples longest
     args = SFTConfig(
         output_dir=config.output,
@@ -96,9 +109,6 @@ def _check(config: RunConfig, args: SFTConfig) -> None:
         raise _refused("max_length", args.max_length, remedy)
     if args.completion_only_loss is False:
         raise _refused("completion_only_loss", False, "prompts never carry loss; leave it out")
-    if args.save_total_limit is not None and args.save_total_limit < 2:
-        remedy = "the last good checkpoint must outlive the writing of the next; use 2 or more"
-        raise _refused("save_total_limit", args.save_total_limit, remedy)
 
 
 def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
@@ -152,11 +162,11 @@ def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal)
         raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
 
 
-def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> None:
-    """Write weights (or the adapter), tokenizer, metrics and card."""
+def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> list[str]:
+    """Write weights (or the adapter), tokenizer, metrics and card; names of the exported files."""
     output, history = Path(config.output), trainer.state.log_history
     trainer.model.config.use_cache = True  # training switched it off
-    trainer.save_model(str(output))
+    exported = export(trainer, output)
     if trainer.accelerator.is_main_process:
         lines = "".join(json.dumps(row) + "\n" for row in history)
         (output / "metrics.jsonl").write_text(lines, encoding="utf-8")
@@ -164,6 +174,7 @@ def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataR
         (output / "README.md").write_text(card, encoding="utf-8")
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
+    return exported
 
 
 def _calibrate(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> None:
@@ -186,7 +197,8 @@ def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], b
     )
     engine = Engine(load_llm(config, config.output))
     try:
-        baseline = calibrate(engine, _name(config), prompts, samples=1, params=params)
+        samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
+        baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
     except ValueError as error:
         print(f"No calibration file: {error}", flush=True)
     else:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from stepgrpo_core import ExitReason, Group
+from training.grading import Verdict
 from training.rollout import Rollout
 
-__all__ = ["group_statistics", "rollout_statistics"]
+__all__ = ["group_statistics", "rollout_statistics", "verdict_statistics"]
 
 QUANTILES = (0.1, 0.5, 0.9)
 BY_MODEL = {ExitReason.NATURAL, ExitReason.LENGTH, ExitReason.NONE, ExitReason.EOS_IN_THINKING}
@@ -58,6 +59,14 @@ def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
     if mus:
         stats["steps/mu_mean"] = fmean(mus)
     return stats
+
+
+def verdict_statistics(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Shares of answers that cost nothing but were no plain right or wrong, by reason."""
+    return {
+        f"grading/{reason}_share": fmean(each.reason == reason for each in verdicts)
+        for reason in ("unevaluated", "costly", "timeout")
+    }
 
 
 def _all(group: Group, value: bool) -> bool:

@@ -3,12 +3,12 @@ and errors that say where the last good one is.
 
 A checkpoint counts only once it carries a *seal*, a small file written after everything else.
 Killed or out of disk in the middle of a save, a run leaves an unsealed folder, which is never
-resumed from and is removed at the next start.
+resumed from and is removed at the next start. A sealed one that is no longer as it was sealed is
+set aside by name, and the newest whole one before it is resumed from.
 """
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import signal
 import types
@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.rollout_func import Counters
+from training.seals import SEAL, Damaged, seal, verify
 
 __all__ = [
+    "CheckpointsDamaged",
     "NotFinite",
     "RunStopped",
     "SaveFailed",
@@ -30,12 +33,13 @@ __all__ = [
     "StopOnSignal",
     "guarded",
     "last_sealed",
+    "last_whole",
     "remove_unsealed",
     "restore",
     "saved_message",
+    "sealed",
 ]
 
-SEAL = "stepgrpo.json"
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -51,11 +55,32 @@ class SaveFailed(RuntimeError):
     """A checkpoint could not be written; it carries no seal."""
 
 
+class CheckpointsDamaged(RuntimeError):
+    """No sealed checkpoint is as it was; the message names each with its fault."""
+
+
 def guarded(base: type[Any]) -> type[Any]:
     """TRL's trainer `base`, but a loss that is not finite stops the run before it reaches the
-    weights (NotFinite), and a save that fails says so (SaveFailed)."""
+    weights (NotFinite), a save that fails says so (SaveFailed), and a run that is resumed at its
+    last step makes no other.
+
+    transformers (5.17, `Trainer._inner_training_loop`) looks at `max_steps` after a step only.
+    """
 
     class Guarded(base):  # type: ignore[misc]
+        _stepped = False
+
+        def _run_epoch(self, *args: Any, **options: Any) -> None:
+            if self.state.global_step >= self.state.max_steps:
+                self.control.should_training_stop = True
+                return
+            self._stepped = True
+            super()._run_epoch(*args, **options)
+
+        def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+            if self._stepped or "train_runtime" not in logs:  # there is no loss without a step
+                super().log(logs, *args, **options)
+
         def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
             loss: torch.Tensor = super().compute_loss(*args, **options)
             if not torch.isfinite(loss):
@@ -63,10 +88,12 @@ def guarded(base: type[Any]) -> type[Any]:
             return loss
 
         def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+            step = self.state.global_step
             try:
+                if self.is_world_process_zero():  # what is there is overwritten
+                    (Path(self.args.output_dir) / f"checkpoint-{step}" / SEAL).unlink(True)
                 super()._save_checkpoint(*args, **options)
             except Exception as error:  # torch and safetensors each have their own
-                step = self.state.global_step
                 raise SaveFailed(
                     f"checkpoint-{step} could not be written ({error}): free some space"
                 ) from error
@@ -129,20 +156,84 @@ class Seals(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The folder is complete: say so."""
+        """The folder is complete when every process has written its part: say so.
+
+        Raises SaveFailed when the disk refuses.
+        """
         del control
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            partial = folder / f"{SEAL}.partial"
-            seal = {"step": state.global_step, "counters": dataclasses.asdict(self._counters)}
-            partial.write_text(json.dumps(seal) + "\n", encoding="utf-8")
-            partial.replace(folder / SEAL)
+        PartialState().wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        facts = {"step": state.global_step, "counters": dataclasses.asdict(self._counters)}
+        try:
+            seal(folder, facts)
+        except OSError as error:
+            raise SaveFailed(f"{folder.name} could not be sealed ({error})") from error
 
 
 def last_sealed(output: Path) -> Path | None:
-    """The newest whole checkpoint below `output`."""
-    sealed = [folder for folder in _checkpoints(output) if (folder / SEAL).exists()]
-    return max(sealed, key=_step, default=None)
+    """The newest checkpoint below `output` whose files have the sizes that its seal lists."""
+    for folder in sealed(output):
+        with contextlib.suppress(Damaged):
+            _whole(folder, hashes=False)
+            return folder
+    return None
+
+
+def last_whole(output: Path, *, every: int = 1, end: int = 0) -> Path | None:
+    """The newest checkpoint below `output` that is as it was sealed, and at which a run can go on.
+
+    That is each `every` steps, where a generation begins, and from step `end` on, where nothing is
+    left to train. Newer ones that are damaged are set aside, and told. None where no checkpoint is
+    sealed; raises CheckpointsDamaged where none can be used.
+    """
+    faults: dict[Path, str] = {}
+    for folder in sealed(output):
+        try:
+            _whole(folder)
+        except Damaged as error:
+            faults[folder] = str(error)
+            continue
+        if _step(folder) % every == 0 or 0 < end <= _step(folder):
+            _set_aside(faults)
+            return folder
+        print(f"{folder} ended within a generation: an earlier one is resumed from", flush=True)
+    if not faults and not sealed(output):
+        return None
+    told = "; ".join(f"{folder.name}: {fault}" for folder, fault in faults.items())
+    raise CheckpointsDamaged(
+        f"{output} holds no checkpoint that can be resumed from ({told or 'none fits'}): restore "
+        "one from a copy, or begin anew in another output"
+    )
+
+
+def _whole(folder: Path, *, hashes: bool = True) -> None:
+    """Raises Damaged unless `folder` is as it was sealed."""
+    found = verify(folder, hashes=hashes)
+    if found.get("step") != _step(folder):
+        raise Damaged(f"{SEAL} is of step {found.get('step')!r}")
+    counters = found.get("counters")
+    names = {each.name for each in dataclasses.fields(Counters)}
+    if not isinstance(counters, dict) or set(counters) - names:
+        raise Damaged(f"{SEAL} has no counters of a run")
+    if not all(type(value) is int for value in counters.values()):
+        raise Damaged(f"{SEAL} has counters that are no whole numbers")
+
+
+def _set_aside(faults: dict[Path, str]) -> None:
+    """Rename damaged checkpoints, so that neither a rotation nor a later save counts them."""
+    for folder, fault in faults.items():
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        print(f"{folder} is damaged ({fault}): set aside as {aside.name}", flush=True)
+
+
+def sealed(output: Path) -> list[Path]:
+    """Checkpoints below `output` that carry a seal, whole or not, the newest first."""
+    found = [folder for folder in _checkpoints(output) if (folder / SEAL).exists()]
+    return sorted(found, key=_step, reverse=True)
 
 
 def remove_unsealed(output: Path) -> list[Path]:
@@ -155,8 +246,7 @@ def remove_unsealed(output: Path) -> list[Path]:
 
 def restore(checkpoint: Path, counters: Counters) -> None:
     """Continue counting where `checkpoint` was."""
-    found = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))["counters"]
-    for name, value in found.items():
+    for name, value in verify(checkpoint, hashes=False)["counters"].items():
         setattr(counters, name, value)
 
 

@@ -1,6 +1,6 @@
 """A GRPO run from its configuration: TRL's trainer around our rollouts and rewards."""
 
-import difflib
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from training.checks import check_arguments, check_tokenizer
-from training.config import LoraSettings, RunConfig, describe, dump_config
+from training.checks import check_reporting, check_tokenizer
+from training.config import DEFAULTS, LoraSettings, RunConfig, describe
+from training.configs.trl import steps_per_generation
 from training.curves import Curves
 from training.data import DataReport, Row, load_rows
 from training.engines import format_of
 from training.finish import finish
 from training.grading import Grader
+from training.models import check_context, check_model, tokenizer_of
+from training.output import claimed, is_finished, prepare_output
+from training.processes import on_main
 from training.rewarding import RewardFunction
 from training.rollout_func import RolloutFailed, RolloutFunction
 from training.survival import (
@@ -28,49 +31,53 @@ from training.survival import (
     Seals,
     StopOnSignal,
     guarded,
-    last_sealed,
-    remove_unsealed,
     restore,
     saved_message,
 )
-from training.upstream import engine_options, options_for, order_by_epoch
+from training.upstream import engine_options, options_for, order_by_epoch, send_merged_copies
 
-__all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "prepare_output", "train"]
+__all__ = ["arguments", "load_data", "load_tokenizer", "lora_of", "model_of", "train"]
 
 
 def train(config: RunConfig, *, resume: bool = False) -> None:
     """Run to the last step, then write the model, its card and its calibration to the output.
 
+    A resumed run that has reached its last step does what is left after it, and no step more.
     Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
-    what cannot be run, FileExistsError for an output that holds another run.
+    what cannot be run, FileExistsError for an output that holds another run, FolderInUse for one
+    that another run writes to.
     """
-    output = Path(config.output)
-    checkpoint = prepare_output(output, config, resume=resume)
-    print(describe(config), flush=True)
     args = arguments(config)
+    model_of(config, args.vllm_max_model_length)
     tokenizer = load_tokenizer(config)
-    rows, report = load_data(config, tokenizer)
-    with Grader(seconds=config.grading.seconds, workers=config.grading.workers) as grader:
-        trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
-        if checkpoint:
-            restore(checkpoint, rollouts.counters)
-        with stop.listening():
-            _run(trainer, checkpoint, output)
-        if stop.signal is not None:
-            raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
-    finish(config, trainer, rollouts.counters, report, rows)
+    with claimed(output := Path(config.output)):
+        if resume and is_finished(output, config):
+            print(f"{output} holds the finished run: nothing is left to do", flush=True)
+            return
+        every = steps_per_generation(args)
+        checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
+        print(describe(config), flush=True)
+        rows, report = load_data(config, tokenizer)
+        with Grader(**dataclasses.asdict(config.grading)) as grader:
+            trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
+            if checkpoint:
+                restore(checkpoint, rollouts.counters)
+            with stop.listening():
+                _run(trainer, checkpoint, output)
+            if stop.signal is not None:
+                raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
+        finish(config, trainer, rollouts.counters, report, rows)
 
 
 def arguments(config: RunConfig) -> GRPOConfig:
     """TRL's configuration of the run, checked."""
-    given = dict(config.trl)
+    given = {**DEFAULTS, **config.trl}
     length = given.get("max_completion_length", GRPOConfig.max_completion_length)
     trial = config.rollout.exit
     room = trial.probe_max_tokens + len(trial.inducing_prompt)  # characters bound its tokens
     given.setdefault("vllm_max_model_length", config.data.max_prompt_tokens + length + room)
-    given.setdefault("vllm_importance_sampling_mode", "token_truncate")
-    given.setdefault("report_to", "none")
-    args = GRPOConfig(
+    check_reporting(given["report_to"], ("trl", "report_to"))
+    return GRPOConfig(
         output_dir=config.output,
         seed=config.seed,
         use_vllm=True,
@@ -81,22 +88,30 @@ def arguments(config: RunConfig) -> GRPOConfig:
         trust_remote_code=config.model.trust_remote_code,
         **given,
     )
-    check_arguments(config, args)
-    return args
 
 
 def load_tokenizer(config: RunConfig) -> Any:
-    """The model's tokenizer, padding on the left as TRL asks."""
-    return AutoTokenizer.from_pretrained(
-        config.model.name,
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
-        padding_side="left",
+    """The model's tokenizer. Raises InvalidSetting."""
+    model = config.model
+    return tokenizer_of(
+        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
     )
 
 
+def model_of(config: RunConfig, longest: int | None) -> Any:
+    """Configuration of the model, which must be there and have `longest` positions; raises
+    InvalidSetting."""
+    model = config.model
+    found = check_model(
+        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    if longest is not None:
+        check_context(found, longest, "trl.vllm_max_model_length")
+    return found
+
+
 def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]:
-    """Training rows and what became of the rest; prints the report."""
+    """Training rows and what became of the rest; one process reads them and prints the report."""
     options: Mapping[str, Any] = config.trl.get("chat_template_kwargs") or {}
 
     def count_tokens(prompt: str) -> int:
@@ -106,37 +121,12 @@ def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]
         )
         return len(ids)
 
-    rows, report = load_rows(config.data, count_tokens)
-    print(*report.lines(), sep="\n", flush=True)
-    return rows, report
+    def read() -> tuple[list[Row], DataReport]:
+        rows, report = load_rows(config.data, count_tokens)
+        print(*report.lines(), sep="\n", flush=True)
+        return rows, report
 
-
-def prepare_output(output: Path, config: RunConfig, *, resume: bool) -> Path | None:
-    """The checkpoint to go on from, if any; never writes over another run."""
-    saved = last_sealed(output)
-    if saved and not resume:
-        raise FileExistsError(
-            f"{output} holds a run that reached {saved.name}; pass --resume to go on with it, or "
-            "another output"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("RANK", "0")) == 0:
-        for broken in remove_unsealed(output):
-            print(f"removed {broken}: its saving was interrupted", flush=True)
-        _keep_config(output / "config.yaml", dump_config(config), resumed=saved is not None)
-    if resume and not saved:
-        print(f"{output} holds no checkpoint yet: training starts at its first step", flush=True)
-    return saved
-
-
-def _keep_config(path: Path, text: str, *, resumed: bool) -> None:
-    """Write the configuration; a resumed run says what is no longer as it was."""
-    if resumed and path.exists():
-        before = path.read_text(encoding="utf-8").splitlines()
-        for line in difflib.ndiff(before, text.splitlines()):
-            if line.startswith(("- ", "+ ")):
-                print(f"changed since the run began: {line}", flush=True)
-    path.write_text(text, encoding="utf-8")
+    return on_main(read)
 
 
 def _build(
@@ -147,8 +137,7 @@ def _build(
     check_tokenizer(tokenizer, form, markers)
     rollouts = RolloutFunction(config, tokenizer, form)
     reward = RewardFunction(config.reward.name, config.reward.build(), grader, markers)
-    generation = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
-    stop = StopOnSignal(max(generation, 1))
+    stop = StopOnSignal(steps_per_generation(args))
     engine_dtype = "bfloat16" if args.bf16 else config.model.dtype
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is what we build on
     with engine_options(**options_for(engine_dtype, config.model.revision)):
@@ -163,6 +152,7 @@ def _build(
             callbacks=[stop, Seals(rollouts.counters), Curves()],
         )
     order_by_epoch(trainer)
+    send_merged_copies(trainer.vllm_generation)
     return trainer, rollouts, stop
 
 

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.distributed.tensor import DTensor
 from trl.generation import vllm_generation
 from vllm.model_executor.layers import utils as vllm_layers
 
-__all__ = ["engine_options", "options_for", "order_by_epoch"]
+__all__ = ["engine_options", "options_for", "order_by_epoch", "send_merged_copies"]
 
 
 @contextlib.contextmanager
@@ -65,6 +68,51 @@ def order_by_epoch(trainer: Any) -> None:
         return sampler
 
     trainer._get_train_sampler = sampler_with_epochs
+
+
+def send_merged_copies(generation: Any) -> None:
+    """Make the way of adapters to the engine leave their base alone; `generation` is TRL's
+    ``VLLMGeneration``.
+
+    For every sync TRL 1.16 (`VLLMGeneration._iter_named_params`) merges them into the base and
+    takes them out again. In bfloat16 that rounds twice, and the base drifts away from the one
+    that the adapter is served on (huggingface/trl#6688).
+    """
+    if is_peft_model(generation.model):
+        generation._iter_named_params = functools.partial(_merged_copies, generation)
+
+
+def _merged_copies(generation: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and weights as the engine has them; an adapted weight is a copy, merged in float32.
+
+    Shards are gathered, so every process must take all of them.
+    """
+    model, gather = generation.model, generation._dist.gather_params
+    adapted: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            parameter = module.get_base_layer().weight
+            adapted.add(id(parameter))
+            with gather(list(module.parameters())), torch.no_grad():
+                deltas = [module.get_delta_weight(each) for each in module.active_adapters]
+                merged = sum((_whole(each).float() for each in deltas), _whole(parameter).float())
+                yield _engine_name(generation, f"{name}.weight"), merged.to(parameter.dtype)
+    for name, parameter in model.named_parameters():
+        skipped = model.prefix in name or "original_module" in name or id(parameter) in adapted
+        if not skipped:
+            with gather([parameter]):
+                yield _engine_name(generation, name), _whole(parameter.data)
+
+
+def _engine_name(generation: Any, name: str) -> str:
+    name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+    found: str = generation._fix_param_name_to_vllm(name, ["modules_to_save.default."])
+    return found
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a weight of which FSDP2 keeps a shard on each process."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def options_for(dtype: str, revision: str | None) -> dict[str, Any]:

@@ -8,8 +8,12 @@ import json
 from typing import Any
 
 from service.access.refusals import Refused
+from service.access.sequences import is_ids, prompts_of, read_n
 
-__all__ = ["MAX_DEPTH", "MAX_N", "MAX_PARTS", "MOST", "check_body"]
+__all__ = ["BATCH", "MAX_DEPTH", "MAX_N", "MAX_PARTS", "MOST", "check_body"]
+
+BATCH = "/v1/chat/completions/batch"
+"""Its ``messages`` are conversations, each with messages of its own."""
 
 MAX_DEPTH = 64
 """Objects and arrays inside each other."""
@@ -21,6 +25,7 @@ MOST = {
     "messages": 4096,
     "input": 4096,
     "prompt": 2048,
+    "items": 2048,
     "tools": 1024,
     "logit_bias": 4096,
     "stop": 64,
@@ -29,15 +34,21 @@ MOST = {
     "bad_words": 1024,
 }
 """Entries that a parameter may have; a prompt that is one list of token ids is as long as it is."""
+MAX_CONVERSATIONS = MOST["prompt"]
+"""Conversations of a batch."""
+_SCORING = "/generative_scoring"
+_ONE_SEQUENCE = ("/v1/messages", "/v1/responses")
+"""Ends of routes whose requests have no ``n``."""
 
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 
 
-def check_body(body: bytes) -> int:
-    """How many sequences a JSON body asks for, 1 where it does not say; raises Refused.
+def check_body(body: bytes, route: str = "") -> int:
+    """How many sequences a JSON body asks for at `route`, 1 where it does not say; raises Refused.
 
-    What is not JSON is left to who reads it.
+    Values count as vLLM's request schemas read them: ``"n": "3"`` asks for three. What is not JSON
+    is left to who reads it.
     """
     if json.detect_encoding(body) not in ("utf-8", "utf-8-sig"):
         raise _refused("The body's JSON must be in UTF-8.")
@@ -48,7 +59,7 @@ def check_body(body: bytes) -> int:
         parsed = json.loads(body)
     except ValueError:
         return 1
-    return _sequences(parsed) if isinstance(parsed, dict) else 1
+    return _sequences(parsed, route) if isinstance(parsed, dict) else 1
 
 
 def _check_nesting(brackets: bytes) -> None:
@@ -72,32 +83,44 @@ def _brackets(body: bytes) -> bytes:
     return b"".join(body.split(b'"')[::2]).translate(_ONE_KIND, _NO_BRACKET)
 
 
-def _sequences(parsed: dict[str, Any]) -> int:
+def _sequences(parsed: dict[str, Any], route: str) -> int:
     inner = parsed.get("sampling_params")
-    for part in (parsed, inner if isinstance(inner, dict) else {}):
+    parts = (parsed, inner if isinstance(inner, dict) else {})
+    for part in parts:
         for name, most in MOST.items():
             _check_length(name, part.get(name), most)
-    n = parsed.get("n")
-    if not isinstance(n, int):
-        n = 1
+    if route.endswith(BATCH):
+        return _conversations(parsed.get("messages"))
+    if route.endswith(_ONE_SEQUENCE):
+        return 1
+    if route.endswith(_SCORING):
+        items = parsed.get("items")
+        return max(len(items), 1) if isinstance(items, list) else 1
+    return max(map(_n, parts)) * prompts_of(parsed)
+
+
+def _conversations(messages: Any) -> int:
+    if not isinstance(messages, list):
+        return 1
+    _check_length("messages", messages, MAX_CONVERSATIONS)
+    for each in messages:
+        _check_length("messages", each, MOST["messages"])
+    return max(len(messages), 1)
+
+
+def _n(part: dict[str, Any]) -> int:
+    n = read_n(part.get("n"))
     if n > MAX_N:
         raise _refused(f"n={n} is more than the {MAX_N} that this server takes.", "n")
-    prompt = parsed.get("prompt")
-    prompts = len(prompt) if isinstance(prompt, list) and not _is_ids(prompt) else 1
-    return max(n, 1) * max(prompts, 1)
+    return n
 
 
 def _check_length(name: str, value: Any, most: int) -> None:
-    if name in ("prompt", "input") and _is_ids(value):
+    if name in ("prompt", "input") and is_ids(value):
         return
     if isinstance(value, list | dict) and len(value) > most:
         what = f"{name} has {len(value)} entries, and this server takes {most}."
         raise _refused(what, name)
-
-
-def _is_ids(prompt: Any) -> bool:
-    """Whether it is one prompt's token ids, rather than several prompts."""
-    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
 
 
 def _refused(message: str, param: str | None = None) -> Refused:

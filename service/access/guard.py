@@ -140,7 +140,7 @@ async def _taken(
         body = await _body_in_time(scope, receive, rules)
         if body is None:
             return None
-        sequences = check_body(body)
+        sequences = check_body(body, route)
         if route in GENERATING:
             await _expect(scope["app"].state.engine_client, sequences, seats)
         if limited:

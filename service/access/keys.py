@@ -93,6 +93,10 @@ class KeyRing:
             await asyncio.sleep(POLL_SECONDS)
             await asyncio.to_thread(self.refresh, self._file)
 
+    def reload(self) -> None:
+        """Have the file read again, changed or not, when it is looked at next."""
+        self._seen = ()
+
     def refresh(self, file: Path) -> None:
         """Read the file again if it has changed."""
         state = _state_of(file)

@@ -14,7 +14,7 @@ __all__ = ["Refused", "answer", "content", "retry_headers", "unauthorized"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
-Cause = Literal["key", "rate", "concurrency", "capacity", "size", "shape", "malformed"]
+Cause = Literal["key", "rate", "concurrency", "capacity", "size", "shape", "malformed", "parameter"]
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from service.apis import BATCH, CHAT, COMPLETIONS, INVOCATIONS, MESSAGES, RESPONSES
 from service.controls.near import CONTAINERS, misplaced_parameter
 from service.controls.parameters import CONTAINER, FOREIGN, Asked, BadParameter, Parameter, Wish
 
@@ -12,9 +13,11 @@ __all__ = ["Template", "carry", "read_body"]
 
 _KWARGS = "chat_template_kwargs"
 _EFFORT_PLACES = {
-    "/v1/chat/completions": "reasoning_effort",
-    "/v1/responses": "reasoning.effort",
-    "/v1/messages": "output_config.effort",
+    CHAT: "reasoning_effort",
+    BATCH: "reasoning_effort",
+    INVOCATIONS: "reasoning_effort",
+    RESPONSES: "reasoning.effort",
+    MESSAGES: "output_config.effort",
 }
 _ANTHROPIC_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
@@ -27,6 +30,13 @@ class Template:
     """Its variables that switch thinking off."""
     thinks: bool = True
     """The model writes thinking that can be recognised."""
+    efforts: Mapping[str, str | None] = field(default_factory=dict)
+    """What it is told for a name of an effort that it does not know: the nearest that it knows, or
+    None, nothing."""
+
+    def effort(self, name: str) -> str | None:
+        """What it is told for the name of an effort."""
+        return self.efforts.get(name, name)
 
 
 def read_body(body: Mapping[str, Any]) -> Asked:
@@ -59,7 +69,7 @@ def _read(body: Mapping[str, Any], row: Parameter) -> Wish | None:
         read = row.read(value)
     except ValueError as error:
         raise BadParameter(row.path, value, str(error)) from error
-    return None if read is None and row.sets != "budget" else Wish(read, row.path)
+    return None if read is None and row.sets != "budget" else Wish(read, row.path, value)
 
 
 def _one(wishes: list[Wish | None]) -> Wish | None:
@@ -89,7 +99,7 @@ def _check(asked: Asked, budget: Wish | None) -> None:
 
 
 def _contradiction(one: Wish, other: Wish) -> BadParameter:
-    return BadParameter(one.parameter, one.value, f"it contradicts {other}; leave one of them out")
+    return one.refusal(f"it contradicts {other}; leave one of them out")
 
 
 def _off(asked: Asked, budget: Wish | None) -> Wish | None:
@@ -110,13 +120,11 @@ def carry(
     """
     told = dict(body)
     asked = dataclasses.replace(asked, seen_to=asked.off is not None and not template.thinks)
-    if endpoint != "/v1/completions":  # it has no template, so thinking is closed at once
+    if endpoint != COMPLETIONS:  # it has no template, so thinking is closed at once
         asked = _carry_switch(told, asked, template)
-        _carry_effort(told, asked, endpoint)
-    thinking = told.get("thinking") or {}
-    if endpoint == "/v1/messages" and thinking.get("type") == "enabled" and asked.budget:
-        # Bounded by our policy: vLLM's own budget cuts within lines, and starts at 1 024.
-        told["thinking"] = {"type": "adaptive"}
+        _carry_effort(told, asked, endpoint, template)
+    if endpoint == MESSAGES and isinstance(told.get("thinking"), Mapping):
+        told["thinking"] = _for_messages(told["thinking"])
     return (None if told == body else told), asked
 
 
@@ -125,7 +133,7 @@ def _carry_switch(told: dict[str, Any], asked: Asked, template: Template) -> Ask
     if asked.off and not by_budget and template.thinks and not template.switches:
         remedy = "this model's chat template cannot switch thinking off; a budget of 0, such as "
         remedy += "thinking_token_budget=0, closes it at once"
-        raise BadParameter(asked.off.parameter, asked.off.value, remedy)
+        raise asked.off.refusal(remedy)
     if template.switches and (asked.off or asked.switch):
         on = asked.off is None
         given = told.get(_KWARGS) or {}
@@ -135,17 +143,38 @@ def _carry_switch(told: dict[str, Any], asked: Asked, template: Template) -> Ask
     return dataclasses.replace(asked, seen_to=seen_to)
 
 
-def _carry_effort(told: dict[str, Any], asked: Asked, endpoint: str) -> None:
-    """To where this endpoint's schema has it, for templates that know efforts."""
-    place, _, leaf = _EFFORT_PLACES.get(endpoint, "").rpartition(".")
-    if asked.effort is None or not leaf:
+def _carry_effort(told: dict[str, Any], asked: Asked, endpoint: str, template: Template) -> None:
+    """The name to where this endpoint's schema has it; none that the template does not know."""
+    if asked.effort is None or endpoint not in _EFFORT_PLACES:
         return
-    if endpoint == "/v1/messages" and asked.effort.value not in _ANTHROPIC_EFFORTS:
-        return
-    if not place:
-        told.setdefault(leaf, asked.effort.value)
-    else:
-        told[place] = {leaf: asked.effort.value} | dict(told.get(place) or {})
+    name = template.effort(asked.effort.value)
+    if endpoint == MESSAGES and name not in _ANTHROPIC_EFFORTS:
+        name = None
+    if name != asked.effort.value:
+        _drop_efforts(told)
+    place, _, leaf = _EFFORT_PLACES[endpoint].rpartition(".")
+    if name is not None and place:
+        told[place] = {leaf: name} | dict(told.get(place) or {})
+    elif name is not None:
+        told.setdefault(leaf, name)
+
+
+def _drop_efforts(told: dict[str, Any]) -> None:
+    for row in FOREIGN:
+        place, _, leaf = row.path.rpartition(".")
+        if row.sets == "effort" and place and isinstance(told.get(place), Mapping):
+            told[place] = {name: value for name, value in told[place].items() if name != leaf}
+        elif row.sets == "effort" and not place:
+            told.pop(leaf, None)
+
+
+def _for_messages(thinking: Mapping[str, Any]) -> dict[str, Any]:
+    """In the words of its schema. Bounds are our policy's: vLLM's own budget cuts within lines,
+    and starts at 1 024 there."""
+    if thinking.get("type") == "disabled":
+        return {"type": "disabled"}
+    shown = thinking.get("display")
+    return {"type": "adaptive"} | ({} if shown is None else {"display": shown})
 
 
 def _example(container: str) -> str:

@@ -11,10 +11,13 @@ from service.controls.parameters import CONTAINER, PARAMETERS, Asked, BadParamet
 from service.eligibility import Abstained
 from service.patterns import matcher_of
 from stepgrpo_core import ExitSettings, InvalidSetting, build_policy
+from stepgrpo_core.policies.entropy import least_checks, most_checks
 
-__all__ = ["Effective", "effective_settings"]
+__all__ = ["Effective", "effective_settings", "enough_checks"]
 
 NOTHING = Asked()
+CHECKS = 32
+"""Of policy entropy, where nobody says how many: the default ceiling of a sequence's probes."""
 
 _MATTERS: Mapping[str, tuple[str, ...]] = {
     "budget": ("budget_tokens", "max_steps"),
@@ -78,6 +81,9 @@ def effective_settings(
     too) are left alone.
     """
     changes, sources = _ours(xargs)
+    _bind_entropy(changes, sources, defaults)
+    if changes:
+        _built(defaults, changes, sources)  # what it names is wrong by itself, whatever bounds it
     bound = _bound(changes, asked, effort, limit)
     demand = _demand(bound, changes, asked)
     if demand is None and (changes.get("policy") == "none" or changes.get("shadow")):
@@ -89,7 +95,8 @@ def effective_settings(
     binding = demand or bound
     if binding is not None and binding.value is not None:
         _bind(changes, sources, defaults, binding)
-    return Effective(_with_room(_built(defaults, changes), limit, closing), sources, demand)
+    settings = _built(defaults, changes, sources)
+    return Effective(_with_room(settings, limit, closing), sources, demand)
 
 
 def _ours(xargs: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, str]]:
@@ -105,6 +112,22 @@ def _ours(xargs: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, st
     return changes, sources
 
 
+def _bind_entropy(changes: dict[str, Any], sources: dict[str, str], defaults: ExitSettings) -> None:
+    """A number of probes that was sent is policy entropy's, too; else it has enough for an exit."""
+    if "entropy" not in changes.get("policy", defaults.policy).split("+"):
+        return
+    if "max_probes" in changes:
+        changes["entropy_probes"] = changes["max_probes"]
+        sources["entropy_probes"] = sources["max_probes"]
+    elif most_checks(defaults) < least_checks(defaults):
+        changes["entropy_probes"] = enough_checks(defaults)
+
+
+def enough_checks(settings: ExitSettings) -> int:
+    """Of policy entropy, where nobody says how many."""
+    return max(CHECKS, least_checks(settings))
+
+
 def _bound(
     changes: Mapping[str, Any],
     asked: Asked,
@@ -115,12 +138,13 @@ def _bound(
     if "budget_tokens" in changes:
         return Wish(changes["budget_tokens"], f"{CONTAINER}.exit_budget_tokens")
     if asked.off is not None:
-        return Wish(0, asked.off.parameter)
+        return Wish(0, asked.off.parameter, asked.off.written)
     if asked.budget is not None:
         return asked.budget
     if asked.effort is None or limit is None:
         return None
-    return Wish(effort_tokens(effort[asked.effort.value], limit), asked.effort.parameter)
+    tokens = effort_tokens(effort[asked.effort.value], limit)
+    return Wish(tokens, asked.effort.parameter, asked.effort.written)
 
 
 def _demand(bound: Wish | None, changes: Mapping[str, Any], asked: Asked) -> Wish | None:
@@ -143,7 +167,7 @@ def _check(demand: Wish, changes: Mapping[str, Any]) -> None:
     else:
         return
     remedy = f"it contradicts {other}, under which nothing holds it; leave one of them out"
-    raise BadParameter(demand.parameter, demand.value, remedy)
+    raise demand.refusal(remedy)
 
 
 def _is_ours(wish: Wish) -> bool:
@@ -166,18 +190,31 @@ def _bind(
         changes["policy"], sources["policy"] = "+".join(names), bound.parameter
 
 
-def _built(defaults: ExitSettings, changes: Mapping[str, Any]) -> ExitSettings:
+def _built(
+    defaults: ExitSettings, changes: Mapping[str, Any], sources: Mapping[str, str]
+) -> ExitSettings:
     try:
         settings = dataclasses.replace(defaults, **changes)
         if changes:
             build_policy(settings, matcher_of(settings))
     except InvalidSetting as error:
-        raise BadParameter(f"{CONTAINER}.exit_{error.name}", error.value, error.remedy) from error
+        raise _as_sent(error, changes, sources) from error
     if "pattern" in changes and "pattern" not in settings.policy.split("+"):
         joined = "pattern" if settings.policy == "none" else f"{settings.policy}+pattern"
         remedy = f"only policy pattern reads it: add exit_policy={joined!r}"
         raise BadParameter(f"{CONTAINER}.exit_pattern", settings.pattern, remedy)
     return settings
+
+
+def _as_sent(
+    error: InvalidSetting, changes: Mapping[str, Any], sources: Mapping[str, str]
+) -> BadParameter:
+    """The refusal by the parameter that was sent: a policy that lacks another is what is wrong."""
+    if error.name in sources:
+        return BadParameter(sources[error.name], error.value, error.remedy)
+    name = "policy" if "policy" in sources else next(iter(sources))
+    remedy = f"with exit_{error.name}={error.value!r}: {error.remedy}"
+    return BadParameter(sources[name], changes[name], remedy)
 
 
 def _with_room(settings: ExitSettings, limit: int | None, closing: int) -> ExitSettings:

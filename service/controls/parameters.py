@@ -1,7 +1,7 @@
 """The table of request parameters: what each one sets, and how its value is read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.controls.effort import EFFORTS
@@ -9,18 +9,23 @@ from service.controls.effort import EFFORTS
 __all__ = ["CONTAINER", "FOREIGN", "PARAMETERS", "Asked", "BadParameter", "Parameter", "Wish"]
 
 CONTAINER = "vllm_xargs"
+MOST = 2**63 - 1
+"""The largest count: more is no 64-bit integer, which the engine's messages are made of."""
+_SHOWN = 100  # characters of what a client wrote
 
 
 class BadParameter(ValueError):
     """A request parameter that cannot be honoured; becomes HTTP 400 in OpenAI's shape."""
 
     def __init__(self, parameter: str, value: object, remedy: str) -> None:
-        shown = repr(value)
-        if len(shown) > 100:
-            shown = shown[:100] + "..."
-        super().__init__(f"{parameter}={shown} cannot be honoured: {remedy}")
+        name, shown = _shortened(parameter), _shortened(repr(value))
+        super().__init__(f"{name}={shown} cannot be honoured: {remedy}")
         self.parameter = parameter
         self.value = value
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +34,20 @@ class Wish:
 
     value: Any
     parameter: str
+    written: Any = field(default=None, compare=False)
+    """The value as the client wrote it, where that is another."""
+
+    @property
+    def shown(self) -> Any:
+        """The value as its client knows it."""
+        return self.value if self.written is None else self.written
 
     def __str__(self) -> str:
-        return f"{self.parameter}={self.value!r}"
+        return f"{self.parameter}={_shortened(repr(self.shown))}"
+
+    def refusal(self, remedy: str) -> BadParameter:
+        """What is answered to it."""
+        return BadParameter(self.parameter, self.shown, remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ def _policy(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("use a text")
+        raise ValueError("use a text, a regular expression of RE2")
     return value
 
 
@@ -69,13 +85,13 @@ def _fraction(value: Any) -> float:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("use a whole number, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise ValueError("use a whole number, 0 or more, of at most 63 bits")
     return value
 
 
 def _flag(value: Any) -> bool:
-    if value in (True, False):  # 1 and 0 too
+    if isinstance(value, int) and value in (0, 1):  # as the schema makes of true and false
         return bool(value)
     raise ValueError("use true or false")
 
@@ -100,8 +116,8 @@ def _effort(value: Any) -> str:
 
 
 def _budget(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < -1:
-        raise ValueError("use a whole number, 0 or more, or -1 for no limit")
+    if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value <= MOST:
+        raise ValueError("use a whole number, 0 or more and of at most 63 bits, or -1: no limit")
     return None if value == -1 else value
 
 

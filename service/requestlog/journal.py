@@ -34,9 +34,11 @@ class Journal:
         self._tracing = tracing
         self._with_text = with_text and log is not None
 
-    def begin(self, job: Job, records: Sequence[SequenceRecord], arrived: float) -> Job:
+    def begin(
+        self, job: Job, records: Sequence[SequenceRecord], arrived: float, *, batch: bool = False
+    ) -> Job:
         """Follow the sequences of a request that came at `arrived` (``time.monotonic``); the job
-        that is returned carries its trace."""
+        that is returned carries its trace. Those of a `batch` have the id of its response."""
         if self._log is None and self._tracing is None:
             return job
         start, spans = Start.at(arrived), None
@@ -44,9 +46,10 @@ class Journal:
             spans = self._tracing.request(start, job.options.get("trace_headers"))
             job = dataclasses.replace(job, options={**job.options, **spans.options})
         last_only = job.params.output_kind is RequestOutputKind.CUMULATIVE
+        name = job.request_id.rpartition("_")[0] if batch else job.request_id
         for record in records:
             record.timeline = Timeline(
-                job.request_id,
+                name,
                 start,
                 texts=deque(maxlen=1 if last_only else None) if self._with_text else None,
                 spans=spans.sequence() if spans else None,

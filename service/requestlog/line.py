@@ -28,7 +28,7 @@ def line_of(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
     line = {
         "time": iso(timeline.start.wall_at(timeline.ended)),
         "id": id_of(timeline.request_id),
-        "index": record.index,
+        "index": record.choice,
         "model": record.model_name,
         "policy": record.policy,
         "label": record.label,

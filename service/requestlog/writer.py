@@ -39,8 +39,9 @@ class RequestLog:
         self._dropped: Callable[[int], None] = lambda _: None
         self._lines: deque[Line] = deque()
         self._characters = 0
-        self._ready = threading.Condition()  # over the three around it
+        self._ready = threading.Condition()  # over the four around it
         self._closing = False
+        self._anew = False
         self._failing = False
         self._torn = False  # the file ends within a line
         try:
@@ -68,6 +69,13 @@ class RequestLog:
         if not fits:
             self._dropped(1)
 
+    def reopen(self) -> None:
+        """Open the file anew before the next line, and at once: whoever sent a signal looks for
+        it."""
+        with self._ready:
+            self._anew = True
+            self._ready.notify()
+
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Write what waits, for at most `timeout` seconds."""
         with self._ready:
@@ -82,20 +90,24 @@ class RequestLog:
     def _work(self) -> None:
         while True:
             with self._ready:
-                while not (self._lines or self._closing):
+                while not (self._lines or self._closing or self._anew):
                     self._ready.wait()
-                if not self._lines:
+                anew, self._anew = self._anew, False
+                line = self._lines.popleft() if self._lines else None
+                if line is None and not anew:
                     return
-                line = self._lines.popleft()
-                self._characters -= len(line.get("text", ""))
-            self._put(line)
+                if line is not None:
+                    self._characters -= len(line.get("text", ""))
+            self._put(line, anew=anew)
 
-    def _put(self, line: Line) -> None:
+    def _put(self, line: Line | None, *, anew: bool) -> None:
+        """Write a line, or only look for the file."""
         try:
-            self._follow()
-            self._append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._follow(anew=anew)
+            if line is not None:
+                self._append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         except (OSError, ValueError, TypeError) as error:
-            self._dropped(1)
+            self._dropped(line is not None)
             if not self._failing:
                 reason = error.strerror if isinstance(error, OSError) else type(error).__name__
                 _log.warning("Request log %s: %s; lines are dropped.", self._path, reason)
@@ -105,16 +117,17 @@ class RequestLog:
                 _log.info("Request log %s is written again.", self._path)
             self._failing = False
 
-    def _follow(self) -> None:
-        """Open the file anew when it was moved away, as by logrotate."""
+    def _follow(self, *, anew: bool) -> None:
+        """Open the file anew when it was moved away, as by logrotate, or when asked to."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
             found = None
-        if found is None or (found.st_dev, found.st_ino) != self._identity:
-            fresh = _open(self._path)
+        if anew or found is None or (found.st_dev, found.st_ino) != self._identity:
+            file, identity = _open(self._path)
             os.close(self._file)
-            (self._file, self._identity), self._torn = fresh, False
+            self._torn = self._torn and identity == self._identity
+            self._file, self._identity = file, identity
 
     def _append(self, data: bytes) -> None:
         left = memoryview(b"\n" + data if self._torn else data)

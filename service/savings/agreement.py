@@ -1,46 +1,51 @@
-r"""Whether an exit changed the answer.
+r"""Agreement of two answers: the answer with an exit and the one without.
 
-Of two answers with a ``\boxed{}`` math-verify tells, in a process of its own that is killed after
-some seconds: it reads hostile LaTeX with sympy, which can compute for ever. Without boxes equal
-texts, less case and white space, agree; other short ones differ. Long ones can say the same in
-other words, so of them nothing is said.
+Of two answers with a ``\boxed{}`` `stepgrpo_core.sameness` tells, as for the grader and the
+policies, and with formulas `stepgrpo_math`, in a process of its own under a limit of processor
+time. Without boxes equal texts, less case and white space, agree; other short ones differ. Long
+ones can say the same in other words, so of them nothing is said.
 """
 
 import asyncio
-import contextlib
-import logging
 import multiprocessing
-import resource
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal
 
 import pebble
 
-from stepgrpo_core.answers import last_box, same_value
+from stepgrpo_core.answers import last_box
+from stepgrpo_core.sameness import compare, within_bounds
+from stepgrpo_math import TimeIsUp, compare_answers, prepare_process, within
 
 __all__ = ["Agreement", "Judges", "compare_texts"]
 
 Agreement = Literal["agreed", "differed", "unjudged"]
 
 SHORT_WORDS = 12
-SECONDS = 5.0
-MEMORY_BYTES = 4 << 30
-MAX_CHARACTERS = 2_000  # of a box
+SECONDS = 5.0  # of processor time
+STALLED_S = 600.0  # of wall time, for a process that is neither busy nor done
 
 
 def compare_texts(left: str, right: str) -> Agreement | None:
-    """What can be said without mathematics; None: it takes that."""
+    """Return what can be said without mathematics; None: it takes that."""
     one, other = last_box(left), last_box(right)
     if one is not None and other is not None:
-        if same_value(one, other):
-            return "agreed"
-        return None if max(len(one), len(other)) <= MAX_CHARACTERS else "unjudged"
+        return _compare_boxes(one, other)
     if one is not None or other is not None:
         return "differed"  # one has a result, and the other has none
     words = left.casefold().split(), right.casefold().split()
     if words[0] == words[1]:
         return "agreed"
     return "differed" if max(map(len, words)) <= SHORT_WORDS else "unjudged"
+
+
+def _compare_boxes(one: str, other: str) -> Agreement | None:
+    found = {compare(one, other), compare(other, one)}
+    if found & {"same", "unevaluated"}:
+        return "agreed"
+    if None not in found:
+        return "differed"
+    return None if within_bounds(one) and within_bounds(other) else "unjudged"
 
 
 class Judges:
@@ -56,10 +61,11 @@ class Judges:
             return found
         boxes = last_box(left), last_box(right)
         try:
-            return "agreed" if await asyncio.wrap_future(self._ask(boxes)) else "differed"
+            judged: Agreement = await asyncio.wrap_future(self._ask(boxes))
+            return judged
         except BrokenProcessPool:
             self.close()
-        except Exception:  # noqa: BLE001, S110 - sympy raises anything, or takes too long
+        except Exception:  # noqa: BLE001, S110 - the process was ended, or never came to be
             pass
         return "unjudged"
 
@@ -67,10 +73,10 @@ class Judges:
         if self._pool is None:
             self._pool = pebble.ProcessPool(
                 1,
-                initializer=_prepare,
+                initializer=prepare_process,
                 context=multiprocessing.get_context("spawn"),  # no threads inherited
             )
-        return self._pool.schedule(_equal, args=boxes, timeout=SECONDS)
+        return self._pool.schedule(_judged, args=boxes, timeout=STALLED_S)
 
     def close(self) -> None:
         """End the process."""
@@ -80,27 +86,12 @@ class Judges:
             pool.join()
 
 
-# What follows runs in the process.
-
-
-def _prepare() -> None:
-    import math_verify  # noqa: F401, PLC0415 - loaded before any limit runs
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we set no alarm
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    with contextlib.suppress(ValueError):  # a lower limit is set already
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, hard))
-
-
-def _equal(left: str, right: str) -> bool:
-    """As math-verify sees it, in either order: its `verify` is not symmetric."""
-    from math_verify import parse, verify  # noqa: PLC0415
-
-    one, other = (
-        parse(f"\\boxed{{{box}}}", parsing_timeout=None, raise_on_error=True)
-        for box in (left, right)
-    )
-    return any(
-        verify(*pair, timeout_seconds=None, raise_on_error=True)
-        for pair in ((one, other), (other, one))
-    )
+def _judged(left: str, right: str) -> Agreement:
+    """Compare in either order, in the process: a comparison with a gold is not symmetric."""
+    pairs = ((left, right), (right, left))
+    same = {"same", "unevaluated"}
+    try:
+        found = within(SECONDS, lambda: any(compare_answers(*pair) in same for pair in pairs))
+    except (Exception, TimeIsUp):  # noqa: BLE001 - sympy raises anything, or takes too long
+        return "unjudged"
+    return "agreed" if found else "differed"

@@ -18,7 +18,7 @@ import httpx
 
 from service.savings.report import as_csv, as_json, as_table, read_rows
 from service.savings.series import JUDGED
-from service.savings.store import Recent, SumStore
+from service.savings.store import SumStore, SwitchedOff
 
 __all__ = ["PATH", "guard_command", "guard_parser", "savings_command", "savings_parser"]
 
@@ -80,9 +80,12 @@ def guard_command(arguments: list[str]) -> None:
 
 
 def _listed(store: SumStore) -> str:
-    off = store.switched_off()
-    lines = [f"{e.model}  {e.policy}  since {_local(e.since)}: {e.why}" for e in sorted(off)]
-    return "\n".join(lines) or "Nothing is switched off."
+    return "\n".join(map(_line, store.switched_off())) or "Nothing is switched off."
+
+
+def _line(off: SwitchedOff) -> str:
+    of = f" (settings {off.fingerprint})" if off.fingerprint else ""
+    return f"{off.model}  {off.policy}  since {_local(off.since)}: {off.why}{of}"
 
 
 def _local(seconds: float) -> str:
@@ -90,7 +93,9 @@ def _local(seconds: float) -> str:
 
 
 def _switched_on(store: SumStore, model: str, policy: str) -> str:
-    store.forget(Recent(JUDGED, model, policy))
+    for key in store.recent(JUDGED):  # under whatever settings
+        if key[1:] == (model, policy):
+            store.forget(key)
     if not store.switch_on(model, policy):
         raise ValueError(f"policy {policy!r} is not switched off for {model!r}")
     return f"Policy {policy} is on again for {model}."
@@ -102,6 +107,8 @@ def _opened(path: Path) -> Iterator[SumStore]:
         raise FileNotFoundError(f"{path} is not there; it is made by --exit-state")
     store = SumStore(path)
     try:
+        if store.problem is not None:
+            raise ValueError(f"{path}: {store.problem}")
         yield store
     finally:
         store.close()

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["conversation_of"]
+__all__ = ["conversation_of", "conversations_of"]
 
 _OPENINGS = ("system", "instructions", "conversation", "prompt_cache_key", "model")
 """Fields of a body that all turns share, where an API has them outside its messages."""
@@ -18,6 +18,14 @@ def conversation_of(body: Mapping[str, Any]) -> bytes:
     """The beginning of a request body's conversation."""
     shared = {name: body[name] for name in _OPENINGS if name in body}
     return json.dumps([shared, _beginning(body)], sort_keys=True).encode()
+
+
+def conversations_of(body: Mapping[str, Any]) -> list[bytes]:
+    """The same of each conversation of a batch; of any other body the only one."""
+    several = body.get("messages")
+    if isinstance(several, list) and several and all(isinstance(each, list) for each in several):
+        return [conversation_of({**body, "messages": each}) for each in several]
+    return [conversation_of(body)]
 
 
 def _beginning(body: Mapping[str, Any]) -> list[Any]:

@@ -1,17 +1,21 @@
 """All that shows what was saved, as the engine sees it: one object, told of every request."""
 
-import asyncio
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
 from service.controls import Effective
+from service.deciding import Decider
 from service.job import Job, Served
 from service.ledger import SequenceRecord
 from service.metrics import Metrics
 from service.remote import Address, Remote
+from service.savings.facts import digest_of, settings_facts, weights_of
 from service.savings.holdout import compared, enter, takes_part, withheld
 from service.savings.pairs import Pairs
 from service.savings.plan import KEY_VARIABLE, SECONDS, Plan
@@ -20,38 +24,54 @@ from service.savings.quality import QualityGuard
 from service.savings.report import ReportCollector
 from service.savings.runs import EngineRuns, RemoteRuns, Runs
 from service.savings.store import SumStore
+from service.savings.strata import Strata
 from stepgrpo_core import Baseline, ExitSettings
 from stepgrpo_core.holdout import GROUPS, Holdout, Place
 
 __all__ = ["Evidence", "open_evidence"]
 
-EVERY_SECONDS = 1.0
 
-
-def open_evidence(plan: Plan) -> "Evidence | None":
-    """What a plan asks for; None where nothing is measured. Raises InvalidSetting."""
-    return Evidence(plan, SumStore(plan.state)) if plan.measures or plan.state else None
+def open_evidence(
+    plan: Plan, models: Mapping[str | None, Path], calibration: Path | None
+) -> "Evidence | None":
+    """What a plan asks for; None where nothing is measured. `models` are the folders of what is
+    served, by adapter, None for the model itself. Raises InvalidSetting."""
+    if not plan.measures and not plan.state:
+        return None
+    found = Evidence(plan, SumStore(plan.state), {k: weights_of(v) for k, v in models.items()})
+    if calibration is not None:
+        found.facts["calibration"] = weights_of(calibration)
+    return found
 
 
 class Evidence:
     """Deals conversations, has pairs made, guards quality, and knows how far to trust
     predictions."""
 
-    def __init__(self, plan: Plan, store: SumStore) -> None:
+    def __init__(
+        self, plan: Plan, store: SumStore, weights: Mapping[str | None, str] = MappingProxyType({})
+    ) -> None:
         self.plan = plan
         self.store = store
-        self.guard = QualityGuard(store, plan)
-        self.predictions = Predictions(store)
+        self.facts: dict[str, Any] = {}
+        """What decides how requests are served, beside the server's settings."""
+        self._weights = weights
+        self._strata = Strata(store)
+        self.guard = QualityGuard(store, plan, self._strata.fingerprint)
+        self.predictions = Predictions(store, self._strata.fingerprint)
         self._dealer = Holdout(plan.holdout, store.secret("holdout"))
         self._pairs: Pairs | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._report = ReportCollector(store)
+        store.watch(self._look_on)
 
     # Its life: in one event loop.
 
-    def start(self, served: Served, metrics: Metrics) -> None:
-        """Begin to watch, and to make pairs where the model thinks."""
-        self._watch = asyncio.create_task(self._look_on())
+    def start(self, served: Served, metrics: Metrics, name: str, decider: Decider) -> None:
+        """Begin to count, and to make pairs where the model thinks. `name` is the model's."""
+        settings = settings_facts(self.plan, decider.defaults, decider.limits, decider.effort)
+        self._strata.begin({**settings, **self.facts})
+        for adapter, weights in self._weights.items():
+            self._strata.number(adapter or name, self._over_base(adapter, weights))
         if not self.plan.pairs or served.writing is None:
             return
         end = served.tokenizer.decode([served.writing.thinking.end_id], skip_special_tokens=False)
@@ -74,23 +94,33 @@ class Evidence:
 
     async def stop(self) -> None:
         """Make no more pairs; what is entered stays."""
-        for task in filter(None, [self._watch]):
-            task.cancel()
-            await asyncio.wait([task])
         pairs, self._pairs = self._pairs, None
         if pairs is not None:
             await pairs.close()
 
-    async def _look_on(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            await asyncio.to_thread(self._refresh)
-
-    def _refresh(self) -> None:
-        self.guard.refresh()
+    def _look_on(self) -> None:
+        """In the store's thread, every second."""
+        self.guard.look()
         self.predictions.refresh()
+        if self._dealer.key != self.store.secret("holdout"):  # another file, shared with others
+            self._dealer = Holdout(self.plan.holdout, self.store.secret("holdout"))
+
+    def _over_base(self, adapter: str | None, weights: str) -> str:
+        """Of an adapter with the model it is over."""
+        return weights if adapter is None else f"{self._weights.get(None)}-{weights}"
 
     # Requests.
+
+    def sort(self, job: Job, records: list[SequenceRecord]) -> None:
+        """Put a request, as it came, into its stratum. An adapter that was loaded meanwhile is told
+        by where it came from: reading it would take time."""
+        lora = job.options.get("lora_request")
+        weights = self._weights.get(job.adapter)
+        if lora is not None and weights is None:
+            weights = digest_of(f"{lora.lora_path} {lora.lora_int_id}")
+        found = self._over_base(job.adapter, weights or "")
+        for each in records:
+            each.stratum = self._strata.number(each.model_name, found)
 
     def place(self, job: Job, effective: Effective, conversation: bytes | None) -> Place | None:
         """Where the holdout deals a request; None for one that asked for something itself, that
@@ -141,8 +171,9 @@ class Evidence:
     def complaints(self) -> list[str]:
         """What people should know who ask whether the server is well."""
         off = self.guard.off
-        return [f"policy {each.policy} is switched off for {each.model}" for each in off]
+        switched = [f"policy {each.policy} is switched off for {each.model}" for each in off]
+        return [*switched, *self.store.complaints()]
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Write what is pending, which may wait for the file."""
         self.store.close()

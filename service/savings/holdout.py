@@ -13,9 +13,10 @@ import dataclasses
 from service.controls import Effective
 from service.job import Job
 from service.ledger import SequenceRecord
+from service.savings.contents import Key, cell
 from service.savings.plan import Plan
 from service.savings.series import Compared, Side, holdout
-from service.savings.store import Key, SumStore
+from service.savings.store import SumStore
 from stepgrpo_core import Baseline, ExitSettings
 from stepgrpo_core.fleet import Served
 from stepgrpo_core.holdout import Place
@@ -57,7 +58,7 @@ def enter(
     tokens = predicted.tokens if predicted else 0.0
     side: Side = "held" if place.held else "exited"
     series = holdout(side, "completion", against)
-    key = Key(series, record.model_name, record.counted_as, place.group)
+    key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
     store.add(key, Served.one(record.completion_tokens, tokens)._asdict())
     engine = record.generated_tokens + record.probe_tokens
     key = key._replace(series=holdout(side, "engine", against))

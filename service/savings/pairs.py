@@ -10,11 +10,9 @@ out, and counted: for being dropped it matters how busy the server was, not how 
 """
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import random
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +22,13 @@ from service.job import Job
 from service.ledger import Follows, SequenceRecord
 from service.remote import Failed
 from service.savings.agreement import Agreement, Judges
+from service.savings.contents import Key, cell
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
 from service.savings.quality import QualityGuard
 from service.savings.runs import Run, Runs
-from service.savings.series import EXIT, JUDGED, TRAINED
-from service.savings.store import Key, Recent, SumStore
+from service.savings.series import EXIT, TRAINED
+from service.savings.store import SumStore
 from stepgrpo_core.fleet import Measured
 from stepgrpo_core.savings import Prediction
 from stepgrpo_core.thinking import Writing
@@ -71,6 +70,10 @@ def measurable(job: Job, record: SequenceRecord) -> bool:
     )
 
 
+def _cell_of(record: SequenceRecord) -> int:
+    return cell(record.stratum, record.group)
+
+
 class Pairs:
     """Draws, queues and makes pairs, and enters what they show. One event loop's."""
 
@@ -106,14 +109,14 @@ class Pairs:
             return
         if record.follows is None:
             if record.acted:  # nothing was cut: what it saved is known, and what it cost
-                key = Key(EXIT, record.model_name, record.counted_as, record.group)
+                key = Key(EXIT, record.model_name, record.counted_as, _cell_of(record))
                 tokens = record.completion_tokens
                 sums = {"natural": 1, "natural_tokens": tokens, "cost": record.cost}
                 self._store.add(key, sums)
             return
         exits = record.cut_at is not None
         policy = record.counted_as if exits else "none"
-        key = Key(EXIT if exits else TRAINED, record.model_name, policy, record.group)
+        key = Key(EXIT if exits else TRAINED, record.model_name, policy, _cell_of(record))
         if not measurable(job, record):
             self._store.add(key, {"unmeasurable": 1})
             return
@@ -191,10 +194,8 @@ class Pairs:
         except Exception as error:  # noqa: BLE001 - nothing of it may reach a request
             _log.warning("A paired run failed: %s", type(error).__name__)
             self._ended(pair.key, "failed")
-        else:  # what is awaited from here on changes nothing about the pair
+        else:
             self._ended(pair.key, "measured")
-            if pair.key.series == EXIT and agreement != "unjudged":
-                await self._review(pair.key)
 
     def _enter(self, pair: _Pair, agreement: Agreement) -> None:
         key, length = pair.key, pair.run.length
@@ -204,11 +205,7 @@ class Pairs:
         if pair.predicted is not None:
             self._predictions.enter(key.model, key.policy, pair.predicted, length)
         if agreement != "unjudged":
-            self._store.note(Recent(JUDGED, key.model, key.policy), float(agreement == "agreed"))
-
-    async def _review(self, key: Key) -> None:
-        with contextlib.suppress(sqlite3.Error):  # the store says so itself
-            await asyncio.to_thread(self._guard.review, key.model, key.policy)
+            self._guard.enter(key.model, key.policy, agreed=agreement == "agreed")
 
     async def _agreement(self, pair: _Pair) -> Agreement:
         other = self._answer(pair.run)

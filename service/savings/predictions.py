@@ -1,13 +1,12 @@
 """How far predictions can be trusted: widened by what pairs have shown, and watched."""
 
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client.metrics_core import Metric
 
 from service.catalogue import family
-from service.savings.series import COVERED, SCORES
+from service.savings.series import COVERED, SCORES, under
 from service.savings.store import Recent, SumStore
 from stepgrpo_core.conformal import Coverage, coverage, score, widened, widening
 from stepgrpo_core.savings import Prediction
@@ -35,8 +34,9 @@ _PLAIN = Trust()
 class Predictions:
     """By model and policy, as of the last `refresh`."""
 
-    def __init__(self, store: SumStore) -> None:
+    def __init__(self, store: SumStore, fingerprint: Callable[[str], str] = lambda _: "") -> None:
         self._store = store
+        self._fingerprint = fingerprint  # of how a model is served
         self._trust: dict[tuple[str, str], Trust] = {}
         self._coverage: dict[tuple[str, str], Coverage] = {}
         self.refresh()
@@ -49,20 +49,27 @@ class Predictions:
         """Note what was measured where `prediction` had been made."""
         shown = self.trust(model, policy).shown(prediction)
         held = shown.low <= outcome <= shown.high
-        self._store.note(Recent(COVERED, model, policy), float(held))
-        self._store.note(Recent(SCORES, model, policy), score(prediction, outcome))
+        self._store.note(self._key(COVERED, model, policy), float(held))
+        self._store.note(self._key(SCORES, model, policy), score(prediction, outcome))
+
+    def _key(self, series: str, model: str, policy: str) -> Recent:
+        return Recent(under(series, self._fingerprint(model)), model, policy)
 
     def refresh(self) -> None:
         """See what all processes have noted by now; called every second or so."""
-        try:
-            scores, held = self._store.recent(SCORES), self._store.recent(COVERED)
-        except sqlite3.Error:
-            return  # the store says so itself
-        found = {each[1:]: coverage(values) for each, values in held.items()}
+        scores, held = self._recent(SCORES), self._recent(COVERED)
+        found = {key: coverage(values) for key, values in held.items()}
         self._coverage = {key: each for key, each in found.items() if each is not None}
         self._trust = {
-            (model, policy): Trust(widening(values), self._is_stale(model, policy))
-            for (_, model, policy), values in scores.items()
+            key: Trust(widening(values), self._is_stale(*key)) for key, values in scores.items()
+        }
+
+    def _recent(self, series: str) -> dict[tuple[str, str], list[float]]:
+        """By model and policy, of how those are served now."""
+        return {
+            (key.model, key.policy): values
+            for key, values in self._store.recent(series).items()
+            if key == self._key(series, key.model, key.policy)
         }
 
     def _is_stale(self, model: str, policy: str) -> bool:

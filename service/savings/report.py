@@ -1,8 +1,10 @@
 """What is known of savings, as JSON, CSV, a table or metrics."""
 
 import csv
+import datetime
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,8 +12,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from service.catalogue import family
-from service.savings.rows import PREFIXES, Figures, Row, rows_of
+from service.savings.rows import Figures, Row, rows_of
 from service.savings.store import SumStore
+from service.savings.strata import changes, said
 from stepgrpo_core.fleet import MIN_GROUPS
 from stepgrpo_core.intervals import LEVEL, Estimate
 
@@ -26,13 +29,37 @@ _ESTIMATES = (*_FIGURES, "agreement")
 
 
 def read_rows(store: SumStore) -> list[Row]:
-    """What a store knows by now; raises sqlite3.Error."""
-    return rows_of({key: sums for prefix in PREFIXES for key, sums in store.read(prefix).items()})
+    """What a store knows by now."""
+    return rows_of(store.read(""), store.strata())
 
 
-def as_json(rows: list[Row]) -> dict[str, Any]:
+def as_json(rows: list[Row], complaints: Iterable[str] = ()) -> dict[str, Any]:
     """The response of ``GET /v1/stepgrpo/savings``."""
-    return {"object": "list", "level": LEVEL, "data": [_flat(row) for row in rows]}
+    return {
+        "object": "list",
+        "level": LEVEL,
+        "complaints": [*complaints],
+        "data": [_flat(row) | {"strata": _strata(row)} for row in rows],
+    }
+
+
+def _strata(row: Row) -> list[dict[str, Any]]:
+    """In their order in time; ``changed`` has what differs from the one before, by name."""
+    before = [None, *row.parts]
+    return [
+        {
+            "since": part.since and _date(part.since),
+            "requests": part.requests,
+            "requests_compared": part.compared,
+            "in_figures": part.told,
+            "changed": changes(last.facts, part.facts) if last and last.facts else {},
+        }
+        for last, part in zip(before, row.parts, strict=False)
+    ]
+
+
+def _date(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -55,14 +82,16 @@ def _flat(row: Row) -> dict[str, Any]:
 
 def _rounded(name: str, each: Estimate | None) -> dict[str, float] | None:
     digits = 4 if name in ("compression", "agreement") else 1
-    return {part: round(value, digits) for part, value in asdict(each).items()} if each else None
+    if each is None or not all(map(math.isfinite, asdict(each).values())):
+        return None  # without a token there is no ratio
+    return {part: round(value, digits) for part, value in asdict(each).items()}
 
 
 def as_csv(rows: list[Row]) -> str:
     """The same figures in columns; what is not known yet is empty."""
     out = io.StringIO()
-    lines = [_columns(_flat(row)) for row in rows]
-    names = list(_columns(_flat(Row("", "", "exit", "holdout", 0, 0, None))))
+    lines = [_columns(_flat(row)) | {"strata": len(row.parts)} for row in rows]
+    names = [*_columns(_flat(Row("", "", "exit", "holdout", 0, 0, None))), "strata"]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -123,16 +152,36 @@ def _shown(estimate: dict[str, float] | None, nothing: str = "too early") -> str
 
 
 def _notes(data: dict[str, Any]) -> list[str]:
+    complaints = [f"Beware: {each}." for each in data.get("complaints", [])]
     if not data["data"]:
-        return ["Nothing was counted: start the server with --exit-holdout or --exit-pairs."]
+        nothing = "Nothing was counted: start the server with --exit-holdout or --exit-pairs."
+        return complaints or [nothing]
     notes = [
+        *complaints,
         f"Intervals of {100 * data['level']:.0f} %.",
         "holdout: against requests served without exits; of training, by the base model.",
         "measured: against runs without exits, or of the base model, that followed requests.",
     ]
     if any(figures["saved_per_request"] is None for figures in data["data"]):
         notes.append(f"Too early: it takes conversations in {MIN_GROUPS} random groups.")
-    return notes
+    return [*notes, *(note for figures in data["data"] for note in _changes(figures))]
+
+
+def _changes(figures: dict[str, Any]) -> Iterator[str]:
+    """What changed while a row was counted."""
+    strata = figures.get("strata", [])
+    if len(strata) < 2:
+        return
+    name = f"{figures['model_name']}, {figures['policy']}, {figures['method']}"
+    yield f"{name}: {len(strata)} strata, compared apart and combined, since settings changed:"
+    for each in strata:
+        what = said(each["changed"]) or "the first settings that were noted"
+        left_out = "" if each["in_figures"] else "; too early, and left out of the figures"
+        yield (
+            f"  {each['since'] or 'before'}: "
+            f"{what if each['since'] else 'an earlier version, whose settings were not noted'}; "
+            f"{each['requests']:,} requests, {each['requests_compared']:,} compared{left_out}"
+        )
 
 
 class ReportCollector:
@@ -140,7 +189,7 @@ class ReportCollector:
 
     def __init__(self, store: SumStore) -> None:
         self._store = store
-        self._state = store.secret("state")[:6].hex()  # which sums these are, and nothing secret
+        store.secret("state")  # made while somebody may wait for it
 
     def collect(self) -> Iterator[Metric]:
         """Requests always, figures once there is an interval; and whose sums they are, since
@@ -149,8 +198,12 @@ class ReportCollector:
         yield from _holdout_metrics([row for row in rows if row.method == "holdout"])
         yield from _measured_metrics([row for row in rows if row.method == "measured"])
         state = family("state_info")
-        state.add_metric([self._state], 1)
+        # Which sums these are, and nothing secret.
+        state.add_metric([self._store.secret("state")[:6].hex()], 1)
         yield state
+        unavailable = family("state_unavailable")
+        unavailable.add_metric([], float(self._store.problem is not None))
+        yield unavailable
 
 
 def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:

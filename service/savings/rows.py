@@ -8,17 +8,23 @@ with the patient of the other.
 
 `measured`: paired runs. Predictions of what exits saved, less the mean error of those that a paired
 run measured. Requests that were aborted, stopped or cut by their limit add nothing.
+
+Figures are made within strata and combined by the number of requests that exited (`strata`). A
+stratum in which too little is known is left out of them, and said to be.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
+from service.savings.contents import Key, Stratum, Sums, group_of, stratum_of
 from service.savings.quality import agreement
 from service.savings.series import (
     EXIT,
     HOLDOUT,
+    SERIES,
     TRAINED,
     TRAINED_HOLDOUT,
     Compared,
@@ -26,15 +32,25 @@ from service.savings.series import (
     Side,
     holdout,
 )
-from service.savings.store import Key, Sums
-from stepgrpo_core.fleet import Comparison, Measured, Served, compare, total_savings
-from stepgrpo_core.intervals import Estimate
+from stepgrpo_core.fleet import (
+    Comparison,
+    Measured,
+    Served,
+    Sides,
+    comparable,
+    compare_strata,
+    measurable,
+    total_savings,
+)
+from stepgrpo_core.intervals import Estimate, combined
 
-__all__ = ["PREFIXES", "Figures", "Row", "rows_of"]
+__all__ = ["Figures", "Part", "Row", "rows_of"]
 
-PREFIXES = (HOLDOUT, TRAINED_HOLDOUT, EXIT, TRAINED)
 Source = Literal["exit", "training", "training+exit"]
 Method = Literal["holdout", "measured"]
+Groups = Mapping[int, Sums]
+Series = Mapping[str, Groups]
+Strata = Mapping[int, Series]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,20 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A stratum of a row."""
+
+    since: float | None
+    """Seconds since the epoch; None: counted by an earlier version."""
+    facts: Mapping[str, Any]
+    """How its requests were dealt and served; of an earlier version none are known."""
+    requests: int
+    compared: int
+    told: bool
+    """The figures are also of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """A model under a policy, by one method."""
 
@@ -60,7 +90,7 @@ class Row:
     """What saves: an exit from outside, the training of the model, or both together."""
     method: Method
     requests: int
-    """That the totals are over."""
+    """That could exit. The totals are over those in strata that figures are of."""
     compared: int
     """Held out, or paired."""
     figures: Figures | None
@@ -70,89 +100,161 @@ class Row:
     agreement: Estimate | None = None
     """Share of judged pairs in which the answer stayed as it was."""
     judged: int = 0
+    parts: tuple[Part, ...] = ()
+    """Strata, in their order in time."""
 
 
-def rows_of(sums: Mapping[Key, Sums]) -> list[Row]:
-    """Of all sums whose series begin with one of `PREFIXES`."""
-    by: dict[tuple[str, str], dict[str, dict[int, Sums]]] = defaultdict(lambda: defaultdict(dict))
+def rows_of(
+    sums: Mapping[Key, Sums], strata: Mapping[int, Stratum] = MappingProxyType({})
+) -> list[Row]:
+    """Of all sums of known series; `strata` are what is known of those."""
+    by: dict[tuple[str, str], dict[int, dict[str, dict[int, Sums]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(dict))
+    )
     for key, found in sums.items():
-        by[key.model, key.policy][key.series][key.group] = found
-    return [row for key in sorted(by) for row in _rows(*key, by[key])]
+        if key.series not in SERIES:
+            continue
+        of = by[key.model, key.policy][stratum_of(key.group)]
+        of[key.series][group_of(key.group)] = found
+    return [row for key in sorted(by) for row in _rows(*key, by[key], strata)]
 
 
-def _rows(model: str, policy: str, by: Mapping[str, Mapping[int, Sums]]) -> Iterable[Row]:
-    if any(each.startswith(HOLDOUT) for each in by):
-        yield _holdout(model, policy, by, "exit")
-    if any(each.startswith(TRAINED_HOLDOUT) for each in by):
-        yield _holdout(model, policy, by, "training")
-    if EXIT in by:
-        yield _measured(model, policy, "exit", by[EXIT])
-    if TRAINED in by:
-        yield _measured(model, policy, "training", by[TRAINED])
+def _rows(model: str, policy: str, by: Strata, known: Mapping[int, Stratum]) -> Iterator[Row]:
+    def having(prefix: str) -> dict[int, Series]:
+        order = sorted(by, key=lambda number: known[number].since if number in known else 0.0)
+        return {each: by[each] for each in order if any(s.startswith(prefix) for s in by[each])}
+
+    if of := having(HOLDOUT):
+        yield _holdout(model, policy, of, "exit", known)
+    if of := having(TRAINED_HOLDOUT):
+        yield _holdout(model, policy, of, "training", known)
+    if of := having(EXIT):
+        yield _measured(model, policy, "exit", {k: v[EXIT] for k, v in of.items()}, known)
+    if of := having(TRAINED):
+        yield _measured(model, policy, "training", {k: v[TRAINED] for k, v in of.items()}, known)
+
+
+def _part(
+    number: int, known: Mapping[int, Stratum], requests: float, compared: float, *, told: bool
+) -> Part:
+    of = known.get(number)
+    since, facts = (of.since, of.facts) if of else (None, {})
+    return Part(since, facts, int(requests), int(compared), told)
 
 
 def _holdout(
-    model: str, policy: str, by: Mapping[str, Mapping[int, Sums]], compared: Compared
+    model: str, policy: str, by: Strata, compared: Compared, known: Mapping[int, Stratum]
 ) -> Row:
-    def side(name: Side, measure: Measure) -> dict[int, Served]:
-        found = by.get(holdout(name, measure, compared), {})
-        return {group: Served(**each) for group, each in found.items()}
-
-    exited, held = side("exited", "completion"), side("held", "completion")
-    requests = int(sum(each.requests for each in exited.values()))
-    gross, net = compare(exited, held), compare(side("exited", "engine"), side("held", "engine"))
+    received, generated = (
+        {number: _sides(series, measure, compared) for number, series in by.items()}
+        for measure in MEASURES
+    )
+    parts = tuple(
+        _part(number, known, *map(_requests, sides), told=comparable(sides))
+        for number, sides in received.items()
+    )
+    gross, net = compare_strata(*received.values()), compare_strata(*generated.values())
     return Row(
         model,
         policy,
         "training+exit" if compared == "training" and policy != "none" else compared,
         "holdout",
-        requests,
-        int(sum(each.requests for each in held.values())),
-        _compared(gross, net, requests) if gross and net else None,
+        sum(each.requests for each in parts),
+        sum(each.compared for each in parts),
+        _compared(gross, net) if gross and net else None,
+        parts=parts,
     )
 
 
-def _compared(gross: Comparison, net: Comparison, requests: int) -> Figures:
+MEASURES: tuple[Measure, Measure] = ("completion", "engine")
+
+
+def _sides(series: Series, measure: Measure, compared: Compared) -> Sides:
+    def side(name: Side) -> dict[int, Served]:
+        found = series.get(holdout(name, measure, compared), {})
+        return {group: Served(**each) for group, each in found.items()}
+
+    return side("exited"), side("held")
+
+
+def _requests(side: Mapping[int, Served]) -> float:
+    return sum(each.requests for each in side.values())
+
+
+def _compared(gross: Comparison, net: Comparison) -> Figures:
     return Figures(
         gross.saved,
-        _times(gross.saved, requests),
+        _times(gross.saved, gross.exited),
         net.saved,
-        _times(net.saved, requests),
+        _times(net.saved, net.exited),
         gross.ratio,
     )
 
 
-def _measured(model: str, policy: str, source: Source, groups: Mapping[int, Sums]) -> Row:
-    def total(name: str) -> float:
-        return sum(each.get(name, 0) for each in groups.values())
+def _total(groups: Groups, *names: str) -> float:
+    return sum(each.get(name, 0) for each in groups.values() for name in names)
 
-    names = Measured._fields
-    found = total_savings(
-        {g: Measured(**{n: each.get(n, 0) for n in names}) for g, each in groups.items()}
+
+def _measured(
+    model: str, policy: str, source: Source, by: Mapping[int, Groups], known: Mapping[int, Stratum]
+) -> Row:
+    runs = {number: _runs(groups) for number, groups in by.items()}
+    parts = tuple(
+        _part(
+            number,
+            known,
+            _total(groups, "requests", "natural"),
+            _total(groups, "pairs"),
+            told=measurable(runs[number]),
+        )
+        for number, groups in by.items()
     )
-    requests = int(total("requests") + total("natural"))
-    tokens, judged = total("tokens") + total("natural_tokens"), total("agreed") + total("differed")
+    told = [groups for groups, part in zip(by.values(), parts, strict=True) if part.told]
+    found = total_savings(*runs.values())
     return Row(
         model,
         policy,
         source,
         "measured",
-        requests,
-        int(total("pairs")),
-        _totals(found, total("cost"), tokens, requests) if found else None,
-        int(total("unmeasurable")),
-        agreement(total("agreed"), judged),
-        int(judged),
+        sum(each.requests for each in parts),
+        sum(each.compared for each in parts),
+        _totals(found, told) if found else None,
+        int(sum(_total(each, "unmeasurable") for each in by.values())),
+        _agreement(list(by.values())),
+        int(sum(_total(each, *JUDGED) for each in by.values())),
+        parts,
     )
 
 
-def _totals(saved: Estimate, cost: float, tokens: float, requests: int) -> Figures:
+JUDGED = ("agreed", "differed")
+
+
+def _runs(groups: Groups) -> dict[int, Measured]:
+    names = Measured._fields
+    return {g: Measured(**{n: each.get(n, 0) for n in names}) for g, each in groups.items()}
+
+
+def _agreement(strata: list[Groups]) -> Estimate | None:
+    """Over the strata in which pairs were judged, by the requests that were cut."""
+    parts = [
+        (_total(each, "requests"), found)
+        for each in strata
+        if (found := agreement(_total(each, "agreed"), _total(each, *JUDGED))) is not None
+    ]
+    requests = sum(weight for weight, _ in parts)
+    return combined((weight / requests, each) for weight, each in parts) if requests else None
+
+
+def _totals(saved: Estimate, strata: list[Groups]) -> Figures:
+    cost, tokens, requests = (
+        sum(_total(each, *names) for each in strata)
+        for names in (("cost",), ("tokens", "natural_tokens"), ("requests", "natural"))
+    )
     net = Estimate(saved.value - cost, saved.low - cost, saved.high - cost)
     # Of an interval as wide as the whole, one end would be a length below nothing.
-    shares = [tokens / max(tokens + each, 1) for each in (saved.value, saved.high, saved.low)]
-    return Figures(
-        _times(saved, 1 / requests), saved, _times(net, 1 / requests), net, Estimate(*shares)
-    )
+    shares = [tokens / max(tokens + more, 1) for more in (saved.value, saved.high, saved.low)]
+    each = 1 / max(requests, 1)
+    return Figures(_times(saved, each), saved, _times(net, each), net, Estimate(*shares))
 
 
 def _times(each: Estimate, factor: float) -> Estimate:

@@ -1,6 +1,6 @@
 """Names of what is counted."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = [
     "COVERED",
@@ -8,12 +8,14 @@ __all__ = [
     "HOLDOUT",
     "JUDGED",
     "SCORES",
+    "SERIES",
     "TRAINED",
     "TRAINED_HOLDOUT",
     "Compared",
     "Measure",
     "Side",
     "holdout",
+    "under",
 ]
 
 Side = Literal["exited", "held"]
@@ -37,3 +39,22 @@ SCORES = "scores"
 def holdout(side: Side, measure: Measure, compared: Compared = "exit") -> str:
     """Sums of one side."""
     return f"{HOLDOUT if compared == 'exit' else TRAINED_HOLDOUT}{side}/{measure}"
+
+
+def under(series: str, fingerprint: str) -> str:
+    """Recent values of one fingerprint of settings and weights; an empty one is of before there
+    were any."""
+    return f"{series}/{fingerprint}" if fingerprint else series
+
+
+SERIES = (
+    EXIT,
+    TRAINED,
+    *(
+        holdout(side, measure, compared)
+        for side in get_args(Side)
+        for measure in get_args(Measure)
+        for compared in get_args(Compared)
+    ),
+)
+"""Of sums, all there are."""

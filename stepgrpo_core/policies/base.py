@@ -89,6 +89,8 @@ class Needs:
     """Put at each boundary; None decides at once, from the generated tokens alone."""
     min_interval: int = 0
     """Reasoning tokens between two questions."""
+    max_probes: int | None = None
+    """Questions; None: as many as `ExitSettings.max_probes` says."""
 
 
 class ExitPolicy(Protocol):

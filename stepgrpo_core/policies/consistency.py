@@ -7,17 +7,19 @@ high (2, 64), max (2, 32).
 Departures: the answer is generated anew, where the authors paste the probe's; agreement is
 checked, where theirs always passes; hesitation is looked for as whole words and outside the
 answer ("know" hesitates not, nor does the answer "no"); the inducing prompt is the one of
-`confidence`. Equality is of numbers, fractions and spelling, not of formulas.
+`confidence`. Equality is the light one of `sameness`: numbers, units, lists and spelling, not
+formulas.
 """
 
 import re
 from collections import deque
 
-from stepgrpo_core.answers import last_box, same_value
+from stepgrpo_core.answers import last_box
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
 from stepgrpo_core.policies.questions import Answer, Induce, Trial
 from stepgrpo_core.policies.settings import ExitSettings
+from stepgrpo_core.sameness import same_value
 
 __all__ = ["LEVELS", "ConsistencyPolicy"]
 

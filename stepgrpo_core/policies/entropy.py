@@ -6,7 +6,7 @@ weight of the newest check,
     M = (1 - a) M + a H        V = (1 - a) V + a (H - M)^2
 
 exit when V / (1 - (1 - a)^n) < d after n >= 4 / a checks. Default: a 0.2, so 20 checks at least:
-set `max_probes` well above.
+set `max_probes`, or `entropy_probes` for this policy alone, well above.
 
 Departures: our closing text is appended, where the paper has ``</think>`` and a newline; the
 entropy is of the 20 most likely tokens, what is left counting as one more. Unverified: the
@@ -21,7 +21,7 @@ from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verd
 from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
 from stepgrpo_core.policies.settings import ExitSettings
 
-__all__ = ["EntropyPolicy", "entropy_of_head"]
+__all__ = ["EntropyPolicy", "entropy_of_head", "least_checks", "most_checks"]
 
 TOP = 20  # vLLM's own limit, unless started with another
 
@@ -31,10 +31,12 @@ class EntropyPolicy:
 
     def __init__(self, settings: ExitSettings) -> None:
         self._settings = settings
-        self._least = math.ceil(4 / settings.entropy_alpha)
-        if settings.max_probes < self._least:
+        self._least = least_checks(settings)
+        self._most = most_checks(settings)
+        if self._most < self._least:
             remedy = f"policy entropy exits after {self._least} checks at the earliest; allow more"
-            raise InvalidSetting("max_probes", settings.max_probes, remedy)
+            name = "max_probes" if settings.entropy_probes is None else "entropy_probes"
+            raise InvalidSetting(name, self._most, remedy)
         self._checks = 0
         self._mean = self._variance = 0.0
 
@@ -44,7 +46,7 @@ class EntropyPolicy:
         settings = self._settings
         question = NextToken(settings.closing_text, TOP)
         places = frozenset({Place.PARAGRAPH})
-        return Needs(places, settings.min_tokens, question, settings.min_interval)
+        return Needs(places, settings.min_tokens, question, settings.min_interval, self._most)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the variance is small after enough checks. There is no confidence."""
@@ -57,6 +59,16 @@ class EntropyPolicy:
         settled = self._variance / (1 - (1 - a) ** self._checks) < self._settings.entropy_variance
         done = settled and self._checks >= self._least
         return Verdict(ExitReason.ENTROPY if done else None)
+
+
+def least_checks(settings: ExitSettings) -> int:
+    """Checks before the first exit."""
+    return math.ceil(4 / settings.entropy_alpha)
+
+
+def most_checks(settings: ExitSettings) -> int:
+    """Checks in all."""
+    return settings.max_probes if settings.entropy_probes is None else settings.entropy_probes
 
 
 def entropy_of_head(logprobs: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ ConsistencyLevel = Literal["mild", "low", "mid", "high", "max"]
 
 _AT_LEAST = {
     "max_probes": 0,
+    "entropy_probes": 0,
     "min_tokens": 0,
     "min_interval": 0,
     "answer_reserve": 0,
@@ -98,6 +99,9 @@ class ExitSettings:
     entropy_variance: float = 1e-4
     """[entropy] Exit when the moving variance is below this, in square nats. Ours: the authors
     sweep it, so calibrate it."""
+    entropy_probes: int | None = None
+    """[entropy] Its checks, in place of `max_probes`; None: as many. On a server that sets neither
+    32, for 10 do not suffice for an exit."""
     budget_tokens: int | None = None
     """[budget] Reasoning tokens after which the thinking is closed at the next line end, or 10 %
     later; None: no such limit."""

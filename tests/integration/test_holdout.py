@@ -1,12 +1,13 @@
 """The holdout on a real server: who is held out, what it shows, and what survives a kill."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from training.demo.world import sample_problems
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REQUESTS, OF_TUNED = 160, 64
+LOCKED_SECONDS = 1.0  # what SQLite is waited for is twice that; tests/unit have the promised time
 BASE, TUNED = "demo-base", "demo-step-grpo"
 FLAGS = (
     *("--exit-policy", "confidence", "--exit-holdout", "0.5", "--exit-holdout-base", BASE),
@@ -68,7 +70,7 @@ def answers(held: Server) -> list[dict[str, Any]]:
     return asyncio.run(ask(held, range(REQUESTS)))
 
 
-PROMPTS = [each.prompt for each in sample_problems(0, "test", REQUESTS)]
+PROMPTS = [each.prompt for each in sample_problems(0, "test", REQUESTS + 8)]
 
 
 def body_of(index: int, model: str = BASE, **more: Any) -> dict[str, Any]:
@@ -236,6 +238,60 @@ def test_a_held_out_conversation_streams_from_the_base_as_well(
                 assert chunk["model"] == TUNED
                 parts += [each["delta"].get("content") or "" for each in chunk["choices"]]
     assert "".join(parts) == tuned[place]["choices"][0]["message"]["content"]
+
+
+def test_a_locked_state_file_stops_nothing_and_loses_nothing(held: Server, state: Path) -> None:
+    before = savings(held)
+    with contextlib.closing(sqlite3.connect(state, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        wait_for(lambda: "cannot be read or written" in ready(held))
+        asyncio.run(ask(held, range(REQUESTS, REQUESTS + 8)))
+        for _ in range(10):
+            for path in ("/metrics", "/health", "/v1/stepgrpo/savings"):
+                began = time.monotonic()
+                assert httpx.get(held.url + path, timeout=30).status_code == 200
+                assert time.monotonic() - began < LOCKED_SECONDS
+        assert held.metrics()["stepgrpo_state_unavailable"] == 1
+        row = savings(held)
+        other.execute("ROLLBACK")
+    counts = [each["requests"] + each["requests_compared"] for each in (before, row)]
+    assert counts[1] == counts[0] + 8
+    wait_for(lambda: ready(held) == "ready")
+    wait_for(lambda: requests_in(state) == counts[1])
+
+
+def test_a_state_file_that_is_moved_away_is_followed(held: Server, state: Path) -> None:
+    before = requests_in(state)
+    state.rename(state.with_suffix(".moved"))
+    wait_for(lambda: "removed or replaced" in ready(held))
+    asyncio.run(ask(held, range(8)))
+    wait_for(lambda: requests_in(state) == before + 8)
+    assert requests_in(state.with_suffix(".moved")) == before
+    assert held.metrics()["stepgrpo_state_unavailable"] == 0
+
+
+def ready(server: Server) -> str:
+    answer = httpx.get(f"{server.url}/ready", timeout=30)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def wait_for(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def requests_in(state: Path) -> int:
+    """Those to the base, as another process sees them."""
+    with contextlib.closing(sqlite3.connect(state)) as found:
+        (count,) = found.execute(
+            "SELECT SUM(value) FROM sums WHERE series LIKE 'holdout/%/completion' "
+            "AND name = 'requests' AND model = ?",
+            (BASE,),
+        ).fetchone()
+    return int(count)
 
 
 def test_sums_survive_a_kill(held: Server, state: Path) -> None:

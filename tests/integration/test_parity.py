@@ -5,17 +5,14 @@ from typing import Any
 
 import openai
 import pytest
-from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 
-from tests.support.chat import EXIT, HASTY, chat, complete, exited, steady, thinking_prompt
-from tests.support.engines import Machine, Ours
+from tests.support.chat import EXIT, HASTY, chat, complete, exited, steady, thinking_prompt, vllms
+from tests.support.engines import ADAPTER, Machine, Ours
 from tests.support.models import END, EOS, PROBLEMS, TOKENIZER
-from tests.support.servers import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 CLOSED = {"exit_policy": "budget", "exit_budget_tokens": 8}
 
 
@@ -181,7 +178,7 @@ def test_usage_while_it_streams(client: openai.OpenAI) -> None:
     for chunk in chat(client, index, stream=True, stream_options=usage):
         counts.append(chunk.usage.completion_tokens)
     assert counts == sorted(counts)
-    assert chunk.usage == whole.usage
+    assert vllms(chunk.usage) == vllms(whole.usage)
 
 
 def test_log_probs_in_responses(client: openai.OpenAI) -> None:

@@ -3,15 +3,12 @@
 import asyncio
 
 import pytest
-from vllm.lora.request import LoRARequest
 
-from tests.support.engines import Machine
-from tests.support.servers import ROOT
+from tests.support.engines import ADAPTER, Machine
 
 pytestmark = pytest.mark.integration
 
 NEVER = {"exit_threshold": 1.0}
-ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 
 
 @pytest.mark.parametrize("policy", ["confidence", "verifier", "margin"])

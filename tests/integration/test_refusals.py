@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
         ({"vllm_xargs": {"exit_treshold": 0.9}}, "vllm_xargs.exit_treshold", "exit_threshold"),
         (
             {"vllm_xargs": {"exit_policy": "pattern"}},
-            "vllm_xargs.exit_pattern",
+            "vllm_xargs.exit_policy",
             "regular expression",
         ),
         (
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
             "lookaround",
         ),
         ({"exit_policy": "none"}, "exit_policy", "vllm_xargs"),
-        ({"thinking_token_budget": -5}, "thinking_token_budget", "non-negative"),
+        ({"thinking_token_budget": -5}, "thinking_token_budget", "0 or more"),
     ],
 )
 def test_bad_parameters_are_refused_by_name(

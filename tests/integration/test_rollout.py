@@ -103,6 +103,9 @@ def test_server_mode_makes_the_rollouts_of_colocated_mode(
             assert there[name] == here[name]
         assert there["logprobs"] == pytest.approx(here["logprobs"], abs=1e-3)
         assert there["outcome"]["reason"] == here["outcome"]["reason"]
+    # The main stream thinks on beside its trial answers, and what it made is told.
+    assert sum(row["discarded_tokens"] for row in remote) > 0
+    assert all(any(row["injected"]) for row in remote if row["discarded_tokens"])
 
 
 def test_server_mode_carries_a_pattern(colocated: Rows, server: Server) -> None:

@@ -36,6 +36,7 @@ PROPER: dict[str, dict[str, Any]] = {
 }
 OURS = {
     ("/v1/stepgrpo/savings", "GET"),
+    ("/v1/stepgrpo/responses/{id}", "GET"),
     ("/v1/chat/completions/{id}/finish-thinking", "POST"),
     ("/v1/completions/{id}/finish-thinking", "POST"),
     ("/v1/responses/{id}/finish-thinking", "POST"),

@@ -147,10 +147,30 @@ def test_a_killed_run_resumes_with_the_losses_it_would_have_had(
         [row[key] for key in keys] for row in expected
     ]
     counters = [
-        json.loads((each / f"checkpoint-{STEPS}" / "stepgrpo.json").read_text())
+        json.loads((each / f"checkpoint-{STEPS}" / "stepgrpo.json").read_text())["counters"]
         for each in (trained, output)
     ]
     assert counters[0] == counters[1]
+
+
+@pytest.mark.slow
+def test_a_run_resumed_after_its_last_step_does_what_is_left_and_then_nothing(
+    trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "ended"
+    shutil.copytree(trained, output)
+    (output / "stepgrpo.json").unlink()  # as if killed in the calibration at its end
+    (output / "calibration.json").unlink()
+    finish(output, "--resume")
+    steps = {each.name for each in output.glob("checkpoint-*")}
+    assert steps == {each.name for each in trained.glob("checkpoint-*")}
+    assert metrics(output) == metrics(trained)
+    assert (output / "calibration.json").exists()
+    weights = [(each / "model.safetensors").read_bytes() for each in (trained, output)]
+    assert weights[0] == weights[1]
+    before = {each: each.stat().st_mtime_ns for each in output.rglob("*.json")}
+    assert "nothing is left to do" in finish(output, "--resume")
+    assert {each: each.stat().st_mtime_ns for each in output.rglob("*.json")} == before
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def joined(stream: Any) -> dict[str, Any]:
 
 def steady(block: dict[str, Any]) -> dict[str, Any]:
     """The block without what is a matter of time: how many later probes an exit cut short, or
-    were refused because one still ran."""
-    timed = {"probes", "probe_tokens", "refused_probes", "saved"}
+    were refused because one still ran, and how far the thinking had gone on."""
+    timed = {"probes", "probe_tokens", "refused_probes", "discarded_tokens", "saved"}
     return {name: block[name] for name in block.keys() - timed}
 
 
@@ -71,3 +71,11 @@ def complete(client: openai.OpenAI, prompt: Any, xargs: Any = EXIT, **options: A
     extra = {"vllm_xargs": xargs, "return_token_ids": True} | options.pop("extra_body", {})
     options = {"temperature": 0, "max_tokens": 600, "seed": 0} | options
     return client.completions.create(model="demo-base", prompt=prompt, extra_body=extra, **options)
+
+
+def vllms(usage: Any) -> dict[str, Any]:
+    """The usage of a response, of a client's object or as JSON, as vLLM has it, for comparisons:
+    what is in the block depends on the time."""
+    found: dict[str, Any] = dict(usage) if isinstance(usage, dict) else usage.model_dump()
+    found.pop("stepgrpo", None)
+    return found

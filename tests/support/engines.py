@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -24,9 +25,10 @@ from service.requestlog.journal import Journal
 from service.starting import forking
 from stepgrpo_core import ExitSettings
 from tests.support.models import PROBLEMS, TOKENIZER, prompt_ids
-from tests.support.servers import EXECUTOR, MODEL
+from tests.support.servers import EXECUTOR, MODEL, ROOT
 from tests.support.zygote import SHARED
 
+ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 PROMPTS = [prompt_ids(index) for index in range(len(PROBLEMS))]
 ENVIRONMENT = SHARED | {"TORCHDYNAMO_DISABLE": "1"}
 CAPACITY = 8  # sequences at once

@@ -120,7 +120,7 @@ def test_biases_are_entries_and_ids_of_one_prompt_are_none() -> None:
         ({"n": 3, "prompt": [1, 2]}, 3),
         ({"prompt": []}, 1),
         ({"n": -5, "prompt": "a"}, 1),
-        ({"n": "3"}, 1),
+        ({"n": "3"}, 3),
         ({"n": MAX_N}, MAX_N),
         ([{"n": 3}], 1),
     ],

@@ -6,17 +6,17 @@ import pytest
 from vllm.sampling_params import SamplingParams
 
 from service.stopping import AnswerStops, without_stops
-from tests.unit.test_sequence import (
+from tests.support.models import TOKENIZER
+from tests.support.service.sequence import (
     ANSWER,
     SIZES,
     THOUGHT,
-    TOKENIZER,
     ScriptedEngine,
+    delta,
     ids_of,
     run,
     text_of,
 )
-from tests.unit.test_stopping import delta
 
 UNDER: dict[str, dict[str, Any]] = {
     "none": {"policy": "none"},
@@ -49,7 +49,7 @@ def test_stop_tokens_apply_to_the_answer_alone_too(under: dict[str, Any], sizes:
     token = TOKENIZER.encode("2")[0]
     assert token in TOKENIZER.encode(THOUGHT)
     engine = ScriptedEngine(f"{THOUGHT}</think>\n\n{ANSWER}", "", sizes)
-    options = {"stop_token_ids": [token], "stop_ids": frozenset({token})}
+    options: dict[str, Any] = {"stop_token_ids": [token], "stop_ids": frozenset({token})}
     deltas, record, last = run(engine, **under, **options)
     assert text_of(deltas) == f"{THOUGHT}</think>\n\n{ANSWER[: ANSWER.index('2')]}"
     assert ids_of(deltas)[-1] == token  # delivered without its text, as vLLM does it

@@ -18,7 +18,9 @@ from stepgrpo_core import answer_text, final_answer, last_box
         (r"\boxed {x}", "x"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{}", ""),
-        (r"\boxed{5} \boxed{6", "5"),
+        (r"\boxed{5} \boxed{6", None),  # cut short: the earlier one is not the last
+        (r"\boxed{5} \boxed{", None),
+        (r"\boxed{\boxed{6}", "6"),
         (r"}} \boxed{7} }", "7"),
         (r"\boxed{\boxed{3}}", "3"),
         (r"{a} \boxed 5", None),

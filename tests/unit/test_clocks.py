@@ -17,6 +17,7 @@ ALLOWED = {
     ("service/savings/command.py", "datetime.datetime"): "shows when a policy was switched off",
     ("service/savings/quality.py", "time.time"): "a probation outlives the process; a jump ends it "
     "early or late, which its pairs then judge again",
+    ("training/lock.py", "datetime.datetime"): "tells whom it refuses since when a folder is held",
     ("training/evaluation/command.py", "datetime.datetime"): "the date of a report",
 }
 
@@ -33,7 +34,7 @@ def uses(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["stepgrpo_core", "service", "training"])
+@pytest.mark.parametrize("package", ["stepgrpo_core", "stepgrpo_math", "service", "training"])
 def test_f20_no_wall_clock_decides(package: str) -> None:
     paths = list((ROOT / package).rglob("*.py"))
     assert paths

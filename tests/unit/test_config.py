@@ -127,7 +127,7 @@ def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path: Path) 
         ("model.revision=12", "model.revision=12 cannot be honoured: use text (quoted) or null"),
         ("model.dtype=fp16", "model.dtype='fp16' cannot be honoured: use 'float32' or 'bfloat16'"),
         ("data.train={}", "data.train={} cannot be honoured: use a list of mappings"),
-        ("data.train.0.demo=1", "data.train={'0': {'demo': 1}} cannot be honoured"),
+        ("data.train.3.demo=1", "data.train.3 is no item of the list: there are items 0 to 0"),
         ("rollout.train_injected=yes", "'yes' cannot be honoured: use true or false"),
         ("rollout.exit.threshold='0.9'", "threshold='0.9' cannot be honoured: use a number"),
         ("rollout.exit.threshold=2", "threshold=2.0 cannot be honoured: use a number from 0 to 1"),

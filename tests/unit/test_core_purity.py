@@ -15,7 +15,12 @@ import stepgrpo_core
 ROOT = Path(__file__).parents[2]
 CORE = sorted((ROOT / "stepgrpo_core").rglob("*.py"))
 FORBIDDEN = {"asyncio", "logging", "socket", "threading", "time", "datetime", "subprocess", "os"}
-ROOMS = {"stepgrpo_core": set(), "service": {"stepgrpo_core"}, "training": {"stepgrpo_core"}}
+ROOMS = {
+    "stepgrpo_core": set(),
+    "stepgrpo_math": {"stepgrpo_core"},
+    "service": {"stepgrpo_core", "stepgrpo_math"},
+    "training": {"stepgrpo_core", "stepgrpo_math"},
+}
 
 
 def imports_of(path: Path) -> set[str]:

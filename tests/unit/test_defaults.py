@@ -61,6 +61,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "holdout_base": ("x", "x"),
     "log": ("x.jsonl", Path("x.jsonl")),
     "log_text": ("true", True),
+    "with_tools": ("true", True),
+    "stop_in_thinking": ("true", True),
     "pairs": ("0.5", 0.5),
     "pairs_url": ("http://x", "http://x"),
     "pairs_base": ("x", "x"),

@@ -16,7 +16,8 @@ from service.watching import Watched
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.prompts import Standing
 from stepgrpo_core.thinking import writing_of
-from tests.unit.test_sequence import PROMPT, THINKING, TOKENIZER
+from tests.support.models import TOKENIZER
+from tests.support.service.thinking import PROMPT, THINKING
 
 POLICIES = ["none", "budget", "repetition"]
 
@@ -43,7 +44,7 @@ def run(
     **params: Any,
 ) -> Controlled | Watched:
     writing = writing_of(TOKENIZER, THINKING) if thinks else None
-    served = Served(None, TOKENIZER, writing, Load(capacity=8, share=1.0))  # type: ignore[arg-type]
+    served = Served(None, TOKENIZER, writing, Load(capacity=8, share=1.0))
     kind = {"output_kind": RequestOutputKind.DELTA} | params
     job = Job(
         "r", {"prompt_token_ids": PROMPT}, SamplingParams(**kind), {}, False, stop_ids, opening

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import InvalidSetting
-from training.grading import Grader, Verdict, count_unscored
+from training.grading import Grader, Verdict
 
 HANGS = r"9^{9^{9^{9}}}"
 SECONDS = 5.0
@@ -24,6 +23,12 @@ SLACK = 25.0  # workers that start on a busy machine
 
 def workers() -> set[BaseProcess]:
     return set(multiprocessing.active_children())
+
+
+def kill_all(victims: set[BaseProcess]) -> None:
+    for victim in victims:
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
 
 
 def boxed(answer: str) -> str:
@@ -49,7 +54,7 @@ EQUAL = [
     ("x^2+2x+1", "(x+1)^2"),
     ("5", "x=5"),
     (r"\{1,2\}", r"\{2, 1\}"),
-    ("(1,2]", r"(1, \frac{4}{2}]"),
+    ("(1,2.5]", r"(1, \frac{5}{2}]"),
     (r"(-\infty,1)\cup(2,3)", r"(2,3) \cup (-\infty, 1)"),
     ("1<x<2", "(1,2)"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}"),
@@ -101,6 +106,7 @@ def test_verdicts_come_in_order_and_equal_questions_agree(grader: Grader) -> Non
         (r"\boxed{7}", Verdict(True, True, "exact")),
         (r"<think>a</think>\boxed{6} no, \boxed{7}", Verdict(True, True, "exact")),
         (r"<think>a</think>\boxed{\boxed{7}}", Verdict(True, True, "exact")),
+        (r"<think>a</think>\boxed{7} or \boxed{8", Verdict(False, False, "no box")),
         (r"<think>\boxed{7}", Verdict(False, False, "unclosed thinking")),
         (r"<think>\boxed{7}</think>It is 7.", Verdict(False, False, "no box")),
         (r"<think>a</think>\boxed{7", Verdict(False, False, "no box")),
@@ -130,7 +136,7 @@ def test_a_letter_is_compared_as_a_letter(answer: str) -> None:
     before = workers()
     with Grader() as lazy:
         verdicts = lazy.grade([boxed(answer)] * 3, ["B", "(B)", "D"])
-        assert [each.reason for each in verdicts] == ["exact", "exact", "different"]
+        assert [each.correct for each in verdicts] == [True, True, False]
         assert workers() <= before
 
 
@@ -167,20 +173,6 @@ def test_lenient_is_never_stricter_and_still_knows_wrong_ones(grader: Grader) ->
     assert [each.correct for each in verdicts] == [True, False, True, False]
 
 
-@pytest.mark.parametrize("answer", [HANGS, "((9!)!)!", r"\sum_{n=1}^{10000000}\frac{1}{n^{n}}"])
-def test_an_answer_that_hangs_is_unscored_in_time_and_the_next_is_graded(
-    grader: Grader, answer: str
-) -> None:
-    before = grader.unscored["timeout"]
-    started = time.monotonic()
-    verdicts = grader.grade([boxed(answer), boxed("0.5")], ["5", "1/2"])
-    assert time.monotonic() - started < SECONDS + SLACK
-    assert verdicts == [Verdict(None, True, "timeout"), Verdict(True, True, "equal")]
-    assert grader.unscored["timeout"] == before + 1
-    assert count_unscored(verdicts) == Counter(timeout=1)
-    assert grader.grade([boxed("0.25")], ["1/4"])[0].correct is True
-
-
 @pytest.mark.parametrize("gold", ["", "$$", r"\frac{", "???"])
 def test_a_gold_that_cannot_be_read_leaves_the_answer_unscored(grader: Grader, gold: str) -> None:
     assert grader.grade([boxed("3")], [gold]) == [Verdict(None, True, "gold unparsed")]
@@ -195,31 +187,28 @@ def test_an_error_inside_the_grader_is_unscored_and_named(grader: Grader) -> Non
 def test_idle_workers_that_were_killed_are_replaced(pause: float) -> None:
     others = workers()
     with Grader(workers=2) as made:
-        made.grade([boxed("2.0")], ["2"])
+        made.grade([boxed("x+1")], ["1+x"])
         victims = workers() - others
-        assert len(victims) == 2
-        for victim in victims:
-            assert victim.pid is not None
-            os.kill(victim.pid, signal.SIGKILL)
+        assert len(victims) == 3  # and the spare one
+        kill_all(victims)
         time.sleep(pause)
-        assert made.grade([boxed("0.5")], ["1/2"])[0].correct is True
+        assert made.grade([boxed("y+1")], ["1+y"])[0].correct is True
 
 
 def test_a_worker_killed_at_work_leaves_its_answer_unscored() -> None:
     others = workers()
     with Grader(seconds=60, workers=1) as patient:
-        patient.grade([boxed("2.0")], ["2"])
-        (victim,) = workers() - others
-        killer = threading.Timer(1.0, os.kill, (victim.pid, signal.SIGKILL))
+        patient.grade([boxed("1+x")], ["x+1"])
+        killer = threading.Timer(5.0, kill_all, (workers() - others,))
         killer.start()
-        assert patient.grade([boxed(HANGS)], ["5"])[0].reason == "crashed"
-        assert patient.grade([boxed("0.5")], ["1/2"])[0].correct is True
+        assert patient.grade([boxed(HANGS)], ["x+1"])[0].reason == "crashed"
+        assert patient.grade([boxed("1+y")], ["y+1"])[0].correct is True
 
 
 def test_grading_works_in_another_thread_and_from_several_at_once(grader: Grader) -> None:
     found: list[Verdict] = []
     threads = [
-        threading.Thread(target=lambda: found.extend(grader.grade([boxed("0.5")], ["1/2"])))
+        threading.Thread(target=lambda: found.extend(grader.grade([boxed("x+1")], ["1+x"])))
         for _ in range(4)
     ]
     for thread in threads:
@@ -232,11 +221,11 @@ def test_grading_works_in_another_thread_and_from_several_at_once(grader: Grader
 def test_closing_ends_the_workers_and_grading_may_resume() -> None:
     others = workers()
     one = Grader(workers=1)
-    assert one.grade([boxed("0.5")], ["1/2"])[0].correct is True
-    assert len(workers() - others) == 1
+    assert one.grade([boxed("x+1")], ["1+x"])[0].correct is True
+    assert len(workers() - others) == 2  # with the spare one
     one.close()
     assert workers() <= others
-    assert one.grade([boxed("0.5")], ["1/2"])[0].correct is True
+    assert one.grade([boxed("y+1")], ["1+y"])[0].correct is True
     one.close()
     one.close()
 
@@ -247,7 +236,7 @@ def test_an_interrupt_ends_the_workers_in_the_middle_of_a_computation() -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 3)
         with pytest.raises(KeyboardInterrupt):
-            Grader(seconds=60, workers=1).grade([boxed(HANGS)], ["5"])
+            Grader(seconds=60, workers=1).grade([boxed(HANGS)], ["x+1"])
     finally:
         signal.signal(signal.SIGALRM, usual)
     assert workers() <= others
@@ -259,19 +248,19 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_kernel_ends_a_worker_that_nobody_watches() -> None:
+def test_the_kernel_ends_a_worker_that_no_timer_can_interrupt() -> None:
     result = run_python(
-        "from training import grading\n"
-        "grading._prepare_worker()\n"
-        f"grading._compare(grading._Job('5', {HANGS!r}), 0.2)"
+        "import stepgrpo_math as m\n"
+        "m.prepare_process()\n"
+        "m.within(0.2, lambda: 7 ** 10**8)"  # one long operation
     )
     assert result.returncode == -signal.SIGXCPU
 
 
 def test_a_worker_cannot_fill_the_memory() -> None:
     result = run_python(
-        "from training import grading\ngrading._prepare_worker()\n"
-        "bytearray(2 * grading.MEMORY_BYTES)"
+        "from stepgrpo_math import limits\nlimits.prepare_process()\n"
+        "bytearray(2 * limits.MEMORY_BYTES)"
     )
     assert result.stderr.splitlines()[-1] == "MemoryError"
 

@@ -8,7 +8,15 @@ TESTS = ROOT / "tests"
 MODULES = sorted(TESTS.rglob("*.py"))
 IMPORTERS = sorted(
     path
-    for folder in ("tests", "benchmarks", "scripts", "service", "training", "stepgrpo_core")
+    for folder in (
+        "tests",
+        "benchmarks",
+        "scripts",
+        "service",
+        "training",
+        "stepgrpo_core",
+        "stepgrpo_math",
+    )
     for path in (ROOT / folder).rglob("*.py")
 )
 SHARED_PLACES = 14

@@ -13,7 +13,8 @@ from service.opening import Openings, shown_closed
 from service.parsing import ResponseParser
 from stepgrpo_core.prompts import Standing
 from stepgrpo_core.thinking import special_ids
-from tests.unit.test_prompts import HEADER, THINKING, TOKENIZER, TURN
+from tests.support.models import TOKENIZER
+from tests.support.service.thinking import HEADER, THINKING, TURN
 
 PARSED: dict[str, Any] = {"reasoning_parser_kwargs": {"chat_template_kwargs": {}}}
 OFF: dict[str, Any] = {

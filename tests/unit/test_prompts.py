@@ -1,26 +1,22 @@
 """Where prompts leave off, as the demo model's template and others write them."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason, ExitSettings
 from stepgrpo_core.families import FAMILIES
 from stepgrpo_core.prompts import Standing, standing_of, turn_of
-from stepgrpo_core.thinking import special_ids, thinking_of
+from stepgrpo_core.thinking import special_ids
+from tests.support.models import TOKENIZER
+from tests.support.service.thinking import HEADER, THINKING, TURN
 from training.engines import format_of
 from training.requests import Request
 from training.rollout import Job, Rollout, Sampling, run_rollouts
 from training.scripted import ScriptedEngine, Stream
 
-TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
 FAMILY = FAMILIES["demo"]
-THINKING = thinking_of(TOKENIZER, FAMILY, FAMILY.closing)
-HEADER = "<|im_start|>assistant\n"
-TURN = tuple(TOKENIZER.encode(HEADER, add_special_tokens=False))
 
 
 def standing(prompt: str) -> Standing:

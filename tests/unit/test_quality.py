@@ -63,10 +63,13 @@ def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
     first, second = SumStore(path), SumStore(path)
     guard, other = QualityGuard(first, PLAN), QualityGuard(second, PLAN)
     assert judge(first, guard, 0, 50)
+    first.flush()
+    second.flush()
     other.refresh()
     assert other.is_off("demo", "confidence")
     assert QualityGuard(second, Plan()).is_off("demo", "confidence")
     second.switch_on("demo", "confidence")
+    first.flush()
     with caplog.at_level(logging.WARNING, "vllm.stepgrpo"):
         guard.refresh()
     assert not guard.is_off("demo", "confidence")

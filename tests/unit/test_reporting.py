@@ -7,19 +7,10 @@ import pytest
 
 from service.ledger import Saved, SequenceRecord
 from stepgrpo_core import ExitReason, Outcome
-from tests.support.service.reporting import RECORD, serve
+from tests.support.service.reporting import BLOCK, RECORD, serve
 
-BLOCK = {
-    "policy": "confidence",
-    "settings": {"threshold": 0.9},
-    "exit_reason": "confident",
-    "steps": 2,
-    "reasoning_tokens": 30,
-    "probes": 1,
-    "probe_tokens": 7,
-    "confidence": 0.9877,
-    "saved": None,
-}
+IN_USAGE = BLOCK | {"settings": {"threshold": 0.9, "from": {}}, "saved": {}}
+"""The same where clients add it up: an object in one response is one in all."""
 
 
 def test_json_gets_the_block_true_reasoning_tokens_and_a_true_length() -> None:
@@ -89,6 +80,49 @@ def test_of_no_thinking_usage_has_zero_where_vllm_counts() -> None:
     out, _, _ = serve([body], b"application/json", records=(unthought,))
     details = json.loads(b"".join(out))["usage"]["completion_tokens_details"]
     assert details == {"reasoning_tokens": 0}
+
+
+def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
+    """Helpers that put a stream together drop what is new at the top of its last chunk."""
+    last = b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n'
+    out, _, _ = serve([last, b"data: [DONE]\n\n"], b"text/event-stream")
+    chunk = json.loads(b"".join(out).split(b"data: ")[1])
+    assert (chunk["stepgrpo"], chunk["usage"]["stepgrpo"]) == (BLOCK, IN_USAGE)
+    without = b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'
+    out, _, _ = serve([without, b"data: [DONE]\n\n"], b"text/event-stream")
+    chunk = json.loads(b"".join(out).split(b"data: ")[1])
+    assert chunk["stepgrpo"] == BLOCK
+    assert "usage" not in chunk
+
+
+def test_in_the_usage_an_object_is_one_in_every_response() -> None:
+    """Clients that add usages up raise where an object meets something else."""
+
+    def objects(value: Any) -> Any:
+        return {k: objects(v) for k, v in value.items() if isinstance(v, dict)}
+
+    saved = SequenceRecord(
+        0, "m", "confidence", 5, settings={"from": {"policy": "x"}}, saved=Saved(4, 2, 9, 3)
+    )
+    saved.outcome = RECORD.outcome
+    found = []
+    for record in (RECORD, saved):
+        body = json.dumps({"usage": {"completion_tokens": 4}}).encode()
+        out, _, _ = serve([body], b"application/json", records=(record,))
+        found.append(json.loads(b"".join(out))["usage"]["stepgrpo"])
+    assert objects(found[0]) == objects(found[1]) == {"settings": {"from": {}}, "saved": {}}
+    assert found[1]["saved"]["tokens"] == 4
+    assert (found[0]["cut_at"], "cut_at" in found[1]) == (31, False)  # no null meets a number
+
+
+def test_without_a_policy_the_usage_is_vllms() -> None:
+    record = SequenceRecord(0, "m", "none", 5)
+    record.outcome = RECORD.outcome
+    body = {"usage": {"completion_tokens": 40}}
+    out, _, _ = serve([json.dumps(body).encode()], b"application/json", records=(record,))
+    amended = json.loads(b"".join(out))
+    assert amended["stepgrpo"]["policy"] == "none"
+    assert "stepgrpo" not in amended["usage"]
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"not json", b'{"error":{"code":400}}'])

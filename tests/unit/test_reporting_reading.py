@@ -9,25 +9,47 @@ from typing import Any
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
-from service.controls import Template, Wish
+from service.controls import Asked, Template, Wish
 from service.ledger import RequestLedger, current_ledger
 from service.reporting import Reporting
+from tests.support.service.access import refusals
 from tests.support.service.reporting import serve
 
 
-def test_misplaced_parameters_are_noted_for_the_engine_to_refuse() -> None:
-    _, _, ledger = serve([b"{}"], b"application/json", request=(b'{"exit_po', b'licy": "none"}'))
-    assert ledger is not None
-    assert "vllm_xargs" in str(ledger.refusal)
+def test_misplaced_parameters_are_refused_before_anything_is_made_of_them() -> None:
+    before = refusals("parameter")
+    sent = read_and_refused((b'{"exit_po', b'licy": "none"}'))
+    assert refusals("parameter") == before + 1
+    assert sent[0]["status"] == 400
+    error = json.loads(sent[1]["body"])["error"]
+    assert (error["param"], error["code"]) == ("exit_policy", 400)
+    assert "vllm_xargs" in error["message"]
     for fine in (
         b'{"vllm_xargs": {"exit_policy": "none"}}',
         b"exit",
         b'["exit"]',
         b"[" * 100_000 + b"exit",
     ):
-        _, _, ledger = serve([b"{}"], b"application/json", request=(fine,))
-        assert ledger is not None
-        assert ledger.refusal is None
+        out, _, _ = serve([b"{}"], b"application/json", request=(fine,))
+        assert b"".join(out).startswith(b"{")
+
+
+def read_and_refused(parts: tuple[bytes, ...], path: str = "/v1/chat/completions") -> list[Any]:
+    """What is answered to a request that the application never sees."""
+    incoming = [part(each, more=each is not parts[-1]) for each in parts]
+    sent: list[Any] = []
+
+    async def app(*_: Any) -> None:
+        raise AssertionError
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Reporting(app)({"type": "http", "method": "POST", "path": path}, receive, send))
+    return sent
 
 
 def read_through(
@@ -86,12 +108,43 @@ def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within
     assert read_through([part(b"{", more=True), GONE, GONE], Template())[0] == [GONE, GONE]
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (True, True),
+        ("true", True),
+        (1, True),
+        ("on", True),
+        (False, False),
+        ("false", False),
+        ("no", False),
+        (0, False),
+        (None, False),
+        ("maybe", False),
+        ([1], False),
+    ],
+)
+def test_usage_is_wanted_where_vllms_schema_reads_it_so(written: Any, wanted: bool) -> None:
+    body = json.dumps({"stream_options": {"include_usage": written}}).encode()
+    _, ledger = read_through([part(body), GONE], Template())
+    assert ledger is not None
+    assert ledger.wants_usage is wanted
+
+
+@pytest.mark.parametrize("stream", [True, "true", 1])
+def test_a_batch_that_is_to_stream_is_refused(stream: Any) -> None:
+    body = json.dumps({"messages": [[]], "stream": stream}).encode()
+    sent = read_and_refused((body,), "/v1/chat/completions/batch")
+    error = json.loads(sent[1]["body"])["error"]
+    assert (sent[0]["status"], error["param"]) == (400, "stream")
+
+
 def test_only_bodies_that_generate_are_read() -> None:
     for path in ("/v1/embeddings", "/v1/messages/count_tokens"):
         got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
         assert got[0]["body"] == b'{"exit_policy": 1}'
         assert ledger is not None
-        assert ledger.refusal is None
+        assert ledger.asked == Asked()
 
 
 def test_other_paths_are_left_alone() -> None:
@@ -109,12 +162,12 @@ def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
         ledger.on_end = ended.append
         raise ConnectionError
 
-    async def unused(*_: Any) -> Any:
-        raise AssertionError
+    async def gone(*_: Any) -> Any:
+        return GONE
 
     scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
     with pytest.raises(ConnectionError):
-        asyncio.run(Reporting(app)(scope, unused, unused))
+        asyncio.run(Reporting(app)(scope, gone, gone))
     assert len(ended) == 1
 
 

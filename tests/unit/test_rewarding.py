@@ -2,38 +2,11 @@
 
 import pytest
 
-from stepgrpo_core import ExitReason, StepAware
+from stepgrpo_core import StepAware
 from stepgrpo_core.rewards import Accuracy, GrpoLambda
-from tests.support.training.rollouts import rollout
+from tests.support.training.rewarding import MARKERS, completion, score
 from training.grading import Grader
 from training.rewarding import RewardFunction
-from training.rollout import Rollout
-
-MARKERS = ("Wait", "Alternatively")
-
-
-def completion(steps: int, box: str | None) -> list[dict[str, str]]:
-    thinking = "one" + " Wait, two" * (steps - 1)
-    answer = "no answer" if box is None else f"\\boxed{{{box}}}"
-    return [{"role": "assistant", "content": f"<think>{thinking}</think>{answer}"}]
-
-
-def score(
-    reward: object, completions: list[list[dict[str, str]]], golds: list[str], size: int
-) -> tuple[list[float | None], dict[str, float]]:
-    logged: dict[str, float] = {}
-    rollouts: list[Rollout] = [rollout(ExitReason.NATURAL, 10 + row) for row in range(len(golds))]
-    with Grader(seconds=60, workers=1) as grader:
-        function = RewardFunction("named", reward, grader, MARKERS)  # type: ignore[arg-type]
-        rewards = function(
-            completions=completions,
-            answer=golds,
-            rollout=rollouts,
-            group_size=[size] * len(golds),
-            log_metric=logged.__setitem__,
-            prompts=["ignored"] * len(golds),
-        )
-    return rewards, logged
 
 
 def test_a_group_is_scored_against_the_mean_of_its_own_correct_completions() -> None:

@@ -43,6 +43,7 @@ def call(
 ) -> tuple[dict[str, Any], ScriptedEngine, RolloutFunction]:
     settings = ["rollout.exit.min_interval=0", "rollout.truncated_share=1"]
     config = load_config(["demo"], [*settings, *overrides])
+    length = config.trl["max_completion_length"]
     engine = ScriptedEngine(model)
     monkeypatch.setattr(rollout_func, "VllmEngine", lambda llm_engine: llm_engine)
     trainer = SimpleNamespace(
@@ -51,10 +52,10 @@ def call(
         num_generations_eval=1,
         chat_template_kwargs={},
         state=SimpleNamespace(global_step=step),
-        accelerator=SimpleNamespace(process_index=0),
+        accelerator=SimpleNamespace(process_index=0, is_main_process=True),
         vllm_generation=SimpleNamespace(mode="colocate", llm=SimpleNamespace(llm_engine=engine)),
         args=SimpleNamespace(
-            max_completion_length=200,
+            max_completion_length=min(length, 200),
             temperature=1.0,
             top_p=1.0,
             top_k=0,
@@ -123,6 +124,18 @@ def test_counters_add_up_over_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counters.completion_tokens == sum(map(len, columns["completion_ids"]))
     assert counters.probe_tokens == 4 * len(ids("{15}</think>"))
     assert len(engine.requests) == 12  # thinking, trial and answer of each
+
+
+def test_a_step_in_which_every_completion_was_cut_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "rollout.kind=plain")
+    assert "was cut" not in capsys.readouterr().out
+    call(monkeypatch, "rollout.kind=plain", "trl.max_completion_length=6", step=3)
+    said = capsys.readouterr().out
+    assert "step 4: every completion was cut at trl.max_completion_length=6" in said
+    call(monkeypatch, "trl.max_completion_length=6", training=False)
+    assert "was cut" not in capsys.readouterr().out
 
 
 def test_an_engine_that_dies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
 from service.stopping import AnswerStops
-
-
-def delta(text: str, finish: str | None = None) -> RequestOutput:
-    completion = CompletionOutput(0, text, [1], None, None, finish_reason=finish)
-    return RequestOutput("r", None, [1], None, [completion], finished=finish is not None)
+from tests.support.service.sequence import delta
 
 
 def run(texts: list[str], **params: Any) -> tuple[list[str], str | None]:

@@ -82,6 +82,7 @@ def test_processes_add_to_each_others_sums(path: Path, store: SumStore) -> None:
     for process in both:
         process.communicate()
         assert process.returncode == 0
+    store.flush()
     assert store.read("")[KEY]["requests"] == 500
 
 
@@ -176,6 +177,8 @@ def test_what_is_switched_off_stays_off_for_all_until_it_is_switched_on(path: Pa
     first, second = SumStore(path), SumStore(path)
     off = SwitchedOff("demo", "confidence", 12.5, "reasons")
     assert first.switch_off(off)
+    first.flush()
+    second.flush()
     assert not second.switch_off(off._replace(since=13.0))
     assert second.switched_off() == [off]
     assert second.switch_on("demo", "confidence")

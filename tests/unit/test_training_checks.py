@@ -86,7 +86,7 @@ def test_the_batch_arithmetic_of_the_paper_is_told_for_its_preset() -> None:
 
 
 @pytest.mark.parametrize("trainer", [GRPOTrainer, SFTTrainer])
-@pytest.mark.parametrize("name", ["compute_loss", "_save_checkpoint"])
+@pytest.mark.parametrize("name", ["compute_loss", "_save_checkpoint", "_run_epoch", "log"])
 def test_what_is_overridden_in_a_trainer_is_still_there(trainer: type, name: str) -> None:
     assert callable(getattr(trainer, name))
 

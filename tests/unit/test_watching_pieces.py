@@ -17,7 +17,9 @@ from service.load import Load
 from service.watching import Watched
 from stepgrpo_core import ExitController, ExitSettings
 from stepgrpo_core.thinking import writing_of
-from tests.unit.test_sequence import ANSWER, PROMPT, THINKING, THOUGHT, TOKENIZER
+from tests.support.models import TOKENIZER
+from tests.support.service.sequence import ANSWER, THOUGHT
+from tests.support.service.thinking import PROMPT, THINKING
 
 TEXT = f"{THOUGHT}</think>\n\n{ANSWER}"
 IDS = TOKENIZER.encode(TEXT)
@@ -48,7 +50,7 @@ class Packing:
 
 def read(engine: Packing, sequences: int = 1, **params: Any) -> list[RequestOutput]:
     writing = writing_of(TOKENIZER, THINKING)
-    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))  # type: ignore[arg-type]
+    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     records = [SequenceRecord(index, "m", "none", 1) for index in range(sequences)]
 
     async def play() -> list[RequestOutput]:

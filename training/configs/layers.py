@@ -1,7 +1,8 @@
 """YAML files and overrides to one nested mapping, each value with the place it came from.
 
-Later layers lie over earlier ones: mappings merge, everything else replaces. A reward with
-another name replaces the reward whole, since its constants belong to the name.
+Later layers lie over earlier ones: mappings merge, everything else replaces. A mapping over a list
+merges into the items that it names by their places from 0, as in ``data.train.0.limit=5``. A reward
+with another name replaces the reward whole, since its constants belong to the name.
 
 YAML is read safely, and where version 1.1 surprises, as version 1.2: ``1e-6`` is a number,
 ``no`` and ``2026-01-31`` are text. A key that occurs twice is refused.
@@ -141,15 +142,30 @@ def _find(name: str, base: Path) -> Path:
     raise InvalidConfig(f"{name!r} is neither a file nor a shipped preset: {remedy}")
 
 
-def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _overlay(
+    below: Mapping[str, Any], above: Mapping[str, Any], route: Route = ()
+) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
+        old, here = merged.get(key), (*route, key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[key] = _overlay(old, value)
+            merged[key] = _overlay(old, value, here)
+        elif isinstance(old, list) and isinstance(value, Mapping) and value:
+            merged[key] = _overlay_items(old, value, here)
         else:
             merged[key] = value
     return merged
+
+
+def _overlay_items(below: list[Any], above: Mapping[str, Any], route: Route) -> list[Any]:
+    """A list with some of its items overlaid, which are named by their places from 0."""
+    items = {str(place): item for place, item in enumerate(below)}
+    for place in above:
+        if str(place) not in items:
+            remedy = f"there are items 0 to {len(below) - 1}; write the whole list to have others"
+            raise InvalidConfig(f" is no item of the list: {remedy}", (*route, place))
+    named = {str(place): value for place, value in above.items()}
+    return list(_overlay(items, named, route).values())
 
 
 def _reward_name(values: Mapping[str, Any]) -> object:

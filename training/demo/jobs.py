@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from training.ports import free_port
 from training.survival import RunStopped, StopOnSignal
 
 __all__ = ["Job", "run_jobs"]
@@ -98,7 +98,7 @@ def _launch(job: Job) -> _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **SURROUNDINGS, "MASTER_PORT": str(_free_port())},
+            env={**os.environ, **SURROUNDINGS, "MASTER_PORT": str(free_port())},
             start_new_session=True,  # ^C reaches us alone, and we pass it on
         )
     return _Running(job, process, time.monotonic())
@@ -130,11 +130,3 @@ def _write(path: Path, seconds: float) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(f"{seconds:.0f}\n", encoding="utf-8")
     partial.replace(path)
-
-
-def _free_port() -> int:
-    """Two trainings that start at once would both find TRL's first choice free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

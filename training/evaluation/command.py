@@ -13,6 +13,7 @@ from training.configs.layers import merge, parse_override
 from training.configs.typed import build
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
+from training.lock import locked
 from training.patterns import matcher_of
 from training.probes import check_judge
 
@@ -125,7 +126,12 @@ def run(args: argparse.Namespace) -> None:
         name: load_task(name, limit=args.limit, data=data.get(name), seed=args.seed)
         for name in names
     }
-    _evaluate(args, contenders, baseline, tasks, draws)
+    from training.models import check_model  # noqa: PLC0415 - transformers loads slowly
+
+    for each in dict.fromkeys(contender.model for contender in contenders):
+        check_model(each, "model", adapters=True)
+    with locked(args.output):
+        _evaluate(args, contenders, baseline, tasks, draws)
 
 
 def _evaluate(

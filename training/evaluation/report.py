@@ -30,7 +30,8 @@ Heads = Mapping[str, Mapping[str, Mapping[str, Any]]]
 METHOD = f"""\
 All intervals are of 95 %, clustered by question. Accuracy is avg@k, the mean over questions of the
 share of correct samples, strictly graded: the last box after the thinking; thinking that never
-closed is wrong; what the grader could not decide is `unscored` and left out. Its interval is
+closed is wrong; what the grader could not decide is `unscored` and left out; `unevaluated` counts
+answers of the right value with arithmetic left standing, which are wrong. Its interval is
 Wilson's with the effective number of samples. `difference` is to the baseline on the same
 questions and sample numbers. Other intervals are bootstraps over questions, {RESAMPLES} resamples:
 bootstrap-t for mean tokens, expanded percentiles for differences and compression; a difference in
@@ -107,7 +108,7 @@ Rows = Mapping[str, Summary]
 def _accuracy(rows: Rows) -> str:
     head = (
         *("contender", "accuracy, %", "difference, points", "lenient, %"),
-        *("unscored", "boxed, %", "truncated, %", "completions"),
+        *("unscored", "unevaluated", "boxed, %", "truncated, %", "completions"),
     )
     return _table(
         head,
@@ -118,6 +119,7 @@ def _accuracy(rows: Rows) -> str:
                 _shown(each.versus.accuracy if each.versus else None, 100, sign=True),
                 _shown(each.lenient, 100),
                 f"{each.unscored} of {each.completions}",
+                f"{each.unevaluated}",
                 f"{100 * each.formatted:.1f}",
                 f"{100 * each.truncated:.1f}",
                 f"{each.questions} x {each.completions / each.questions:.3g}",

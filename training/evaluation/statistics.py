@@ -58,6 +58,8 @@ class Summary:
     completions: int
     unscored: int
     """Left out of `accuracy`."""
+    unevaluated: int
+    """Of the right value with arithmetic left standing; wrong in `accuracy`, not in `lenient`."""
     lenient_unscored: int
     accuracy: Estimate | None
     """None: nothing could be graded."""
@@ -102,6 +104,7 @@ def summarise(
         questions=len(mine.names),
         completions=len(mine.records),
         unscored=sum(each.correct is None for each in mine.records),
+        unevaluated=sum(each.verdict == "unevaluated" for each in mine.records),
         lenient_unscored=sum(each.lenient is None for each in mine.records),
         accuracy=accuracy_interval(mine.scores("correct")),
         lenient=accuracy_interval(mine.scores("lenient")),
@@ -221,6 +224,7 @@ def _macro(parts: Sequence[Summary], versus: Comparison | None) -> Summary:
         questions=sum(each.questions for each in parts),
         completions=sum(each.completions for each in parts),
         unscored=sum(each.unscored for each in parts),
+        unevaluated=sum(each.unevaluated for each in parts),
         lenient_unscored=sum(each.lenient_unscored for each in parts),
         accuracy=_mean_of([each.accuracy for each in parts]),
         lenient=_mean_of([each.lenient for each in parts]),

@@ -8,7 +8,23 @@ from service.reporting import Reporting
 from stepgrpo_core import ExitReason, Outcome
 
 RECORD = SequenceRecord(0, "m", "confidence", 5, settings={"threshold": 0.9}, probe_tokens=7)
+RECORD.cut_at, RECORD.injected_tokens, RECORD.discarded_tokens = 31, 4, 9
 RECORD.outcome = Outcome(ExitReason.CONFIDENT, 2, 30, 1, 0, (0.98765,), None)
+BLOCK = {
+    "policy": "confidence",
+    "settings": {"threshold": 0.9},
+    "exit_reason": "confident",
+    "steps": 2,
+    "reasoning_tokens": 30,
+    "probes": 1,
+    "probe_tokens": 7,
+    "cut_at": 31,
+    "injected_tokens": 4,
+    "discarded_tokens": 9,
+    "confidence": 0.9877,
+    "saved": None,
+}
+"""What a response has of it."""
 
 
 def serve(

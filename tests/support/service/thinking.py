@@ -6,3 +6,5 @@ from tests.support.models import TOKENIZER
 
 THINKING = thinking_of(TOKENIZER, FAMILIES["demo"], "\n</think>\n\n")
 PROMPT = TOKENIZER.encode("1+1=")
+HEADER = "<|im_start|>assistant\n"
+TURN = tuple(TOKENIZER.encode(HEADER, add_special_tokens=False))

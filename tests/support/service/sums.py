@@ -1,0 +1,27 @@
+"""Sums of requests as a state file holds them."""
+
+from service.savings.series import EXIT, Compared, Side, holdout
+from service.savings.store import Key, Sums
+from stepgrpo_core.fleet import Served
+
+SIDES: tuple[tuple[Side, int, int], ...] = (("exited", 60, 5), ("held", 100, 0))
+
+
+def sums(groups: int, policy: str = "confidence", compared: Compared = "exit") -> dict[Key, Sums]:
+    found: dict[Key, Sums] = {}
+    for group in range(groups):
+        for side, tokens, probes in SIDES:
+            key = Key(holdout(side, "completion", compared), "demo", policy, group)
+            found[key] = Served.one(tokens + group, 100)._asdict()
+            engine = Served.one(tokens + group + probes, 100)._asdict()
+            found[key._replace(series=holdout(side, "engine", compared))] = engine
+    return found
+
+
+def pairs(groups: int, series: str = EXIT) -> dict[Key, Sums]:
+    """Two exits in a group, of which one is paired, and a request that ended by itself."""
+    entry: Sums = {
+        "requests": 2, "tokens": 100, "saved": 60, "cost": 10, "pairs": 1, "error": 5,
+        "natural": 1, "natural_tokens": 80, "agreed": 1, "unmeasurable": 1,
+    }  # fmt: skip
+    return {Key(series, "demo", "confidence", group): entry for group in range(groups)}

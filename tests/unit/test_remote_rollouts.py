@@ -1,0 +1,105 @@
+"""Rollouts of a server: what its response says of the cut becomes the rollout's columns."""
+
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from stepgrpo_core import ExitSettings
+from training.engines import format_of
+from training.remote import RemoteFailure, RemoteRollouts
+from training.rollout import Job, Rollout, Sampling
+from training.statistics import rollout_statistics
+
+MODEL = Path(__file__).parents[2] / "models" / "demo-base"
+THINKING = format_of(AutoTokenizer.from_pretrained(MODEL), "\n</think>\n\n").thinking
+CLOSING = list(THINKING.closing_ids)
+BLOCK = {
+    "exit_reason": "confident",
+    "steps": 2,
+    "reasoning_tokens": 3,
+    "probes": 1,
+    "probe_tokens": 5,
+    "cut_at": 3,
+    "injected_tokens": len(CLOSING),
+    "discarded_tokens": 7,
+    "confidence": 0.97,
+    "failed_probes": 2,
+}
+Serve = Callable[[dict[str, Any], list[int]], Rollout]
+
+
+@pytest.fixture
+def rollout_from() -> Iterator[Serve]:
+    """A rollout from a server that answers with the given block and ids."""
+    answer: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.dumps(answer).encode()
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+
+        def serve(block: dict[str, Any], ids: list[int]) -> Rollout:
+            choice = {
+                "token_ids": ids,
+                "finish_reason": "stop",
+                "logprobs": {"token_logprobs": [-0.5] * len(ids)},
+            }
+            answer.update(choices=[choice], stepgrpo=block)
+            url = f"http://127.0.0.1:{server.server_port}"
+            settings = ExitSettings(policy="confidence")
+            (found,) = RemoteRollouts(url, "m", settings, THINKING).run(
+                [Job((1, 2), Sampling(max_tokens=50))]
+            )
+            return found
+
+        yield serve
+        server.shutdown()
+
+
+def test_the_cut_the_closing_and_what_was_dropped_are_the_servers_own(rollout_from: Serve) -> None:
+    ids = [10, 11, 12, *CLOSING, 20, 21]
+    rollout = rollout_from(BLOCK, ids)
+    put = [False] * 3 + [True] * len(CLOSING) + [False] * 2
+    assert list(rollout.injected) == put
+    assert [value is None for value in rollout.logprobs] == put
+    assert (rollout.discarded_tokens, rollout.outcome.failed_probes) == (7, 2)
+    share = 7 / (len(ids) + 5 + 7)
+    assert rollout_statistics([rollout])["probes/discarded_share"] == pytest.approx(share)
+
+
+def test_an_end_that_the_model_wrote_itself_before_the_cut_is_not_taken_for_the_closing(
+    rollout_from: Serve,
+) -> None:
+    ids = [10, THINKING.end_id, 12, *CLOSING, 20]
+    assert list(rollout_from(BLOCK, ids).injected).index(True) == 3
+
+
+def test_without_a_cut_nothing_was_injected(rollout_from: Serve) -> None:
+    natural = {"exit_reason": "natural", "cut_at": None, "injected_tokens": 0}
+    rollout = rollout_from({**BLOCK, **natural, "discarded_tokens": 0}, [10, THINKING.end_id, 20])
+    assert not any(rollout.injected)
+    assert None not in rollout.logprobs
+
+
+def test_a_server_that_does_not_say_where_it_cut_is_refused(rollout_from: Serve) -> None:
+    older = {name: value for name, value in BLOCK.items() if name != "cut_at"}
+    with pytest.raises(RemoteFailure, match="update stepgrpo-serve"):
+        rollout_from(older, [10])
+    with pytest.raises(RemoteFailure, match="another model's family"):
+        rollout_from(BLOCK, [10, 11, 12, *[13] * len(CLOSING)])

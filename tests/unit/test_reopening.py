@@ -1,0 +1,86 @@
+"""SIGHUP: files are opened anew, and nothing else happens."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from service.access import keys
+from service.access.keys import KeyRing, digest_of
+from service.reopening import reopen_on_hangup
+from service.requestlog.writer import RequestLog
+from service.savings.evidence import Evidence
+from service.savings.plan import Plan
+from service.savings.store import SumStore
+
+
+async def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
+    """Before any line, request or second that would have had it done, too."""
+    log_path, key_path, state = (tmp_path / name for name in ("log", "keys", "sums.sqlite"))
+    key_path.write_text("one\n")
+    ring, log = KeyRing((), key_path), RequestLog(log_path)
+    log.start(lambda _: None)
+    evidence = Evidence(Plan(holdout=0.5, state=state), SumStore(state))
+
+    async def play() -> None:
+        reopen_on_hangup(ring, log, evidence)
+        log.write({"line": 1})
+        await until(lambda: log_path.stat().st_size)
+        for path in (log_path, state):
+            path.rename(path.with_suffix(".old"))
+        await until(evidence.complaints)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(log_path.exists)
+        await until(lambda: not evidence.complaints())
+        log.write({"line": 2})
+        await until(lambda: "2" in log_path.read_text())
+
+    asyncio.run(play())
+    log.close()
+    evidence.close()
+    assert state.exists()
+    assert log_path.with_suffix(".old").read_text() == '{"line":1}\n'
+    assert log_path.read_text() == '{"line":2}\n'
+
+
+def test_keys_are_read_again_though_the_file_looks_as_before(tmp_path: Path) -> None:
+    """As on mounts whose times and numbers do not change."""
+    path = tmp_path / "keys"
+    path.write_text("one\n")
+    ring = KeyRing((), path)
+    path.write_text("two\n")
+    ring._seen = keys._state_of(path)
+    ring.refresh(path)
+    assert not ring.knows(digest_of("two"))
+
+    async def play() -> None:
+        reopen_on_hangup(ring, None, None)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        await until(lambda: ring._seen == ())
+
+    asyncio.run(play())
+    ring.refresh(path)
+    assert ring.knows(digest_of("two"))
+
+
+def test_a_line_torn_before_stays_ended(tmp_path: Path) -> None:
+    """The file that is opened anew may be the same: what it ends with is not forgotten."""
+    path = tmp_path / "log"
+    log = RequestLog(path)
+    path.write_bytes(b'{"half":')
+    log._torn = True
+    log.start(lambda _: None)
+    log.reopen()
+    log.write({"line": 1})
+    log.close()
+    assert path.read_text() == '{"half":\n{"line":1}\n'

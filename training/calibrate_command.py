@@ -1,0 +1,149 @@
+"""`stepgrpo-train calibrate`: everything is looked at before the model is loaded."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.savings import MIN_RUNS
+from training.demo.world import sample_problems
+from training.prompts import read_prompts
+
+__all__ = ["add_arguments", "check_counts", "check_writable", "run"]
+
+DEFAULT = " Default: %(default)s."
+ROOM = 512  # tokens of a prompt, or of trial answers behind a longer one
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    add("--model", required=True, help="Directory or name of a model, or of an adapter.")
+    add("--prompts", type=Path, help='File of user messages, a {"prompt": "..."} per line.')
+    add(
+        "--demo",
+        type=int,
+        metavar="N",
+        help="Calibrate with N validation problems of the demo world instead.",
+    )
+    add("--output", type=Path, required=True, help="File to write.")
+    add("--samples", type=int, default=1, help=f"Completions per prompt.{DEFAULT}")
+    add("--temperature", type=float, default=0.6, help=f"Temperature of the sampling.{DEFAULT}")
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help=f"Share of the probability that is sampled from.{DEFAULT}",
+    )
+    add("--max-tokens", type=int, default=900, help=f"Tokens of a completion, at most.{DEFAULT}")
+    add(
+        "--dtype",
+        default="auto",
+        help=f"Data type of the weights, as the server's --dtype.{DEFAULT}",
+    )
+    add(
+        "--trials",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Record also how confident a trial answer is wherever a step begins. Default: on.",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Complete the prompts and write the file. Raises InvalidSetting and BadPrompts."""
+    _check(args)
+    messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
+    from vllm import SamplingParams  # noqa: PLC0415 - slow to load
+
+    from training.adapters import as_model  # noqa: PLC0415
+    from training.calibrate import calibrate, write_baseline  # noqa: PLC0415
+    from training.offline import Engine  # noqa: PLC0415
+
+    longest = _context(args.model, messages, args.max_tokens)
+    params = SamplingParams(
+        temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
+    )
+    with as_model(args.model) as path:
+        engine = Engine.load(path, dtype=args.dtype, max_model_len=longest)
+    baseline = calibrate(
+        engine,
+        Path(args.model).name,
+        messages,
+        samples=args.samples,
+        params=params,
+        trials=args.trials,
+    )
+    write_baseline(baseline, args.output)
+    runs = sum(len(each.completion_tokens) for each in baseline.bins)
+    print(f"{args.output}: {runs} runs in {len(baseline.bins)} bins of prompt length")
+
+
+def check_counts(args: argparse.Namespace, *names: str) -> None:
+    """Raises InvalidSetting for the first flag of `names` that is given and below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InvalidSetting(f"--{name.replace('_', '-')}", value, "use 1 or more")
+
+
+def check_writable(path: Path) -> None:
+    """Raises InvalidSetting for a file that could not be written in the end."""
+    try:
+        if path.is_dir():
+            raise InvalidSetting("--output", str(path), "it is a directory; name a file in it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        remedy = f"it cannot be written ({error}); name another file"
+        raise InvalidSetting("--output", str(path), remedy) from error
+
+
+def _check(args: argparse.Namespace) -> None:
+    if (args.prompts is None) == (args.demo is None):
+        raise ValueError("pass exactly one of --prompts and --demo")
+    check_counts(args, "demo", "samples", "max_tokens")
+    if not (args.temperature >= 0 and math.isfinite(args.temperature)):
+        raise InvalidSetting("--temperature", args.temperature, "use 0 or more")
+    if not 0 < args.top_p <= 1:
+        raise InvalidSetting("--top-p", args.top_p, "use more than 0, at most 1")
+    if args.temperature == 0 and args.samples > 1:
+        raise InvalidSetting("--samples", args.samples, "at temperature 0 all are equal; use 1")
+    check_writable(args.output)
+
+
+def _messages(args: argparse.Namespace) -> list[str]:
+    """What is completed; raises InvalidSetting where it is too little for a calibration."""
+    if args.prompts:
+        messages = read_prompts(args.prompts)
+    else:
+        messages = [each.prompt for each in sample_problems(0, "validation", args.demo)]
+    runs = len(messages) * args.samples
+    if runs < MIN_RUNS:
+        name, value = ("--prompts", str(args.prompts)) if args.prompts else ("--demo", args.demo)
+        remedy = f"these are {runs} completions; a calibration needs {MIN_RUNS} or more of them"
+        raise InvalidSetting(name, value, f"{remedy}, from more prompts or --samples")
+    return messages
+
+
+def _context(model: str, messages: Sequence[str], max_tokens: int) -> int:
+    """Tokens that the engine must hold; raises InvalidSetting where the model cannot."""
+    from training.models import check_context, check_model, tokenizer_of  # noqa: PLC0415
+
+    found: Any = check_model(model, "--model", adapters=True)
+    tokenizer = tokenizer_of(model)
+    longest = max(len(_prompt_ids(tokenizer, each)) for each in messages)
+    check_context(found, longest + max_tokens, "longest prompt and --max-tokens")
+    positions = getattr(found.get_text_config(), "max_position_embeddings", None) or math.inf
+    wanted = max_tokens + max(ROOM, longest)
+    return wanted if wanted <= positions else longest + max_tokens
+
+
+def _prompt_ids(tokenizer: Any, message: str) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
+    )
+    return ids

@@ -1,0 +1,156 @@
+"""Processes that compare formulas, each comparison under a limit of its own processor time.
+
+The limit interrupts a comparison inside its worker, which lives on, warm (`stepgrpo_math.limits`);
+where the kernel had to end the worker, a spare one is warm already. Time that a worker spends
+loading or waiting for a core counts for nobody.
+
+Two rounds keep hostile answers from delaying the others: first everything within `QUICK` seconds,
+then what was too slow for that within the full limit, at most `CHANCES` a call and
+`CHANCES_PER_GOLD` a gold.
+"""
+
+import multiprocessing
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import pebble
+from tqdm import tqdm
+
+from stepgrpo_math import GoldUnread, TimeIsUp, compare_answers, prepare_process, within
+from training.grading.lenient import lenient_reason
+
+__all__ = ["GraderBroken", "Job", "Workers", "chances"]
+
+QUICK = 1.0
+"""Seconds of processor time in the first round; a healthy comparison takes some hundredths."""
+CHANCES = 8
+CHANCES_PER_GOLD = 2
+SPARES = 1  # warm workers more than asked for
+STALLED = 600.0  # seconds of wall time after which a worker that is neither busy nor done is ended
+ATTEMPTS = 3  # a pool breaks when a worker is killed between two tasks; the next pool goes on
+
+
+class GraderBroken(RuntimeError):
+    """The grading workers die before they can grade."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A question to a worker: does the box, or else the text, equal the gold?"""
+
+    gold: str
+    box: str | None
+    text: str | None = None  # for the lenient reader
+
+
+class Workers:
+    """A pool of `count` processes and a spare one, started with the first job."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self._count, self._seconds = count, seconds
+        self._pool: Any = None
+
+    def decide(self, jobs: Sequence[Job]) -> dict[Job, str]:
+        """Return the reason of every job; raises GraderBroken when no worker can run."""
+        wanted = list(dict.fromkeys(jobs))
+        quick = min(QUICK, self._seconds)
+        reasons = self._round(wanted, quick)
+        slow = chances([job for job in wanted if reasons[job] == "timeout"])
+        return reasons | (self._round(slow, self._seconds) if self._seconds > quick else {})
+
+    def stop(self) -> None:
+        """End the processes; a later job starts new ones."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def _round(self, jobs: Sequence[Job], seconds: float) -> dict[Job, str]:
+        reasons: dict[Job, str] = {}
+        for _ in range(ATTEMPTS):
+            if left := [job for job in jobs if job not in reasons]:
+                reasons |= self._attempt(left, seconds)
+        if len(reasons) < len(jobs):
+            raise GraderBroken(
+                f"grading workers died {ATTEMPTS} times before they could work; try "
+                "`python -c 'import math_verify'`, and look for a lack of memory"
+            )
+        return reasons
+
+    def _attempt(self, jobs: Sequence[Job], seconds: float) -> dict[Job, str]:
+        """Return the reasons found before the pool broke, if it did: then it is replaced."""
+        if self._pool is None:
+            self._pool = pebble.ProcessPool(
+                self._count + SPARES,
+                initializer=prepare_process,
+                context=multiprocessing.get_context("spawn"),  # no threads or CUDA inherited
+            )
+        futures, reasons = {}, {}
+        try:
+            for job in jobs:
+                futures[job] = self._pool.schedule(
+                    _answer, args=(job, seconds), timeout=STALLED + seconds
+                )
+            for job in tqdm(futures, desc="Grading", leave=False, delay=5):
+                reasons[job] = _reason(futures[job])
+        except RuntimeError:  # pebble's word for a broken pool, also from `schedule`
+            self.stop()
+        except BaseException:
+            self.stop()  # interrupted: the workers have nobody to answer to
+            raise
+        return reasons
+
+
+def chances(slow: Sequence[Job]) -> list[Job]:
+    """Return the slow jobs that get the full time."""
+    per_gold: Counter[str] = Counter()
+    chosen = []
+    for job in slow:
+        per_gold[job.gold] += 1
+        if per_gold[job.gold] <= CHANCES_PER_GOLD:
+            chosen.append(job)
+    return chosen[:CHANCES]
+
+
+def _reason(future: Any) -> str:
+    try:
+        reason: str = future.result()
+    except TimeoutError:
+        return "timeout"
+    except pebble.ProcessExpired as error:
+        return "timeout" if error.exitcode == -signal.SIGXCPU else "crashed"
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # noqa: BLE001 - on the way to the worker or back
+        return f"error: {type(error).__name__}"
+    return reason
+
+
+# What follows runs in the workers, which import this module: it must stay light.
+
+
+def _answer(job: Job, seconds: float) -> str:
+    try:
+        return within(seconds, lambda: _compared(job))
+    except TimeIsUp:
+        return "timeout"
+    except GoldUnread:
+        return "gold unparsed"
+    except Exception as error:  # noqa: BLE001 - sympy raises anything; it may not even pickle
+        return f"error: {type(error).__name__}"
+
+
+def _compared(job: Job) -> str:
+    """Return the strict reason, or the lenient one for a job with a text."""
+    if job.box is not None:
+        found = compare_answers(job.gold, job.box)
+        if job.text is None:
+            return {"same": "equal", None: "over bounds"}.get(found) or str(found)
+        if found in {"same", "unevaluated"}:
+            return "equal"
+    boxed = [] if job.box is None else [f"\\boxed{{{job.box}}}"]
+    return lenient_reason(job.gold, [*boxed, *([job.text] if job.text else [])])

@@ -1,0 +1,46 @@
+"""One run at a time in a folder: a lock that ends with the process that holds it."""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["FolderInUse", "locked"]
+
+LOCK = ".stepgrpo.lock"
+
+
+class FolderInUse(RuntimeError):
+    """Another run writes to the folder; the message says which."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder`, which is made if it is missing; raises FolderInUse.
+
+    The lock is the kernel's and needs no cleaning up: a killed process holds nothing. Where the
+    file system knows no locks, nothing is held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise FolderInUse(
+                f"{folder} is in use by {holder}: wait for its end, or use another output"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            print(f"{folder} is on a file system without locks: start no second run in it")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+        file.flush()
+        yield

@@ -1,0 +1,37 @@
+"""The port at which a run's processes find each other, also where there is only one of them."""
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+from stepgrpo_core.errors import InvalidSetting
+
+__all__ = ["choose_port", "free_port"]
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def choose_port(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set MASTER_PORT to a free port unless it is set or a launcher started this process.
+
+    TRL would take 29500, as would every other run that starts in the same moment. Raises
+    InvalidSetting for a port that is set and in use.
+    """
+    if "RANK" in environment:
+        return  # its launcher listens there already
+    port = environment.setdefault("MASTER_PORT", str(free_port()))
+    if not port.isdigit() or port == "0":
+        return  # TRL finds one
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except (OSError, OverflowError) as error:
+            remedy = f"it cannot be listened on ({error}); unset it, and a free one is chosen"
+            raise InvalidSetting("MASTER_PORT", port, remedy) from error
