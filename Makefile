@@ -44,6 +44,7 @@ lint: setup ## Check style (ruff) and types (mypy strict)
 
 bench: setup ## Measure server and rollouts against their peers, and more; QUICK=1: whether it runs
 	.venv/bin/python -m benchmarks.segmenter
+	.venv/bin/python -m benchmarks.startup $(if $(QUICK),--rounds 1)
 	.venv/bin/python -m benchmarks.rewards $(if $(QUICK),--rounds 3 --steps 5)
 	.venv/bin/python -m benchmarks.rollouts $(if $(QUICK),--pairs 1 --prompts 2)
 	.venv/bin/python -m benchmarks.speed $(if $(QUICK),--quick)

@@ -50,6 +50,10 @@ def main() -> None:
     if sys.argv[1:2] == ["explain"]:
         explain_command(sys.argv[2:], os.environ)
         return
+    try:
+        _check_named(sys.argv[1:2])
+    except OSError as error:
+        sys.exit(f"stepgrpo-serve: {error}")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open anew
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
@@ -134,16 +138,26 @@ def _log(defaults: Defaults) -> RequestLog | None:
         raise defaults.resolved.refusal(error.name, error.value, error.remedy) from error
 
 
+def _check_named(first: list[str]) -> None:
+    """Refuse a model that stands first among the arguments, before vLLM is imported."""
+    for model in first:
+        if not model.startswith("-"):
+            _check_folder(model)
+
+
 def _check_model(args: argparse.Namespace) -> None:
-    """Refuse a model directory that cannot be one, before anything slow."""
+    """Refuse a model, wherever it was named."""
     if args.model_tag is not None:
         args.model = args.model_tag
-    path = Path(args.model)
-    looks_local = path.is_absolute() or args.model.startswith((".", "~")) or path.is_dir()
+    _check_folder(args.model)
+
+
+def _check_folder(model: str) -> None:
+    """Refuse a model directory that cannot be one."""
+    path = Path(model)
+    looks_local = path.is_absolute() or model.startswith((".", "~")) or path.is_dir()
     if looks_local and not (path / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{args.model} holds no config.json; pass a model directory or name"
-        )
+        raise FileNotFoundError(f"{model} holds no config.json; pass a model directory or name")
 
 
 def _check_bases(args: argparse.Namespace, defaults: Defaults) -> None:

@@ -34,7 +34,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from service.lifeline import at_fork
 
-__all__ = ["engine_client", "settle_executor"]
+__all__ = ["engine_client", "forking", "settle_executor"]
 
 START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
@@ -57,7 +57,7 @@ async def engine_client(
     engine_args = AsyncEngineArgs.from_cli_args(args)
     context = UsageContext.OPENAI_API_SERVER
     config = engine_args.create_engine_config(context)
-    with _forking(config, bound) if _can_fork(config) else contextlib.nullcontext():
+    with forking(config, bound):
         client = AsyncLLM.from_vllm_config(
             config,
             usage_context=context,
@@ -73,13 +73,20 @@ async def engine_client(
 
 
 def _can_fork(config: VllmConfig) -> bool:
+    """Whether the engine is one process that may have its threads after a fork."""
     in_scheduler = issubclass(Executor.get_class(config), UniProcExecutor)
     return current_platform.is_cpu() and in_scheduler and not config.parallel_config.numa_bind
 
 
 @contextlib.contextmanager
-def _forking(config: VllmConfig, bound: Sequence[socket.socket | None]) -> Iterator[None]:
-    """Have the engine's process forked; vLLM set the start method when it made the config."""
+def forking(config: VllmConfig, bound: Sequence[socket.socket | None] = ()) -> Iterator[None]:
+    """Have an engine that is started meanwhile forked, if it is one process on a CPU.
+
+    vLLM has set the start method when it made `config`.
+    """
+    if not _can_fork(config):
+        yield
+        return
     import vllm.v1.worker.cpu_worker  # noqa: F401, PLC0415 - for CPUs alone
 
     threads = Threads.of(config)

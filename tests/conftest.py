@@ -8,6 +8,9 @@ from hypothesis import settings
 from tests.support.servers import STARTING
 from tests.support.zygote import popen, warm
 
+# Threads that wait for each other burn the cores of whatever else runs here. Read on import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What a command printed is read while it runs.
 os.environ.setdefault("PYTHONUNBUFFERED", "1")
 

@@ -30,7 +30,7 @@ from tests.support.servers import (
     wait_up,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 SEATS = 50
 FLAGS = ("--max-num-queued-reqs", str(SEATS), "--shutdown-timeout", "300")
@@ -82,6 +82,7 @@ def test_more_sequences_than_seats_is_refused_for_good(small: Server) -> None:
         assert client.completions.create(model="demo-base", prompt=prompts, max_tokens=1).choices
 
 
+@pytest.mark.slow
 def test_f4_twice_the_load_is_refused_and_told_when_to_come_back(crowded: Crowded) -> None:
     assert set(crowded.statuses) == {200, 503}
     assert crowded.statuses[503] >= SEATS  # twice as many came at once as there are seats
@@ -89,6 +90,7 @@ def test_f4_twice_the_load_is_refused_and_told_when_to_come_back(crowded: Crowde
     assert crowded.recovery < RECOVERY_SECONDS
 
 
+@pytest.mark.slow
 def test_f5_who_was_let_in_amid_overload_is_served_to_the_end(
     crowded: Crowded, small: Server
 ) -> None:

@@ -1,27 +1,18 @@
 """Starting, refusing to start, draining; and metrics that promtool accepts."""
 
-import multiprocessing
 import os
 import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from service.cli import main
 from tests.support.observing.prometheus import tool
-from tests.support.servers import (
-    COMMON,
-    MODEL,
-    OURS,
-    ROOT,
-    Server,
-    free_port,
-)
+from tests.support.servers import COMMON, MODEL, OURS, ROOT, Server, free_port
+from tests.support.zygote import run
 from training.demo.world import sample_problems
 
 pytestmark = pytest.mark.integration
@@ -84,29 +75,14 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
     ],
 )
 def test_f23_a_server_that_cannot_start_says_why_in_one_line(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str], message: str
 ) -> None:
     wrong = {"STEPGRPO_EXIT_MIN_TOKENS": "-1"} if "environment" in message else {}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "service.server"])  # vLLM is loaded once for all
-    process = context.Process(target=_serve, args=(arguments, wrong, tmp_path / "said"))
-    process.start()
-    process.join(REFUSED_SECONDS)
-    assert process.exitcode not in (0, None)
-    said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert message in said.strip().splitlines()[-1]
-    assert "Traceback" not in said
-
-
-def _serve(arguments: list[str], environment: dict[str, str], said: Path) -> None:
-    """The command, in a process of its own."""
-    with said.open("w", encoding="utf-8") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    os.chdir(ROOT)
-    os.environ.update(environment)
-    sys.argv = ["stepgrpo-serve", *arguments]
-    main()
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    result = run(command, timeout=REFUSED_SECONDS, env=os.environ | wrong)
+    assert result.returncode not in (0, None)
+    assert message in result.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in result.stderr
 
 
 def test_f23_the_command_itself_says_why_in_one_line() -> None:
@@ -125,15 +101,8 @@ def test_f23_the_command_itself_says_why_in_one_line() -> None:
 
 def test_a_family_that_the_model_is_not_of_ends_the_start_with_one_line() -> None:
     port = str(free_port())
-    result = subprocess.run(
-        [*OURS, *COMMON, "--exit-family", "gpt-oss", "--host", "127.0.0.1", "--port", port],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=240,
-        check=False,
-        env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"},
-    )
+    command = [*OURS, *COMMON, "--exit-family", "gpt-oss", "--host", "127.0.0.1", "--port", port]
+    result = run(command, timeout=240, env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"})
     assert result.returncode not in (0, None)
     assert "flag: --exit-family='gpt-oss' cannot be honoured" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stdout + result.stderr
@@ -144,14 +113,7 @@ def test_f23_a_port_that_is_taken_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        result = subprocess.run(
-            [*OURS, "--host", "127.0.0.1", "--port", port],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=REFUSED_SECONDS,
-            check=False,
-        )
+        result = run([*OURS, "--host", "127.0.0.1", "--port", port], timeout=REFUSED_SECONDS)
     assert result.returncode not in (0, None)
     assert f"port {port}" in result.stderr.strip().splitlines()[-1]
     assert "Traceback" not in result.stderr

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,21 +18,19 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from service.engine import EarlyExitEngine
 from service.ledger import RequestLedger, SequenceRecord, current_ledger
+from service.lifeline import tie_engine_processes
 from service.load import ProbeLimits
 from service.metrics import Metrics
 from service.requestlog.journal import Journal
+from service.starting import forking
 from stepgrpo_core import ExitSettings
 from tests.support.models import PROBLEMS, TOKENIZER, prompt_ids
 from tests.support.servers import EXECUTOR, MODEL, ROOT
+from tests.support.zygote import SHARED
 
 ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 PROMPTS = [prompt_ids(index) for index in range(len(PROBLEMS))]
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TORCHDYNAMO_DISABLE": "1",
-}
+ENVIRONMENT = SHARED | {"TORCHDYNAMO_DISABLE": "1"}
 CAPACITY = 8  # sequences at once
 BLOCKS = 44  # of 32 tokens
 Fault = Callable[[AsyncIterator[RequestOutput]], AsyncIterator[RequestOutput]]
@@ -195,20 +194,20 @@ def running_machine(**arguments: Any) -> Iterator[Machine]:
     with asyncio.Runner() as runner:
 
         async def load() -> AsyncLLM:
-            return AsyncLLM.from_engine_args(
-                AsyncEngineArgs(
-                    **{
-                        "model": str(MODEL),
-                        "dtype": "float32",
-                        "max_model_len": 1024,
-                        "enforce_eager": True,
-                        "enable_chunked_prefill": False,
-                        "distributed_executor_backend": EXECUTOR,
-                        "seed": 0,
-                    }
-                    | arguments
-                )
-            )
+            options = {
+                "model": str(MODEL),
+                "dtype": "float32",
+                "max_model_len": 1024,
+                "enforce_eager": True,
+                "enable_chunked_prefill": False,
+                "distributed_executor_backend": EXECUTOR,
+                "seed": 0,
+            }
+            config = AsyncEngineArgs(**options | arguments).create_engine_config()
+            tie_engine_processes()
+            with warnings.catch_warnings(), forking(config):
+                warnings.simplefilter("default")  # in vLLM's process they are its own affair
+                return AsyncLLM.from_vllm_config(config)
 
         inner = runner.run(load())
         try:

@@ -104,6 +104,7 @@ def test_help_of_the_trainers_commands_loads_nothing_heavy(
         ("explain chatcmpl-1 --log requests.jsonl --format json", None),
         ("explain chatcmpl-2 --log requests.jsonl", "chatcmpl-2"),
         ("explain chatcmpl-1", "--log"),
+        ("./no-such-model --port 8000", "config.json"),
     ],
 )
 def test_subcommands_that_need_no_engine_load_none(

@@ -67,10 +67,10 @@ WAYS = {
 def test_the_page_compares_every_row_with_vanilla(tmp_path: Path) -> None:
     write_results(tmp_path, ROWS, WAYS, MADE)
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
-    (vanilla,) = (line for line in page.splitlines() if line.startswith("| vanilla |"))
+    vanilla = next(line for line in page.splitlines() if line.startswith("| vanilla |"))
     assert vanilla.startswith("| vanilla | 75.0 (")
     assert "| 199.5 | 100 | 100.0 | 5.00 |" in vanilla
-    (exited,) = (line for line in page.splitlines() if line.startswith("| vanilla, exit"))
+    exited = next(line for line in page.splitlines() if line.startswith("| vanilla, exit"))
     assert "| +2.5 (" in exited
     assert "| 49.9 | 2.00 |" in exited  # (79.5 + 20) / 199.5: trial answers are a cost
     ours = next(line for line in page.splitlines() if line.startswith("| **Step-GRPO** |"))
@@ -87,8 +87,8 @@ def test_both_ways_are_compared_wherever_they_were(tmp_path: Path) -> None:
     write_results(tmp_path, ROWS, WAYS, MADE)
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| GRPO+LP with as many tokens | GRPO+LP, 25: 78.5 | GRPO+LP, 50: 59.5 |" in page
-    (first,) = (line for line in page.splitlines() if line.startswith("| 25: 139.5 |"))
-    (last,) = (line for line in page.splitlines() if line.startswith("| 50: 79.5 |"))
+    first = next(line for line in page.splitlines() if line.startswith("| 25: 139.5 |"))
+    last = next(line for line in page.splitlines() if line.startswith("| 50: 79.5 |"))
     assert "| -15.0 (" in first  # 12 of 20 against 15
     assert "| +20.0 (" in last
     assert "| +5.0 (" in last

@@ -14,6 +14,7 @@ from typing import Any
 
 from training.demo.equal import equal_tokens, shown
 from training.demo.figure import draw
+from training.demo.seeds import section
 from training.evaluation.records import Record
 from training.evaluation.statistics import Summary, summarise
 
@@ -64,7 +65,13 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
         },
     }
     _write(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    page = [_head(made), _table(rows, summaries), _ways(points, made), _equal_tokens(ways, vanilla)]
+    page = [
+        _head(made),
+        _table(rows, summaries),
+        section(data),
+        _ways(points, made),
+        _equal_tokens(ways, vanilla),
+    ]
     _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
 
 
@@ -92,6 +99,9 @@ def _head(made: Mapping[str, Any]) -> str:
     hours = sum(made["seconds"].values()) / 3600
     versions = ", ".join(f"{name} {value}" for name, value in made["versions"].items())
     return f"""# What Step-GRPO saves on the demo world
+
+This is a demonstration in a world that was built to show the effect, after three in which it did
+not show ([log](LOG.md)). It is no evidence that the method wins in general.
 
 Every method trains [demo-base](../models/demo-base/README.md) for {made["steps"]} steps of 64 \
 completions (DEER+SFT: two
