@@ -35,9 +35,12 @@ def test_a_request_of_a_user_is_so_many_of_the_engine(
         after[name] - before.get(name, 0)
         for name in NAMES  # some are not there at first
     )
-    exited = block["exit_reason"] == "confident"
+    exited, probes = block["exit_reason"] == "confident", block["probes"]
     assert ours == 1
-    # Of an exit the main stream is aborted, which ends no request, and its answer is another one.
-    assert ended == latencies == 1 + block["probes"]
-    assert first == 1 + block["probes"] + exited
+    # Of an exit the main stream is aborted, which ends no request, and its answer is another one;
+    # so are the probes that were under way then.
+    assert 1 + exited <= ended == latencies <= 1 + probes
+    assert ended + exited <= first <= 1 + probes + exited
+    if not exited:
+        assert ended == first == 1 + probes
     assert tokens < generated if exited else tokens == generated
