@@ -94,9 +94,11 @@ def forking(config: VllmConfig, bound: Sequence[socket.socket | None] = ()) -> I
     def begin() -> None:
         _forget_server(bound)
         threads.settle()
-        # vLLM sets both by the environment, which was read when this process imported them.
+        # All three are set by the environment, too, which was read when this process imported them.
         inductor.compile_threads = 1
         inductor.cpp.dynamic_threads = True
+        if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+            torch.compiler.set_stance("force_eager")
 
     spawns = os.environ[START_METHOD]
     os.environ[START_METHOD] = "fork"

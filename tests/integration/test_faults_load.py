@@ -102,6 +102,7 @@ def test_f5_who_was_let_in_amid_overload_is_served_to_the_end(
     check_accounts(small.metrics())
 
 
+@pytest.mark.slow
 def test_f6_a_drain_ends_what_was_admitted_and_refuses_the_rest(small: Server) -> None:
     """SIGTERM to all of the process group, as a terminal does, amid probes and answers."""
     small.wait_idle(30)  # every seat is needed

@@ -69,6 +69,7 @@ def test_the_thinking_ends_and_the_answer_comes(server: Server, options: dict[st
     check_accounts(server.metrics())
 
 
+@pytest.mark.slow
 def test_what_was_thought_until_then_stays(server: Server) -> None:
     def reasoning(body: dict[str, Any]) -> str:
         answer = httpx.post(f"{server.url}{CHAT}", json=body | {"stream": False}, timeout=120)
@@ -83,6 +84,7 @@ def test_what_was_thought_until_then_stays(server: Server) -> None:
         assert reasoning(full).startswith(kept)
 
 
+@pytest.mark.slow
 def test_every_sequence_closes_its_own_thinking(server: Server) -> None:
     body = chat_body(n=3, temperature=0.8, seed=1, vllm_xargs=NEVER)
     found = wished(server, body, after=30)
@@ -102,6 +104,7 @@ def test_an_answer_with_a_grammar_keeps_to_it(server: Server, xargs: dict[str, A
     assert re.fullmatch(r"\s*[0-9]{3}", found.text("content"))
 
 
+@pytest.mark.slow
 def test_the_other_apis_can_be_asked_too(server: Server) -> None:
     prompt = TOKENIZER.apply_chat_template(messages(), tokenize=False, add_generation_prompt=True)
     body = chat_body(prompt=[prompt, prompt])
@@ -112,6 +115,7 @@ def test_the_other_apis_can_be_asked_too(server: Server) -> None:
     assert all("</think>" in found.text("text", index) for index in range(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -146,6 +150,7 @@ def exits_of_clients(server: Server) -> float:
     return sum(float(x.rpartition(" ")[2]) for x in lines if 'exit_reason="client"' in x)
 
 
+@pytest.mark.slow
 def test_asked_while_it_answers_or_twice_nothing_changes(server: Server) -> None:
     long = chat_body(logit_bias=NEVER_ENDS)  # an answer that goes on until the last wish is heard
     found = wished(server, long, keys=("mine",) * 3)
@@ -176,6 +181,7 @@ def test_what_cannot_be_closed_says_why(
     assert remedy in found.answers[0].json()["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xargs", [NEVER, {"exit_policy": "none"}])
 def test_requests_that_do_not_stream_can_be_asked_by_an_id_of_the_clients(
     server: Server, xargs: dict[str, Any]
@@ -212,6 +218,7 @@ def test_ids_of_nothing_and_of_what_has_ended_are_not_found(server: Server) -> N
     assert ended.json()["error"]["param"] == "id"
 
 
+@pytest.mark.slow
 def test_only_the_key_of_the_request_can_ask(guarded: Server) -> None:
     """Without a key 401; with another one, as if there were no such request."""
     found = wished(guarded, chat_body(), keys=(None, "wrong", "yours", "mine"))

@@ -21,12 +21,14 @@ from training.survival import last_sealed
 
 pytestmark = pytest.mark.integration
 
-STEPS = 12
+STEPS = 6
 SMALL = (
-    # Four epochs of the same three steps, so that rewards of the first and the last compare.
-    *("data.train=[{demo: 24}]", "data.exclude=[]", f"trl.max_steps={STEPS}", "trl.save_steps=4"),
-    *("trl.learning_rate=2e-4", "trl.max_completion_length=384", "calibration_prompts=48"),
+    *("data.train=[{demo: 24}]", "data.exclude=[]", f"trl.max_steps={STEPS}", "trl.save_steps=2"),
+    *("trl.learning_rate=2e-4", "trl.max_completion_length=384", "calibration_prompts=24"),
+    "trl.per_device_train_batch_size=16",
 )
+EPOCHS = 4  # of the same three steps, so that rewards of the first and the last compare
+LONGER = (f"trl.max_steps={3 * EPOCHS}", "trl.per_device_train_batch_size=64")
 # Threads that wait for each other burn the cores of whatever else runs here.
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 Metrics = list[dict[str, float]]
@@ -71,9 +73,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_four_epochs_raise_the_reward_and_shorten_the_thinking(trained: Path) -> None:
-    rows = metrics(trained)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+@pytest.mark.slow
+def test_four_epochs_raise_the_reward_and_shorten_the_thinking(tmp_path: Path) -> None:
+    output = tmp_path / "longer"
+    printed = finish(output, *LONGER)
+    assert (output / "metrics.jsonl").exists(), printed[-3000:]
+    rows = metrics(output)
+    assert [row["step"] for row in rows] == list(range(1, 3 * EPOCHS + 1))
     first, last = rows[:3], rows[-3:]
     assert fmean(row["reward"] for row in last) > fmean(row["reward"] for row in first)
     assert fmean(row["steps/k_mean"] for row in last) < fmean(row["steps/k_mean"] for row in first)
@@ -104,7 +110,7 @@ def test_the_output_holds_curves_card_configuration_and_calibration(trained: Pat
     assert "arXiv 2604.16890" in card
     assert "rollout:" in (trained / "config.yaml").read_text()
     runs = json.loads((trained / "calibration.json").read_text())["bins"]
-    assert sum(len(each["completion_tokens"]) for each in runs) >= 44
+    assert sum(len(each["completion_tokens"]) for each in runs) >= 20
 
 
 def wait_for(condition: Callable[[], bool], process: Process) -> None:
@@ -175,10 +181,10 @@ def test_a_run_resumed_after_its_last_step_does_what_is_left_and_then_nothing(
 
 @pytest.fixture
 def half_way(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run with its checkpoint of step 8 alone."""
+    """A copy of the run with its checkpoint of step 4 alone."""
     output = tmp_path / "half"
     output.mkdir()
-    shutil.copytree(trained / "checkpoint-8", output / "checkpoint-8")
+    shutil.copytree(trained / "checkpoint-4", output / "checkpoint-4")
     return output
 
 
@@ -186,18 +192,18 @@ def half_way(trained: Path, tmp_path: Path) -> Path:
 def test_a_loss_that_is_not_finite_stops_before_the_update(half_way: Path) -> None:
     # So small a temperature overflows in the trainer, and means greedy to the engine.
     printed = finish(half_way, "trl.temperature=1e-39", "--resume")
-    assert "the loss of step 9 is nan" in printed
-    assert f"the last good checkpoint is {half_way / 'checkpoint-8'}" in printed
-    assert last_sealed(half_way) == half_way / "checkpoint-8"
+    assert "the loss of step 5 is nan" in printed
+    assert f"the last good checkpoint is {half_way / 'checkpoint-4'}" in printed
+    assert last_sealed(half_way) == half_way / "checkpoint-4"
 
 
 @pytest.mark.slow
 def test_a_disk_that_fills_in_a_save_leaves_the_last_good_checkpoint(half_way: Path) -> None:
     limited = ("prlimit", f"--fsize={4 * 2**20}")  # a write beyond it fails as on a full disk
     printed = finish(half_way, "--resume", before=limited)
-    assert "checkpoint-12 could not be written" in printed
+    assert "checkpoint-6 could not be written" in printed
     assert "free some space" in printed
-    assert last_sealed(half_way) == half_way / "checkpoint-8"
+    assert last_sealed(half_way) == half_way / "checkpoint-4"
 
 
 def test_the_output_is_served_as_it_is_with_its_calibration(trained: Path, tmp_path: Path) -> None:
