@@ -154,7 +154,7 @@ def _total(groups: Mapping[int, Measured]) -> Estimate | None:
     items = [(each.pairs, each.error) for each in groups.values() if each.pairs]
     requests = sum(each.requests for each in groups.values())
     pairs = sum(count for count, _ in items)
-    (error,) = _jackknife(items, lambda sums: (sums[1] / sums[0],))
+    (error,) = _jackknife(items, lambda sums: (sums[1] / sums[0] if sums[0] > 0 else math.nan,))
     value = math.fsum(each.saved for each in groups.values()) + requests * error.value
     half = requests * (error.high - error.value) * math.sqrt(1 - pairs / max(pairs, requests))
     return Estimate(value, value - half, value + half)

@@ -20,7 +20,7 @@ from stepgrpo_core.thinking import (
 )
 
 CLOSING = "\n</think>\n\n"
-TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
+TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[3] / "models" / "demo-base")
 THINKING = thinking_of(TOKENIZER, FAMILIES["demo"], CLOSING)
 
 

@@ -20,7 +20,7 @@ from stepgrpo_core.sameness import (
 from stepgrpo_math import compare_answers
 from tests.support.core.answers import CASES
 
-HIDDEN = Path(__file__).parents[3] / "shared" / "cases" / "grader.jsonl"
+HIDDEN = Path(__file__).parents[4] / "shared" / "cases" / "grader.jsonl"
 ROWS = [(kind, *case) for kind, cases in CASES.items() for case in cases]
 
 
