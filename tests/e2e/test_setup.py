@@ -356,7 +356,7 @@ def test_a_set_up_that_was_ended_goes_on(
     project.empty()
     index.stalls_on = SMALL
     process = project.start({"PIP_INDEX_URL": index.url})
-    stalled = index.stalled.wait(60)
+    stalled = index.stalled.wait(300)
     os.killpg(process.pid, number)
     errors = process.communicate(timeout=30)[1]
     assert stalled, errors

@@ -24,6 +24,7 @@ PROMPTS = [problem.prompt for problem in sample_problems(11, "test", 44)] + [
 # second name of the reasoning.
 IDS = re.compile(rb'"(id|created)":("[^"]*"|\d+),|"system_fingerprint":("[^"]*"|null),?')
 BLOCK = re.compile(rb',"stepgrpo":\{.*?\}(?=\}\Z|\}\n\n)')
+COUNT = re.compile(rb'"reasoning_tokens":\d+')
 SECOND_NAME = re.compile(rb',"reasoning_content":("(?:[^"\\]|\\.)*"|null)')
 
 
@@ -50,6 +51,8 @@ def test_chat(server: Server, stock: Server, prompt: str) -> None:
     ours, theirs = (answer(each, body, "chat/completions") for each in (server, stock))
     assert b'"stepgrpo"' in ours
     assert b'"stepgrpo"' not in stripped(ours)
+    if b'"exit_reason":"eos_in_thinking"' in ours:  # ours counts the token that ends the turn, too
+        ours, theirs = (COUNT.sub(b"", each) for each in (ours, theirs))
     assert stripped(ours) == stripped(theirs)
 
 
