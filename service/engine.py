@@ -29,7 +29,7 @@ from service.dispatch import Dispatcher
 from service.drain import Drain
 from service.eligibility import Abstained
 from service.finishing import Finishing, client_ids
-from service.job import Job, Served, own_budget
+from service.job import Job, own_budget, served_by
 from service.judges import JudgeClient, JudgeServer
 from service.ledger import (
     COMBINED,
@@ -102,14 +102,11 @@ class EarlyExitEngine:
         self._journal = journal or Journal()
         limits = limits or ProbeLimits()
         config = inner.vllm_config
-        self._served = Served(
+        self._served = served_by(
             inner,
-            tokenizer,
             model.writing,
             load_of(inner, limits, self._metrics.busy),
             probe_timeout=limits.probe_timeout,
-            priorities=config.scheduler_config.policy == "priority",
-            scores_prompts=config.lora_config is None,
             judge=JudgeClient(judge, judged=self._metrics.judged) if judge else None,
             pairs=evidence is not None and bool(evidence.plan.pairs),
         )

@@ -17,7 +17,7 @@ from stepgrpo_core.events import Cause
 from stepgrpo_core.prompts import Standing
 from stepgrpo_core.thinking import Writing
 
-__all__ = ["LAST_PRIORITY", "Job", "Opening", "Served", "cause_of", "own_budget"]
+__all__ = ["LAST_PRIORITY", "Job", "Opening", "Served", "cause_of", "own_budget", "served_by"]
 
 LAST_PRIORITY = 2**63 - 1  # vLLM's priorities are 64-bit integers
 _CAUSES: Mapping[str, Cause] = {"length": "length", "abort": "abort"}
@@ -156,3 +156,18 @@ def own_budget(job: Job, asked: Asked) -> tuple[Job, Asked]:
     params.thinking_token_budget = None
     budget = asked.budget or Wish(tokens, "thinking_token_budget")
     return dataclasses.replace(job, params=params), dataclasses.replace(asked, budget=budget)
+
+
+def served_by(inner: EngineClient, writing: Writing | None, load: Load, **options: Any) -> Served:
+    """The model of vLLM's engine client, with what its configuration says; `options` are
+    `Served`'s others."""
+    config = inner.vllm_config
+    return Served(
+        inner,
+        inner.renderer.tokenizer,
+        writing,
+        load,
+        priorities=config.scheduler_config.policy == "priority",
+        scores_prompts=config.lora_config is None,
+        **options,
+    )
