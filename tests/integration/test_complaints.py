@@ -122,6 +122,7 @@ def test_6_stream_and_non_stream_disagree(server: Server, client: openai.OpenAI)
     del server
 
 
+@pytest.mark.slow
 def test_7_reasoning_tokens_are_missing_or_zero(server: Server, client: openai.OpenAI) -> None:
     """vllm PR 49743, llama.cpp#27971. They are counted from the ids, on every endpoint."""
     for xargs in (EXIT, {"exit_policy": "none"}):
@@ -179,6 +180,7 @@ def test_9_answer_now_while_it_streams(server: Server, xargs: Any) -> None:
     assert found.text("content").strip()
 
 
+@pytest.mark.slow
 def test_10_fewer_tokens_but_not_less_time(server: Server, client: openai.OpenAI) -> None:
     """DEER#8: every round waits and starts again. Here the stream goes on while a probe runs, so
     the steps up to the answer are fewer, those past the cut included, and so is the time."""

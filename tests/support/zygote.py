@@ -48,7 +48,8 @@ def warm() -> None:
 
 def popen(command: Sequence[str], **options: Any) -> "Process":
     """``subprocess.Popen``, without the imports where the command is ``python -m MODULE``."""
-    preloads = "LD_PRELOAD" in (options.get("env") or {})  # takes effect in a new program alone
+    wanted, here = ((each or {}).get("LD_PRELOAD") for each in (options.get("env"), os.environ))
+    preloads = wanted not in (None, here)  # that takes effect in a new program alone
     if tuple(command[:2]) == (sys.executable, "-m") and not preloads:
         return Forked(command[2], command[3:], **options)
     return subprocess.Popen(command, **options)
