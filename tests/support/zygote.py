@@ -36,6 +36,8 @@ SHARED = {
     "VLLM_LOGGING_LEVEL": "INFO",  # importing TRL sets another
     "VLLM_NO_USAGE_STATS": "1",
 }
+READ_AT_START = ("LD_PRELOAD", "PYTHONPATH")
+"""By the program itself: a command with others than the tests' own is started for real."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
 
@@ -48,9 +50,9 @@ def warm() -> None:
 
 def popen(command: Sequence[str], **options: Any) -> "Process":
     """``subprocess.Popen``, without the imports where the command is ``python -m MODULE``."""
-    wanted, here = ((each or {}).get("LD_PRELOAD") for each in (options.get("env"), os.environ))
-    preloads = wanted not in (None, here)  # that takes effect in a new program alone
-    if tuple(command[:2]) == (sys.executable, "-m") and not preloads:
+    wanted = options.get("env") or {}
+    apart = any(wanted.get(name) not in (None, os.environ.get(name)) for name in READ_AT_START)
+    if tuple(command[:2]) == (sys.executable, "-m") and not apart:
         return Forked(command[2], command[3:], **options)
     return subprocess.Popen(command, **options)
 
