@@ -35,7 +35,7 @@ test-slow: setup ## Run what `make test` leaves out
 test-all: test-core test test-slow ## Run all tests, with branch coverage of the core
 
 test-core: setup ## Run the core's own tests; they reach every branch of it
-	.venv/bin/pytest --cov tests/unit/core $(ARGS)
+	.venv/bin/pytest tests/unit/core --cov $(ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/ruff check .
