@@ -1,4 +1,4 @@
-"""How right the estimators of `stepgrpo_core.fleet` are, on simulated fleets whose truth is known.
+"""Bias and coverage of `stepgrpo_core.savings.estimators` on simulated fleets of known truth.
 
 A fleet's conversations have 1 to 6 requests each, alike within, and lengths with a long tail. Bias
 is the mean estimate against the mean truth; coverage is how often the 95 % interval held the truth.
@@ -14,9 +14,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from benchmarks.reports import commit, keep
-from stepgrpo_core.fleet import Measured, Served, compare, total_savings
-from stepgrpo_core.holdout import GROUPS
-from stepgrpo_core.intervals import Estimate
+from stepgrpo_core.savings.estimators import Measured, ServedTokens, compare, total_savings
+from stepgrpo_core.savings.holdout import GROUPS
+from stepgrpo_core.savings.intervals import Estimate
 
 __all__ = ["PREDICTORS", "Fleet", "holdout", "judged", "make_fleet", "total"]
 
@@ -96,7 +96,7 @@ def holdout(fleet: Fleet, predictor: Predictor) -> tuple[Estimate, Estimate]:
         columns = [fleet.sums(each, chosen) for each in terms]
         sides.append(
             {
-                group: Served(int(requests), *rest)
+                group: ServedTokens(int(requests), *rest)
                 for group, (requests, *rest) in enumerate(zip(*columns, strict=True))
             }
         )

@@ -25,7 +25,7 @@ import pebble
 
 from benchmarks.renderings import CHANGED, SAME, STANDING, Rule
 from stepgrpo_core import last_box
-from stepgrpo_core.intervals import wilson
+from stepgrpo_core.savings.intervals import wilson
 from training.grading import Grader
 
 FILES = {

@@ -14,7 +14,7 @@ probed (`min_interval`) ends no round, and no token passes through vLLM's output
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from training.rollout import Delta, Request, RolloutEngine
+from training.rollouts.batch import Delta, Request, RolloutEngine
 
 __all__ = ["Lockstep"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reports import number, shown
-from stepgrpo_core.intervals import Estimate
+from stepgrpo_core.savings.intervals import Estimate
 
 __all__ = ["draw", "page", "summary"]
 

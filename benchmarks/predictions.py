@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.reports import ROOT, keep, made
 from stepgrpo_core import Baseline, ExitReason, ExitSettings, Prediction, fit_baseline
-from stepgrpo_core.savings import LEVEL, UNRECORDED, Conditions, Run
+from stepgrpo_core.savings.baseline import LEVEL, UNRECORDED, Conditions, Run
 
 __all__ = ["CALIBRATIONS", "Case", "after", "evaluate", "figures"]
 
@@ -117,10 +117,10 @@ def main() -> None:
 
 def _generate(model: Path, problems: int) -> tuple[list[Case | None], list[Run]]:
     """Runs of a model, and where the server would cut them."""
-    from training.calibrate import complete, record  # noqa: PLC0415 - loads vLLM
     from training.demo.measure import sampling  # noqa: PLC0415
     from training.demo.world import sample_problems  # noqa: PLC0415
-    from training.offline import Engine  # noqa: PLC0415
+    from training.rollouts.calibration import complete, record  # noqa: PLC0415 - loads vLLM
+    from training.rollouts.offline import Engine  # noqa: PLC0415
 
     engine, params = Engine.load(str(model), dtype="float32"), sampling(0.6)
     messages = [each.prompt for each in sample_problems(0, "test", problems)]

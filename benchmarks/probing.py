@@ -26,13 +26,13 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from benchmarks.reports import compare, keep, made, number
 from benchmarks.rounds import Chain, Chains
-from service.engine import EarlyExitEngine
-from service.metrics import Metrics
+from service.engine.client import EarlyExitEngine
+from service.records.metrics import Metrics
 from stepgrpo_core import ExitSettings
 from tests.support.servers import EXECUTOR, MODEL
 from training.demo.world import sample_problems
-from training.engines import format_of
-from training.rollout import Job, Sampling
+from training.rollouts.batch import RolloutRequest, Sampling
+from training.rollouts.vllm_engine import format_of
 
 LIMIT = 900  # tokens of a completion
 CONFIDENCE = ExitSettings(policy="confidence")
@@ -80,7 +80,7 @@ class Counted:
             yield output
 
 
-Complete = Callable[[Job], Awaitable[int]]
+Complete = Callable[[RolloutRequest], Awaitable[int]]
 """Makes one completion; its tokens."""
 Way = Callable[[Counted], Complete]
 
@@ -140,11 +140,11 @@ async def _engine() -> AsyncIterator[Any]:
         engine.shutdown()
 
 
-def _jobs(tokenizer: Any, count: int) -> list[Job]:
+def _jobs(tokenizer: Any, count: int) -> list[RolloutRequest]:
     template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
     sampling = Sampling(LIMIT, temperature=0.0)
     return [
-        Job(tuple(template([{"role": "user", "content": each.prompt}])), sampling)
+        RolloutRequest(tuple(template([{"role": "user", "content": each.prompt}])), sampling)
         for each in sample_problems(8, "test", count)
     ]
 
@@ -153,7 +153,7 @@ async def _rounds(
     inner: Any,
     ways: Mapping[str, Way],
     *,
-    jobs: Sequence[Job],
+    jobs: Sequence[RolloutRequest],
     args: argparse.Namespace,
     bar: "tqdm[Any]",
 ) -> list[dict[str, dict[str, float]]]:
@@ -169,13 +169,15 @@ async def _rounds(
     return rounds[1:]
 
 
-async def _run(inner: Any, way: Way, jobs: Sequence[Job], concurrency: int) -> dict[str, float]:
+async def _run(
+    inner: Any, way: Way, jobs: Sequence[RolloutRequest], concurrency: int
+) -> dict[str, float]:
     """One run, from an empty prefix cache."""
     await inner.reset_prefix_cache()
     engine, seats = Counted(inner), asyncio.Semaphore(concurrency)
     complete, latencies = way(engine), list[float]()
 
-    async def one(job: Job) -> int:
+    async def one(job: RolloutRequest) -> int:
         async with seats:
             started = time.perf_counter()
             tokens = await complete(job)
@@ -201,7 +203,7 @@ def _parallel(settings: ExitSettings) -> Way:
     def way(engine: Counted) -> Complete:
         wrapped = EarlyExitEngine(engine, settings, metrics=Metrics(CollectorRegistry()))
 
-        async def complete(job: Job) -> int:
+        async def complete(job: RolloutRequest) -> int:
             params = SamplingParams(
                 max_tokens=LIMIT,
                 temperature=0.0,
@@ -221,7 +223,7 @@ def _sequential(engine: Counted) -> Complete:
     tokenizer = engine.renderer.tokenizer
     chains = Chains(tokenizer, CONFIDENCE, format_of(tokenizer, CONFIDENCE.closing_text), False)
 
-    async def complete(job: Job) -> int:
+    async def complete(job: RolloutRequest) -> int:
         chain = Chain(job)
         while chain.phase != "done":
             params = chains.params(chain)

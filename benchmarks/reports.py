@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_core.intervals import Estimate, student_t
+from stepgrpo_core.savings.intervals import Estimate, student_t
 
 __all__ = [
     "Pair",

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from benchmarks.reports import commit, keep, machine, number
 from benchmarks.segmenter import reasoning_text
 from stepgrpo_core import ExitSettings, Group, StepAware, ThinkingFormat, count_steps
-from training.rollout import Format, Job, Request, Sampling, run_rollouts
-from training.scripted import ScriptedEngine, Stream
+from training.rollouts.batch import Format, Request, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
 
 GROUP = 5
 TOKENS = 16_000
@@ -95,7 +95,7 @@ def memory(steps: int) -> list[int]:
 
 def train(step: int) -> None:
     """One step without a model: truncated rollouts, then groups and rewards."""
-    jobs = [Job((step, row), Sampling(max_tokens=300)) for row in range(ROWS)]
+    jobs = [RolloutRequest((step, row), Sampling(max_tokens=300)) for row in range(ROWS)]
     rollouts = run_rollouts(ScriptedEngine(script), jobs, SETTINGS, FORM)
     texts = ["".join(FORM.texts_after(each.prompt_ids)(each.ids)) for each in rollouts]
     lengths = [len(each.ids) for each in rollouts]

@@ -26,14 +26,14 @@ from benchmarks.reports import commit, compare, keep, machine
 from stepgrpo_core import ExitSettings
 from tests.support.servers import MODEL
 from training.demo.world import sample_problems
-from training.rollout import (
+from training.rollouts.batch import (
     Delta,
     Format,
-    Job,
     Probing,
     Request,
     Rollout,
     RolloutEngine,
+    RolloutRequest,
     Sampling,
     run_rollouts,
 )
@@ -148,7 +148,7 @@ def load(seats: int, limit: int) -> Colocated:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     from vllm import LLM  # noqa: PLC0415 - see above
 
-    from training.engines import VllmEngine, format_of  # noqa: PLC0415
+    from training.rollouts.vllm_engine import VllmEngine, format_of  # noqa: PLC0415
 
     llm = LLM(
         model=str(MODEL),
@@ -170,7 +170,7 @@ def load(seats: int, limit: int) -> Colocated:
     )
 
 
-def jobs_of(args: argparse.Namespace, vllm: Colocated, pair: int) -> list[Job]:
+def jobs_of(args: argparse.Namespace, vllm: Colocated, pair: int) -> list[RolloutRequest]:
     """`group` completions of each prompt; seeds differ between rows and pairs."""
     prompts = [
         tuple(vllm.prompt_ids(problem.prompt))
@@ -178,7 +178,7 @@ def jobs_of(args: argparse.Namespace, vllm: Colocated, pair: int) -> list[Job]:
         for _ in range(args.group)
     ]
     return [
-        Job(ids, Sampling(limit_of(args.limits, row), seed=pair * len(prompts) + row))
+        RolloutRequest(ids, Sampling(limit_of(args.limits, row), seed=pair * len(prompts) + row))
         for row, ids in enumerate(prompts)
     ]
 
@@ -201,7 +201,7 @@ def run_pair(
     return figures
 
 
-def measure(vllm: Colocated, way: Way, jobs: list[Job], group: int) -> dict[str, float]:
+def measure(vllm: Colocated, way: Way, jobs: list[RolloutRequest], group: int) -> dict[str, float]:
     """One run, from an empty prefix cache."""
     if not vllm.llm.reset_prefix_cache():
         raise RuntimeError("the prefix cache is in use: requests of the last run are still there")
@@ -221,7 +221,7 @@ def measure(vllm: Colocated, way: Way, jobs: list[Job], group: int) -> dict[str,
     }
 
 
-def in_loop(vllm: Colocated, way: Way, jobs: list[Job]) -> Made:
+def in_loop(vllm: Colocated, way: Way, jobs: list[RolloutRequest]) -> Made:
     """With our loop."""
     meter = Meter(vllm.engine)
     engine = Lockstep(meter) if way.barrier else meter
@@ -235,7 +235,7 @@ def in_loop(vllm: Colocated, way: Way, jobs: list[Job]) -> Made:
     )
 
 
-def in_rounds(vllm: Colocated, way: Way, jobs: list[Job]) -> Made:
+def in_rounds(vllm: Colocated, way: Way, jobs: list[RolloutRequest]) -> Made:
     """With the rounds of the published code."""
     from benchmarks.rounds import rollouts_in_rounds  # noqa: PLC0415 - imports vLLM
 

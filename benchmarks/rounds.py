@@ -21,7 +21,7 @@ from typing import Any
 from vllm import LLM, SamplingParams
 
 from stepgrpo_core import ExitSettings, answer_confidence
-from training.rollout import Format, Job
+from training.rollouts.batch import Format, RolloutRequest
 
 __all__ = ["Chain", "Chains", "rollouts_in_rounds"]
 
@@ -30,7 +30,7 @@ __all__ = ["Chain", "Chains", "rollouts_in_rounds"]
 class Chain:
     """One sequence between rounds."""
 
-    job: Job
+    job: RolloutRequest
     phase: str = "think"  # then "trial" and "think" in turns, "answer", "done"
     ids: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Chain:
 
 
 def rollouts_in_rounds(
-    llm: LLM, jobs: Sequence[Job], settings: ExitSettings, form: Format
+    llm: LLM, jobs: Sequence[RolloutRequest], settings: ExitSettings, form: Format
 ) -> list[Chain]:
     """Complete every job; the chains in the order of `jobs`."""
     found = [Chain(job) for job in jobs]

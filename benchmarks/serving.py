@@ -25,8 +25,8 @@ from benchmarks.clients import Run, Traffic, measure, write_problems
 from benchmarks.openstreams import hold_open
 from benchmarks.reports import compare, keep, made
 from tests.support.servers import OURS, ROOT, STOCK, Server, start, stop, wait_up
-from training.adapters import as_model
 from training.demo.world import sample_problems
+from training.run.adapters import as_model
 
 ADAPTER = ROOT / "models" / "demo-step-grpo"
 FLAGS = ("--max-num-seqs", "1024")  # all open streams run

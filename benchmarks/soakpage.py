@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepgrpo_core.intervals import student_t
+from stepgrpo_core.savings.intervals import student_t
 
 __all__ = ["page", "slope"]
 

@@ -24,10 +24,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from benchmarks.reports import commit, keep, machine, made, number
 from benchmarks.scripted_engine import ScriptedClient
-from service.engine import EarlyExitEngine
-from service.load import ProbeLimits
-from service.metrics import Metrics
-from service.tokens import TokenTexts
+from service.engine.client import EarlyExitEngine
+from service.params.limits import ProbeLimits
+from service.records.metrics import Metrics
+from service.streams.detokenizer import TokenTexts
 from stepgrpo_core import ExitSettings
 from tests.support.servers import MODEL
 from training.demo.world import sample_problem, sample_trace

@@ -14,13 +14,13 @@ from typing import Any
 from scripts.dashboards import dashboards
 from scripts.docs_families import checked
 from scripts.docs_server import abstentions, access, families, metrics, options, parameters
-from service.access.settings import AccessSettings
-from service.eligibility import Abstained
-from service.load import ProbeLimits
+from service.config.access import AccessSettings
+from service.params.limits import ProbeLimits
+from service.records.reasons import Abstained
 from stepgrpo_core import REWARDS, ExitSettings
-from stepgrpo_core.states import REASONS, TRANSITIONS, State
+from stepgrpo_core.control.states import REASONS, TRANSITIONS, State
 from training.cli import build_parser
-from training.config import (
+from training.config.schema import (
     GradingConfig,
     LoraSettings,
     ModelConfig,
@@ -30,7 +30,7 @@ from training.config import (
     SftSettings,
     preset_names,
 )
-from training.data import DataConfig, Source
+from training.data.dataset import DataConfig, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- generated: {} -->", "<!-- end of generated -->"

@@ -3,14 +3,14 @@
 import textwrap
 from collections.abc import Mapping
 
-from service.access.settings import ACCESS, AccessSettings
-from service.catalogue import CATALOGUE
-from service.controls import EFFORT, FOREIGN, PARAMETERS
-from service.defaults import OPTIONS
-from service.eligibility import Abstained
-from service.load import ProbeLimits
+from service.config.access import ACCESS, AccessSettings
+from service.config.server import OPTIONS
+from service.params import EFFORT, FOREIGN, PARAMETERS
+from service.params.limits import ProbeLimits
+from service.records.metric_table import CATALOGUE
+from service.records.reasons import Abstained
 from stepgrpo_core import POLICIES, ExitSettings
-from stepgrpo_core.families import FAMILIES, Family
+from stepgrpo_core.families.table import FAMILIES, Family
 
 
 def parameters(docs: Mapping[str, str]) -> str:

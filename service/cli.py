@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from service.access.scrape import bind_metrics
-from service.access.settings import add_access_flags, rules_of
 from service.bench import bench_command
-from service.defaults import Defaults, add_flags, read_defaults
-from service.options import BadOption
-from service.requestlog.command import explain_command
-from service.requestlog.writer import RequestLog
+from service.config.access import add_access_flags, rules_of
+from service.config.layers import BadOption
+from service.config.server import Defaults, add_flags, read_defaults
+from service.records.explain_command import explain_command
+from service.records.log_writer import RequestLog
 from service.savings.command import guard_command, savings_command
 from stepgrpo_core import Baseline, InvalidCalibration, InvalidSetting, parse_baseline
 
@@ -57,8 +57,8 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open anew
     import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
 
-    from service.savings.evidence import open_evidence  # noqa: PLC0415 - loads vLLM
-    from service.server import bind, serve  # noqa: PLC0415
+    from service.process.server import bind, serve  # noqa: PLC0415
+    from service.savings.measurement import open_measurement  # noqa: PLC0415 - loads vLLM
 
     try:
         args = _arguments(sys.argv[1:])
@@ -66,7 +66,7 @@ def main() -> None:
         defaults = read_defaults(args, os.environ)
         _check_bases(args, defaults)
         calibrations = _calibrations(args, defaults.calibration)
-        evidence = open_evidence(defaults.plan, _folders(args), defaults.calibration)
+        savings = open_measurement(defaults.plan, _folders(args), defaults.calibration)
         log = _log(defaults)
         listening = bind(args)
         scraped = bind_metrics(*rules.metrics_at) if rules.metrics_at else None
@@ -79,7 +79,7 @@ def main() -> None:
         rules=rules,
         defaults=defaults,
         calibrations=calibrations,
-        evidence=evidence,
+        savings=savings,
         log=log,
     )
     try:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
-    from service.server import argument_parser  # noqa: PLC0415 - loads vLLM
+    from service.process.server import argument_parser  # noqa: PLC0415 - loads vLLM
 
     parser = argument_parser(USAGE, DESCRIPTION)
     add_flags(parser)

@@ -6,15 +6,8 @@ are drivers around it.
 
 from stepgrpo_core.answers import answer_text, final_answer, last_box
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
-from stepgrpo_core.errors import (
-    InvalidCalibration,
-    InvalidGroup,
-    InvalidSetting,
-    PolicyFailed,
-    ProtocolViolation,
-    StepGrpoError,
-)
-from stepgrpo_core.events import (
+from stepgrpo_core.control.controller import ExitController
+from stepgrpo_core.control.events import (
     CancelProbe,
     CloseThinking,
     Emit,
@@ -27,6 +20,15 @@ from stepgrpo_core.events import (
     ThinkingFormat,
     Tokens,
 )
+from stepgrpo_core.control.states import State
+from stepgrpo_core.errors import (
+    InvalidCalibration,
+    InvalidGroup,
+    InvalidSetting,
+    PolicyFailed,
+    ProtocolViolation,
+    StepGrpoError,
+)
 from stepgrpo_core.patterns import compiled_pattern
 from stepgrpo_core.policies import (
     POLICIES,
@@ -37,10 +39,8 @@ from stepgrpo_core.policies import (
     build_policy,
 )
 from stepgrpo_core.rewards import REWARDS, Group, Reward, StepAware, build_reward
-from stepgrpo_core.savings import Baseline, Prediction, fit_baseline, parse_baseline
+from stepgrpo_core.savings.baseline import Baseline, Prediction, fit_baseline, parse_baseline
 from stepgrpo_core.segmenter import DEFAULT_MARKERS, LEXICONS, Marker, StepSegmenter, count_steps
-from stepgrpo_core.states import State
-from stepgrpo_core.truncation import ExitController
 
 __all__ = [
     "DEFAULT_MARKERS",

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.savings import MIN_RUNS
-from training.demo.world import sample_problems
-from training.families import add_flags, choice_of
-from training.prompts import read_prompts
+from stepgrpo_core.savings.baseline import MIN_RUNS
+from training.config.families import add_flags, choice_of
+from training.data.prompts import read_prompts
+from training.data.sources import Source, read_source
 
 __all__ = ["add_arguments", "check_counts", "check_writable", "run"]
 
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> None:
     messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
-    from training.adapters import as_model  # noqa: PLC0415
-    from training.calibrate import calibrate, write_baseline  # noqa: PLC0415
-    from training.offline import Engine  # noqa: PLC0415
+    from training.rollouts.calibration import calibrate, write_baseline  # noqa: PLC0415
+    from training.rollouts.offline import Engine  # noqa: PLC0415
+    from training.run.adapters import as_model  # noqa: PLC0415
 
     longest = _context(args.model, messages, args.max_tokens)
     params = SamplingParams(
@@ -123,7 +123,8 @@ def _messages(args: argparse.Namespace) -> list[str]:
     if args.prompts:
         messages = read_prompts(args.prompts)
     else:
-        messages = [each.prompt for each in sample_problems(0, "validation", args.demo)]
+        source = Source(demo=args.demo, demo_split="validation")
+        messages = [each.prompt for each in read_source(source)]
     runs = len(messages) * args.samples
     if runs < MIN_RUNS:
         name, value = ("--prompts", str(args.prompts)) if args.prompts else ("--demo", args.demo)
@@ -134,7 +135,7 @@ def _messages(args: argparse.Namespace) -> list[str]:
 
 def _context(model: str, messages: Sequence[str], max_tokens: int) -> int:
     """Tokens that the engine must hold; raises InvalidSetting where the model cannot."""
-    from training.models import check_context, check_model, tokenizer_of  # noqa: PLC0415
+    from training.run.models import check_context, check_model, tokenizer_of  # noqa: PLC0415
 
     found: Any = check_model(model, "--model", adapters=True)
     tokenizer = tokenizer_of(model)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from stepgrpo_core.errors import InvalidSetting
 from training import calibrate_command as calibration
-from training.config import RunConfig, dump_config, load_config, preset_names
+from training.config.schema import RunConfig, dump_config, load_config, preset_names
 from training.evaluation import command as evaluation
-from training.lock import locked
-from training.ports import choose_port
+from training.run.lock import locked
+from training.run.ports import choose_port
 
 __all__ = ["build_parser", "main"]
 
@@ -212,7 +212,7 @@ def _train(args: argparse.Namespace) -> None:
     if args.print_config:
         print(dump_config(config), end="")
     elif args.dry_run:
-        from training.dryrun import explain  # noqa: PLC0415 - torch and TRL load slowly
+        from training.dry_run import explain  # noqa: PLC0415 - torch and TRL load slowly
 
         explain(config, **planned)
     else:
@@ -220,7 +220,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _grpo(config: RunConfig, *, resume: bool) -> None:
-    from training.trainer import train  # noqa: PLC0415 - torch and TRL load slowly
+    from training.grpo.train import train  # noqa: PLC0415 - torch and TRL load slowly
 
     if config.sft:
         raise ValueError("the configuration has an `sft` section: run stepgrpo-train sft")
@@ -228,7 +228,7 @@ def _grpo(config: RunConfig, *, resume: bool) -> None:
 
 
 def _sft(config: RunConfig, *, resume: bool) -> None:
-    from training.sft import run_sft  # noqa: PLC0415 - torch and TRL load slowly
+    from training.sft.train import run_sft  # noqa: PLC0415 - torch and TRL load slowly
 
     if not config.sft:
         raise ValueError("the configuration has no `sft` section: add --config methods/deer-sft")
@@ -245,7 +245,7 @@ def _demo_base(args: argparse.Namespace) -> None:
 
 def _demo_results(args: argparse.Namespace) -> None:
     from training.demo.table import Table, run_table  # noqa: PLC0415 - torch loads slowly
-    from training.models import check_model  # noqa: PLC0415
+    from training.run.models import check_model  # noqa: PLC0415
 
     calibration.check_counts(args, "problems", "slots")
     if args.learning_rate is not None and not args.learning_rate > 0:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from service.catalogue import counter, gauge
+from service.records.metric_table import counter, gauge
 
 __all__ = ["POLL_SECONDS", "BadKeys", "KeyRing", "digest_of", "parse_keys"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from prometheus_client import REGISTRY
 
-from service.catalogue import counter
+from service.records.metric_table import counter
 
 __all__ = ["Refused", "answer", "content", "retry_headers", "unauthorized"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, make_asgi_app
 
-from service.access.guard import METRICS, route_of
+from service.access.middleware import METRICS, route_of
 from service.access.refusals import Refused, answer
 
 __all__ = ["asks_openmetrics", "bind_metrics", "metrics_app"]

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from service.ledger import current_ledger
+from service.records.sequence import current_ledger
 
 __all__ = ["IsolatedEngine"]
 

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from service.savings.report import as_csv, as_json, as_table, read_rows
-from service.savings.series import JUDGED
-from service.savings.store import SumStore, SwitchedOff
+from service.savings.state.series import JUDGED
+from service.savings.state.store import SumStore, SwitchedOff
 
 __all__ = ["PATH", "guard_command", "guard_parser", "savings_command", "savings_parser"]
 

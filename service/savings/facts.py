@@ -9,7 +9,7 @@ from typing import Any
 
 import vllm
 
-from service.load import ProbeLimits
+from service.params.limits import ProbeLimits
 from service.savings.plan import Plan
 from stepgrpo_core import ExitSettings
 

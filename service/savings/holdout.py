@@ -10,16 +10,16 @@ comparison, with sums of its own.
 
 import dataclasses
 
-from service.controls import Effective
-from service.job import Job
-from service.ledger import SequenceRecord
-from service.savings.contents import Key, cell
+from service.engine.request import EngineRequest
+from service.params import Effective
+from service.records.sequence import SequenceRecord
 from service.savings.plan import Plan
-from service.savings.series import Compared, Side, holdout
-from service.savings.store import SumStore
+from service.savings.state.contents import Key, cell
+from service.savings.state.series import Compared, Side, holdout
+from service.savings.state.store import SumStore
 from stepgrpo_core import Baseline, ExitSettings
-from stepgrpo_core.fleet import Served
-from stepgrpo_core.holdout import Place
+from stepgrpo_core.savings.estimators import ServedTokens
+from stepgrpo_core.savings.holdout import Arm
 
 __all__ = ["compared", "enter", "takes_part", "withheld"]
 
@@ -29,7 +29,7 @@ def compared(plan: Plan, adapter: str | None) -> Compared:
     return "exit" if adapter is None or plan.holdout_base is None else "training"
 
 
-def takes_part(plan: Plan, job: Job, effective: Effective) -> bool:
+def takes_part(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
     """Whether there is anything to withhold from a request that asked for nothing itself."""
     settings = effective.settings
     if effective.sources or settings.shadow:
@@ -40,7 +40,9 @@ def takes_part(plan: Plan, job: Job, effective: Effective) -> bool:
     return effective.abstained is None and compared(plan, job.adapter) == "training"
 
 
-def withheld(plan: Plan, job: Job, settings: ExitSettings) -> tuple[Job, ExitSettings]:
+def withheld(
+    plan: Plan, job: EngineRequest, settings: ExitSettings
+) -> tuple[EngineRequest, ExitSettings]:
     """A request as it is served when it is held out."""
     by_base = compared(plan, job.adapter) == "training"
     return job.without_adapter() if by_base else job, dataclasses.replace(settings, policy="none")
@@ -49,7 +51,7 @@ def withheld(plan: Plan, job: Job, settings: ExitSettings) -> tuple[Job, ExitSet
 def enter(
     store: SumStore,
     record: SequenceRecord,
-    place: Place,
+    place: Arm,
     baseline: Baseline | None,
     against: Compared = "exit",
 ) -> None:
@@ -59,7 +61,7 @@ def enter(
     side: Side = "held" if place.held else "exited"
     series = holdout(side, "completion", against)
     key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
-    store.add(key, Served.one(record.completion_tokens, tokens)._asdict())
+    store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())
     engine = record.generated_tokens + record.probe_tokens
     key = key._replace(series=holdout(side, "engine", against))
-    store.add(key, Served.one(engine, tokens)._asdict())
+    store.add(key, ServedTokens.one(engine, tokens)._asdict())

@@ -18,20 +18,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from service.job import Job
-from service.ledger import Follows, SequenceRecord
-from service.remote import Failed
-from service.savings.agreement import Agreement, Judges
-from service.savings.contents import Key, cell
+from service.clients.openai import Failed
+from service.engine.request import EngineRequest
+from service.records.sequence import Follows, SequenceRecord
+from service.savings.answer_comparer import Agreement, AnswerComparer
+from service.savings.continuations import Run, Runs
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
-from service.savings.quality import QualityGuard
-from service.savings.runs import Run, Runs
-from service.savings.series import EXIT, TRAINED
-from service.savings.store import SumStore
-from stepgrpo_core.fleet import Measured
-from stepgrpo_core.savings import Prediction
-from stepgrpo_core.thinking import Writing
+from service.savings.quality_gate import QualityGate
+from service.savings.state.contents import Key, cell
+from service.savings.state.series import EXIT, TRAINED
+from service.savings.state.store import SumStore
+from stepgrpo_core.families.thinking import Writing
+from stepgrpo_core.savings.baseline import Prediction
+from stepgrpo_core.savings.estimators import Measured
 
 __all__ = ["Outcome", "Pairs", "measurable"]
 
@@ -57,7 +57,7 @@ class _Pair:
     """Of the request: the run is its tenant's, too."""
 
 
-def measurable(job: Job, record: SequenceRecord) -> bool:
+def measurable(job: EngineRequest, record: SequenceRecord) -> bool:
     """Whether a sequence that ended can be compared with a run of the same prompt."""
     params = job.params
     return (
@@ -81,7 +81,7 @@ class Pairs:
         self,
         plan: Plan,
         store: SumStore,
-        guard: QualityGuard,
+        guard: QualityGate,
         predictions: Predictions,
         *,
         runs: Runs,
@@ -97,13 +97,13 @@ class Pairs:
         self._writing = writing
         self._end = end  # of the thinking, as text
         self._ended = ended
-        self._judges = Judges()
+        self._judges = AnswerComparer()
         self._queue: deque[_Pair] = deque()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
-    def offer(self, job: Job, record: SequenceRecord) -> None:
+    def offer(self, job: EngineRequest, record: SequenceRecord) -> None:
         """Enter a sequence that ended, and queue its pair if it is drawn."""
         if not record.told:
             return
@@ -132,7 +132,9 @@ class Pairs:
         self._queue.append(pair)
         self._wake.set()
 
-    def _pair(self, key: Key, job: Job, record: SequenceRecord, follows: Follows) -> _Pair:
+    def _pair(
+        self, key: Key, job: EngineRequest, record: SequenceRecord, follows: Follows
+    ) -> _Pair:
         exits = key.series == EXIT
         predicted = record.predicted if exits else None
         return _Pair(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.remote import Address
+from service.clients.openai import Address
 from stepgrpo_core import InvalidSetting
 
 __all__ = ["KEY_VARIABLE", "SECONDS", "Plan"]

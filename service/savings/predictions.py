@@ -1,34 +1,19 @@
 """How far predictions can be trusted: widened by what pairs have shown, and watched."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from prometheus_client.metrics_core import Metric
 
-from service.catalogue import family
-from service.savings.series import COVERED, SCORES, under
-from service.savings.store import Recent, SumStore
-from stepgrpo_core.conformal import Coverage, coverage, score, widened, widening
-from stepgrpo_core.savings import Prediction
+from service.records.metric_table import family
+from service.records.trust import Trust
+from service.savings.state.series import COVERED, SCORES, under
+from service.savings.state.store import Recent, SumStore
+from stepgrpo_core.savings.baseline import Prediction
+from stepgrpo_core.savings.conformal import Coverage, coverage, score, widening
 
-__all__ = ["Predictions", "Trust"]
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """In the predictions for one model under one policy."""
-
-    by: float = 0.0
-    """Tokens on both ends of their intervals."""
-    stale: bool = False
-    """Their intervals hold too few outcomes, or too many: calibrate again."""
-
-    def shown(self, prediction: Prediction) -> Prediction:
-        """The prediction as clients see it."""
-        return widened(prediction, self.by)
-
-
-_PLAIN = Trust()
+__all__ = [
+    "Predictions",
+]
 
 
 class Predictions:
@@ -43,7 +28,7 @@ class Predictions:
 
     def trust(self, model: str, policy: str) -> Trust:
         """How far to trust a prediction."""
-        return self._trust.get((model, policy), _PLAIN)
+        return self._trust.get((model, policy), Trust())
 
     def enter(self, model: str, policy: str, prediction: Prediction, outcome: float) -> None:
         """Note what was measured where `prediction` had been made."""

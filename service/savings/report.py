@@ -11,12 +11,12 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from service.catalogue import family
-from service.savings.rows import Figures, Row, rows_of
-from service.savings.store import SumStore
-from service.savings.strata import changes, said
-from stepgrpo_core.fleet import MIN_GROUPS
-from stepgrpo_core.intervals import LEVEL, Estimate
+from service.records.metric_table import family
+from service.savings.estimates import Figures, Row, rows_of
+from service.savings.state.store import SumStore
+from service.savings.state.strata import changes, said
+from stepgrpo_core.savings.estimators import MIN_GROUPS
+from stepgrpo_core.savings.intervals import LEVEL, Estimate
 
 __all__ = ["ReportCollector", "as_csv", "as_json", "as_table", "read_rows"]
 

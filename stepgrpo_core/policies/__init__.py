@@ -14,11 +14,11 @@ from collections.abc import Callable
 from stepgrpo_core.errors import InvalidSetting, PolicyFailed
 from stepgrpo_core.policies.base import (
     Boundary,
+    BoundaryKind,
     ExitPolicy,
     ExitReason,
     Matcher,
     Needs,
-    Place,
     Verdict,
 )
 from stepgrpo_core.policies.budget import BudgetPolicy
@@ -47,6 +47,7 @@ __all__ = [
     "POLICIES",
     "Answer",
     "Boundary",
+    "BoundaryKind",
     "Distribution",
     "ExitPolicy",
     "ExitReason",
@@ -56,7 +57,6 @@ __all__ = [
     "Matcher",
     "Needs",
     "NextToken",
-    "Place",
     "Question",
     "Reply",
     "Trial",

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from stepgrpo_core.policies.questions import Answer, Question
 
-__all__ = ["Boundary", "ExitPolicy", "ExitReason", "Matcher", "Needs", "Place", "Verdict"]
+__all__ = ["Boundary", "BoundaryKind", "ExitPolicy", "ExitReason", "Matcher", "Needs", "Verdict"]
 
 
 class ExitReason(enum.StrEnum):
@@ -33,7 +33,7 @@ class ExitReason(enum.StrEnum):
     """There was no thinking, or something else ended it (a stop string)."""
 
 
-class Place(enum.Enum):
+class BoundaryKind(enum.Enum):
     """Where a policy may act, and with it where the cut falls."""
 
     __hash__ = object.__hash__  # Enum's is slow Python, and sets of places are asked per token
@@ -62,7 +62,7 @@ class Boundary:
     """Steps completed there."""
     reasoning_tokens: int
     """Of `position`, those after ``<think>``."""
-    place: Place = Place.MARKER
+    place: BoundaryKind = BoundaryKind.MARKER
     generated: int = 0
     """Reasoning tokens generated when the boundary became known: at least `reasoning_tokens`."""
     room: float = 0
@@ -84,7 +84,7 @@ class Verdict:
 class Needs:
     """Where a policy acts, and what it needs there."""
 
-    places: frozenset[Place]
+    places: frozenset[BoundaryKind]
     min_tokens: int = 0
     """Reasoning tokens before the first boundary."""
     question: Question | None = None

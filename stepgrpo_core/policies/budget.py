@@ -14,7 +14,7 @@ A budget of 0 closes after the first token.
 
 import math
 
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -33,15 +33,15 @@ class BudgetPolicy:
         settings = self._settings
         places = set()
         if settings.budget_tokens is not None or settings.budget_leaves_answer:
-            places |= {Place.LINE, Place.ANY}
+            places |= {BoundaryKind.LINE, BoundaryKind.ANY}
         if settings.max_steps is not None:
-            places.add(Place.MARKER)
+            places.add(BoundaryKind.MARKER)
         return Needs(frozenset(places))
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if a budget is spent."""
         del answer
-        if boundary.place is Place.MARKER:
+        if boundary.place is BoundaryKind.MARKER:
             spent = self._steps_spent(boundary)
         else:
             spent = self._tokens_spent(boundary)
@@ -61,6 +61,6 @@ class BudgetPolicy:
         if not limits:
             return False
         soft = min(limits)
-        if boundary.place is Place.LINE and boundary.reasoning_tokens >= soft:
+        if boundary.place is BoundaryKind.LINE and boundary.reasoning_tokens >= soft:
             return True
         return boundary.generated >= soft + soft // 10

@@ -7,7 +7,7 @@ confidence 0 (DEER divides by zero); on exit the answer is generated anew and th
 """
 
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer, Induce, Trial
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -25,7 +25,7 @@ class ConfidencePolicy:
         """A trial answer at step markers."""
         settings = self._settings
         question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
-        places = frozenset({Place.MARKER, Place.GAP})
+        places = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
         return Needs(places, settings.min_tokens, question, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:

@@ -16,7 +16,7 @@ from collections import deque
 
 from stepgrpo_core.answers import last_box
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer, Induce, Trial
 from stepgrpo_core.policies.settings import ExitSettings
 from stepgrpo_core.sameness import same_value
@@ -54,7 +54,7 @@ class ConsistencyPolicy:
         """A trial answer every N tokens, the first after N."""
         settings = self._settings
         return Needs(
-            frozenset({Place.ANY}),
+            frozenset({BoundaryKind.ANY}),
             max(settings.min_tokens, self._interval),
             Induce(settings.inducing_prompt, settings.probe_max_tokens),
             max(settings.min_interval, self._interval),

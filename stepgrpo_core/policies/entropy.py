@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -45,7 +45,7 @@ class EntropyPolicy:
         """The distribution after a close, at paragraph ends."""
         settings = self._settings
         question = NextToken(settings.closing_text, TOP)
-        places = frozenset({Place.PARAGRAPH})
+        places = frozenset({BoundaryKind.PARAGRAPH})
         return Needs(places, settings.min_tokens, question, settings.min_interval, self._most)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:

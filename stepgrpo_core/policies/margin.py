@@ -5,12 +5,12 @@ paper has 0.25 for tool use.
 
 Departures: the distribution is read by a probe of one token, so the common limits on questions
 hold; the authors read it from the stream. A ``</think>`` outside the 20 most likely tokens is no
-exit, whatever tau. What a sentence end is, is ours (`Place.SENTENCE`).
+exit, whatever tau. What a sentence end is, is ours (`BoundaryKind.SENTENCE`).
 """
 
 import math
 
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -29,7 +29,7 @@ class MarginPolicy:
     def needs(self) -> Needs:
         """The next token's distribution at sentence ends."""
         settings = self._settings
-        places = frozenset({Place.SENTENCE})
+        places = frozenset({BoundaryKind.SENTENCE})
         return Needs(places, settings.min_tokens, NextToken("", TOP), settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:

@@ -10,7 +10,7 @@ The core takes a compiled `Matcher`; drivers make it with `stepgrpo_core.pattern
 """
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.policies.base import Boundary, ExitReason, Matcher, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Matcher, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -33,7 +33,9 @@ class PatternPolicy:
     @property
     def needs(self) -> Needs:
         """The text."""
-        return Needs(frozenset({Place.SENTENCE, Place.LINE}), self._settings.min_tokens)
+        return Needs(
+            frozenset({BoundaryKind.SENTENCE, BoundaryKind.LINE}), self._settings.min_tokens
+        )
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if a line that this boundary ends or is in matches."""

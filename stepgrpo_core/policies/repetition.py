@@ -11,7 +11,7 @@ without any sentence or line end, which a budget ends. Both bounds are ours.
 
 from collections import deque
 
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -33,7 +33,7 @@ class RepetitionPolicy:
     @property
     def needs(self) -> Needs:
         """The text."""
-        return Needs(frozenset({Place.SENTENCE}), self._settings.min_tokens)
+        return Needs(frozenset({BoundaryKind.SENTENCE}), self._settings.min_tokens)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the newest sentence completes a repetition."""

@@ -11,7 +11,7 @@ ask for a high score; the question is the user's, who can.
 
 import re
 
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer, Judge, Reply
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -42,7 +42,12 @@ class SufficiencyPolicy:
         """A score at step markers."""
         settings = self._settings
         interval = max(settings.min_interval, INTERVAL)
-        return Needs(frozenset({Place.MARKER, Place.GAP}), settings.min_tokens, QUESTION, interval)
+        return Needs(
+            frozenset({BoundaryKind.MARKER, BoundaryKind.GAP}),
+            settings.min_tokens,
+            QUESTION,
+            interval,
+        )
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the score is high enough."""

@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from stepgrpo_core.policies.base import Boundary, ExitReason, Needs, Place, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
 from stepgrpo_core.policies.questions import Answer, Judge, Reply
 from stepgrpo_core.policies.settings import ExitSettings
 
@@ -42,7 +42,7 @@ class VerifierPolicy:
         question = dataclasses.replace(
             QUESTION, url=settings.verifier_url, model=settings.verifier_model
         )
-        places = frozenset({Place.PARAGRAPH})
+        places = frozenset({BoundaryKind.PARAGRAPH})
         return Needs(places, settings.min_tokens, question, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:

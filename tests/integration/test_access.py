@@ -16,8 +16,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from service.access.guard import OPEN
 from service.access.keys import POLL_SECONDS
+from service.access.middleware import OPEN
 from tests.support.chat import IDLE_SECONDS, messages
 from tests.support.models import PROBLEMS
 from tests.support.servers import Server, total

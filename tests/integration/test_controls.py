@@ -10,7 +10,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
-from service.controls import EFFORT, FOREIGN, PARAMETERS, Asked, Parameter, read_body
+from service.params import EFFORT, FOREIGN, PARAMETERS, Parameter, ThinkingRequest, read_body
 from tests.support.servers import Server
 from training.demo.world import sample_problems
 
@@ -218,5 +218,5 @@ def test_the_log_says_how_the_model_thinks(server: Server) -> None:
 def test_no_field_of_vllms_is_taken_for_a_misspelt_one(model: Any) -> None:
     ours = {row.path.split(".")[0] for row in FOREIGN} | {"vllm_xargs"}
     body = dict.fromkeys(set(model.model_fields) - ours, 1)
-    assert read_body(body) == Asked()
+    assert read_body(body) == ThinkingRequest()
     assert not set(PARAMETERS) & set(model.model_fields)

@@ -13,13 +13,13 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
 from scripts.dashboards import BOARDS, FOLDER, SAVINGS, Board, Panel
-from service.ledger import SequenceRecord
-from service.metrics import Metrics
-from service.savings.evidence import Evidence
+from service.records.metrics import Metrics
+from service.records.sequence import SequenceRecord
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.series import COVERED, EXIT, Measure, Side, holdout
-from service.savings.store import Key, Recent, SumStore
-from stepgrpo_core.fleet import Served
+from service.savings.state.series import COVERED, EXIT, Measure, Side, holdout
+from service.savings.state.store import Key, Recent, SumStore
+from stepgrpo_core.savings.estimators import ServedTokens
 from tests.support.chat import EXIT as EXITS
 from tests.support.chat import messages
 from tests.support.observing.prometheus import (
@@ -110,8 +110,8 @@ def sharing(state: Path) -> Iterator[str]:
     """URL of the metrics of a server that has served `REQUESTS` requests and entered what they
     show into this file."""
     registry, store = CollectorRegistry(), SumStore(state)
-    metrics, evidence = Metrics(registry), Evidence(Plan(holdout=0.5, state=state), store)
-    registry.register(evidence)
+    metrics, savings = Metrics(registry), SavingsMeasurement(Plan(holdout=0.5, state=state), store)
+    registry.register(savings)
     for _ in range(REQUESTS):
         record = SequenceRecord(0, "demo", "confidence", 20, status="completed")
         metrics.started(record)
@@ -120,11 +120,11 @@ def sharing(state: Path) -> Iterator[str]:
         for side, tokens in SIDES:
             for measure in MEASURES:
                 key = Key(holdout(side, measure), "demo", "confidence", group)
-                store.add(key, Served.one(tokens, 0)._asdict())
+                store.add(key, ServedTokens.one(tokens, 0)._asdict())
         store.add(Key(EXIT, "demo", "confidence", group), PAIR)
     store.note(Recent(COVERED, "demo", "confidence"), *[1.0] * 20)
     store.flush()
-    evidence.predictions.refresh()
+    savings.predictions.refresh()
     httpd, thread = start_http_server(0, "127.0.0.1", registry)
     try:
         yield f"http://127.0.0.1:{httpd.server_port}"
@@ -132,7 +132,7 @@ def sharing(state: Path) -> Iterator[str]:
         httpd.shutdown()
         thread.join()
         httpd.server_close()
-        evidence.close()
+        savings.close()
 
 
 def value_of(url: str, expression: str, **labels: str) -> float:

@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from training.configs.layers import PRESETS
+from training.config.layers import PRESETS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

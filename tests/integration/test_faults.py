@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from vllm.outputs import RequestOutput
 
-from service.ledger import SequenceRecord
+from service.records.sequence import SequenceRecord
 from stepgrpo_core import POLICIES, ExitReason, ExitSettings
-from stepgrpo_core.policies import Answer, Boundary, Needs, Place, Verdict
+from stepgrpo_core.policies import Answer, Boundary, BoundaryKind, Needs, Verdict
 from tests.support.engines import Fault, Machine, Ours
 
 pytestmark = pytest.mark.integration
@@ -102,7 +102,7 @@ class FirstLine:
 
     @property
     def needs(self) -> Needs:
-        return Needs(frozenset({Place.LINE}), self._settings.min_tokens)
+        return Needs(frozenset({BoundaryKind.LINE}), self._settings.min_tokens)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         assert boundary.text

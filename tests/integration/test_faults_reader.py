@@ -15,8 +15,8 @@ import pytest
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.ledger import RequestLedger, current_ledger
-from service.streams import BACKLOG
+from service.records.sequence import RequestLedger, current_ledger
+from service.streams.engine_streams import BACKLOG
 from tests.support.chat import IDLE_SECONDS, messages
 from tests.support.engines import PROMPTS, Machine, Ours
 from tests.support.finishing import NEVER_ENDS

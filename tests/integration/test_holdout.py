@@ -16,8 +16,8 @@ import pytest
 
 from scripts.dashboards import SAVINGS
 from service.savings.conversations import conversation_of
-from service.savings.store import SumStore
-from stepgrpo_core.holdout import Holdout
+from service.savings.state.store import SumStore
+from stepgrpo_core.savings.holdout import Holdout
 from tests.support.chat import steady
 from tests.support.observing.prometheus import check_data, scraping, wait_scrapes
 from tests.support.servers import (

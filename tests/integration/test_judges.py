@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.judges import JudgeClient, JudgeServer
+from service.clients.judge import JudgeClient, JudgeServer
 from stepgrpo_core.policies import Judge
 from tests.support.chat import IDLE_SECONDS, messages
 from tests.support.servers import Server, check_accounts, total

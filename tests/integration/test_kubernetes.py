@@ -14,9 +14,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.access.settings import add_access_flags
-from service.defaults import add_flags, read_defaults
-from service.server import argument_parser
+from service.config.access import add_access_flags
+from service.config.server import add_flags, read_defaults
+from service.process.server import argument_parser
 from tests.support.observing.prometheus import tool
 from tests.support.servers import ROOT, Server
 from training.cli import build_parser

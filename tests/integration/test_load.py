@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.load import Refusal
+from service.records.reasons import Refusal
 from tests.support.engines import CAPACITY, Machine, Ours
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

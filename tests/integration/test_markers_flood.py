@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from vllm.exceptions import VLLMValidationError
 
-from service.controls import BadParameter
+from service.params import BadParameter
 from tests.support.engines import CAPACITY, PROMPTS, Machine, Ours
 from tests.support.models import TOKENIZER
 

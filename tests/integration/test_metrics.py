@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.catalogue import CATALOGUE
+from service.records.metric_table import CATALOGUE
 from stepgrpo_core import POLICIES
 from tests.support.chat import EXIT, messages
 from tests.support.servers import Server

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from scripts.dashboards import SAVINGS
-from service.job import Job
-from service.remote import Address, Remote
-from service.savings.runs import RemoteRuns, Run
+from service.clients.openai import Address, Remote
+from service.engine.request import EngineRequest
+from service.savings.continuations import RemoteRuns, Run
 from stepgrpo_core import last_box
 from tests.support.observing.prometheus import check_data, scraping, wait_scrapes
 from tests.support.servers import (
@@ -151,7 +151,9 @@ def test_another_server_makes_the_same_run(paired: Server) -> None:
     ids = AutoTokenizer.from_pretrained(MODEL).apply_chat_template(
         [{"role": "user", "content": problem}], add_generation_prompt=True, return_dict=False
     )
-    job = Job("a", {"prompt_token_ids": ids}, SamplingParams(temperature=0, max_tokens=900), {})
+    job = EngineRequest(
+        "a", {"prompt_token_ids": ids}, SamplingParams(temperature=0, max_tokens=900), {}
+    )
     run = Run(job, "demo-base", base=False, ids=[])
 
     async def make() -> None:

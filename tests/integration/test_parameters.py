@@ -11,7 +11,7 @@ import pytest
 
 from service.access.bodies import BATCH
 from service.bench import bench_command
-from service.controls import FOREIGN, PARAMETERS
+from service.params import FOREIGN, PARAMETERS
 from tests.support.chat import EXIT, chat, exited, messages
 from tests.support.servers import MODEL, Server
 

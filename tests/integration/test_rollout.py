@@ -12,9 +12,9 @@ from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting
 from tests.support.runs import run
 from tests.support.runs.rollouts import EVERY_POLICY, SETTINGS, as_json, jobs
 from tests.support.servers import MODEL, Server
-from training.engines import format_of
-from training.remote import RemoteFailure, RemoteRollouts
-from training.rollout import Job
+from training.rollouts.batch import RolloutRequest
+from training.rollouts.remote import RemoteFailure, RemoteRollouts
+from training.rollouts.vllm_engine import format_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -41,7 +41,7 @@ def remote(server: Server) -> list[dict[str, Any]]:
     return rows
 
 
-def delivered(server: Server, job: Job, xargs: dict[str, Any]) -> dict[str, Any]:
+def delivered(server: Server, job: RolloutRequest, xargs: dict[str, Any]) -> dict[str, Any]:
     """The server's completion of a rollout's job."""
     body = {
         "model": "demo-base",

@@ -18,7 +18,7 @@ from schemathesis import Case
 from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
-from service.controls import FOREIGN, PARAMETERS
+from service.params import FOREIGN, PARAMETERS
 from tests.support.chat import messages
 from tests.support.servers import Server, check_accounts
 

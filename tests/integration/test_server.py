@@ -62,7 +62,7 @@ def test_stream_and_non_stream_agree(client: openai.OpenAI, xargs: Any) -> None:
         assert parts["reasoning"] == message.reasoning
         if xargs:
             assert parts["content"] == message.content
-        else:  # vLLM's own stream may lose the white space after </think> (service/sequence.py)
+        else:  # vLLM's own stream may lose the white space after </think>
             assert parts["content"].lstrip() == message.content.lstrip()
         assert parts["ids"] == whole.choices[0].token_ids
         assert parts["finish_reason"] == whole.choices[0].finish_reason

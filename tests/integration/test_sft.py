@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.support.runs.waiting import wait_for_the_end
 from tests.support.servers import MODEL, ROOT
 from tests.support.zygote import Process, popen
-from training.config import RunConfig, load_config
-from training.own_process import in_own_process
-from training.samples import Kept, Sampled
-from training.sft import build_trainer, run_sft, sft_arguments
-from training.survival import RunStopped, StopOnSignal
-from training.trainer import load_tokenizer
+from training.config.schema import RunConfig, load_config
+from training.run.checkpoints import RunStopped, StopOnSignal
+from training.run.loading import load_tokenizer
+from training.run.own_process import in_own_process
+from training.sft.samples import Kept, Sampled
+from training.sft.train import build_trainer, run_sft, sft_arguments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -218,8 +218,8 @@ def test_an_engine_that_dies_stops_the_run_with_its_status() -> None:
 def test_a_run_that_is_killed_takes_its_engine_along(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     script = (
-        "from pathlib import Path; from training.own_process import in_own_process; "
-        "from training.survival import StopOnSignal; "
+        "from pathlib import Path; from training.run.own_process import in_own_process; "
+        "from training.run.checkpoints import StopOnSignal; "
         "from tests.support.runs.waiting import wait_for_the_end; "
         f"in_own_process(wait_for_the_end, Path({str(marker)!r}), stop=StopOnSignal(1))"
     )

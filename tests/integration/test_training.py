@@ -17,7 +17,7 @@ import pytest
 from tests.support.servers import OURS, ROOT, running
 from tests.support.zygote import Process, popen
 from training.demo.world import sample_problems
-from training.survival import last_sealed
+from training.run.checkpoints import last_sealed
 
 pytestmark = pytest.mark.integration
 

@@ -16,13 +16,13 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from service.engine import EarlyExitEngine
-from service.ledger import RequestLedger, SequenceRecord, current_ledger
-from service.lifeline import tie_engine_processes
-from service.load import ProbeLimits
-from service.metrics import Metrics
-from service.requestlog.journal import Journal
-from service.starting import forking
+from service.engine.client import EarlyExitEngine
+from service.engine.observer import RequestObserver
+from service.params.limits import ProbeLimits
+from service.process.engine_process import forking
+from service.process.lifeline import tie_engine_processes
+from service.records.metrics import Metrics
+from service.records.sequence import RequestLedger, SequenceRecord, current_ledger
 from stepgrpo_core import ExitSettings
 from tests.support.models import PROBLEMS, TOKENIZER, prompt_ids
 from tests.support.servers import EXECUTOR, MODEL, ROOT
@@ -172,7 +172,7 @@ class Machine:
         fault: Fault | None = None,
         policy: str = "none",
         *,
-        journal: Journal | None = None,
+        journal: RequestObserver | None = None,
         **limits: Any,
     ) -> Ours:
         """A fresh engine of ours, of this default policy, over vLLM's, which is shared."""

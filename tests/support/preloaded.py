@@ -6,14 +6,14 @@ vLLM comes first: importing TRL changes its level of logging.
 # ruff: noqa: F401, I001
 import setproctitle
 
-import service.server
+import service.process.server
 import vllm.model_executor.models.qwen3
 import vllm.v1.worker.cpu_worker
 import training.cli
 import training.evaluation.command
 import training.evaluation.report
 import training.evaluation.run
-import training.offline
-import training.trainer
+import training.rollouts.offline
+import training.grpo.train
 
 setproctitle.getproctitle()  # it finds its room now, or never

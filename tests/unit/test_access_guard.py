@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from service.access.guard import OPEN
 from service.access.limits import KeyLimits
+from service.access.middleware import OPEN
 from service.access.scrape import bind_metrics, metrics_app
 from tests.support.service.access import KEY, MAX_BODY, admission, refusals, running, serving
 from tests.support.service.sockets import raw

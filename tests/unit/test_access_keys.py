@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.access import keys
+from service.access.identity import caller_of
 from service.access.keys import BadKeys, KeyRing, digest_of, parse_keys
-from service.callers import caller_of
 
 
 def test_a_file_has_a_key_per_line_with_names_and_comments() -> None:

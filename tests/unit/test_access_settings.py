@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from service.access.guard import Rules
 from service.access.keys import digest_of
-from service.access.settings import ACCESS, AccessSettings, add_access_flags, rules_of
-from service.options import BadOption
+from service.access.middleware import Rules
+from service.config.access import ACCESS, AccessSettings, add_access_flags, rules_of
+from service.config.layers import BadOption
 
 
 def parse(*flags: str) -> argparse.Namespace:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.access.tenants import IsolatedEngine
-from service.ledger import RequestLedger, current_ledger
+from service.records.sequence import RequestLedger, current_ledger
 
 PROMPT = {"prompt_token_ids": [1, 2]}
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from trl.distributed import DistributedBackend
 from trl.generation.vllm_generation import VLLMGeneration
 
-from training.upstream import send_merged_copies
+from training.run.upstream_patches import send_merged_copies
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 SYNCS = 6

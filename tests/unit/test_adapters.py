@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.adapters import as_model, base_of
 from training.evaluation.origin import weights_of
+from training.run.adapters import as_model, base_of
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValidationError
 
-from service.access.guard import Access, Rules
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
-from service.ledger import RequestLedger
+from service.access.middleware import Access, Rules
+from service.records.sequence import RequestLedger
 from tests.support.service.access import admission
 
 

@@ -5,7 +5,13 @@ import time
 
 import pytest
 
-from service.savings.agreement import SECONDS, SHORT_WORDS, Agreement, Judges, compare_texts
+from service.savings.answer_comparer import (
+    SECONDS,
+    SHORT_WORDS,
+    Agreement,
+    AnswerComparer,
+    compare_texts,
+)
 
 CASES: list[tuple[str, str, Agreement | None]] = [
     (r"\boxed{7}", r"It is \boxed{7}.", "agreed"),
@@ -27,7 +33,7 @@ def test_what_needs_no_mathematics(left: str, right: str, expected: Agreement | 
 
 def test_formulas_are_compared_by_math_verify_and_hostile_ones_cost_seconds() -> None:
     async def judged() -> list[Agreement]:
-        judges = Judges()
+        judges = AnswerComparer()
         try:
             return [
                 await judges.compare(rf"\boxed{{{left}}}", rf"\boxed{{{right}}}")

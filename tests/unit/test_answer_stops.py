@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from vllm.sampling_params import SamplingParams
 
-from service.stopping import AnswerStops, without_stops
+from service.streams.stop_strings import AnswerStops, without_stops
 from tests.support.models import TOKENIZER
 from tests.support.service.sequence import (
     ANSWER,

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from vllm.sampling_params import SamplingParams
 
-from service.apis import BATCH
-from service.controls import Effective
-from service.job import Job
-from service.ledger import RequestLedger, SequenceRecord
-from service.requestlog.command import find_lines
-from service.requestlog.journal import Journal
-from service.requestlog.writer import RequestLog
+from service.engine.observer import RequestObserver
+from service.engine.request import EngineRequest
+from service.params import Effective
+from service.params.apis import BATCH
+from service.records.explain_command import find_lines
+from service.records.log_writer import RequestLog
+from service.records.sequence import RequestLedger, SequenceRecord
 from service.savings.conversations import conversation_of, conversations_of
-from service.savings.evidence import Evidence
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.store import SumStore
+from service.savings.state.store import SumStore
 from stepgrpo_core import ExitReason, Outcome
 from tests.support.service.application import PROPER, Application
 
@@ -43,11 +43,11 @@ def test_prompts_take_the_conversations_in_their_order() -> None:
 def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     application = Application()
     engine = application.engine
-    engine.evidence = Evidence(Plan(holdout=0.5), SumStore(tmp_path / "sums"))
+    engine.evidence = SavingsMeasurement(Plan(holdout=0.5), SumStore(tmp_path / "sums"))
     placed: list[bool] = []
     deal = engine.evidence.place
 
-    def place(job: Job, effective: Effective, conversation: bytes | None) -> Any:
+    def place(job: EngineRequest, effective: Effective, conversation: bytes | None) -> Any:
         found = deal(job, effective, conversation)
         placed.append(found is not None and found.held)
         return found
@@ -64,10 +64,12 @@ def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.M
 def test_the_log_finds_a_batch_by_the_id_of_its_response(tmp_path: Path) -> None:
     log = RequestLog(tmp_path / "log")
     log.start(lambda *_: None)
-    journal = Journal(log)
+    journal = RequestObserver(log)
 
     for number in range(2):
-        job = Job(f"chatcmpl-abc_{number}", {"prompt_token_ids": [1]}, SamplingParams(), {})
+        job = EngineRequest(
+            f"chatcmpl-abc_{number}", {"prompt_token_ids": [1]}, SamplingParams(), {}
+        )
         record = SequenceRecord(0, "m", "none", 1, first=number)
         record.outcome = Outcome(ExitReason.NATURAL, 1, 2, 0, 0, (), None)
         record.status = "completed"

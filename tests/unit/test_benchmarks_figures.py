@@ -141,7 +141,10 @@ def test_the_wrappers_cost_is_what_it_adds_in_the_same_round() -> None:
 
 
 def test_a_sample_counts_for_the_innermost_part_that_is_known() -> None:
-    ours, vllm = (f"{ROOT}/service/watching.py", "Watched.outputs"), ("/x/vllm/v1/e.py", "get")
+    ours, vllm = (
+        (f"{ROOT}/service/engine/passthrough.py", "Watched.outputs"),
+        ("/x/vllm/v1/e.py", "get"),
+    )
     helper = ("/usr/lib/python3.11/asyncio/queues.py", "Queue.get")
     assert owner([ours, vllm, helper]) == ("vLLM: engine client", "e: get")
     assert owner([vllm, ours, helper]) == ("service", "watching: Watched.outputs")

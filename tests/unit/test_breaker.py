@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.breaker import Breaker
+from service.clients.circuit_breaker import Breaker
 
 
 def broken() -> Breaker:

@@ -9,10 +9,10 @@ import huggingface_hub
 import pytest
 
 from training.cli import build_parser
-from training.config import InvalidConfig, load_config
-from training.models import check_context, check_model
-from training.offline import Engine
-from training.trainer import load_tokenizer, model_of
+from training.config.schema import InvalidConfig, load_config
+from training.rollouts.offline import Engine
+from training.run.loading import load_tokenizer, model_of
+from training.run.models import check_context, check_model
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 

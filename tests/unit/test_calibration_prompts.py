@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.prompts import BadPrompts, read_prompts
+from training.data.prompts import BadPrompts, read_prompts
 
 
 @pytest.mark.parametrize("line", ['{"prompt": 5}', "{", "[]", "{}", ""])

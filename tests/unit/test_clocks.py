@@ -11,16 +11,24 @@ WALL = {
     "datetime": {"datetime", "date"},
 }
 ALLOWED = {
-    ("service/requestlog/line.py", "datetime.datetime"): "writes the moment of a line as a date",
-    ("service/requestlog/timeline.py", "time.time_ns"): "where a trace begins; the rest is counted "
+    ("service/records/log_line.py", "datetime.datetime"): "writes the moment of a line as a date",
+    ("service/records/timeline.py", "time.time_ns"): "where a trace begins; the rest is counted "
     "from there by a monotonic clock",
     ("service/savings/command.py", "datetime.datetime"): "shows when a policy was switched off",
-    ("service/savings/quality.py", "time.time"): "a probation outlives the process; a jump ends it "
+    (
+        "service/savings/quality_gate.py",
+        "time.time",
+    ): "a probation outlives the process; a jump ends it "
     "early or late, which its pairs then judge again",
-    ("training/lock.py", "datetime.datetime"): "tells whom it refuses since when a folder is held",
+    (
+        "training/run/lock.py",
+        "datetime.datetime",
+    ): "tells whom it refuses since when a folder is held",
     ("service/savings/report.py", "datetime.datetime"): "shows when a stratum began",
-    ("service/savings/strata.py", "time.time"): "the order of strata outlives the process; a jump "
-    "changes it in the report, and no figure",
+    (
+        "service/savings/state/strata.py",
+        "time.time",
+    ): "the order of strata outlives the process; a jump changes it in the report, and no figure",
     ("training/evaluation/command.py", "datetime.datetime"): "the date of a report",
 }
 

@@ -7,10 +7,10 @@ import pytest
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from service.cli import _check_bases, _check_processes
-from service.defaults import Defaults
-from service.options import BadOption
+from service.config.layers import BadOption
+from service.config.server import Defaults
+from service.process.server import _settle_cpu
 from service.savings.plan import Plan
-from service.server import _settle_cpu
 from stepgrpo_core import InvalidSetting
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from stepgrpo_core import StepAware
 from stepgrpo_core.policies import POLICIES
-from training.config import (
+from training.config.schema import (
     OWNED,
     InvalidConfig,
     RewardConfig,
@@ -250,6 +250,8 @@ def test_describe_warns_of_a_limit_that_no_completion_reaches() -> None:
 
 
 def test_importing_the_configuration_loads_neither_torch_nor_trl() -> None:
-    code = "import sys, training.config; print({'torch', 'trl', 'datasets'} & set(sys.modules))"
+    code = (
+        "import sys, training.config.schema; print({'torch', 'trl', 'datasets'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

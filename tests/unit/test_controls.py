@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.controls import (
+from service.params import (
     EFFORT,
     FOREIGN,
     PARAMETERS,

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.controls import (
+from service.params import (
     EFFORT,
-    Asked,
     Effective,
     Template,
-    carry,
+    ThinkingRequest,
     read_body,
+    to_vllm_body,
 )
 from stepgrpo_core import ExitReason, ExitSettings
 from tests.support.core.scripted import THINKING, Script, play
@@ -36,7 +36,9 @@ OFF = [
 @pytest.mark.parametrize("body", OFF)
 @pytest.mark.parametrize("endpoint", [CHAT, "/v1/responses", "/v1/messages", "/invocations"])
 def test_off_reaches_the_template_and_is_enforced(body: Any, endpoint: str) -> None:
-    told, asked = carry(body, read_body(body), endpoint, Template(("enable_thinking", "thinking")))
+    told, asked = to_vllm_body(
+        body, read_body(body), endpoint, Template(("enable_thinking", "thinking"))
+    )
     kwargs = (told or body)["chat_template_kwargs"]
     assert (kwargs["enable_thinking"], kwargs["thinking"]) == (False, False)
     assert asked.off is not None
@@ -71,7 +73,7 @@ def test_off_goes_with_a_policy_that_only_counts() -> None:
 
 def test_on_reaches_the_template() -> None:
     for body in ({"enable_thinking": True}, {"reasoning": {"enabled": True}}):
-        told, asked = carry(body, read_body(body), CHAT, QWEN)
+        told, asked = to_vllm_body(body, read_body(body), CHAT, QWEN)
         assert told is not None
         assert told["chat_template_kwargs"] == {"enable_thinking": True}
         assert asked.off is None
@@ -85,7 +87,7 @@ def test_a_body_that_says_it_in_vllms_own_words_is_not_touched() -> None:
         {"thinking_token_budget": 40},
         {"thinking": {"type": "adaptive"}},
     ):
-        assert carry(body, read_body(body), CHAT, QWEN)[0] is None
+        assert to_vllm_body(body, read_body(body), CHAT, QWEN)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_body_that_says_it_in_vllms_own_words_is_not_touched() -> None:
 def test_efforts_and_budgets_go_where_the_endpoint_has_them(
     endpoint: str, body: Any, told: Any
 ) -> None:
-    after, _ = carry(body, read_body(body), endpoint, QWEN)
+    after, _ = to_vllm_body(body, read_body(body), endpoint, QWEN)
     assert (after or body) == body | told
 
 
@@ -170,7 +172,7 @@ def test_near_misses_are_told_what_was_meant_and_where(
     ],
 )
 def test_what_others_own_is_left_alone(body: Any) -> None:
-    assert read_body(body) == Asked()
+    assert read_body(body) == ThinkingRequest()
 
 
 # Bounds.

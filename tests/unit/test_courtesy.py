@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.courtesy import Courtesy
-from service.routes import Routes
+from service.http.routes import Routes
+from service.http.sdk_compatibility import SdkCompatibility
 
 OPENAI = {"error": {"message": "too much", "type": "RateLimitError", "param": None, "code": 429}}
 
@@ -34,7 +34,7 @@ def answered(
         raise AssertionError
 
     scope = {"type": "http", "path": path, "headers": headers}
-    asyncio.run(Courtesy(app)(scope, receive, send))
+    asyncio.run(SdkCompatibility(app)(scope, receive, send))
     assert sent[0]["status"] == status
     return dict(sent[0]["headers"]), b"".join(each["body"] for each in sent[1:])
 

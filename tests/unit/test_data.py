@@ -9,8 +9,8 @@ import pytest
 
 from stepgrpo_core import InvalidSetting
 from tests.support.training.sources import jsonl, problems
-from training.data import DataConfig, DataReport, NoRows, Source, SourceReport, load_rows
-from training.overlap import OverlapIndex, words
+from training.data.dataset import DataConfig, DataReport, NoRows, Source, SourceReport, load_rows
+from training.data.decontamination import OverlapIndex, words
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
@@ -156,7 +156,7 @@ def test_text_without_spaces_overlaps_by_character() -> None:
 
 def test_importing_the_data_layer_loads_nothing_slow() -> None:
     slow = {"torch", "vllm", "datasets", "pandas", "pyarrow", "transformers", "sympy"}
-    program = f"import sys, training.data; print({slow!r} & set(sys.modules))"
+    program = f"import sys, training.data.dataset; print({slow!r} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from service.controls import EFFORT
-from service.defaults import OPTIONS, Defaults
-from service.judges import JudgeServer
-from service.load import ProbeLimits
-from service.options import BadOption
+from service.clients.judge import JudgeServer
+from service.config.layers import BadOption
+from service.config.server import OPTIONS, Defaults
+from service.params import EFFORT
+from service.params.limits import ProbeLimits
 from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, ExitSettings
-from stepgrpo_core.families import Family
+from stepgrpo_core.families.table import Family
 from tests.support.service.defaults import read
 
 

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.controlled import Controlled
-from service.dispatch import Dispatcher
-from service.eligibility import Abstained
-from service.finishing import CannotFinish
-from service.job import Job, Opening, Served
-from service.ledger import SequenceRecord
-from service.load import Load
-from service.watching import Watched
+from service.engine.controlled import ControlledRequest
+from service.engine.dispatch import Dispatcher
+from service.engine.passthrough import PassthroughRequest
+from service.engine.request import EngineRequest, Opening, ServedModel
+from service.load.probe_load import Load
+from service.load.running import CannotFinish
+from service.records.reasons import Abstained
+from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitReason, ExitSettings, Outcome
-from stepgrpo_core.prompts import Standing
-from stepgrpo_core.thinking import writing_of
+from stepgrpo_core.families.prompts import Standing
+from stepgrpo_core.families.thinking import writing_of
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -28,7 +28,7 @@ class Obstructed:
     def __init__(self, obstacle: Abstained | None = None) -> None:
         self._obstacle = obstacle
 
-    def obstacle(self, _: Job) -> Abstained | None:
+    def obstacle(self, _: EngineRequest) -> Abstained | None:
         return self._obstacle
 
 
@@ -42,11 +42,11 @@ def run(
     obstacle: Abstained | None = None,
     stop_ids: frozenset[int] = frozenset(),
     **params: Any,
-) -> Controlled | Watched:
+) -> ControlledRequest | PassthroughRequest:
     writing = writing_of(TOKENIZER, THINKING) if thinks else None
-    served = Served(None, TOKENIZER, writing, Load(capacity=8, share=1.0))
+    served = ServedModel(None, TOKENIZER, writing, Load(capacity=8, share=1.0))
     kind = {"output_kind": RequestOutputKind.DELTA} | params
-    job = Job(
+    job = EngineRequest(
         "r", {"prompt_token_ids": PROMPT}, SamplingParams(**kind), {}, False, stop_ids, opening
     )
     decider: Any = Obstructed(obstacle)
@@ -55,8 +55,8 @@ def run(
     return Dispatcher(served, decider, stop_in_thinking=everywhere).run(job, settings, records)
 
 
-def stops_everywhere(made: Controlled | Watched) -> bool:
-    if isinstance(made, Watched):
+def stops_everywhere(made: ControlledRequest | PassthroughRequest) -> bool:
+    if isinstance(made, PassthroughRequest):
         return True
     return all(each._stops is None for each in made._sequences)
 
@@ -86,9 +86,9 @@ def test_elsewhere_they_are_vllms_for_all_alike(policy: str, options: dict[str, 
 
 
 def test_without_stops_nothing_changes() -> None:
-    assert isinstance(run("none"), Watched)
-    assert isinstance(run("none", stop_token_ids=[TOKENIZER.eos_token_id]), Watched)
-    assert isinstance(run("budget"), Controlled)
+    assert isinstance(run("none"), PassthroughRequest)
+    assert isinstance(run("none", stop_token_ids=[TOKENIZER.eos_token_id]), PassthroughRequest)
+    assert isinstance(run("budget"), ControlledRequest)
 
 
 def test_a_thought_of_the_callers_is_counted_and_ends_for_no_reason_of_ours() -> None:

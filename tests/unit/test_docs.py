@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from scripts.docs import generated
-from stepgrpo_core.states import TRANSITIONS
+from stepgrpo_core.control.states import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 

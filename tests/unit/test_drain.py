@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.drain import Drain
-from service.finishing import Finishing
+from service.load.drain import Drain
+from service.load.running import RunningRequests
 
 
 class Seats:
@@ -39,7 +39,7 @@ def drained(
 ) -> tuple[Request, Seats, float]:
     """Drain with one request that runs under two ids; what became of it, and the seconds."""
     seats = Seats()
-    finishing, request = Finishing(), Request(seats)
+    finishing, request = RunningRequests(), Request(seats)
     drain = Drain(seats, finishing)  # type: ignore[arg-type]
 
     async def serve() -> float:
@@ -83,7 +83,7 @@ def test_f7_a_drain_that_is_hurried_ends_now() -> None:
 
 @pytest.mark.parametrize("seats", [0, 1])
 def test_a_lost_engine_or_an_empty_server_is_not_waited_for(seats: int) -> None:
-    admission, finishing = Seats(), Finishing()
+    admission, finishing = Seats(), RunningRequests()
     admission.taken = seats
     drain = Drain(admission, finishing)  # type: ignore[arg-type]
     drain.wait(20, lambda: seats > 0)

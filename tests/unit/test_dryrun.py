@@ -9,9 +9,9 @@ import pytest
 from transformers import Qwen3Config
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 
-from training.config import InvalidConfig, load_config
-from training.dryrun import Machine, Shape, batch_lines, explain, memory_lines
-from training.trainer import arguments
+from training.config.schema import InvalidConfig, load_config
+from training.dry_run import Machine, Shape, batch_lines, explain, memory_lines
+from training.grpo.train import arguments
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo-base"

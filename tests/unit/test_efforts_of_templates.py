@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.parser.harmony_utils import REASONING_EFFORT
 
-from service.apis import BATCH, CHAT, INVOCATIONS, MESSAGES, RESPONSES
-from service.controls import EFFORT, Template, carry, effective_settings, read_body
-from service.controls.effort import EFFORTS
-from service.model import HARMONY_EFFORTS, model_of
+from service.params import EFFORT, Template, effective_settings, read_body, to_vllm_body
+from service.params.apis import BATCH, CHAT, INVOCATIONS, MESSAGES, RESPONSES
+from service.params.effort import EFFORTS
+from service.params.model import HARMONY_EFFORTS, model_of
 from stepgrpo_core import ExitSettings
 
 TOKENIZER = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "models" / "demo-base")
@@ -44,7 +44,7 @@ def exchanged(template: str) -> dict[str, str]:
     found = {}
     for name in NAMES:
         body = {"reasoning_effort": name}
-        told, _ = carry(body, read_body(body), CHAT, made)
+        told, _ = to_vllm_body(body, read_body(body), CHAT, made)
         if told is not None:
             assert "reasoning_effort" not in told  # there it would go before the variables
             found[name] = told["chat_template_kwargs"]["reasoning_effort"]
@@ -65,7 +65,7 @@ def test_a_template_that_refuses_none_gets_them_as_they_are(template: str) -> No
 def test_what_vllm_writes_without_the_template_goes_where_its_schema_has_it() -> None:
     template = Template(efforts={"reasoning_effort": HARMONY_EFFORTS}, rendered=False)
     body = {"chat_template_kwargs": {"reasoning_effort": "max"}}
-    told, _ = carry(body, read_body(body), CHAT, template)
+    told, _ = to_vllm_body(body, read_body(body), CHAT, template)
     assert told == {"chat_template_kwargs": {}, "reasoning_effort": "high"}
 
 
@@ -90,7 +90,7 @@ def test_the_budget_holds_and_the_template_gets_a_name_that_it_knows(
 ) -> None:
     template = model_of(TOKENIZER, ExitSettings(), families={}, chat_template=QWEN_3_8).template
     body = body_of(path, effort)
-    told, asked = carry(body, read_body(body), endpoint, template)
+    told, asked = to_vllm_body(body, read_body(body), endpoint, template)
     given = body if told is None else told
     found = {
         value
@@ -114,7 +114,7 @@ def test_no_effort_makes_the_template_refuse(effort: str) -> None:
     template = model_of(TOKENIZER, ExitSettings(), families={}, chat_template=QWEN_3_8).template
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
     body["reasoning_effort"] = effort
-    told, _ = carry(body, read_body(body), CHAT, template)
+    told, _ = to_vllm_body(body, read_body(body), CHAT, template)
     request = ChatCompletionRequest.model_validate(told or body)
     variables = request.build_chat_params(None, "auto").chat_template_kwargs
     variables.pop("tools", None)
@@ -126,4 +126,4 @@ def test_no_effort_makes_the_template_refuse(effort: str) -> None:
 
 def test_a_template_that_knows_all_is_told_what_was_asked() -> None:
     body = {"reasoning_effort": "high"}
-    assert carry(body, read_body(body), CHAT, Template())[0] is None
+    assert to_vllm_body(body, read_body(body), CHAT, Template())[0] is None

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.eligibility import Abstained, Facts, eligible, offers_tools, questions_of
+from service.params.eligibility import Facts, eligible, offers_tools, questions_of
+from service.records.reasons import Abstained
 from stepgrpo_core import POLICIES, ExitSettings
 
 ALL = "confidence+budget+margin+verifier"

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from service.ceilings import held
-from service.controls import BadParameter, effective_settings
-from service.controls.effective import CHECKS
-from service.eligibility import questions_of
-from service.load import ProbeLimits
-from service.options import BadOption
+from service.config.layers import BadOption
+from service.params import BadParameter, effective_settings
+from service.params.effective import CHECKS
+from service.params.eligibility import questions_of
+from service.params.limits import ProbeLimits, clamp_to_limits
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.policies.entropy import least_checks, most_checks
 from tests.support.service.defaults import read
@@ -28,7 +27,7 @@ JOINED = [
 def test_a_request_may_name_it_with_any_others_that_ask(policy: str) -> None:
     effective = effective_settings({"exit_policy": policy}, ExitSettings("confidence"))
     limits = ProbeLimits()
-    settings = held(effective.settings, limits, effective.sources)
+    settings = clamp_to_limits(effective.settings, limits, effective.sources)
     asking = sum(question is not None for question in questions_of(settings).values())
     assert most_checks(settings) >= least_checks(settings)
     spent = most_checks(settings) + (asking - 1) * settings.max_probes
@@ -86,7 +85,7 @@ def test_as_many_as_were_sent_are_put() -> None:
 def test_what_an_operator_does_not_allow_is_refused_by_the_policy() -> None:
     effective = effective_settings({"exit_policy": "entropy"}, ExitSettings())
     with pytest.raises(BadParameter, match="this server allows 16") as caught:
-        held(effective.settings, ProbeLimits(limit_probes=16), effective.sources)
+        clamp_to_limits(effective.settings, ProbeLimits(limit_probes=16), effective.sources)
     assert caught.value.parameter == "vllm_xargs.exit_policy"
 
 

@@ -10,7 +10,7 @@ from stepgrpo_core import ExitSettings, InvalidSetting
 from tests.support.servers import MODEL
 from tests.support.training.records import record
 from training.cli import build_parser
-from training.configs.layers import InvalidConfig
+from training.config.layers import InvalidConfig
 from training.evaluation.command import contenders_of, exit_of
 from training.evaluation.records import Contender, append_questions, open_records
 from training.evaluation.run import plan, seed_of

@@ -17,7 +17,7 @@ from training.evaluation.records import (
     records_file,
 )
 from training.evaluation.tasks import Draws
-from training.rollout import Sampling
+from training.rollouts.batch import Sampling
 
 SETTINGS = Settings(
     contender="base+confidence",

@@ -8,10 +8,10 @@ import datasets
 import pytest
 
 from stepgrpo_core import InvalidSetting
+from training.data.sources import BadRow
 from training.demo.world import sample_problems
 from training.evaluation.tasks import TASKS, Question, digest_of, draws_of, load_task
 from training.grading import Grader
-from training.sources import BadRow
 
 # In each benchmark's own columns; written here, in the style of the originals.
 ROWS: dict[str, list[dict[str, Any]]] = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from service.cli import main
-from service.requestlog.command import explain_command
-from service.requestlog.explain import explained
+from service.records.explain import explained
+from service.records.explain_command import explain_command
 
 PROBES: list[dict[str, Any]] = [
     {

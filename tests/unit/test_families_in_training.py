@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from service.defaults import add_flags as serve_flags
-from service.defaults import read_defaults
-from service.model import model_of
+from service.config.server import add_flags as serve_flags
+from service.config.server import read_defaults
+from service.params.model import model_of
 from stepgrpo_core import ExitSettings, InvalidSetting
-from stepgrpo_core.families import FAMILIES, Choice
+from stepgrpo_core.families.table import FAMILIES, Choice
 from tests.support.core.families import CHATML, THINK, tokenizer_of
 from training.cli import build_parser
-from training.config import InvalidConfig, dump_config, load_config
-from training.engines import format_of
+from training.config.families import choice_of
+from training.config.schema import InvalidConfig, dump_config, load_config
 from training.evaluation.command import contenders_of
 from training.evaluation.records import Settings
 from training.evaluation.tasks import draws_of
-from training.families import choice_of
+from training.rollouts.vllm_engine import format_of
 
 YAML = """
 family: mine

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.callers import caller_of
-from service.finishing import CannotFinish, Finishing
+from service.access.identity import caller_of
+from service.load.running import CannotFinish, RunningRequests
 
 
 class Request:
@@ -35,7 +35,7 @@ class Request:
     ],
 )
 def test_requests_are_known_by_the_id_that_clients_see(engine_id: str, client_id: str) -> None:
-    finishing, request = Finishing(), Request()
+    finishing, request = RunningRequests(), Request()
     with finishing.running(b"me", engine_id, request):
         assert finishing.finish(b"me", client_id) == 1
     assert request.asked == 1
@@ -43,7 +43,7 @@ def test_requests_are_known_by_the_id_that_clients_see(engine_id: str, client_id
 
 
 def test_to_other_callers_a_request_does_not_exist() -> None:
-    finishing, request = Finishing(), Request()
+    finishing, request = RunningRequests(), Request()
     with finishing.running(b"me", "chatcmpl-1", request):
         assert finishing.finish(b"you", "chatcmpl-1") is None
         assert finishing.finish(b"", "chatcmpl-1") is None
@@ -52,7 +52,7 @@ def test_to_other_callers_a_request_does_not_exist() -> None:
 
 
 def test_all_parts_of_a_request_are_asked_and_what_some_refuse_is_left_out() -> None:
-    finishing = Finishing()
+    finishing = RunningRequests()
     parts = [Request(2), Request(refusal="a grammar"), Request(0)]
     with (
         finishing.running(b"me", "cmpl-1-0", parts[0]),
@@ -66,7 +66,7 @@ def test_all_parts_of_a_request_are_asked_and_what_some_refuse_is_left_out() -> 
 
 
 def test_nothing_is_kept_of_requests_that_ended_however_they_did() -> None:
-    finishing = Finishing()
+    finishing = RunningRequests()
     with (
         finishing.running(b"me", "cmpl-1-0", Request()),
         pytest.raises(ZeroDivisionError),

@@ -10,7 +10,7 @@ import pytest
 from stepgrpo_core.rewards import Accuracy
 from tests.support.training.rewarding import completion, score
 from training.grading import Grader, Verdict, count_unscored
-from training.grading.workers import CHANCES_PER_GOLD, Job, chances
+from training.grading.workers import CHANCES_PER_GOLD, GradingJob, chances
 
 TOWER = r"9^{9^{9^{9}}}"
 SUM = r"\sum_{n=1}^{90000000}\frac{1}{n^{n}+x}"
@@ -79,10 +79,10 @@ def _burn() -> None:
 
 
 def test_repeat_offenders_get_the_full_time_seldom() -> None:
-    offenders = [Job("x", f"{SLOW}+{n}") for n in range(40)]
-    others = [Job(f"x+{n}", SLOW) for n in range(3)]
+    offenders = [GradingJob("x", f"{SLOW}+{n}") for n in range(40)]
+    others = [GradingJob(f"x+{n}", SLOW) for n in range(3)]
     assert len(chances([*offenders, *others])) == CHANCES_PER_GOLD + len(others)
-    assert len(chances([Job(f"x+{n}", SLOW) for n in range(40)])) < 40
+    assert len(chances([GradingJob(f"x+{n}", SLOW) for n in range(40)])) < 40
 
 
 @pytest.mark.parametrize("box", ["1+" * 1200 + "1", "{" * 60 + "1" + "}" * 60])

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from service.guard import PolicyTimeout, guarded
+from service.engine.watchdog import PolicyTimeout, guarded
 from stepgrpo_core import ExitReason
 from stepgrpo_core.policies import Verdict
 

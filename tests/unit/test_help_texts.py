@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.access.settings import ACCESS, add_access_flags
-from service.defaults import OPTIONS, add_flags
-from service.requestlog.command import explain_parser
+from service.config.access import ACCESS, add_access_flags
+from service.config.server import OPTIONS, add_flags
+from service.records.explain_command import explain_parser
 from service.savings.command import guard_parser, savings_parser
 from training.cli import build_parser
 

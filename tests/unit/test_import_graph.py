@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from service.cli import USAGE
-from service.savings.store import SumStore, SwitchedOff
+from service.savings.state.store import SumStore, SwitchedOff
 from training.cli import build_parser
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.demo.jobs import Job, run_jobs
-from training.survival import RunStopped, StopOnSignal
+from training.run.checkpoints import RunStopped, StopOnSignal
 
 WAITING = "import time; time.sleep(600)"
 # Writes down that it was asked to end, as a training that saves does.

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.breaker import Breaker
-from service.judges import OUTCOMES, JudgeClient, Judgement, JudgeServer
-from service.remote import ATTEMPTS, MAX_BYTES
+from service.clients.circuit_breaker import Breaker
+from service.clients.judge import OUTCOMES, JudgeClient, Judgement, JudgeServer
+from service.clients.openai import ATTEMPTS, MAX_BYTES
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 from stepgrpo_core.policies.verifier import probability_of_yes

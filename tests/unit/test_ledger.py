@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.ledger import Saved, SequenceRecord
-from service.metrics import Metrics
-from service.savings.predictions import Trust
+from service.records.metrics import Metrics
+from service.records.sequence import Saved, SequenceRecord
+from service.records.trust import Trust
 from stepgrpo_core import ExitReason, ExitSettings, Outcome, fit_baseline
-from stepgrpo_core.savings import Conditions, Run
+from stepgrpo_core.savings.baseline import Conditions, Run
 
 BASELINE = fit_baseline("m", {}, [Run(20, 10 * n) for n in range(1, 101)])
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.load import Load, ProbeLimits, Refusal, refusal
+from service.load.probe_load import Load, refusal
+from service.params.limits import ProbeLimits
+from service.records.reasons import Refusal
 from stepgrpo_core import InvalidSetting
 
 

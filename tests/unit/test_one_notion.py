@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.savings.agreement import compare_texts
+from service.savings.answer_comparer import compare_texts
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.policies.base import Boundary, ExitReason
 from stepgrpo_core.policies.consistency import ConsistencyPolicy

@@ -14,10 +14,10 @@ from vllm.entrypoints.openai.chat_completion.api_router import router as chat
 from vllm.entrypoints.openai.completion.api_router import router as completions
 from vllm.entrypoints.openai.responses.api_router import router as responses
 
-from service.controls import FOREIGN, PARAMETERS
-from service.openapi import BLOCK, ENDPOINTS, TITLE
-from service.reporting import headers_of
-from service.routes import Routes
+from service.http.openapi import BLOCK, ENDPOINTS, TITLE
+from service.http.responses import headers_of
+from service.http.routes import Routes
+from service.params import FOREIGN, PARAMETERS
 from tests.support.service.reporting import BLOCK as EXAMPLE
 
 Schema = dict[str, Any]

@@ -8,11 +8,11 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.parser_manager import ParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.job import Job
-from service.opening import Openings, shown_closed
-from service.parsing import ResponseParser
-from stepgrpo_core.prompts import Standing
-from stepgrpo_core.thinking import special_ids
+from service.engine.opening import Openings, shown_closed
+from service.engine.request import EngineRequest
+from service.engine.response_parser import ResponseParser
+from stepgrpo_core.families.prompts import Standing
+from stepgrpo_core.families.thinking import special_ids
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import HEADER, THINKING, TURN
 
@@ -33,7 +33,7 @@ def noted(
     *,
     parser: str = "qwen3",
     **params: Any,
-) -> Job:
+) -> EngineRequest:
     openings = Openings(
         TOKENIZER,
         THINKING,
@@ -43,7 +43,7 @@ def noted(
     )
     ids = TOKENIZER.encode(prompt, add_special_tokens=False)
     asked = SamplingParams(output_kind=kind, **params)
-    return openings.noted(Job("r", {"prompt_token_ids": ids}, asked, options))
+    return openings.noted(EngineRequest("r", {"prompt_token_ids": ids}, asked, options))
 
 
 @pytest.mark.parametrize("kind", [DELTA, WHOLE])
@@ -99,7 +99,7 @@ def test_a_prompt_without_ids_is_left_alone() -> None:
     openings = Openings(
         TOKENIZER, THINKING, frozenset(), TURN, ResponseParser("qwen3", TOKENIZER, None)
     )
-    job = Job("r", {"prompt_embeds": 1}, SamplingParams(stop_token_ids=[5]), {})
+    job = EngineRequest("r", {"prompt_embeds": 1}, SamplingParams(stop_token_ids=[5]), {})
     assert openings.noted(job) is job
 
 

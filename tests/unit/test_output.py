@@ -11,13 +11,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.support.runs.small import STEPS, trainer
-from training.config import RunConfig, load_config
-from training.lock import FolderInUse, locked
-from training.output import claimed, export, is_finished, prepare_output, seal_output
-from training.seals import SEAL
-from training.survival import (
+from training.config.schema import RunConfig, load_config
+from training.run.checkpoints import (
     RunStopped,
 )
+from training.run.lock import FolderInUse, locked
+from training.run.output import claimed, export, is_finished, prepare_output, seal_output
+from training.run.seals import SEAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,13 +98,13 @@ def test_an_export_that_was_interrupted_leaves_nothing_half_written(tmp_path: Pa
 
 
 def grpo(settings: RunConfig, *, resume: bool) -> None:
-    from training.trainer import train  # noqa: PLC0415 - loads vLLM
+    from training.grpo.train import train  # noqa: PLC0415 - loads vLLM
 
     train(settings, resume=resume)
 
 
 def fine_tuning(settings: RunConfig, *, resume: bool) -> None:
-    from training.sft import run_sft  # noqa: PLC0415 - loads vLLM
+    from training.sft.train import run_sft  # noqa: PLC0415 - loads vLLM
 
     run_sft(settings, resume=resume)
 
@@ -141,7 +141,7 @@ def test_a_run_that_is_finished_or_whose_folder_is_held_does_not_begin(
 
 
 HOLDER = (
-    "import sys, time; from pathlib import Path; from training.lock import locked\n"
+    "import sys, time; from pathlib import Path; from training.run.lock import locked\n"
     "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 

@@ -10,27 +10,27 @@ from typing import Any
 import pytest
 from vllm.sampling_params import SamplingParams
 
-from service.job import Job
-from service.ledger import Follows, RequestLedger, SequenceRecord, current_ledger
-from service.remote import Address, Remote
+from service.clients.openai import Address, Remote
+from service.engine.request import EngineRequest
+from service.records.sequence import Follows, RequestLedger, SequenceRecord, current_ledger
+from service.savings.continuations import RemoteRuns, Run, Runs
 from service.savings.pairs import QUEUE, Pairs
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
-from service.savings.quality import QualityGuard
-from service.savings.runs import RemoteRuns, Run, Runs
-from service.savings.series import EXIT, TRAINED
-from service.savings.store import SumStore
+from service.savings.quality_gate import QualityGate
+from service.savings.state.series import EXIT, TRAINED
+from service.savings.state.store import SumStore
 from stepgrpo_core import ExitReason, Outcome, Prediction
-from stepgrpo_core.thinking import Writing
+from stepgrpo_core.families.thinking import Writing
 from tests.support.core.scripted import END, THINKING
 from tests.support.service.judging import LocalJudge
 
 PREDICTION = Prediction(tokens=150, low=120, high=200)
 
 
-def job(**fields: Any) -> Job:
+def job(**fields: Any) -> EngineRequest:
     params = SamplingParams(max_tokens=500, **{"temperature": 0.6, "seed": 3, **fields})
-    return Job("chatcmpl-1", {"type": "token", "prompt_token_ids": [7, 8, 9]}, params, {})
+    return EngineRequest("chatcmpl-1", {"type": "token", "prompt_token_ids": [7, 8, 9]}, params, {})
 
 
 def exited(**changes: Any) -> SequenceRecord:
@@ -99,7 +99,7 @@ def make(
         pairs = Pairs(
             plan,
             store,
-            QualityGuard(store, plan),
+            QualityGate(store, plan),
             Predictions(store),
             runs=runs,
             writing=Writing(THINKING, lambda _: (), lambda ids: " ".join(map(str, ids)), None),

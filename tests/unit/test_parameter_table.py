@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.apis import BATCH, CHAT, MESSAGES, RESPONSES
-from service.controls import FOREIGN, PARAMETERS
-from service.controls.near import CONTAINERS
+from service.params import FOREIGN, PARAMETERS
+from service.params.apis import BATCH, CHAT, MESSAGES, RESPONSES
+from service.params.suggestions import CONTAINERS
 from stepgrpo_core import POLICIES
 from tests.support.service.application import PROPER, Application, Asked
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from stepgrpo_core.errors import InvalidSetting
-from training.configs.layers import PRESETS
-from training.ports import choose_port
+from training.config.layers import PRESETS
+from training.run.ports import choose_port
 
 ROOT = Path(__file__).parents[2]
 

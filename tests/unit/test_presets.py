@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from stepgrpo_core.rewards import REWARDS
-from training.config import dump_config, load_config, preset_names
-from training.configs.layers import PRESETS
+from training.config.layers import PRESETS
+from training.config.schema import dump_config, load_config, preset_names
 
 BASES = [name for name in preset_names() if "/" not in name]
 METHODS = [name for name in preset_names() if name.startswith("methods/")]

@@ -7,10 +7,10 @@ import pytest
 
 from stepgrpo_core import ExitReason, ExitSettings, ThinkingFormat
 from stepgrpo_core.policies import Distribution, Induce, Judge, NextToken, Reply, Trial
-from training.probes import answer_of, probe_request
-from training.requests import Delta, Format, Request, Sampling
-from training.rollout import Job, Probing, run_rollouts
-from training.scripted import ScriptedEngine, Stream
+from training.rollouts.batch import Probing, RolloutRequest, run_rollouts
+from training.rollouts.probes import answer_of, probe_request
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
+from training.rollouts.types import Delta, Format, Request, Sampling
 
 END, EOS, ASK, CHAT = 2, 3, 7, 8
 WORDS = {1: "<think>", END: "</think>", EOS: "", 4: " Wait", 5: "\n\n", 20: "yes", 21: "no"}
@@ -99,7 +99,7 @@ def test_a_probe_that_cannot_be_put_is_a_failed_probe(
     settings: ExitSettings, probing: Probing
 ) -> None:
     engine = Narrow(stream)
-    job = Job((90,), Sampling(max_tokens=200))
+    job = RolloutRequest((90,), Sampling(max_tokens=200))
     (rollout,) = run_rollouts(engine, [job], settings, FORM, probing=probing)
     assert rollout.ids == THINKING
     assert rollout.outcome.reason is ExitReason.NATURAL
@@ -112,4 +112,6 @@ def test_an_engine_that_refuses_the_completion_itself_raises_through() -> None:
             raise ValueError(f"{request.id} is longer than the maximum model length")
 
     with pytest.raises(ValueError, match="maximum model length"):
-        run_rollouts(Refusing(stream), [Job((90,), Sampling(max_tokens=9))], ExitSettings(), FORM)
+        run_rollouts(
+            Refusing(stream), [RolloutRequest((90,), Sampling(max_tokens=9))], ExitSettings(), FORM
+        )

@@ -2,8 +2,8 @@
 
 from vllm.sampling_params import SamplingParams
 
-from service.job import Job
-from service.streams import asked_prompt, extended_prompt
+from service.engine.request import EngineRequest
+from service.streams.engine_streams import asked_prompt, extended_prompt
 
 PROMPT = {
     "type": "token",
@@ -14,8 +14,8 @@ PROMPT = {
 }
 
 
-def job(**options: object) -> Job:
-    return Job("r", PROMPT, SamplingParams(), options)
+def job(**options: object) -> EngineRequest:
+    return EngineRequest("r", PROMPT, SamplingParams(), options)
 
 
 def test_probes_are_one_step_later_where_priorities_count() -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from service.records.trust import Trust
 from service.savings.plan import Plan
-from service.savings.predictions import Predictions, Trust
-from service.savings.quality import QualityGuard
-from service.savings.series import JUDGED
-from service.savings.store import Recent, SumStore
+from service.savings.predictions import Predictions
+from service.savings.quality_gate import QualityGate
+from service.savings.state.series import JUDGED
+from service.savings.state.store import Recent, SumStore
 from stepgrpo_core import InvalidSetting
-from stepgrpo_core.savings import Prediction
+from stepgrpo_core.savings.baseline import Prediction
 
 KEY = Recent(JUDGED, "demo", "confidence")
 PLAN = Plan(pairs=0.1, agreement=0.9, agreement_pairs=40)
@@ -26,7 +27,7 @@ def store() -> Iterator[SumStore]:
     made.close()
 
 
-def judge(store: SumStore, guard: QualityGuard, agreed: int, differed: int) -> bool:
+def judge(store: SumStore, guard: QualityGate, agreed: int, differed: int) -> bool:
     store.note(KEY, *[1.0] * agreed, *[0.0] * differed)
     guard.review("demo", "confidence")
     return guard.is_off("demo", "confidence")
@@ -35,7 +36,7 @@ def judge(store: SumStore, guard: QualityGuard, agreed: int, differed: int) -> b
 def test_a_policy_that_changes_too_many_answers_is_switched_off(
     store: SumStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = QualityGuard(store, PLAN)
+    guard = QualityGate(store, PLAN)
     with caplog.at_level(logging.ERROR, "vllm.stepgrpo"):
         assert not judge(store, guard, 20, 15)  # too few to judge
         assert judge(store, guard, 5, 0)
@@ -46,14 +47,14 @@ def test_a_policy_that_changes_too_many_answers_is_switched_off(
 
 
 def test_the_lower_end_of_the_interval_decides(store: SumStore) -> None:
-    guard = QualityGuard(store, PLAN)
+    guard = QualityGate(store, PLAN)
     assert not judge(store, guard, 400, 0)
     assert not judge(store, guard, 0, 20)  # 95.2 %, from 92.8
     assert judge(store, guard, 0, 20)  # 90.9 %, from 87.7
 
 
 def test_without_a_target_nothing_is_switched_off(store: SumStore) -> None:
-    assert not judge(store, QualityGuard(store, Plan(pairs=0.1)), 0, 100)
+    assert not judge(store, QualityGate(store, Plan(pairs=0.1)), 0, 100)
 
 
 def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
@@ -61,13 +62,13 @@ def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
 ) -> None:
     path = tmp_path / "sums.sqlite"
     first, second = SumStore(path), SumStore(path)
-    guard, other = QualityGuard(first, PLAN), QualityGuard(second, PLAN)
+    guard, other = QualityGate(first, PLAN), QualityGate(second, PLAN)
     assert judge(first, guard, 0, 50)
     first.flush()
     second.flush()
     other.refresh()
     assert other.is_off("demo", "confidence")
-    assert QualityGuard(second, Plan()).is_off("demo", "confidence")
+    assert QualityGate(second, Plan()).is_off("demo", "confidence")
     second.switch_on("demo", "confidence")
     first.flush()
     with caplog.at_level(logging.WARNING, "vllm.stepgrpo"):
@@ -79,7 +80,7 @@ def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
 
 
 def test_after_its_probation_it_is_tried_again_and_counts_anew(store: SumStore) -> None:
-    guard = QualityGuard(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40, probation=1))
+    guard = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40, probation=1))
     assert judge(store, guard, 0, 50)
     time.sleep(1.1)
     guard.refresh()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.readiness import Readiness
+from service.http.health import Readiness
 
 
 def serve(

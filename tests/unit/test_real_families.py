@@ -8,14 +8,14 @@ import pytest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.reasoning import ReasoningParserManager
 
-from service.controls import Template, carry, read_body
-from service.model import model_of
-from service.parsers import parser_of
+from service.params import Template, read_body, to_vllm_body
+from service.params.model import model_of
+from service.params.reasoning_parser import parser_of
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, InvalidSetting
-from stepgrpo_core.families import FAMILIES as ROWS
-from stepgrpo_core.families import Family, in_family
-from stepgrpo_core.templates import closed_by, render_of
-from stepgrpo_core.thinking import (
+from stepgrpo_core.families.table import FAMILIES as ROWS
+from stepgrpo_core.families.table import Family, in_family
+from stepgrpo_core.families.templates import closed_by, render_of
+from stepgrpo_core.families.thinking import (
     continues_thinking,
     family_of,
     learned,
@@ -115,7 +115,7 @@ def test_switching_off_closes_the_prompt_or_is_refused(name: str) -> None:
     if not FAMILIES[name].off:
         assert not model.template.can_switch
         return
-    told, asked = carry({}, body, CHAT, model.template)
+    told, asked = to_vllm_body({}, body, CHAT, model.template)
     assert told is not None
     assert asked.seen_to
     variables = told["chat_template_kwargs"]
@@ -226,11 +226,11 @@ def test_an_effort_that_a_published_template_refuses_goes_to_it_as_one_that_it_t
     ):
         found = model_of(tokenizer_of(name), ExitSettings(), families={}).template
         body = {"reasoning_effort": effort}
-        after, _ = carry(body, read_body(body), CHAT, found)
+        after, _ = to_vllm_body(body, read_body(body), CHAT, found)
         assert after == {"chat_template_kwargs": told}
         assert prompt(name, "Hi", **told)  # which "high" and "medium" would have failed
     solar = model_of(tokenizer_of("Solar-Open"), ExitSettings(), families={}).template
-    after, asked = carry(
+    after, asked = to_vllm_body(
         {"reasoning_effort": "none"}, read_body({"reasoning_effort": "none"}), CHAT, solar
     )
     assert after == {"chat_template_kwargs": {"reasoning_effort": "minimal"}}

@@ -1,7 +1,7 @@
 """Blocks of responses by their id: for the key that asked, for some minutes, in bounded memory."""
 
-from service.apis import BATCH, CHAT
-from service.recent import KEPT_SECONDS, MOST_BYTES, Recent
+from service.params.apis import BATCH, CHAT
+from service.records.recent import KEPT_SECONDS, MOST_BYTES, Recent
 from tests.support.service.application import PROPER, Application
 
 BLOCK = {"policy": "confidence", "exit_reason": "confident", "reasoning_tokens": 12}

@@ -9,8 +9,8 @@ from transformers.integrations.integration_utils import (
 )
 
 from tests.support.zygote import run
-from training.checks import check_reporting
-from training.config import InvalidConfig, load_config
+from training.config.checks import check_reporting
+from training.config.schema import InvalidConfig, load_config
 
 GENERATION = ("trl.steps_per_generation=4", "trl.gradient_accumulation_steps=1")
 

@@ -9,13 +9,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason, Outcome
-from training.config import InvalidConfig, RunConfig, load_config
-from training.data import Row
-from training.engines import format_of
+from training.config.schema import InvalidConfig, RunConfig, load_config
+from training.data.dataset import Row
 from training.grading import Grader, Verdict
-from training.rejection import Sampler, made_by, sample_in_chunks, select
-from training.rollout import Request, Rollout
-from training.samples import (
+from training.rollouts.batch import Request, Rollout
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
+from training.rollouts.vllm_engine import format_of
+from training.sft.rejection_sampling import Sampler, made_by, sample_in_chunks, select
+from training.sft.samples import (
     Kept,
     Sampled,
     append_samples,
@@ -26,8 +27,7 @@ from training.samples import (
     report_of,
     samples_file,
 )
-from training.scripted import ScriptedEngine, Stream
-from training.sft import sft_arguments
+from training.sft.train import sft_arguments
 
 RIGHT = Verdict(True, True, "exact")
 WRONG = Verdict(False, True, "different")

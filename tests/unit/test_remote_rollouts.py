@@ -11,10 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitSettings
-from training.engines import format_of
-from training.remote import RemoteFailure, RemoteRollouts
-from training.rollout import Job, Rollout, Sampling
-from training.statistics import rollout_statistics
+from training.grpo.metrics import rollout_statistics
+from training.rollouts.batch import Rollout, RolloutRequest, Sampling
+from training.rollouts.remote import RemoteFailure, RemoteRollouts
+from training.rollouts.vllm_engine import format_of
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 THINKING = format_of(AutoTokenizer.from_pretrained(MODEL), "\n</think>\n\n").thinking
@@ -64,7 +64,7 @@ def rollout_from() -> Iterator[Serve]:
             url = f"http://127.0.0.1:{server.server_port}"
             settings = ExitSettings(policy="confidence")
             (found,) = RemoteRollouts(url, "m", settings, THINKING).run(
-                [Job((1, 2), Sampling(max_tokens=50))]
+                [RolloutRequest((1, 2), Sampling(max_tokens=50))]
             )
             return found
 

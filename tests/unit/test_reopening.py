@@ -9,11 +9,11 @@ from pathlib import Path
 
 from service.access import keys
 from service.access.keys import KeyRing, digest_of
-from service.reopening import reopen_on_hangup
-from service.requestlog.writer import RequestLog
-from service.savings.evidence import Evidence
+from service.process.hangup import reopen_on_hangup
+from service.records.log_writer import RequestLog
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.store import SumStore
+from service.savings.state.store import SumStore
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -29,7 +29,7 @@ def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
     key_path.write_text("one\n")
     ring, log = KeyRing((), key_path), RequestLog(log_path)
     log.start(lambda _: None)
-    evidence = Evidence(Plan(holdout=0.5, state=state), SumStore(state))
+    evidence = SavingsMeasurement(Plan(holdout=0.5, state=state), SumStore(state))
 
     async def play() -> None:
         reopen_on_hangup(ring, log, evidence)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.ledger import Saved, SequenceRecord
+from service.records.sequence import Saved, SequenceRecord
 from stepgrpo_core import ExitReason, Outcome
 from tests.support.service.reporting import BLOCK, RECORD, serve
 

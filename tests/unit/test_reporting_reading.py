@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
-from service.controls import Asked, Template, Wish
-from service.ledger import RequestLedger, current_ledger
-from service.reporting import Reporting
+from service.http.responses import ResponseReporter
+from service.params import Requested, Template, ThinkingRequest
+from service.records.sequence import RequestLedger, current_ledger
 from tests.support.service.access import refusals
 from tests.support.service.reporting import serve
 
@@ -48,7 +48,9 @@ def read_and_refused(parts: tuple[bytes, ...], path: str = "/v1/chat/completions
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(Reporting(app)({"type": "http", "method": "POST", "path": path}, receive, send))
+    asyncio.run(
+        ResponseReporter(app)({"type": "http", "method": "POST", "path": path}, receive, send)
+    )
     return sent
 
 
@@ -73,7 +75,7 @@ def read_through(
     engine = SimpleNamespace(template=template)
     state = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
     scope = {"type": "http", "method": "POST", "path": path, "app": state}
-    asyncio.run(Reporting(app)(scope, receive, send))
+    asyncio.run(ResponseReporter(app)(scope, receive, send))
     return got, ledgers[0]
 
 
@@ -104,7 +106,7 @@ def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within
     got, ledger = read_through([part(body), GONE], Template())
     assert got == [part(body), GONE]
     assert ledger is not None
-    assert ledger.asked.budget == Wish(7, "thinking_token_budget")
+    assert ledger.asked.budget == Requested(7, "thinking_token_budget")
     assert read_through([part(b"{", more=True), GONE, GONE], Template())[0] == [GONE, GONE]
 
 
@@ -144,7 +146,7 @@ def test_only_bodies_that_generate_are_read() -> None:
         got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
         assert got[0]["body"] == b'{"exit_policy": 1}'
         assert ledger is not None
-        assert ledger.asked == Asked()
+        assert ledger.asked == ThinkingRequest()
 
 
 def test_other_paths_are_left_alone() -> None:
@@ -167,7 +169,7 @@ def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
 
     scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
     with pytest.raises(ConnectionError):
-        asyncio.run(Reporting(app)(scope, gone, gone))
+        asyncio.run(ResponseReporter(app)(scope, gone, gone))
     assert len(ended) == 1
 
 
@@ -219,7 +221,7 @@ def broken_off(path: str, error: Exception, *parts: bytes) -> list[bytes]:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path}
-    asyncio.run(Reporting(app)(scope, receive, send))
+    asyncio.run(ResponseReporter(app)(scope, receive, send))
     assert not sent[-1].get("more_body", False)
     return [message["body"] for message in sent[1:]]
 

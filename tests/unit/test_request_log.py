@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from service import cli
-from service.options import BadOption
-from service.requestlog.writer import RequestLog
+from service.config.layers import BadOption
+from service.records.log_writer import RequestLog
 from stepgrpo_core import InvalidSetting
 from tests.support.service.defaults import read as read_options
 
@@ -172,7 +172,7 @@ def test_a_folder_that_is_gone_for_a_while(tmp_path: Path) -> None:
 TORN = """
 import json, resource, signal, sys, time
 from pathlib import Path
-from service.requestlog.writer import RequestLog
+from service.records.log_writer import RequestLog
 
 path, lost = Path(sys.argv[1]), []
 log = RequestLog(path)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.job import Job
-from service.ledger import Saved, SequenceRecord
-from service.requestlog.journal import Journal
-from service.requestlog.line import MAX_ID, id_of, line_of
-from service.requestlog.timeline import MAX_PROBES, UNTIMED, Start, Timeline
-from service.requestlog.writer import RequestLog
+from service.engine.observer import RequestObserver
+from service.engine.request import EngineRequest
+from service.records.log_line import MAX_ID, id_of, line_of
+from service.records.log_writer import RequestLog
+from service.records.sequence import Saved, SequenceRecord
+from service.records.timeline import MAX_PROBES, UNTIMED, Start, Timeline
 from stepgrpo_core import ExitReason, Outcome
-from stepgrpo_core.holdout import Place
+from stepgrpo_core.savings.holdout import Arm
 
 # By hand.
 
@@ -48,7 +48,7 @@ def test_a_line_says_it_all_and_no_more() -> None:
         probe_tokens=12,
         judge_tokens=5,
         saved=Saved(44, 2, 100, 32),
-        place=Place(held=True, group=3),
+        place=Arm(held=True, group=3),
     )
     assert line_of(made, timeline(first_token=100.5, thought=101.0, answer=101.25)) == {
         "time": "2023-11-14T22:13:22.000Z",
@@ -146,14 +146,14 @@ def test_probes_that_are_remembered_are_bounded() -> None:
 # The journal.
 
 
-def job(**options: Any) -> Job:
+def job(**options: Any) -> EngineRequest:
     params = SamplingParams(output_kind=RequestOutputKind.CUMULATIVE)
-    return Job("chatcmpl-x", {"prompt_token_ids": [1]}, params, options)
+    return EngineRequest("chatcmpl-x", {"prompt_token_ids": [1]}, params, options)
 
 
 def test_where_nobody_wants_to_know_nothing_is_noted() -> None:
     made, asked = record(), job()
-    journal = Journal(with_text=True)
+    journal = RequestObserver(with_text=True)
     assert journal.begin(asked, [made], 0.0) is asked
     assert made.timeline is UNTIMED
     journal.end([made])
@@ -164,7 +164,7 @@ def test_the_journal_writes_each_sequence_when_its_request_has_ended(tmp_path: P
     path = tmp_path / "log.jsonl"
     log = RequestLog(path)
     log.start(lambda lines: pytest.fail(f"{lines} lost"))
-    journal = Journal(log, with_text=True)
+    journal = RequestObserver(log, with_text=True)
     records = [record(index=index, status="completed") for index in range(2)]
     asked = job()
     assert journal.begin(asked, records, 0.0) is asked
@@ -181,7 +181,7 @@ def test_the_journal_writes_each_sequence_when_its_request_has_ended(tmp_path: P
 def test_what_cannot_be_told_fails_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = RequestLog(tmp_path / "log.jsonl")
     log.start(lambda lines: pytest.fail(f"{lines} lost"))
-    journal = Journal(log)
+    journal = RequestObserver(log)
     broken, whole = record(saved="nothing of the kind"), record()
     journal.begin(job(), [broken, whole], 0.0)
     journal.end([broken, whole])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from training.config import load_config
+from training.config.schema import load_config
 from training.demo.equal import at_as_many
 from training.demo.methods import METHODS, STEPS, runs_of
 from training.demo.results import Row, pooled, write_results

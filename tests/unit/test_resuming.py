@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from tests.support.runs.small import STEPS, trainer
-from training.rollout_func import Counters
-from training.seals import SEAL
-from training.survival import (
+from training.rollouts.counters import Counters
+from training.run.checkpoints import (
     CheckpointsDamaged,
     SaveFailed,
     Seals,
@@ -22,6 +21,7 @@ from training.survival import (
     restore,
     saved_message,
 )
+from training.run.seals import SEAL
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from stepgrpo_core import StepAware
 from stepgrpo_core.rewards import Accuracy, GrpoLambda
 from tests.support.training.rewarding import MARKERS, completion, score
 from training.grading import Grader
-from training.rewarding import RewardFunction
+from training.grpo.reward_func import RewardFunction
 
 
 def test_a_group_is_scored_against_the_mean_of_its_own_correct_completions() -> None:

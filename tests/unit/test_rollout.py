@@ -21,8 +21,8 @@ from tests.support.training.scripted import (
     WAIT,
     Model,
 )
-from training.rollout import Delta, Job, Probing, Rollout, Sampling, run_rollouts
-from training.scripted import ScriptedEngine
+from training.rollouts.batch import Delta, Probing, Rollout, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.scripted_engine import ScriptedEngine
 
 
 def complete(
@@ -32,7 +32,7 @@ def complete(
     max_tokens: int = 64,
 ) -> tuple[Rollout, ScriptedEngine]:
     engine = ScriptedEngine(model)
-    job = Job(PROMPT, Sampling(max_tokens=max_tokens, seed=5))
+    job = RolloutRequest(PROMPT, Sampling(max_tokens=max_tokens, seed=5))
     (rollout,) = run_rollouts(engine, [job], settings, FORM, probing=probing)
     return rollout, engine
 
@@ -119,11 +119,11 @@ def test_parallel_and_sequential_probing_give_the_same_trajectory(
 def test_nobody_waits_for_the_probe_of_another() -> None:
     slow = Model(confident_from=3, probe_wait=50)
     engine = ScriptedEngine(slow)
-    free = Job(PROMPT, Sampling(max_tokens=3))  # cut by its limit before any marker
+    free = RolloutRequest(PROMPT, Sampling(max_tokens=3))  # cut by its limit before any marker
     finished: list[int] = []
     run_rollouts(
         engine,
-        [Job(PROMPT, Sampling(max_tokens=64)), free, free],
+        [RolloutRequest(PROMPT, Sampling(max_tokens=64)), free, free],
         SETTINGS,
         FORM,
         finished=lambda rollout: finished.append(len(engine.batches)),
@@ -133,7 +133,7 @@ def test_nobody_waits_for_the_probe_of_another() -> None:
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
-    jobs = [Job(PROMPT, Sampling(max_tokens=limit)) for limit in (9, 3, 6)]
+    jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=limit)) for limit in (9, 3, 6)]
     rollouts = run_rollouts(ScriptedEngine(Model()), jobs, ExitSettings(), FORM)
     assert [len(each.ids) for each in rollouts] == [9, 3, 6]
     assert [each.ended for each in rollouts] == [False] * 3
@@ -147,7 +147,7 @@ def test_an_engine_that_dies_raises_through_and_the_rest_is_aborted() -> None:
             return ScriptedEngine.step(self)
 
     engine = Dying(Model())
-    jobs = [Job(PROMPT, Sampling(max_tokens=64))] * 2
+    jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=64))] * 2
     with pytest.raises(RuntimeError, match="engine core is gone"):
         run_rollouts(engine, jobs, SETTINGS, FORM)
     assert engine.aborted == ["0-run1", "1-run1"]

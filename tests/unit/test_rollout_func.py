@@ -8,12 +8,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason
-from training import rollout_func
-from training.config import load_config
-from training.engines import format_of
-from training.rollout import Request
-from training.rollout_func import RolloutFailed, RolloutFunction
-from training.scripted import ScriptedEngine, Stream
+from training.config.schema import load_config
+from training.grpo import rollout_func
+from training.grpo.rollout_func import RolloutFunction
+from training.rollouts.batch import Request
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
+from training.rollouts.types import RolloutFailed
+from training.rollouts.vllm_engine import format_of
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL)

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from benchmarks.lockstep import Lockstep
 from stepgrpo_core import ExitReason
 from tests.support.training.scripted import END, EOS, FORM, PROMPT, SETTINGS, START, WAIT, Model
-from training.rollout import Delta, Job, Request, Rollout, RolloutEngine, Sampling, run_rollouts
-from training.scripted import ScriptedEngine, Stream
+from training.rollouts.batch import (
+    Delta,
+    Request,
+    Rollout,
+    RolloutEngine,
+    RolloutRequest,
+    Sampling,
+    run_rollouts,
+)
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
 
 SLOW, FAST = 91, 92  # the last token of the prompt says which model completes it
 MODELS = {  # each exits at its last marker
@@ -23,11 +31,11 @@ def choose(request: Request) -> Stream:
     return MODELS[request.prompt_ids[len(PROMPT) - 1]](request)
 
 
-def jobs(*kinds: int, max_tokens: int = 64) -> list[Job]:
-    return [Job((*PROMPT[:-1], kind), Sampling(max_tokens, seed=5)) for kind in kinds]
+def jobs(*kinds: int, max_tokens: int = 64) -> list[RolloutRequest]:
+    return [RolloutRequest((*PROMPT[:-1], kind), Sampling(max_tokens, seed=5)) for kind in kinds]
 
 
-def sequential(engine: RolloutEngine, batch: Sequence[Job]) -> list[Rollout]:
+def sequential(engine: RolloutEngine, batch: Sequence[RolloutRequest]) -> list[Rollout]:
     return run_rollouts(engine, batch, SETTINGS, FORM, probing="sequential")
 
 
@@ -42,7 +50,9 @@ models = st.builds(
 
 @given(st.lists(st.tuples(models, st.integers(6, 40)), min_size=1, max_size=5))
 def test_the_trajectories_are_those_of_sequential_probing(rows: list[tuple[Model, int]]) -> None:
-    batch = [Job((90, number), Sampling(limit)) for number, (_, limit) in enumerate(rows)]
+    batch = [
+        RolloutRequest((90, number), Sampling(limit)) for number, (_, limit) in enumerate(rows)
+    ]
 
     def script(request: Request) -> Stream:
         return rows[request.prompt_ids[1]][0](request)

@@ -13,9 +13,9 @@ from tests.support.training.scripted import (
     THINKING,
     Model,
 )
-from training.rollout import Job, Rollout, Sampling, run_rollouts
-from training.scripted import ScriptedEngine
-from training.serial import serial_rollouts
+from training.rollouts.batch import Rollout, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.s_grpo import serial_rollouts
+from training.rollouts.scripted_engine import ScriptedEngine
 
 CLOSING = (NEWLINE, END, BLANK)
 
@@ -23,10 +23,10 @@ CLOSING = (NEWLINE, END, BLANK)
 def group(size: int, seed: int = 1, thinking: tuple[int, ...] = THINKING) -> list[Rollout]:
     engine = ScriptedEngine(Model(thinking))
 
-    def run(jobs: Sequence[Job], settings: ExitSettings) -> list[Rollout]:
+    def run(jobs: Sequence[RolloutRequest], settings: ExitSettings) -> list[Rollout]:
         return run_rollouts(engine, jobs, settings, FORM)
 
-    jobs = [Job(PROMPT, Sampling(max_tokens=64, seed=seed + row)) for row in range(size)]
+    jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=64, seed=seed + row)) for row in range(size)]
     return serial_rollouts(run, jobs, size, FORM.thinking)
 
 

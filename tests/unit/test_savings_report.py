@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from service.savings.command import guard_command, savings_command
+from service.savings.estimates import rows_of
 from service.savings.report import ReportCollector, as_csv, as_json, as_table
-from service.savings.rows import rows_of
-from service.savings.series import JUDGED, TRAINED
-from service.savings.store import Recent, SumStore, SwitchedOff
+from service.savings.state.series import JUDGED, TRAINED
+from service.savings.state.store import Recent, SumStore, SwitchedOff
 from tests.support.service.sums import pairs, sums
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from stepgrpo_core import InvalidSetting
 from tests.support.training.sources import jsonl, problems
+from training.data.sources import BadRow, Row, Source, SourceUnavailable, read_source
 from training.demo.world import sample_problems
-from training.sources import BadRow, Row, Source, SourceUnavailable, read_source
 
 
 @pytest.fixture(autouse=True)

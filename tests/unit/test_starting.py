@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from service import lifeline
-from service.starting import Threads, _forget_server
+from service.process import lifeline
+from service.process.engine_process import Threads, _forget_server
 
 FORK = multiprocessing.get_context("fork")
 

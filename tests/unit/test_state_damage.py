@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from service.savings import store as stores
 from service.savings.command import guard_command, savings_command
-from service.savings.contents import LARGEST, NAMES, Stratum, cell
-from service.savings.evidence import Evidence
+from service.savings.estimates import rows_of
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
 from service.savings.report import as_csv, as_json, as_table
-from service.savings.rows import rows_of
-from service.savings.series import EXIT, JUDGED, SCORES
-from service.savings.store import Key, Recent, SumStore, SwitchedOff
+from service.savings.state import store as stores
+from service.savings.state.contents import LARGEST, NAMES, Stratum, cell
+from service.savings.state.series import EXIT, JUDGED, SCORES
+from service.savings.state.store import Key, Recent, SumStore, SwitchedOff
 from stepgrpo_core import InvalidSetting
 from tests.support.service.sums import pairs, sums
 
@@ -176,11 +176,11 @@ def path(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextlib.contextmanager
-def scraped(path: Path) -> Iterator[tuple[Evidence, Callable[[], str]]]:
+def scraped(path: Path) -> Iterator[tuple[SavingsMeasurement, Callable[[], str]]]:
     """What a server has of the file, and what its scrapes say."""
     registry = CollectorRegistry()
     Counter("others", "Of others.", registry=registry).inc()
-    evidence = Evidence(Plan(holdout=0.5, state=path), SumStore(path))
+    evidence = SavingsMeasurement(Plan(holdout=0.5, state=path), SumStore(path))
     registry.register(evidence)
     try:
         yield evidence, lambda: generate_latest(registry).decode()

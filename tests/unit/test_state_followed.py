@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service.savings import store as stores
-from service.savings.store import Key, SumStore, SwitchedOff
+from service.savings.state import store as stores
+from service.savings.state.store import Key, SumStore, SwitchedOff
 
 KEY = Key("holdout/exited/completion", "demo", "confidence", 3)
 ONE = {"requests": 1.0, "tokens": 10.0}

@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from service.access.scrape import metrics_app
-from service.readiness import Readiness
-from service.routes import Routes
-from service.savings.evidence import Evidence
+from service.http.health import Readiness
+from service.http.routes import Routes
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.series import EXIT
-from service.savings.store import Key, SumStore
+from service.savings.state.series import EXIT
+from service.savings.state.store import Key, SumStore
 from tests.support.service.sums import pairs, sums
 
 KEY = Key(EXIT, "demo", "confidence", 1)
@@ -32,9 +32,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evidence(path: Path) -> Iterator[Evidence]:
+def savings(path: Path) -> Iterator[SavingsMeasurement]:
     plan = Plan(holdout=0.5, pairs=0.1, agreement=0.9, agreement_pairs=40, state=path)
-    made = Evidence(plan, SumStore(path))
+    made = SavingsMeasurement(plan, SumStore(path))
     for key, found in (sums(30) | pairs(30)).items():
         made.store.add(key, found)
     made.store.flush()
@@ -43,20 +43,20 @@ def evidence(path: Path) -> Iterator[Evidence]:
 
 
 @pytest.fixture
-def client(evidence: Evidence) -> Iterator[TestClient]:
+def client(savings: SavingsMeasurement) -> Iterator[TestClient]:
     """A server with one event loop, as far as it concerns the file."""
     registry = CollectorRegistry()
-    registry.register(evidence)
+    registry.register(savings)
     app = FastAPI()
     app.add_middleware(Routes)
     app.add_middleware(Readiness)
     app.mount("/other-port", metrics_app(registry))
-    engine = SimpleNamespace(evidence=evidence, readiness="ready", complaints=[])
+    engine = SimpleNamespace(savings=savings, readiness="ready", complaints=[])
     app.state.engine_client = engine
 
     @app.middleware("http")
     async def complain(request, call_next):  # type: ignore[no-untyped-def]
-        engine.complaints = evidence.complaints()
+        engine.complaints = savings.complaints()
         return await call_next(request)
 
     with TestClient(app) as made:
@@ -80,16 +80,20 @@ def until(holds: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("how", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
 def test_while_it_is_locked_everything_is_served_from_memory(
-    path: Path, evidence: Evidence, client: TestClient, how: str, caplog: pytest.LogCaptureFixture
+    path: Path,
+    savings: SavingsMeasurement,
+    client: TestClient,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store = evidence.store
+    store = savings.store
     before = store.read(EXIT)[KEY]["requests"]
     with caplog.at_level(logging.INFO, "vllm.stepgrpo"), locked(path, how):
         until(lambda: store.problem)
         for count in range(1, 31):
             began = time.monotonic()
             store.add(KEY, {"requests": 1.0})
-            evidence.guard.enter("demo", "confidence", agreed=True)
+            savings.guard.enter("demo", "confidence", agreed=True)
             scrape = client.get("/other-port/metrics").text
             row = client.get("/v1/stepgrpo/savings").json()["data"][-1]
             ready = client.get("/ready")
@@ -113,18 +117,20 @@ def test_while_it_is_locked_everything_is_served_from_memory(
     assert "written again" in told[1]
 
 
-def test_a_lock_is_noticed_though_there_is_nothing_to_write(path: Path, evidence: Evidence) -> None:
+def test_a_lock_is_noticed_though_there_is_nothing_to_write(
+    path: Path, savings: SavingsMeasurement
+) -> None:
     with locked(path, "BEGIN IMMEDIATE"):
-        until(lambda: evidence.store.problem)
-    until(lambda: evidence.store.problem is None)
+        until(lambda: savings.store.problem)
+    until(lambda: savings.store.problem is None)
 
 
 def test_one_scrape_takes_no_longer_than_promised(
-    path: Path, client: TestClient, evidence: Evidence
+    path: Path, client: TestClient, savings: SavingsMeasurement
 ) -> None:
     client.get("/other-port/metrics")
     with locked(path, "BEGIN EXCLUSIVE"):
-        until(lambda: evidence.store.problem)
+        until(lambda: savings.store.problem)
         times = []
         for _ in range(20):
             began = time.monotonic()

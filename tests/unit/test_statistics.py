@@ -4,7 +4,7 @@ import pytest
 
 from stepgrpo_core import ExitReason, Group
 from tests.support.training.rollouts import rollout
-from training.statistics import group_statistics, rollout_statistics
+from training.grpo.metrics import group_statistics, rollout_statistics
 
 
 def test_exits_probes_and_true_lengths_of_a_batch() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vllm.sampling_params import SamplingParams
 
-from service.stopping import AnswerStops
+from service.streams.stop_strings import AnswerStops
 from tests.support.service.sequence import delta
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.savings.store import KEPT, Key, Recent, SumStore, SwitchedOff
+from service.savings.state.store import KEPT, Key, Recent, SumStore, SwitchedOff
 from stepgrpo_core.errors import InvalidSetting
 
 KEY = Key("holdout/exited/completion", "demo", "confidence", 3)
@@ -21,7 +21,7 @@ ONE = {"requests": 1.0, "tokens": 10.0}
 ADDER = f"""
 import sys, time
 from pathlib import Path
-from service.savings.store import Key, SumStore
+from service.savings.state.store import Key, SumStore
 store = SumStore(Path(sys.argv[1]))
 for count in range(1, int(sys.argv[2]) + 1):
     store.add(Key(*{tuple(KEY)!r}), {ONE!r})
@@ -109,7 +109,7 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     full = """
 import resource, signal, sys, time
 from pathlib import Path
-from service.savings.store import Key, Recent, SumStore
+from service.savings.state.store import Key, Recent, SumStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = SumStore(Path(sys.argv[1]))
 size = Path(sys.argv[1] + "-wal").stat().st_size

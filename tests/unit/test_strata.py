@@ -17,24 +17,30 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import SamplingParams
 
-from service.controls.effort import EFFORT
-from service.job import Job
-from service.ledger import SequenceRecord
-from service.load import ProbeLimits
+from service.engine.request import EngineRequest
+from service.params.effort import EFFORT
+from service.params.limits import ProbeLimits
+from service.records.sequence import SequenceRecord
 from service.savings.command import savings_command
-from service.savings.contents import cell, group_of, stratum_of
-from service.savings.evidence import Evidence, open_evidence
+from service.savings.estimates import Row, rows_of
 from service.savings.facts import engine_facts, settings_facts, weights_of
+from service.savings.measurement import SavingsMeasurement, open_measurement
 from service.savings.plan import Plan
-from service.savings.quality import QualityGuard
+from service.savings.quality_gate import QualityGate
 from service.savings.report import as_csv, as_json, as_table, read_rows
-from service.savings.rows import Row, rows_of
-from service.savings.series import EXIT, Measure, Side, holdout
-from service.savings.store import Key, Sums, SumStore
+from service.savings.state.contents import cell, group_of, stratum_of
+from service.savings.state.series import EXIT, Measure, Side, holdout
+from service.savings.state.store import Key, Sums, SumStore
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.fleet import Measured, Served, compare, compare_strata, total_savings
-from stepgrpo_core.holdout import GROUPS, Place
-from stepgrpo_core.intervals import Estimate, combined
+from stepgrpo_core.savings.estimators import (
+    Measured,
+    ServedTokens,
+    compare,
+    compare_strata,
+    total_savings,
+)
+from stepgrpo_core.savings.holdout import GROUPS, Arm
+from stepgrpo_core.savings.intervals import Estimate, combined
 from tests.support.service.sums import pairs, sums
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
@@ -80,7 +86,7 @@ class Period:
         for side, chosen in sides:
             for group in range(GROUPS):
                 of = tokens[chosen & (groups == group)]
-                entry = Served(len(of), float(of.sum()))._asdict()
+                entry = ServedTokens(len(of), float(of.sum()))._asdict()
                 for measure in MEASURES:
                     key = Key(holdout(side, measure), "demo", "confidence", cell(stratum, group))
                     found[key] = entry
@@ -132,9 +138,9 @@ def test_what_exits_save_is_weighted_by_who_exited() -> None:
 def test_strata_by_hand() -> None:
     """Equal groups, so there is no error: 40 saved by 12, and 10 saved by 36."""
 
-    def sides(requests: int, exited: float, held: float) -> tuple[dict[int, Served], ...]:
-        one = {g: Served(requests, requests * exited) for g in range(12)}
-        return one, {g: Served(1, held) for g in range(12)}
+    def sides(requests: int, exited: float, held: float) -> tuple[dict[int, ServedTokens], ...]:
+        one = {g: ServedTokens(requests, requests * exited) for g in range(12)}
+        return one, {g: ServedTokens(1, held) for g in range(12)}
 
     first, second = sides(1, 60, 100), sides(3, 20, 30)
     found = compare_strata(first, second)  # type: ignore[arg-type]
@@ -205,26 +211,26 @@ def serving(
     limits: ProbeLimits = ProbeLimits(),  # noqa: B008 - frozen
     facts: Mapping[str, Any] = {"max_model_len": 4096},
     weights: Mapping[str | None, str] = {None: "a"},
-) -> Iterator[Evidence]:
+) -> Iterator[SavingsMeasurement]:
     """What a server with these settings has of a file."""
-    evidence = Evidence(dataclasses.replace(plan, state=state), SumStore(state), weights)
-    evidence.facts |= facts
+    savings = SavingsMeasurement(dataclasses.replace(plan, state=state), SumStore(state), weights)
+    savings.facts |= facts
     decider = SimpleNamespace(defaults=settings, limits=limits, effort=EFFORT)
-    evidence.start(SimpleNamespace(writing=None), None, "demo", decider)  # type: ignore[arg-type]
+    savings.start(SimpleNamespace(writing=None), None, "demo", decider)  # type: ignore[arg-type]
     try:
-        yield evidence
+        yield savings
     finally:
-        evidence.close()
+        savings.close()
 
 
-def job(**lora: Any) -> Job:
+def job(**lora: Any) -> EngineRequest:
     options = {"lora_request": SimpleNamespace(**lora)} if lora else {}
-    return Job("chatcmpl-1", {"prompt_token_ids": [1]}, SamplingParams(), options)
+    return EngineRequest("chatcmpl-1", {"prompt_token_ids": [1]}, SamplingParams(), options)
 
 
-def stratum(evidence: Evidence, model: str = "demo", **lora: Any) -> int:
+def stratum(savings: SavingsMeasurement, model: str = "demo", **lora: Any) -> int:
     record = SequenceRecord(0, model, "confidence", prompt_tokens=1)
-    evidence.sort(job(**lora), [record])
+    savings.sort(job(**lora), [record])
     return record.stratum
 
 
@@ -251,8 +257,8 @@ def test_what_decides_who_is_compared_or_how_requests_are_served_begins_a_stratu
 ) -> None:
     numbers = []
     for changed in ({}, CHANGES[change], {}):
-        with serving(tmp_path / "sums.sqlite", **changed) as evidence:
-            numbers.append(stratum(evidence))
+        with serving(tmp_path / "sums.sqlite", **changed) as savings:
+            numbers.append(stratum(savings))
     assert 0 not in numbers
     assert numbers[0] != numbers[1]
     assert numbers[2] == numbers[0]  # the first settings go on where they were
@@ -265,18 +271,18 @@ def test_an_adapter_has_strata_of_its_own_by_its_weights_or_by_where_it_came_fro
     tmp_path: Path,
 ) -> None:
     static = {"weights": {None: "a", "tuned": "b"}}
-    with serving(tmp_path / "sums.sqlite", **static) as evidence:  # type: ignore[arg-type]
-        base = stratum(evidence)
-        tuned = stratum(evidence, "tuned", lora_name="tuned", lora_path="x", lora_int_id=1)
+    with serving(tmp_path / "sums.sqlite", **static) as savings:  # type: ignore[arg-type]
+        base = stratum(savings)
+        tuned = stratum(savings, "tuned", lora_name="tuned", lora_path="x", lora_int_id=1)
         loaded = [
-            stratum(evidence, "more", lora_name="more", lora_path=path, lora_int_id=number)
+            stratum(savings, "more", lora_name="more", lora_path=path, lora_int_id=number)
             for path, number in (("y", 2), ("y", 3), ("z", 3), ("y", 2))
         ]
     assert len({base, tuned, *loaded}) == 5
     assert loaded[0] == loaded[3]
     for weights, same in (({None: "a", "tuned": "b"}, True), ({None: "a", "tuned": "c"}, False)):
-        with serving(tmp_path / "sums.sqlite", weights=weights) as evidence:
-            again = stratum(evidence, "tuned", lora_name="tuned", lora_path="w", lora_int_id=9)
+        with serving(tmp_path / "sums.sqlite", weights=weights) as savings:
+            again = stratum(savings, "tuned", lora_name="tuned", lora_path="w", lora_int_id=9)
             assert (again == tuned) is same
 
 
@@ -323,19 +329,19 @@ def test_weights_are_told_by_what_is_in_them(tmp_path: Path) -> None:
 
 def test_a_calibration_of_its_own_is_a_fact(tmp_path: Path) -> None:
     (tmp_path / "calibration.json").write_text("{}")
-    evidence = open_evidence(PLAN, {None: tmp_path}, tmp_path / "calibration.json")
-    assert evidence is not None
-    assert evidence.facts["calibration"] == weights_of(tmp_path / "calibration.json")
-    evidence.close()
+    savings = open_measurement(PLAN, {None: tmp_path}, tmp_path / "calibration.json")
+    assert savings is not None
+    assert savings.facts["calibration"] == weights_of(tmp_path / "calibration.json")
+    savings.close()
 
 
 def test_requests_are_entered_in_their_stratum(tmp_path: Path) -> None:
-    with serving(tmp_path / "sums.sqlite") as evidence:
-        record = SequenceRecord(0, "demo", "confidence", 1, place=Place(held=True, group=63))
-        evidence.sort(job(), [record])
-        evidence.ended(job(), record, None)
-        keys = evidence.store.read("holdout/held/")
-        assert {stratum_of(key.group) for key in keys} == {stratum(evidence)} != {0}
+    with serving(tmp_path / "sums.sqlite") as savings:
+        record = SequenceRecord(0, "demo", "confidence", 1, place=Arm(held=True, group=63))
+        savings.sort(job(), [record])
+        savings.ended(job(), record, None)
+        keys = savings.store.read("holdout/held/")
+        assert {stratum_of(key.group) for key in keys} == {stratum(savings)} != {0}
         assert {group_of(key.group) for key in keys} == {63}
     store = SumStore(tmp_path / "sums.sqlite")  # and is read again
     assert store.read("holdout/held/") == keys
@@ -349,20 +355,20 @@ def test_a_verdict_holds_for_what_was_judged(tmp_path: Path) -> None:
     state = tmp_path / "sums.sqlite"
     plan = Plan(holdout=0.5, pairs=0.1, agreement=0.9, agreement_pairs=40)
     other = {"settings": dataclasses.replace(SETTINGS, threshold=0.99)}
-    with serving(state, plan) as evidence:
+    with serving(state, plan) as savings:
         for _ in range(50):
-            evidence.guard.enter("demo", "confidence", agreed=False)
-        evidence.guard.look()
-        assert evidence.guard.is_off("demo", "confidence")
+            savings.guard.enter("demo", "confidence", agreed=False)
+        savings.guard.look()
+        assert savings.guard.is_off("demo", "confidence")
     for changed, off in ((other, False), ({}, True), ({"plan": Plan(holdout=0.1)}, True)):
-        with serving(state, **{"plan": plan, **changed}) as evidence:  # type: ignore[arg-type]
-            evidence.guard.look()
-            assert evidence.guard.is_off("demo", "confidence") is off
-            assert bool(evidence.complaints()) is off
-    with serving(state, plan, **other) as evidence:  # type: ignore[arg-type]
-        evidence.guard.enter("demo", "confidence", agreed=True)
-        evidence.guard.look()
-        assert not evidence.guard.is_off("demo", "confidence")  # nor do its pairs count with others
+        with serving(state, **{"plan": plan, **changed}) as savings:  # type: ignore[arg-type]
+            savings.guard.look()
+            assert savings.guard.is_off("demo", "confidence") is off
+            assert bool(savings.complaints()) is off
+    with serving(state, plan, **other) as savings:  # type: ignore[arg-type]
+        savings.guard.enter("demo", "confidence", agreed=True)
+        savings.guard.look()
+        assert not savings.guard.is_off("demo", "confidence")  # nor do its pairs count with others
     store = SumStore(state)
     assert store.switch_on("demo", "confidence")
     assert store.switched_off() == []
@@ -393,11 +399,11 @@ def rows(path: Path) -> list[Row]:
 def test_sums_of_before_are_a_stratum_and_nothing_is_lost(
     old: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(old) as evidence:
-        assert evidence.guard.is_off("demo", "margin")  # whatever the settings were
-        here = stratum(evidence)
+    with serving(old) as savings:
+        assert savings.guard.is_off("demo", "margin")  # whatever the settings were
+        here = stratum(savings)
         for key, found in in_stratum(sums(15), here).items():
-            evidence.store.add(key, found)
+            savings.store.add(key, found)
     (row,) = rows(old)
     assert (row.requests, row.compared) == (35, 35)
     assert [(part.since is None, part.requests) for part in row.parts] == [(True, 20), (False, 15)]
@@ -428,9 +434,9 @@ def test_a_version_before_goes_on_with_the_file(old: Path) -> None:
 def test_the_report_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "sums.sqlite"
     for changed in ({}, CHANGES["share"] | CHANGES["threshold"]):
-        with serving(state, **changed) as evidence:
-            for key, found in in_stratum(sums(12), stratum(evidence)).items():
-                evidence.store.add(key, found)
+        with serving(state, **changed) as savings:
+            for key, found in in_stratum(sums(12), stratum(savings)).items():
+                savings.store.add(key, found)
     (data,) = as_json(rows(state))["data"]
     first, second = data["strata"]
     assert second["changed"] == {"holdout": [0.5, 0.05], "threshold": [0.95, 0.9]}
@@ -444,15 +450,15 @@ def test_the_report_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_without_a_change_nothing_is_said_of_strata(tmp_path: Path) -> None:
-    with serving(tmp_path / "sums.sqlite") as evidence:
-        for key, found in in_stratum(sums(12), stratum(evidence)).items():
-            evidence.store.add(key, found)
-        assert "strata" not in as_table(as_json(read_rows(evidence.store)))
+    with serving(tmp_path / "sums.sqlite") as savings:
+        for key, found in in_stratum(sums(12), stratum(savings)).items():
+            savings.store.add(key, found)
+        assert "strata" not in as_table(as_json(read_rows(savings.store)))
 
 
 def test_a_guard_without_fingerprints_judges_all(tmp_path: Path) -> None:
     store = SumStore(tmp_path / "sums.sqlite")
-    guard = QualityGuard(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40))
+    guard = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40))
     for _ in range(50):
         guard.enter("demo", "confidence", agreed=False)
     guard.look()

@@ -9,16 +9,16 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.scripted_engine import ScriptedClient
 from benchmarks.wrapper import Script, consume, make_script, requested
-from service.engine import EarlyExitEngine
-from service.ledger import RequestLedger, current_ledger
-from service.load import ProbeLimits
-from service.metrics import Metrics
-from service.savings.contents import stratum_of
-from service.savings.evidence import Evidence
+from service.engine.client import EarlyExitEngine
+from service.params.limits import ProbeLimits
+from service.records.metrics import Metrics
+from service.records.sequence import RequestLedger, current_ledger
+from service.savings.estimates import Part
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
 from service.savings.report import read_rows
-from service.savings.rows import Part
-from service.savings.store import SumStore
+from service.savings.state.contents import stratum_of
+from service.savings.state.store import SumStore
 from stepgrpo_core import ExitSettings
 
 REQUESTS = 12
@@ -40,21 +40,23 @@ class Client(ScriptedClient):
 async def serve(script: Script, settings: ExitSettings, share: float, state: Path) -> None:
     """Some conversations."""
     client = Client(script.tokenizer, script.ids, script.texts, script.trial)
-    evidence = Evidence(Plan(holdout=share, state=state), SumStore(state), {None: "weights"})
+    savings = SavingsMeasurement(
+        Plan(holdout=share, state=state), SumStore(state), {None: "weights"}
+    )
     engine = EarlyExitEngine(
         client,
         settings,
         metrics=Metrics(CollectorRegistry()),
         limits=ProbeLimits(probe_load=1.0),
-        evidence=evidence,
+        savings=savings,
     )
     await engine.prove()
     for number in range(REQUESTS):
         current_ledger.set(RequestLedger(conversations=[str(number).encode()]))
         await consume(requested(engine, script, number))
     await client.close()
-    await evidence.stop()
-    await asyncio.to_thread(evidence.close)
+    await savings.stop()
+    await asyncio.to_thread(savings.close)
 
 
 def test_requests_are_entered_under_the_settings_that_served_them(tmp_path: Path) -> None:

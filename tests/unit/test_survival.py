@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from training.curves import draw_curves
-from training.rollout_func import Counters, row_seed
-from training.survival import Seals, StopOnSignal, last_sealed, remove_unsealed, restore
+from training.rollouts.counters import Counters
+from training.rollouts.seeds import row_seed
+from training.run.checkpoints import Seals, StopOnSignal, last_sealed, remove_unsealed, restore
+from training.run.curves import draw_curves
 
 
 def checkpoint(output: Path, step: int) -> Path:

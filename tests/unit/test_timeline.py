@@ -12,15 +12,15 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.metrics.stats import RequestStateStats
 
-from service.controlled import Controlled
-from service.job import Job, Served
-from service.ledger import SequenceRecord
-from service.load import Load
-from service.requestlog.line import line_of
-from service.requestlog.timeline import Start, Timeline
-from service.watching import Watched
+from service.engine.controlled import ControlledRequest
+from service.engine.passthrough import PassthroughRequest
+from service.engine.request import EngineRequest, ServedModel
+from service.load.probe_load import Load
+from service.records.log_line import line_of
+from service.records.sequence import SequenceRecord
+from service.records.timeline import Start, Timeline
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.thinking import writing_of
+from stepgrpo_core.families.thinking import writing_of
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -93,18 +93,20 @@ def run(
     asked = ExitSettings(policy=policy, answer_reserve=0, min_interval=0, **settings)
     params = SamplingParams(max_tokens=200, output_kind=kind)
     load = Load(capacity=8, share=1.0)
-    served = Served(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
+    served = ServedModel(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     record.timeline = Timeline("chatcmpl-x", Start.at(0.0), texts=deque() if texts else None)
     record.timeline.start = Start.at(record.timeline.handed)
 
     async def collect() -> None:
         controller = ExitController(asked, THINKING, max_tokens=200)
-        job = Job("chatcmpl-x", {"prompt_token_ids": PROMPT}, params, {})
+        job = EngineRequest("chatcmpl-x", {"prompt_token_ids": PROMPT}, params, {})
         if policy == "none":
-            run: Any = Watched(served, job, [record], [controller], obstacle=lambda: None)
+            run: Any = PassthroughRequest(
+                served, job, [record], [controller], obstacle=lambda: None
+            )
         else:
-            run = Controlled(served, job, [record], [controller])
+            run = ControlledRequest(served, job, [record], [controller])
         record.status = "aborted"
         async for each in run.outputs():
             record.delivered_tokens += len(each.outputs[0].token_ids)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.decoders import DecodeStream
 
-from service.tokens import CONTEXT, TokenTexts
+from service.streams.detokenizer import CONTEXT, TokenTexts
 from training.demo.tokenizer import build_tokenizer
 
 TOKENIZER: Any = build_tokenizer()

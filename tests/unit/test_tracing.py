@@ -14,13 +14,13 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from vllm.sampling_params import SamplingParams
 
-from service.job import Job
-from service.ledger import Saved, SequenceRecord
-from service.load import Refusal
-from service.metrics import Metrics
-from service.requestlog.journal import Journal
-from service.requestlog.timeline import MAX_PROBES, UNTIMED, Start, Timeline
-from service.tracing import Tracing, tracing_of
+from service.engine.observer import RequestObserver
+from service.engine.request import EngineRequest
+from service.records.metrics import Metrics
+from service.records.reasons import Refusal
+from service.records.sequence import Saved, SequenceRecord
+from service.records.timeline import MAX_PROBES, UNTIMED, Start, Timeline
+from service.records.tracing import Tracing, tracing_of
 from stepgrpo_core import ExitReason, Outcome
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -35,11 +35,11 @@ class Traced:
         self.exporter = InMemorySpanExporter()
         made = TracerProvider(shutdown_on_exit=False, **provider)
         made.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.journal = Journal(tracing=Tracing(made.get_tracer("test")))
+        self.journal = RequestObserver(tracing=Tracing(made.get_tracer("test")))
 
-    def begin(self, n: int = 1, **options: Any) -> tuple[Job, list[SequenceRecord]]:
+    def begin(self, n: int = 1, **options: Any) -> tuple[EngineRequest, list[SequenceRecord]]:
         records = [SequenceRecord(index, "m", "confidence", 20) for index in range(n)]
-        job = Job("chatcmpl-x", {"prompt_token_ids": [1]}, SamplingParams(), options)
+        job = EngineRequest("chatcmpl-x", {"prompt_token_ids": [1]}, SamplingParams(), options)
         job = self.journal.begin(job, records, Start.at(0.0).moment)
         return job, records
 
@@ -190,8 +190,8 @@ def test_without_the_option_nothing_is_made() -> None:
     assert tracing_of(config(None)) is None
     assert isinstance(tracing_of(config("http://localhost:4317")), Tracing)
     record = SequenceRecord(0, "m", "confidence", 20)
-    job = Job("x", {}, SamplingParams(), {})
-    assert Journal(tracing=tracing_of(config(None))).begin(job, [record], 0.0) is job
+    job = EngineRequest("x", {}, SamplingParams(), {})
+    assert RequestObserver(tracing=tracing_of(config(None))).begin(job, [record], 0.0) is job
     assert record.timeline is UNTIMED
 
 

@@ -11,12 +11,12 @@ from trl.generation import vllm_generation
 from vllm.model_executor.layers import utils as vllm_layers
 
 from stepgrpo_core.errors import InvalidSetting
-from training.checks import check_tokenizer
-from training.config import InvalidConfig, load_config
-from training.dryrun import batch_lines, explain
-from training.engines import format_of
-from training.trainer import arguments
-from training.upstream import engine_options, options_for
+from training.config.checks import check_tokenizer
+from training.config.schema import InvalidConfig, load_config
+from training.dry_run import batch_lines, explain
+from training.grpo.train import arguments
+from training.rollouts.vllm_engine import format_of
+from training.run.upstream_patches import engine_options, options_for
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server import UPSTREAM
+from service.process.server import UPSTREAM
 
 SERVICE = Path(__file__).parents[2] / "service"
 

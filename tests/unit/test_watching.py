@@ -9,12 +9,12 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from service.job import Job, Served
-from service.ledger import SequenceRecord
-from service.load import Load
-from service.watching import Watched
+from service.engine.passthrough import PassthroughRequest
+from service.engine.request import EngineRequest, ServedModel
+from service.load.probe_load import Load
+from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.thinking import writing_of
+from stepgrpo_core.families.thinking import writing_of
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -39,14 +39,14 @@ class Fast:
 def read(engine: Any) -> list[CompletionOutput]:
     """The outputs that a slow reader gets."""
     writing = writing_of(TOKENIZER, THINKING)
-    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
+    served = ServedModel(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     record = SequenceRecord(0, "m", "none", 1)
 
     async def play() -> list[CompletionOutput]:
         params = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA)
-        job = Job("r", {"prompt_token_ids": PROMPT}, params, {})
+        job = EngineRequest("r", {"prompt_token_ids": PROMPT}, params, {})
         controller = ExitController(ExitSettings(policy="none"), THINKING, thinking_open=True)
-        run = Watched(served, job, [record], [controller], obstacle=lambda: None)
+        run = PassthroughRequest(served, job, [record], [controller], obstacle=lambda: None)
         found = []
         async for each in run.outputs():
             found.append(each.outputs[0])

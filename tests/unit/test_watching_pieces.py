@@ -11,12 +11,12 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.parser_manager import ParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.job import Job, Served
-from service.ledger import SequenceRecord
-from service.load import Load
-from service.watching import Watched
+from service.engine.passthrough import PassthroughRequest
+from service.engine.request import EngineRequest, ServedModel
+from service.load.probe_load import Load
+from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.thinking import writing_of
+from stepgrpo_core.families.thinking import writing_of
 from tests.support.models import TOKENIZER
 from tests.support.service.sequence import ANSWER, THOUGHT
 from tests.support.service.thinking import PROMPT, THINKING
@@ -50,15 +50,15 @@ class Packing:
 
 def read(engine: Packing, sequences: int = 1, **params: Any) -> list[RequestOutput]:
     writing = writing_of(TOKENIZER, THINKING)
-    served = Served(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
+    served = ServedModel(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     records = [SequenceRecord(index, "m", "none", 1) for index in range(sequences)]
 
     async def play() -> list[RequestOutput]:
         kind = {"output_kind": RequestOutputKind.DELTA} | params
         asked = SamplingParams(max_tokens=200, n=sequences, **kind)
         controllers = [ExitController(ExitSettings(policy="none"), THINKING) for _ in records]
-        job = Job("r", {"prompt_token_ids": PROMPT}, asked, {})
-        run = Watched(served, job, records, controllers, obstacle=lambda: None)
+        job = EngineRequest("r", {"prompt_token_ids": PROMPT}, asked, {})
+        run = PassthroughRequest(served, job, records, controllers, obstacle=lambda: None)
         return [each async for each in run.outputs()]
 
     found = asyncio.run(play())

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.apis import CHAT, MESSAGES, RESPONSES
-from service.eligibility import Abstained
+from service.params.apis import CHAT, MESSAGES, RESPONSES
+from service.records.reasons import Abstained
 from tests.support.service.application import PROPER, Application
 
 FUNCTION = {"name": "add", "parameters": {"type": "object", "properties": {}}}

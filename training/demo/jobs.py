@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.ports import free_port
-from training.survival import RunStopped, StopOnSignal
+from training.run.checkpoints import RunStopped, StopOnSignal
+from training.run.ports import free_port
 
 __all__ = ["Job", "run_jobs"]
 

@@ -9,10 +9,10 @@ from typing import Any
 from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings, answer_confidence, count_steps, final_answer
-from stepgrpo_core.intervals import wilson
+from stepgrpo_core.savings.intervals import wilson
 from training.demo.world import LEVELS, Problem, sample_problems
 from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of
-from training.offline import Engine, Exited, Generation, ProbeReading
+from training.rollouts.offline import Engine, Exited, Generation, ProbeReading
 
 __all__ = ["Summary", "measure", "sampling"]
 

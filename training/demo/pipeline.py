@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.calibrate import calibrate, write_baseline
 from training.demo.card import write_card
 from training.demo.measure import measure, sampling
 from training.demo.pretrain import BaseRecipe, train_base
 from training.demo.world import sample_problems
-from training.offline import Engine
+from training.rollouts.calibration import calibrate, write_baseline
+from training.rollouts.offline import Engine
 
 __all__ = ["run_demo"]
 

@@ -23,8 +23,8 @@ from transformers import (
 
 from training.demo.tokenizer import build_tokenizer
 from training.demo.world import Piece, sample_problem, sample_trace
-from training.rollout_func import Counters
-from training.survival import Seals, guarded, last_whole, remove_unsealed
+from training.rollouts.counters import Counters
+from training.run.checkpoints import Seals, guarded, last_whole, remove_unsealed
 
 IGNORED = -100  # label that carries no loss
 POOL = 8  # batches drawn together and sorted by length, so that little is padding

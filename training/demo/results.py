@@ -105,9 +105,9 @@ not show ([log](LOG.md)). It is no evidence that the method wins in general.
 
 Every method trains [demo-base](../models/demo-base/README.md) for {made["steps"]} steps of 64 \
 completions (DEER+SFT: two
-epochs), with the settings of `training/configs/demo-lora.yaml` and its own overlay in
-`training/configs/methods/`. All models answer the same {made["problems"]} problems of the test \
-split, which no training
+epochs), with the settings of `training/config/presets/demo-lora.yaml` and its own overlay in
+`training/config/presets/methods/`. All models answer the same {made["problems"]} problems of \
+the test split, which no training
 held: T = 0.6, top_p 1, at most 900 tokens, float32, and no exit from outside but where a row says
 so. Differences are paired with vanilla; intervals are of 95 %, clustered by problem
 ([how](algorithm.md#evaluation)). *Net* adds the tokens of trial answers.

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
-from stepgrpo_core.intervals import Estimate, student_t
+from stepgrpo_core.savings.intervals import Estimate, student_t
 
 __all__ = ["section", "table", "welch"]
 

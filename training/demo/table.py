@@ -16,7 +16,7 @@ from training.demo.jobs import Job, run_jobs
 from training.demo.methods import METHODS, STEPS, Method, Run, runs_of
 from training.demo.results import Row, Ways, write_results
 from training.evaluation.records import Record, read_head, read_records, records_file
-from training.survival import StopOnSignal
+from training.run.checkpoints import StopOnSignal
 
 __all__ = ["Table", "jobs_of", "run_table"]
 

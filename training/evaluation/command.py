@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
-from training.configs.layers import merge, parse_override
-from training.configs.typed import build
+from training.config.families import add_flags, choice_of
+from training.config.layers import merge, parse_override
+from training.config.typed import build
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
-from training.families import add_flags, choice_of
-from training.lock import locked
-from training.patterns import matcher_of
-from training.probes import check_judge
+from training.rollouts.patterns import matcher_of
+from training.rollouts.probes import check_judge
+from training.run.lock import locked
 
 __all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
 
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> None:
         name: load_task(name, limit=args.limit, data=data.get(name), seed=args.seed)
         for name in names
     }
-    from training.models import check_model  # noqa: PLC0415 - transformers loads slowly
+    from training.run.models import check_model  # noqa: PLC0415 - transformers loads slowly
 
     for each in dict.fromkeys(contender.model for contender in contenders):
         check_model(each, "model", adapters=True)
@@ -148,7 +148,7 @@ def _evaluate(
 ) -> None:
     from training.evaluation.report import write_report  # noqa: PLC0415 - matplotlib and numpy
     from training.evaluation.run import complete_all, plan  # noqa: PLC0415 - torch loads slowly
-    from training.survival import StopOnSignal  # noqa: PLC0415
+    from training.run.checkpoints import StopOnSignal  # noqa: PLC0415
 
     started = time.monotonic()
     works = plan(

@@ -32,7 +32,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from stepgrpo_core.intervals import LEVEL, Estimate, student_t, wilson
+from stepgrpo_core.savings.intervals import LEVEL, Estimate, student_t, wilson
 
 __all__ = [
     "RESAMPLES",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.adapters import base_of
+from training.run.adapters import base_of
 
 __all__ = ["device_kind", "engine_version", "origin", "weights_of"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.families import RECOGNISED, Choice
+from stepgrpo_core.families.table import RECOGNISED, Choice
 from training.evaluation.tasks import Draws
-from training.journal import append, check_settings, damaged, open_journal, read_journal
+from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
 
 __all__ = [
     "Contender",

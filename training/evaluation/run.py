@@ -1,6 +1,6 @@
 """Completes and grades the questions of tasks with one model, under each of its exit policies.
 
-The rollouts are training's (`training.rollout`), so exits happen as on the server. Every
+The rollouts are training's (`training.rollouts.batch`), so exits happen as on the server. Every
 completion has a seed of its own, drawn from the run's seed, the task, the question and the sample,
 and equal for all contenders. The prefix cache is emptied between contenders, so that none depends
 on who ran before.
@@ -22,8 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stepgrpo_core import InvalidSetting
-from stepgrpo_core.thinking import opens_in_thinking
-from training.adapters import as_model, base_of
+from stepgrpo_core.families.thinking import opens_in_thinking
 from training.evaluation.origin import device_kind, engine_version, origin, weights_of
 from training.evaluation.records import (
     Contender,
@@ -37,9 +36,18 @@ from training.evaluation.records import (
 )
 from training.evaluation.tasks import TASKS, Draws, Question, digest_of
 from training.grading import Grader, GraderBroken
-from training.own_process import in_own_process
-from training.rollout import Delta, Format, Job, Request, Rollout, RolloutEngine, run_rollouts
-from training.survival import RunStopped, StopOnSignal
+from training.rollouts.batch import (
+    Delta,
+    Format,
+    Request,
+    Rollout,
+    RolloutEngine,
+    RolloutRequest,
+    run_rollouts,
+)
+from training.run.adapters import as_model, base_of
+from training.run.checkpoints import RunStopped, StopOnSignal
+from training.run.own_process import in_own_process
 
 __all__ = ["Contender", "Work", "complete", "complete_all", "plan", "seed_of"]
 
@@ -166,7 +174,7 @@ class _Session:
         from transformers import AutoTokenizer  # noqa: PLC0415 - slow to load
         from vllm import LLM  # noqa: PLC0415
 
-        from training.upstream import options_for  # noqa: PLC0415
+        from training.run.upstream_patches import options_for  # noqa: PLC0415
 
         (model,) = {work.contender.model for work in works}
         tokenizer = AutoTokenizer.from_pretrained(model)
@@ -193,7 +201,7 @@ class _Session:
 
     def run(self, work: Work, questions: Sequence[Question], bar: "tqdm[Any]") -> None:
         """Complete, grade and write `questions`."""
-        from training.engines import VllmEngine, format_of  # noqa: PLC0415 - loads vLLM
+        from training.rollouts.vllm_engine import VllmEngine, format_of  # noqa: PLC0415 - loads vLLM
 
         if not questions:
             return
@@ -219,7 +227,9 @@ def prompt_ids(tokenizer: Any, message: str) -> list[int]:
     return ids
 
 
-def _jobs(work: Work, questions: Sequence[Question], tokenizer: Any, form: Format) -> list[Job]:
+def _jobs(
+    work: Work, questions: Sequence[Question], tokenizer: Any, form: Format
+) -> list[RolloutRequest]:
     """`samples` jobs for each question, one question after the other."""
     jobs = []
     for each in questions:
@@ -228,13 +238,13 @@ def _jobs(work: Work, questions: Sequence[Question], tokenizer: Any, form: Forma
         for sample in range(work.draws.samples):
             seed = seed_of(work.settings.seed, work.task, each.id, sample)
             sampling = dataclasses.replace(work.draws.sampling, seed=seed)
-            jobs.append(Job(ids, sampling, is_open))
+            jobs.append(RolloutRequest(ids, sampling, is_open))
     return jobs
 
 
 def seed_of(seed: int, task: str, question: str, sample: int) -> int:
     """The seed of one completion: equal for all contenders."""
-    from training.rollout_func import row_seed  # noqa: PLC0415 - loads TRL and vLLM
+    from training.rollouts.seeds import row_seed  # noqa: PLC0415 - loads TRL and vLLM
 
     return row_seed(seed, task, question, sample)
 
@@ -265,7 +275,7 @@ class _Writer:
         self,
         work: Work,
         questions: Sequence[Question],
-        jobs: Sequence[Job],
+        jobs: Sequence[RolloutRequest],
         session: _Session,
         bar: "tqdm[Any]",
     ) -> None:

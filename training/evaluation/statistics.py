@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepgrpo_core.intervals import Estimate
+from stepgrpo_core.savings.intervals import Estimate
 from training.evaluation.intervals import (
     RESAMPLES,
     Array,

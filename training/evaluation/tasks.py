@@ -1,10 +1,9 @@
 r"""Benchmarks: where their questions come from, how they are put, and how often.
 
-How to add one: a row in `TASKS`. Its questions are read by `training.sources`, so a fault in the
-data names its place, and a local file in the same columns stands in for the hub. The prompt asks
-for reasoning and a box, in the words of the training presets. Multiple choice is put in letters:
-the order of the choices is drawn anew for every question, and the gold is a letter, which the
-grader compares as one.
+To add a benchmark, add a row to `TASKS`. `training.data.sources` reads its questions, so a fault
+in the data is reported with its place, and a local file with the same columns replaces the hub.
+The prompt asks for reasoning and a box, in the words of the training presets. Multiple-choice
+answers are letters: the order of the choices is drawn anew for every question.
 
 `Task.samples` are the completions of each question by default: 30 questions answered once have a
 standard deviation of up to 9 points, so the small sets are answered more often.
@@ -20,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import InvalidSetting
-from training.rollout import Sampling
-from training.sources import FILE_READERS, Row, Source, read_source
+from training.data.sources import FILE_READERS, Row, Source, read_source
+from training.rollouts.batch import Sampling
 
 __all__ = ["TASKS", "Draws", "Question", "Task", "digest_of", "draws_of", "load_task", "task_of"]
 

@@ -18,7 +18,7 @@ from typing import Self
 
 from stepgrpo_core import InvalidSetting, answer_text, final_answer, last_box
 from stepgrpo_core.sameness import compare, is_copied, is_unevaluated, normalize, within_bounds
-from training.grading.workers import Job, Workers
+from training.grading.workers import GradingJob, Workers
 
 __all__ = ["Grader", "Verdict", "count_unscored"]
 
@@ -109,8 +109,10 @@ class Grader:
             for completion, gold in zip(completions, golds, strict=True)
         ]
         with self._turn:
-            reasons = self._workers.decide([each for each in asked if isinstance(each, Job)])
-        found = [self._final(each, reasons) if isinstance(each, Job) else each for each in asked]
+            reasons = self._workers.decide([each for each in asked if isinstance(each, GradingJob)])
+        found = [
+            self._final(each, reasons) if isinstance(each, GradingJob) else each for each in asked
+        ]
         if questions is not None and not lenient:
             places = zip(found, questions, golds, completions, strict=True)
             found = [_copied(*place) for place in places]
@@ -124,7 +126,7 @@ class Grader:
     def _correct(self, reason: str) -> bool | None:
         return self._pay_unevaluated if reason == "unevaluated" else CORRECT.get(reason)
 
-    def _final(self, job: Job, reasons: dict[Job, str]) -> str:
+    def _final(self, job: GradingJob, reasons: dict[GradingJob, str]) -> str:
         """Return the reason of a job; one that could not be paid anyway is never unscored."""
         reason = reasons[job]
         if reason not in SPENT or self._pay_unevaluated or job.text is not None:
@@ -149,18 +151,18 @@ def _copied(reason: str, question: str, gold: str, completion: str) -> str:
     return "unevaluated" if box is not None and is_copied(question, gold, box) else reason
 
 
-def _asked(completion: str, gold: str, *, thinking_open: bool, lenient: bool) -> str | Job:
+def _asked(completion: str, gold: str, *, thinking_open: bool, lenient: bool) -> str | GradingJob:
     """Return the reason if it is clear without a worker, else the question to one."""
     if not _plain(gold):
         return "gold unparsed"
     after = answer_text(completion, thinking_open=thinking_open)
     if after is None:
-        return Job(gold, None, completion) if lenient else "unclosed thinking"
+        return GradingJob(gold, None, completion) if lenient else "unclosed thinking"
     box = last_box(after)
     found = "no box" if box is None else _light(gold, box)
     if lenient and found not in {"exact", "equal"}:
-        return Job(gold, box, after)
-    return found or Job(gold, box)
+        return GradingJob(gold, box, after)
+    return found or GradingJob(gold, box)
 
 
 def _light(gold: str, box: str) -> str | None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from stepgrpo_math import GoldUnread, TimeIsUp, compare_answers, prepare_process, within
 from training.grading.lenient import lenient_reason
 
-__all__ = ["GraderBroken", "Job", "Workers", "chances"]
+__all__ = ["GraderBroken", "GradingJob", "Workers", "chances"]
 
 QUICK = 1.0
 """Seconds of processor time in the first round; a healthy comparison takes some hundredths."""
@@ -39,7 +39,7 @@ class GraderBroken(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class GradingJob:
     """A question to a worker: does the box, or else the text, equal the gold?"""
 
     gold: str
@@ -54,7 +54,7 @@ class Workers:
         self._count, self._seconds = count, seconds
         self._pool: Any = None
 
-    def decide(self, jobs: Sequence[Job]) -> dict[Job, str]:
+    def decide(self, jobs: Sequence[GradingJob]) -> dict[GradingJob, str]:
         """Return the reason of every job; raises GraderBroken when no worker can run."""
         wanted = list(dict.fromkeys(jobs))
         quick = min(QUICK, self._seconds)
@@ -69,8 +69,8 @@ class Workers:
             self._pool.join()
             self._pool = None
 
-    def _round(self, jobs: Sequence[Job], seconds: float) -> dict[Job, str]:
-        reasons: dict[Job, str] = {}
+    def _round(self, jobs: Sequence[GradingJob], seconds: float) -> dict[GradingJob, str]:
+        reasons: dict[GradingJob, str] = {}
         for _ in range(ATTEMPTS):
             if left := [job for job in jobs if job not in reasons]:
                 reasons |= self._attempt(left, seconds)
@@ -81,7 +81,7 @@ class Workers:
             )
         return reasons
 
-    def _attempt(self, jobs: Sequence[Job], seconds: float) -> dict[Job, str]:
+    def _attempt(self, jobs: Sequence[GradingJob], seconds: float) -> dict[GradingJob, str]:
         """Return the reasons found before the pool broke, if it did: then it is replaced."""
         if self._pool is None:
             self._pool = pebble.ProcessPool(
@@ -105,7 +105,7 @@ class Workers:
         return reasons
 
 
-def chances(slow: Sequence[Job]) -> list[Job]:
+def chances(slow: Sequence[GradingJob]) -> list[GradingJob]:
     """Return the slow jobs that get the full time."""
     per_gold: Counter[str] = Counter()
     chosen = []
@@ -133,7 +133,7 @@ def _reason(future: Any) -> str:
 # What follows runs in the workers, which import this module: it must stay light.
 
 
-def _answer(job: Job, seconds: float) -> str:
+def _answer(job: GradingJob, seconds: float) -> str:
     try:
         return within(seconds, lambda: _compared(job))
     except TimeIsUp:
@@ -144,7 +144,7 @@ def _answer(job: Job, seconds: float) -> str:
         return f"error: {type(error).__name__}"
 
 
-def _compared(job: Job) -> str:
+def _compared(job: GradingJob) -> str:
     """Return the strict reason, or the lenient one for a job with a text."""
     if job.box is not None:
         found = compare_answers(job.gold, job.box)

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from vllm.sampling_params import RequestOutputKind
 
-from service.requestlog.journal import Journal
-from service.requestlog.writer import RequestLog
+from service.engine.observer import RequestObserver
+from service.records.log_writer import RequestLog
 from tests.support.chat import messages
 from tests.support.engines import Machine
 from tests.support.finishing import chat_body, id_in, wished
@@ -168,7 +168,7 @@ def test_the_text_is_in_the_log_where_it_was_asked_for(
 ) -> None:
     log = RequestLog(tmp_path / "log.jsonl")
     log.start(lambda lines: pytest.fail(f"{lines} lost"))
-    ours = machine.ours(journal=Journal(log, with_text=True))
+    ours = machine.ours(journal=RequestObserver(log, with_text=True))
     ids, _ = machine.run(ours.ask(0, policy, seed=0, output_kind=kind, n=2, temperature=0.6))
     log.close()
     texts = [line["text"] for line in sorted(lines(tmp_path / "log.jsonl"), key=index_of)]

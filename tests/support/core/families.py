@@ -17,8 +17,8 @@ from stepgrpo_core import (
     State,
     Tokens,
 )
-from stepgrpo_core.events import Command
-from stepgrpo_core.families import FAMILIES
+from stepgrpo_core.control.events import Command
+from stepgrpo_core.families.table import FAMILIES
 
 # Added tokens as the models' tokenizers have them: special ones, and those that are not.
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

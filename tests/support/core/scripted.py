@@ -20,7 +20,7 @@ from stepgrpo_core import (
     ThinkingFormat,
     Tokens,
 )
-from stepgrpo_core.events import Cause, Command, Event
+from stepgrpo_core.control.events import Cause, Command, Event
 from stepgrpo_core.policies import Answer, Matcher, Trial
 
 START, END, EOS, TOOL = 1, 2, 3, 4

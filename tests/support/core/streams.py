@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, StartProbe, build_policy
+from stepgrpo_core.control.states import REASONS, Signal, State
 from stepgrpo_core.policies import Answer, Distribution, Induce, NextToken, Reply, Trial
-from stepgrpo_core.states import REASONS, Signal, State
 from tests.support.core.scripted import END, Script
 
 WORDS = [

@@ -8,9 +8,9 @@ from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings
 from tests.support.servers import MODEL
-from training.calibrate import record
 from training.demo.world import sample_problems
-from training.offline import Engine
+from training.rollouts.calibration import record
+from training.rollouts.offline import Engine
 
 
 def main(count: int) -> None:

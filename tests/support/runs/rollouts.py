@@ -12,8 +12,8 @@ from benchmarks.rounds import rollouts_in_rounds
 from stepgrpo_core import ExitSettings
 from tests.support.servers import MODEL
 from training.demo.world import sample_problems
-from training.engines import VllmEngine, format_of
-from training.rollout import Job, Probing, Rollout, Sampling, run_rollouts
+from training.rollouts.batch import Probing, Rollout, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.vllm_engine import VllmEngine, format_of
 
 SETTINGS = ExitSettings(policy="confidence")
 EVERY_POLICY = (
@@ -30,10 +30,12 @@ EVERY_POLICY = (
 )
 
 
-def jobs(tokenizer: Any, count: int, temperature: float) -> list[Job]:
+def jobs(tokenizer: Any, count: int, temperature: float) -> list[RolloutRequest]:
     """The same jobs for every way to run them."""
     return [
-        Job(tuple(prompt_ids(tokenizer, each.prompt)), Sampling(900, temperature, seed=100 + index))
+        RolloutRequest(
+            tuple(prompt_ids(tokenizer, each.prompt)), Sampling(900, temperature, seed=100 + index)
+        )
         for index, each in enumerate(sample_problems(9, "test", count))
     ]
 

@@ -13,9 +13,9 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from tests.support.runs.small import arguments, trainer_of
-from training.output import export
-from training.processes import on_main
-from training.survival import last_whole
+from training.run.checkpoints import last_whole
+from training.run.output import export
+from training.run.processes import on_main
 
 
 def trainer(output: Path) -> Any:

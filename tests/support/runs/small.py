@@ -7,8 +7,8 @@ import torch
 from datasets import Dataset
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 
-from training.rollout_func import Counters
-from training.survival import Seals, guarded
+from training.rollouts.counters import Counters
+from training.run.checkpoints import Seals, guarded
 
 STEPS = 4
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from training.survival import RunStopped
+from training.run.checkpoints import RunStopped
 
 
 def wait_for_the_end(marker: Path, stopping: Callable[[], bool]) -> None:

@@ -14,11 +14,11 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 
-from service.access.guard import Access, Rules
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
+from service.access.middleware import Access, Rules
 from service.access.protocol import HttpProtocol
-from service.admission import Admission
+from service.load.admission import Admission
 
 KEY = "sk-of-a-client"
 MAX_BODY = 10_000

@@ -24,12 +24,12 @@ from vllm.entrypoints.serve.exception_handling.register import init_exception_ha
 from vllm.sampling_params import SamplingParams
 
 from benchmarks.scripted_engine import ScriptedClient
-from service.apis import BATCH, CHAT, COMPLETIONS, INVOCATIONS, MESSAGES, RESPONSES
-from service.controls import Effective
-from service.courtesy import Courtesy
-from service.engine import EarlyExitEngine
-from service.metrics import Metrics
-from service.reporting import Reporting
+from service.engine.client import EarlyExitEngine
+from service.http.responses import ResponseReporter
+from service.http.sdk_compatibility import SdkCompatibility
+from service.params import Effective
+from service.params.apis import BATCH, CHAT, COMPLETIONS, INVOCATIONS, MESSAGES, RESPONSES
+from service.records.metrics import Metrics
 from stepgrpo_core import ExitSettings
 from tests.support.servers import MODEL
 
@@ -118,8 +118,8 @@ def _application(engine: SeenEngine) -> FastAPI:
     init_exception_handler(app)
     app.state.args = SimpleNamespace(log_error_stack=False)
     app.state.engine_client = engine
-    app.add_middleware(Reporting)
-    app.add_middleware(Courtesy)
+    app.add_middleware(ResponseReporter)
+    app.add_middleware(SdkCompatibility)
 
     async def answered(request: Any, params: list[SamplingParams]) -> Response:
         runs = [_generated(engine, each) for each in params]

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from service.controls import (
+from service.params import (
     BadParameter,
     Effective,
     Template,
-    carry,
     effective_settings,
     read_body,
+    to_vllm_body,
 )
 from stepgrpo_core import ExitSettings
 from tests.support.core.scripted import THINKING
@@ -29,7 +29,7 @@ def settled(
     limit: int = 1000,
 ) -> Effective:
     """What a whole request comes to."""
-    _, asked = carry(body, read_body(body), endpoint, template)
+    _, asked = to_vllm_body(body, read_body(body), endpoint, template)
     return effective_settings(
         body.get("vllm_xargs"), defaults, asked, limit=limit, closing=len(THINKING.closing_ids)
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from service.defaults import Defaults, add_flags, read_defaults
+from service.config.server import Defaults, add_flags, read_defaults
 
 
 def read(

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from service.ledger import RequestLedger, SequenceRecord, current_ledger
-from service.reporting import Reporting
+from service.http.responses import ResponseReporter
+from service.records.sequence import RequestLedger, SequenceRecord, current_ledger
 from stepgrpo_core import ExitReason, Outcome
 
 RECORD = SequenceRecord(0, "m", "confidence", 5, settings={"threshold": 0.9}, probe_tokens=7)
@@ -63,6 +63,6 @@ def serve(
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path}
-    asyncio.run(Reporting(app)(scope, receive, send))
+    asyncio.run(ResponseReporter(app)(scope, receive, send))
     assert current_ledger.get() is None
     return [m["body"] for m in sent[1:]], dict(sent[0]["headers"]), seen[0]

@@ -11,12 +11,12 @@ from typing import Any
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.controlled import Controlled
-from service.job import Job, Served
-from service.ledger import SequenceRecord
-from service.load import Load
+from service.engine.controlled import ControlledRequest
+from service.engine.request import EngineRequest, ServedModel
+from service.load.probe_load import Load
+from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.thinking import writing_of
+from stepgrpo_core.families.thinking import writing_of
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -75,15 +75,19 @@ def run(
     settings = ExitSettings(policy=policy, budget_tokens=4, answer_reserve=0, shadow=shadow)
     asked = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA, **params)
     prompt = {"prompt_token_ids": PROMPT}
-    job = Job("r", prompt, asked, {}, stops_everywhere=stops_everywhere, stop_ids=stop_ids)
+    job = EngineRequest(
+        "r", prompt, asked, {}, stops_everywhere=stops_everywhere, stop_ids=stop_ids
+    )
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, THINKING, max_tokens=200)
     load = Load(capacity=8, share=1.0)
     writing = writing_of(TOKENIZER, THINKING)
-    served = Served(engine, TOKENIZER, writing, load, scores_prompts=not adapters)
+    served = ServedModel(engine, TOKENIZER, writing, load, scores_prompts=not adapters)
 
     async def collect() -> list[RequestOutput]:
-        return [each async for each in Controlled(served, job, [record], [controller]).outputs()]
+        return [
+            each async for each in ControlledRequest(served, job, [record], [controller]).outputs()
+        ]
 
     outputs = asyncio.run(collect())
     assert [each.finished for each in outputs] == [False] * (len(outputs) - 1) + [True]

@@ -1,8 +1,8 @@
 """Sums of requests as a state file holds them."""
 
-from service.savings.series import EXIT, Compared, Side, holdout
-from service.savings.store import Key, Sums
-from stepgrpo_core.fleet import Served
+from service.savings.state.series import EXIT, Compared, Side, holdout
+from service.savings.state.store import Key, Sums
+from stepgrpo_core.savings.estimators import ServedTokens
 
 SIDES: tuple[tuple[Side, int, int], ...] = (("exited", 60, 5), ("held", 100, 0))
 
@@ -12,8 +12,8 @@ def sums(groups: int, policy: str = "confidence", compared: Compared = "exit") -
     for group in range(groups):
         for side, tokens, probes in SIDES:
             key = Key(holdout(side, "completion", compared), "demo", policy, group)
-            found[key] = Served.one(tokens + group, 100)._asdict()
-            engine = Served.one(tokens + group + probes, 100)._asdict()
+            found[key] = ServedTokens.one(tokens + group, 100)._asdict()
+            engine = ServedTokens.one(tokens + group + probes, 100)._asdict()
             found[key._replace(series=holdout(side, "engine", compared))] = engine
     return found
 

@@ -1,7 +1,7 @@
 """The demo model's thinking as the engine's drivers see it."""
 
-from stepgrpo_core.families import FAMILIES
-from stepgrpo_core.thinking import thinking_of
+from stepgrpo_core.families.table import FAMILIES
+from stepgrpo_core.families.thinking import thinking_of
 from tests.support.models import TOKENIZER
 
 THINKING = thinking_of(TOKENIZER, FAMILIES["demo"], "\n</think>\n\n")

@@ -3,8 +3,8 @@
 from stepgrpo_core import ExitReason
 from tests.support.training.rollouts import rollout
 from training.grading import Grader
-from training.rewarding import RewardFunction
-from training.rollout import Rollout
+from training.grpo.reward_func import RewardFunction
+from training.rollouts.batch import Rollout
 
 MARKERS = ("Wait", "Alternatively")
 

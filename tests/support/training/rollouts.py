@@ -1,7 +1,7 @@
 """Rollouts of a given length and end."""
 
 from stepgrpo_core import ExitReason, Outcome
-from training.rollout import Rollout
+from training.rollouts.batch import Rollout
 
 
 def rollout(

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 from stepgrpo_core import ExitSettings, ThinkingFormat
-from stepgrpo_core.events import Cause
-from training.rollout import Format, Request
-from training.scripted import Stream
+from stepgrpo_core.control.events import Cause
+from training.rollouts.batch import Format, Request
+from training.rollouts.scripted_engine import Stream
 
 START, END, EOS, WAIT, NEWLINE, BLANK, ASK = 1, 2, 3, 4, 5, 6, 7
 WORDS = {START: "<think>", END: "</think>", EOS: "", WAIT: " Wait", NEWLINE: "\n", BLANK: "\n\n"}

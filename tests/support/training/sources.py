@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from training.sources import Source
+from training.data.sources import Source
 
 
 def jsonl(path: Path, *rows: object) -> Source:

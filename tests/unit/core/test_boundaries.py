@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_core import DEFAULT_MARKERS
-from stepgrpo_core.boundaries import BoundaryFinder, step_starts
-from stepgrpo_core.policies import Place
+from stepgrpo_core.control.boundaries import BoundaryFinder, step_starts
+from stepgrpo_core.policies import BoundaryKind
 from tests.support.core.scripted import THINKING, Script
 
-EVERYWHERE = frozenset(Place)
+EVERYWHERE = frozenset(BoundaryKind)
 
 
-def found(texts: list[str], *places: Place) -> list[int]:
+def found(texts: list[str], *places: BoundaryKind) -> list[int]:
     finder = BoundaryFinder(DEFAULT_MARKERS, frozenset(places))
     due = [each for text in texts for each in finder.feed(text)]
     return [each.tokens for each in (*due, *finder.finish())]
@@ -21,39 +21,43 @@ def found(texts: list[str], *places: Place) -> list[int]:
 @pytest.mark.parametrize(
     ("place", "text", "ends"),
     [
-        (Place.LINE, "a\nb\n\nc", [2, 4, 5]),
-        (Place.PARAGRAPH, "a\n\nb\n \t\n\n\nc", [3, 8]),
-        (Place.PARAGRAPH, "\n\na\nb", []),
-        (Place.SENTENCE, "It is 3.14. So? Yes! ", [11, 15, 20]),
-        (Place.SENTENCE, 'He said "no." Then (yes.) x', [13, 25]),
-        (Place.SENTENCE, "Hmm... ok", [6]),
-        (Place.SENTENCE, "5+5=10\n\n10-1=9.\n", [7, 15]),
-        (Place.SENTENCE, "先算。再算！", [3, 6]),
-        (Place.SENTENCE, "the end is none.", []),
-        (Place.SENTENCE, "f.x e.g. it", [8]),
-        (Place.MARKER, "a Wait b Waiting", [2]),
-        (Place.ANY, "abc", [1, 2, 3]),
+        (BoundaryKind.LINE, "a\nb\n\nc", [2, 4, 5]),
+        (BoundaryKind.PARAGRAPH, "a\n\nb\n \t\n\n\nc", [3, 8]),
+        (BoundaryKind.PARAGRAPH, "\n\na\nb", []),
+        (BoundaryKind.SENTENCE, "It is 3.14. So? Yes! ", [11, 15, 20]),
+        (BoundaryKind.SENTENCE, 'He said "no." Then (yes.) x', [13, 25]),
+        (BoundaryKind.SENTENCE, "Hmm... ok", [6]),
+        (BoundaryKind.SENTENCE, "5+5=10\n\n10-1=9.\n", [7, 15]),
+        (BoundaryKind.SENTENCE, "先算。再算！", [3, 6]),
+        (BoundaryKind.SENTENCE, "the end is none.", []),
+        (BoundaryKind.SENTENCE, "f.x e.g. it", [8]),
+        (BoundaryKind.MARKER, "a Wait b Waiting", [2]),
+        (BoundaryKind.ANY, "abc", [1, 2, 3]),
     ],
 )
-def test_boundaries_by_character(place: Place, text: str, ends: list[int]) -> None:
+def test_boundaries_by_character(place: BoundaryKind, text: str, ends: list[int]) -> None:
     assert found(list(text), place) == ends
 
 
 @pytest.mark.parametrize(
     ("place", "tokens", "kept"),
     [
-        (Place.LINE, ["a", "b\nc", "d"], [2]),  # after the newline's token
-        (Place.LINE, ["a\n\n", "b"], [1, 1]),
-        (Place.SENTENCE, ["5", ".", "", " é"], [2]),  # not after the bytes of the next character
-        (Place.SENTENCE, ["5.", " So"], [1]),
-        (Place.SENTENCE, ["", "。", "x"], [2]),
-        (Place.MARKER, ["a", "", "é Wait", ","], [1]),
-        (Place.ANY, ["a", "", "", "é"], [1, 1, 1, 4]),
-        (Place.ANY, ["", "é"], [0, 2]),
+        (BoundaryKind.LINE, ["a", "b\nc", "d"], [2]),  # after the newline's token
+        (BoundaryKind.LINE, ["a\n\n", "b"], [1, 1]),
+        (
+            BoundaryKind.SENTENCE,
+            ["5", ".", "", " é"],
+            [2],
+        ),  # not after the bytes of the next character
+        (BoundaryKind.SENTENCE, ["5.", " So"], [1]),
+        (BoundaryKind.SENTENCE, ["", "。", "x"], [2]),
+        (BoundaryKind.MARKER, ["a", "", "é Wait", ","], [1]),
+        (BoundaryKind.ANY, ["a", "", "", "é"], [1, 1, 1, 4]),
+        (BoundaryKind.ANY, ["", "é"], [0, 2]),
     ],
 )
 def test_cuts_fall_between_tokens_and_never_into_a_character(
-    place: Place, tokens: list[str], kept: list[int]
+    place: BoundaryKind, tokens: list[str], kept: list[int]
 ) -> None:
     assert found(tokens, place) == kept
 
@@ -65,10 +69,10 @@ def test_a_later_boundary_waits_for_text_that_may_hold_an_earlier_one() -> None:
     assert finder.feed("it") == []
     due = finder.feed(",")
     assert [(each.tokens, each.place) for each in due] == [
-        (1, Place.MARKER),
-        (2, Place.ANY),
-        (3, Place.ANY),
-        (4, Place.ANY),
+        (1, BoundaryKind.MARKER),
+        (2, BoundaryKind.ANY),
+        (3, BoundaryKind.ANY),
+        (4, BoundaryKind.ANY),
     ]
     assert [each.generated for each in due] == [4, 2, 3, 4]
 
@@ -77,14 +81,19 @@ def test_what_cannot_hold_a_boundary_is_not_waited_for() -> None:
     finder = BoundaryFinder(DEFAULT_MARKERS, EVERYWHERE)
     finder.feed("5. Wa")
     assert finder.decided(EVERYWHERE) == 0  # before the token with the start of a marker
-    assert finder.decided(frozenset({Place.LINE, Place.PARAGRAPH, Place.SENTENCE})) == 1
+    assert (
+        finder.decided(
+            frozenset({BoundaryKind.LINE, BoundaryKind.PARAGRAPH, BoundaryKind.SENTENCE})
+        )
+        == 1
+    )
     finder.feed("")
-    assert finder.decided(frozenset({Place.ANY})) == 1
-    assert finder.decided(frozenset({Place.LINE})) == 2
+    assert finder.decided(frozenset({BoundaryKind.ANY})) == 1
+    assert finder.decided(frozenset({BoundaryKind.LINE})) == 2
 
 
 def test_steps_of_what_is_kept_are_counted_by_themselves() -> None:
-    finder = BoundaryFinder(DEFAULT_MARKERS, frozenset({Place.ANY}))
+    finder = BoundaryFinder(DEFAULT_MARKERS, frozenset({BoundaryKind.ANY}))
     for text in ("a ", "Wait", "ing", " Wait", ","):
         finder.feed(text)
     assert (finder.steps, finder.tokens) == (2, 5)
@@ -117,7 +126,12 @@ def test_boundaries_come_in_order_and_nothing_comes_before_what_is_decided(
 def test_one_character_a_token_finds_what_larger_tokens_find(texts: list[str]) -> None:
     """Places in the text are the same; larger tokens only round the cuts."""
     characters = list("".join(texts))
-    for place in (Place.LINE, Place.PARAGRAPH, Place.SENTENCE, Place.MARKER):
+    for place in (
+        BoundaryKind.LINE,
+        BoundaryKind.PARAGRAPH,
+        BoundaryKind.SENTENCE,
+        BoundaryKind.MARKER,
+    ):
         assert len(found(characters, place)) == len(found(texts, place))
 
 

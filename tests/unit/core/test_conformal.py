@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from stepgrpo_core.conformal import (
+from stepgrpo_core.savings.baseline import LEVEL, Prediction
+from stepgrpo_core.savings.conformal import (
     BAND,
     MIN_PAIRS,
     coverage,
@@ -12,7 +13,6 @@ from stepgrpo_core.conformal import (
     widened,
     widening,
 )
-from stepgrpo_core.savings import LEVEL, Prediction
 
 PLAIN = Prediction(tokens=100, low=90, high=110)
 

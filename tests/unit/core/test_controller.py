@@ -16,8 +16,8 @@ from stepgrpo_core import (
     State,
     Tokens,
 )
-from stepgrpo_core.events import Cause
-from stepgrpo_core.states import REASONS, TRANSITIONS, Signal
+from stepgrpo_core.control.events import Cause
+from stepgrpo_core.control.states import REASONS, TRANSITIONS, Signal
 from tests.support.core.cases import STEP_CASES, StepCase
 from tests.support.core.scripted import (
     CONFIDENT,

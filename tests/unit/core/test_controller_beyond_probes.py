@@ -22,14 +22,14 @@ from stepgrpo_core import (
     Tokens,
     policies,
 )
-from stepgrpo_core.events import Cause
+from stepgrpo_core.control.events import Cause
 from stepgrpo_core.policies import (
     Boundary,
+    BoundaryKind,
     Distribution,
     Induce,
     Judge,
     Needs,
-    Place,
     Reply,
     Verdict,
 )
@@ -268,7 +268,7 @@ def test_a_policy_is_added_by_a_class_and_an_entry(monkeypatch: pytest.MonkeyPat
 
         def __init__(self, settings: ExitSettings) -> None:
             self.needs = Needs(
-                frozenset({Place.LINE}),
+                frozenset({BoundaryKind.LINE}),
                 settings.min_tokens,
                 policies.NextToken("", 1),
                 settings.min_interval,

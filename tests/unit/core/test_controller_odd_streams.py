@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from stepgrpo_core import ExitSettings, Finished, ProbeAnswered, State, Tokens
-from stepgrpo_core.truncation import ExitController
+from stepgrpo_core.control.controller import ExitController
 from tests.support.core.scripted import END, START, THINKING, Script, play, trial
 
 CONFIDENT = ExitSettings(policy="confidence", min_interval=0, answer_reserve=0)

@@ -16,7 +16,7 @@ from stepgrpo_core import (
     build_policy,
     count_steps,
 )
-from stepgrpo_core.boundaries import step_starts
+from stepgrpo_core.control.boundaries import step_starts
 from tests.support.core.scripted import START, THINKING, TOOL, Played, Script, play
 from tests.support.core.streams import (
     BY_POLICY,

@@ -6,10 +6,10 @@ from stepgrpo_core import StartProbe, ThinkingFormat
 from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
 from tests.support.core.cases import EXIT_CASES, ExitCase
 from tests.support.core.scripted import END, EOS, FIXED, START, THINKING, Played, Script, play
-from training.patterns import matcher_of
-from training.requests import Format, Request, Sampling
-from training.rollout import Job, Probing, Rollout, run_rollouts
-from training.scripted import ScriptedEngine, Stream
+from training.rollouts.batch import Probing, Rollout, RolloutRequest, run_rollouts
+from training.rollouts.patterns import matcher_of
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
+from training.rollouts.types import Format, Request, Sampling
 
 PROMPT, ASK, CHAT = (900, 901), 902, 903
 ANSWER = (50, 51, EOS)
@@ -59,7 +59,7 @@ def rolled_out(case: ExitCase, probing: Probing) -> tuple[Rollout, ScriptedEngin
         return Stream(tuple(ids[len(generated) :]))
 
     engine = ScriptedEngine(streams)
-    job = Job(PROMPT, Sampling(max_tokens=case.max_tokens, seed=1))
+    job = RolloutRequest(PROMPT, Sampling(max_tokens=case.max_tokens, seed=1))
     (rollout,) = run_rollouts(engine, [job], case.settings, form, probing=probing)
     return rollout, engine
 

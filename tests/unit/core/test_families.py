@@ -14,8 +14,8 @@ from stepgrpo_core import (
     InvalidSetting,
     ThinkingFormat,
 )
-from stepgrpo_core.families import FAMILIES, Family, in_family, read_families
-from stepgrpo_core.thinking import family_of, opens_in_thinking, thinking_of, writing_of
+from stepgrpo_core.families.table import FAMILIES, Family, in_family, read_families
+from stepgrpo_core.families.thinking import family_of, opens_in_thinking, thinking_of, writing_of
 from tests.support.core.families import (
     ADDED,
     CHATML,
@@ -27,7 +27,7 @@ from tests.support.core.families import (
     family_tokenizer,
     tokenizer_of,
 )
-from training.engines import format_of
+from training.rollouts.vllm_engine import format_of
 
 
 def driver(

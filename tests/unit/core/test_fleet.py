@@ -7,9 +7,15 @@ import pytest
 
 from benchmarks.fleets import PREDICTORS, holdout, judged, make_fleet, total
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.fleet import MIN_GROUPS, Measured, Served, compare, total_savings
-from stepgrpo_core.holdout import GROUPS, Holdout
-from stepgrpo_core.intervals import Estimate, student_t
+from stepgrpo_core.savings.estimators import (
+    MIN_GROUPS,
+    Measured,
+    ServedTokens,
+    compare,
+    total_savings,
+)
+from stepgrpo_core.savings.holdout import GROUPS, Holdout
+from stepgrpo_core.savings.intervals import Estimate, student_t
 
 FLEETS = 1000
 COVERED = (0.93, 0.97)
@@ -55,8 +61,8 @@ def check(found: list[tuple[Estimate, float]]) -> None:
 
 def test_a_comparison_by_hand() -> None:
     """Equal groups but one: the jackknife's error is that of a mean of group means."""
-    exited = {g: Served.one(tokens=50, predicted=0) for g in range(12)}
-    held = {g: Served.one(tokens=100 + (12 if g == 0 else 0), predicted=0) for g in range(12)}
+    exited = {g: ServedTokens.one(tokens=50, predicted=0) for g in range(12)}
+    held = {g: ServedTokens.one(tokens=100 + (12 if g == 0 else 0), predicted=0) for g in range(12)}
     found = compare(exited, held)
     assert found is not None
     error = math.sqrt(np.var([112] + [100] * 11, ddof=1) / 12)
@@ -68,8 +74,8 @@ def test_a_comparison_by_hand() -> None:
 
 def test_predictions_correct_for_an_unlucky_deal() -> None:
     """Tokens are twice the prediction, half of it with exits; the held prompts were longer."""
-    exited = {g: Served.one(tokens=10 + g, predicted=10 + g) for g in range(20)}
-    held = {g: Served.one(tokens=2 * (30 + g), predicted=30 + g) for g in range(20)}
+    exited = {g: ServedTokens.one(tokens=10 + g, predicted=10 + g) for g in range(20)}
+    held = {g: ServedTokens.one(tokens=2 * (30 + g), predicted=30 + g) for g in range(20)}
     found = compare(exited, held)
     assert found is not None
     mean = (19.5 + 39.5) / 2
@@ -78,7 +84,7 @@ def test_predictions_correct_for_an_unlucky_deal() -> None:
 
 
 def test_no_holdout_tokens_have_no_ratio() -> None:
-    nothing = {g: Served.one(tokens=0, predicted=0) for g in range(12)}
+    nothing = {g: ServedTokens.one(tokens=0, predicted=0) for g in range(12)}
     found = compare(nothing, nothing)
     assert found is not None
     assert found.saved == Estimate(0, 0, 0)
@@ -87,8 +93,8 @@ def test_no_holdout_tokens_have_no_ratio() -> None:
 
 @pytest.mark.parametrize("groups", [0, MIN_GROUPS - 1])
 def test_too_few_groups_give_no_figure(groups: int) -> None:
-    few = {g: Served.one(100, 0) for g in range(groups)}
-    many = {g: Served.one(100, 0) for g in range(30)}
+    few = {g: ServedTokens.one(100, 0) for g in range(groups)}
+    many = {g: ServedTokens.one(100, 0) for g in range(30)}
     assert compare(few, many) is None
     assert compare(many, few) is None
     pairs = {g: Measured(requests=2, saved=10, pairs=int(g < groups), error=1) for g in range(30)}

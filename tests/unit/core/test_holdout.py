@@ -8,28 +8,28 @@ from typing import Any
 import pytest
 from vllm.sampling_params import SamplingParams
 
-from service.controls import Effective
-from service.eligibility import Abstained
-from service.job import Job
-from service.ledger import SequenceRecord
-from service.savings.evidence import Evidence
+from service.engine.request import EngineRequest
+from service.params import Effective
+from service.records.reasons import Abstained
+from service.records.sequence import SequenceRecord
 from service.savings.holdout import takes_part
+from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.series import Compared, Side, holdout
-from service.savings.store import SumStore
+from service.savings.state.series import Compared, Side, holdout
+from service.savings.state.store import SumStore
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.holdout import Place
+from stepgrpo_core.savings.holdout import Arm
 
 SAME, BASE = Plan(holdout=1), Plan(holdout=1, holdout_base="base")
-HELD, SERVED = Place(held=True, group=3), Place(held=False, group=3)
+HELD, SERVED = Arm(held=True, group=3), Arm(held=False, group=3)
 PROMPT = {"type": "token", "prompt_token_ids": [1], "cache_salt": "theirs"}
 
 
-def job(adapter: str | None = None) -> Job:
+def job(adapter: str | None = None) -> EngineRequest:
     options: dict[str, Any] = {"priority": 5, "data_parallel_rank": 1}
     if adapter is not None:
         options["lora_request"] = SimpleNamespace(lora_name=adapter)
-    return Job("chatcmpl-1", PROMPT, SamplingParams(), options)
+    return EngineRequest("chatcmpl-1", PROMPT, SamplingParams(), options)
 
 
 def settings(policy: str, **more: Any) -> ExitSettings:
@@ -56,15 +56,15 @@ def test_who_takes_part(plan: Plan, adapter: str | None, effective: Effective, p
     assert takes_part(plan, job(adapter), effective) is part
 
 
-Make = Callable[[Plan], Evidence]
+Make = Callable[[Plan], SavingsMeasurement]
 
 
 @pytest.fixture
 def evidence() -> Iterator[Make]:
     with contextlib.ExitStack() as made:
 
-        def make(plan: Plan) -> Evidence:
-            return made.enter_context(contextlib.closing(Evidence(plan, SumStore())))
+        def make(plan: Plan) -> SavingsMeasurement:
+            return made.enter_context(contextlib.closing(SavingsMeasurement(plan, SumStore())))
 
         yield make
 
@@ -96,7 +96,7 @@ def test_the_base_serves_what_is_held_out_of_an_adapter(
     assert kept == {"priority": 5, "data_parallel_rank": 1}
 
 
-def record(adapter: str | None, place: Place | None = None) -> SequenceRecord:
+def record(adapter: str | None, place: Arm | None = None) -> SequenceRecord:
     name = adapter or "base"
     made = SequenceRecord(0, name, "confidence", prompt_tokens=1, adapter=adapter, place=place)
     made.generated_tokens, made.probe_tokens = 50, 6
@@ -113,7 +113,7 @@ def test_each_comparison_has_sums_of_its_own(
     plan: Plan,
     adapter: str | None,
     compared: Compared,
-    place: Place,
+    place: Arm,
     side: Side,
 ) -> None:
     shown = evidence(plan)
@@ -133,9 +133,9 @@ def test_each_comparison_has_sums_of_its_own(
 def test_a_pair_never_compares_the_base_with_itself(evidence: Make) -> None:
     shown = evidence(Plan(holdout=1, holdout_base="base", pairs=1, pairs_base="base"))
     shown._pairs = SimpleNamespace()  # type: ignore[assignment] # as once it has started
-    assert shown.follows(record("tuned"))
-    assert shown.follows(record("tuned", SERVED))
-    assert not shown.follows(record("tuned", HELD))
-    assert not shown.follows(record(None))
+    assert shown._follows(record("tuned"))
+    assert shown._follows(record("tuned", SERVED))
+    assert not shown._follows(record("tuned", HELD))
+    assert not shown._follows(record(None))
     shown.plan = Plan(holdout=1, pairs=1, pairs_base="base")  # held out, but served by itself
-    assert shown.follows(record("tuned", HELD))
+    assert shown._follows(record("tuned", HELD))

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from stepgrpo_core.intervals import Estimate, wilson
+from stepgrpo_core.savings.intervals import Estimate, wilson
 from training.evaluation.intervals import (
     FEW,
     accuracy_interval,

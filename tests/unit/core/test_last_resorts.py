@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import ExitSettings, InvalidSetting, PolicyFailed
-from stepgrpo_core.events import ThinkingFormat
-from stepgrpo_core.families import Choice
+from stepgrpo_core.control.events import ThinkingFormat
+from stepgrpo_core.control.probing import put_question
+from stepgrpo_core.families.prompts import Standing, standing_of
+from stepgrpo_core.families.table import Choice
 from stepgrpo_core.policies import POLICIES, Judge, build_policy
-from stepgrpo_core.probing import put_question
-from stepgrpo_core.prompts import Standing, standing_of
 
 START, END, OPENS, TURN = 1, 2, 3, 9
 WORDS = {START: "<t>", END: "</t>", OPENS: "<m>", TURN: "", 5: " so", 6: " [end]", 7: " [begin]"}

@@ -5,13 +5,13 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.ledger import LONG, SequenceRecord
-from service.metrics import Metrics
-from service.unmarked import Unmarked
+from service.engine.unmarked import UnmarkedThoughts
+from service.records.metrics import Metrics
+from service.records.sequence import LONG, SequenceRecord
 from stepgrpo_core import LEXICONS, ExitReason, ExitSettings, StepSegmenter, count_steps
-from stepgrpo_core.boundaries import BoundaryFinder
-from stepgrpo_core.events import Outcome
-from stepgrpo_core.policies import Place, build_policy
+from stepgrpo_core.control.boundaries import BoundaryFinder
+from stepgrpo_core.control.events import Outcome
+from stepgrpo_core.policies import BoundaryKind, build_policy
 
 ENGLISH, CHINESE = LEXICONS["english"], LEXICONS["chinese"]
 
@@ -100,28 +100,31 @@ def test_every_language_has_a_lexicon_that_can_be_named() -> None:
 # A thought without markers.
 
 
-def fed(finder: BoundaryFinder, texts: list[str]) -> list[tuple[int, Place]]:
+def fed(finder: BoundaryFinder, texts: list[str]) -> list[tuple[int, BoundaryKind]]:
     found = [each for text in texts for each in finder.feed(text)]
     return [(each.tokens, each.place) for each in found]
 
 
 def test_a_paragraphs_end_stands_in_for_a_marker_that_is_overdue() -> None:
-    places = frozenset({Place.MARKER, Place.GAP})
+    places = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
     line = ["so", " on", ".", "\n\n"]
-    assert fed(BoundaryFinder(("Wait",), places, 6), line * 4) == [(8, Place.GAP), (16, Place.GAP)]
+    assert fed(BoundaryFinder(("Wait",), places, 6), line * 4) == [
+        (8, BoundaryKind.GAP),
+        (16, BoundaryKind.GAP),
+    ]
     assert fed(BoundaryFinder(("Wait",), places, None), line * 4) == []
-    assert fed(BoundaryFinder(("Wait",), frozenset({Place.MARKER}), 6), line * 4) == []
+    assert fed(BoundaryFinder(("Wait",), frozenset({BoundaryKind.MARKER}), 6), line * 4) == []
     split = ["a", " b", "\n", " ", "\n", "c"]  # a blank line in several tokens
-    assert fed(BoundaryFinder(("Wait",), places, 3), split) == [(5, Place.GAP)]
+    assert fed(BoundaryFinder(("Wait",), places, 3), split) == [(5, BoundaryKind.GAP)]
     within = ["a"] * 6 + ["\n\nWait", ",", "\n\n"]  # the marker itself, then too soon
-    assert fed(BoundaryFinder(("Wait",), places, 5), within) == [(6, Place.MARKER)]
+    assert fed(BoundaryFinder(("Wait",), places, 5), within) == [(6, BoundaryKind.MARKER)]
 
 
 def test_policies_that_ask_at_markers_ask_there_and_it_is_no_step() -> None:
     for name, stands_in in (("confidence", True), ("sufficiency", True), ("budget", False)):
         (policy,) = build_policy(ExitSettings(policy=name, max_steps=3))
-        assert (Place.GAP in policy.needs.places) is stands_in
-    finder = BoundaryFinder(("Wait",), frozenset({Place.MARKER, Place.GAP}), 1)
+        assert (BoundaryKind.GAP in policy.needs.places) is stands_in
+    finder = BoundaryFinder(("Wait",), frozenset({BoundaryKind.MARKER, BoundaryKind.GAP}), 1)
     fed(finder, ["a", "b", "\n\n", "c", "d", "\n\n"])
     assert finder.steps == 1
 
@@ -137,7 +140,7 @@ def test_long_thoughts_without_a_marker_are_counted_and_said(
     assert not record(2, LONG).lacks_markers
     assert not record(1, LONG - 1).lacks_markers
     assert not SequenceRecord(0, "m", "none", 1).lacks_markers
-    said = Unmarked(("Wait",))
+    said = UnmarkedThoughts(("Wait",))
     with caplog.at_level(logging.WARNING):
         for each in (record(2, LONG), *[record(1, LONG)] * 100):
             said.ended(each)

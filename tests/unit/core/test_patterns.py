@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import re2
 
-import service.patterns
-import training.patterns
+import service.params.patterns
+import training.rollouts.patterns
 from stepgrpo_core import ExitSettings, InvalidSetting, compiled_pattern
 from stepgrpo_core.patterns import CACHED, _compiled
 from stepgrpo_core.policies.pattern import WINDOW
 
-ROOMS = [service.patterns.matcher_of, training.patterns.matcher_of]
+ROOMS = [service.params.patterns.matcher_of, training.rollouts.patterns.matcher_of]
 A_LINE = "a" * (WINDOW - 1) + "!"
 
 
@@ -34,7 +34,7 @@ def test_both_rooms_compile_with_re2(matcher_of: Callable[..., Any]) -> None:
 def test_expressions_that_take_other_engines_forever_end(pattern: str) -> None:
     """Python's `re` needs some 2**1000 steps for each of them on this line."""
     assert re.compile(pattern)
-    matcher = service.patterns.matcher_of(settings_with(pattern))
+    matcher = service.params.patterns.matcher_of(settings_with(pattern))
     assert matcher is not None
     assert not matcher.search(A_LINE)
 

@@ -11,12 +11,12 @@ from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.policies import (
     Answer,
     Boundary,
+    BoundaryKind,
     Distribution,
     ExitPolicy,
     Induce,
     Judge,
     NextToken,
-    Place,
     Reply,
     Trial,
 )
@@ -37,7 +37,9 @@ def reasons(asked: ExitPolicy, answers: Sequence[Answer]) -> list[str | None]:
     return [asked.decide(BOUNDARY, answer).reason for answer in answers]
 
 
-def boundary(text: str = "", place: Place = Place.SENTENCE, **fields: Any) -> Boundary:
+def boundary(
+    text: str = "", place: BoundaryKind = BoundaryKind.SENTENCE, **fields: Any
+) -> Boundary:
     whole = {"position": 9, "steps": 1, "reasoning_tokens": 8, **fields}
     return Boundary(place=place, text=text, **whole)
 
@@ -309,14 +311,14 @@ def test_the_variance_follows_its_formula() -> None:
 @pytest.mark.parametrize(
     ("place", "tokens", "expected"),
     [
-        (Place.LINE, 99, None),
-        (Place.LINE, 100, "budget"),
-        (Place.ANY, 109, None),
-        (Place.ANY, 110, "budget"),
+        (BoundaryKind.LINE, 99, None),
+        (BoundaryKind.LINE, 100, "budget"),
+        (BoundaryKind.ANY, 109, None),
+        (BoundaryKind.ANY, 110, "budget"),
     ],
 )
 def test_a_budget_lands_at_a_line_end_or_ten_percent_later(
-    place: Place, tokens: int, expected: str | None
+    place: BoundaryKind, tokens: int, expected: str | None
 ) -> None:
     at = boundary(place=place, reasoning_tokens=tokens, generated=tokens, room=math.inf)
     assert policy("budget", budget_tokens=100).decide(at, None).reason == expected
@@ -324,10 +326,14 @@ def test_a_budget_lands_at_a_line_end_or_ten_percent_later(
 
 @pytest.mark.parametrize(
     ("place", "tokens", "expected"),
-    [(Place.LINE, 99, None), (Place.LINE, 100, "budget"), (Place.ANY, 110, "budget")],
+    [
+        (BoundaryKind.LINE, 99, None),
+        (BoundaryKind.LINE, 100, "budget"),
+        (BoundaryKind.ANY, 110, "budget"),
+    ],
 )
 def test_a_budget_leaves_room_for_the_answer(
-    place: Place, tokens: int, expected: str | None
+    place: BoundaryKind, tokens: int, expected: str | None
 ) -> None:
     at = boundary(place=place, reasoning_tokens=tokens, generated=tokens, room=110 - tokens)
     assert policy("budget").decide(at, None).reason == expected
@@ -338,12 +344,14 @@ def test_a_budget_leaves_room_for_the_answer(
 
 def test_a_budget_of_steps_ends_before_one_more() -> None:
     asked = policy("budget", max_steps=2, budget_leaves_answer=False)
-    assert asked.needs.places == {Place.MARKER}
-    decided = [asked.decide(boundary(place=Place.MARKER, steps=k), None).reason for k in (1, 2)]
+    assert asked.needs.places == {BoundaryKind.MARKER}
+    decided = [
+        asked.decide(boundary(place=BoundaryKind.MARKER, steps=k), None).reason for k in (1, 2)
+    ]
     assert decided == [None, "budget"]
     unset = policy("budget", budget_leaves_answer=False)
     assert unset.needs.places == frozenset()
-    assert unset.decide(boundary(place=Place.MARKER, steps=9), None).reason is None
+    assert unset.decide(boundary(place=BoundaryKind.MARKER, steps=9), None).reason is None
 
 
 def test_min_tokens_delays_all_but_a_budget() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import ExitSettings, build_policy
-from stepgrpo_core.policies import Boundary, ExitPolicy, Place
+from stepgrpo_core.policies import Boundary, BoundaryKind, ExitPolicy
 
 MATCHER = re.compile(r"^Done\.$")
 
@@ -22,7 +22,8 @@ def policy(name: str, **settings: Any) -> ExitPolicy:
 
 def texts_decided(asked: ExitPolicy, texts: Sequence[str]) -> list[str | None]:
     return [
-        asked.decide(Boundary(9, 1, 8, Place.SENTENCE, text=text), None).reason for text in texts
+        asked.decide(Boundary(9, 1, 8, BoundaryKind.SENTENCE, text=text), None).reason
+        for text in texts
     ]
 
 

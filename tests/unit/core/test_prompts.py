@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import ExitReason, ExitSettings
-from stepgrpo_core.families import FAMILIES
-from stepgrpo_core.prompts import Standing, standing_of, turn_of
-from stepgrpo_core.thinking import special_ids
+from stepgrpo_core.families.prompts import Standing, standing_of, turn_of
+from stepgrpo_core.families.table import FAMILIES
+from stepgrpo_core.families.thinking import special_ids
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import HEADER, THINKING, TURN
-from training.engines import format_of
-from training.requests import Request
-from training.rollout import Job, Rollout, Sampling, run_rollouts
-from training.scripted import ScriptedEngine, Stream
+from training.rollouts.batch import Rollout, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
+from training.rollouts.types import Request
+from training.rollouts.vllm_engine import format_of
 
 FAMILY = FAMILIES["demo"]
 
@@ -85,7 +85,7 @@ def rollout(prompt: str, said: str, settings: ExitSettings) -> Rollout:
         text = said if request.prompt_ids == ids else "2"
         return Stream((*TOKENIZER.encode(text, add_special_tokens=False), end))
 
-    job = Job(ids, Sampling(max_tokens=200))
+    job = RolloutRequest(ids, Sampling(max_tokens=200))
     (made,) = run_rollouts(ScriptedEngine(script), [job], settings, FORM)
     return made
 

@@ -16,7 +16,7 @@ from stepgrpo_core import (
     fit_baseline,
     parse_baseline,
 )
-from stepgrpo_core.savings import Conditions, Run
+from stepgrpo_core.savings.baseline import Conditions, Run
 
 RUNS = [Run(prompt, 10 * n) for prompt in (20, 21, 40) for n in range(1, 101)]
 SETTINGS = ExitSettings()

@@ -11,13 +11,13 @@ import pytest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.controlled import Controlled
-from service.job import Job, Served
-from service.ledger import SequenceRecord
-from service.load import Load
+from service.engine.controlled import ControlledRequest
+from service.engine.request import EngineRequest, ServedModel
+from service.load.probe_load import Load
+from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitReason, ExitSettings
-from stepgrpo_core.families import FAMILIES, Family
-from stepgrpo_core.thinking import thinking_of, writing_of
+from stepgrpo_core.families.table import FAMILIES, Family
+from stepgrpo_core.families.thinking import thinking_of, writing_of
 from tests.support.core.merging import made
 
 SEVERAL = Family("s", start="<|a|>think<|b|>", end="<|c|>think<|b|>", closing="<|c|>think<|b|>!")
@@ -66,15 +66,17 @@ def run(family: Family, policy: str, main: str, sizes: Sequence[int]) -> tuple[s
     )
     thinking = thinking_of(TOKENIZER, family, family.closing)
     asked = SamplingParams(max_tokens=500, output_kind=RequestOutputKind.DELTA)
-    job = Job("r", {"prompt_token_ids": PROMPT}, asked, {})
+    job = EngineRequest("r", {"prompt_token_ids": PROMPT}, asked, {})
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, thinking, max_tokens=500)
     engine: Any = Engine(main, sizes)
-    served = Served(engine, TOKENIZER, writing_of(TOKENIZER, thinking), Load(capacity=8, share=1.0))
+    served = ServedModel(
+        engine, TOKENIZER, writing_of(TOKENIZER, thinking), Load(capacity=8, share=1.0)
+    )
 
     async def collect() -> list[int]:
         ids: list[int] = []
-        async for each in Controlled(served, job, [record], [controller]).outputs():
+        async for each in ControlledRequest(served, job, [record], [controller]).outputs():
             ids += each.outputs[0].token_ids
         return ids
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
-from service.controls import BadParameter, Template, carry, read_body
-from service.model import Model, model_of
-from service.parsers import Parser
+from service.params import BadParameter, Template, read_body, to_vllm_body
+from service.params.model import Model, model_of
+from service.params.reasoning_parser import Parser
 from stepgrpo_core import ExitSettings, InvalidSetting
-from stepgrpo_core.families import FAMILIES, Family, read_families
-from stepgrpo_core.templates import (
+from stepgrpo_core.families.table import FAMILIES, Family, read_families
+from stepgrpo_core.families.templates import (
     Switch,
     closed_by,
     closing_of,
@@ -21,7 +21,7 @@ from stepgrpo_core.templates import (
     source_of,
     tool_starts_of,
 )
-from stepgrpo_core.thinking import (
+from stepgrpo_core.families.thinking import (
     continues_thinking,
     family_of,
     learned,
@@ -181,12 +181,12 @@ def test_switches_of_any_name_are_found_by_rendering_both_ways(
 ) -> None:
     found = model(template(prompt=OPENS.replace("COND", condition))).template
     assert (found.switches, found.others) == ((), (switch,))
-    told, asked = carry({}, read_body({"reasoning_effort": "none"}), CHAT, found)
+    told, asked = to_vllm_body({}, read_body({"reasoning_effort": "none"}), CHAT, found)
     assert told is not None
     assert told["chat_template_kwargs"][switch.name] == switch.off
     assert asked.seen_to
     body = {"enable_thinking": True}
-    told, _ = carry(body, read_body(body), CHAT, found)
+    told, _ = to_vllm_body(body, read_body(body), CHAT, found)
     on = (told or {}).get("chat_template_kwargs", {}).get(switch.name)
     assert on == switch.on
 
@@ -196,7 +196,7 @@ def test_a_word_in_the_system_message_that_switches_off_is_named_in_the_refusal(
     found = model(template(prompt=text)).template
     assert (found.switches, found.others, found.word) == ((), (), "/no_think")
     with pytest.raises(BadParameter, match=r"'/no_think' in a system message does; a budget of 0"):
-        carry({}, read_body({"enable_thinking": False}), CHAT, found)
+        to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found)
     assert model(template(prompt="<think>")).template.word is None
     assert model(template(prompt="<think></think>")).template.word is None
 
@@ -239,7 +239,7 @@ def test_an_effort_goes_to_the_template_in_its_own_words(text: str, asked: str, 
     (name,) = told
     found = model(f"{text}{{{{ {name} }}}}{template(prompt='<think>')}").template
     body = {"reasoning_effort": asked}
-    after, wish = carry(body, read_body(body), CHAT, found)
+    after, wish = to_vllm_body(body, read_body(body), CHAT, found)
     assert after == {"chat_template_kwargs": told}
     assert wish.effort is not None
     assert wish.effort.value == asked  # whose worth still bounds the thinking
@@ -248,10 +248,10 @@ def test_an_effort_goes_to_the_template_in_its_own_words(text: str, asked: str, 
 def test_an_effort_that_the_template_takes_is_left_where_it_is() -> None:
     found = model(TAKES + template(prompt="<think>{{ reasoning_effort }}")).template
     body = {"reasoning_effort": "low"}
-    assert carry(body, read_body(body), CHAT, found)[0] is None
+    assert to_vllm_body(body, read_body(body), CHAT, found)[0] is None
     for endpoint, place in (("/v1/responses", "reasoning"), ("/v1/messages", "output_config")):
         nested = {place: {"effort": "high"}}
-        after, _ = carry(nested, read_body(nested), endpoint, found)
+        after, _ = to_vllm_body(nested, read_body(nested), endpoint, found)
         assert after == {place: {}, "chat_template_kwargs": {"reasoning_effort": "xhigh"}}
 
 
@@ -269,7 +269,7 @@ def test_an_unknown_family_is_said_at_start_with_the_remedy(
     assert found.writing is None
     assert "name its family by --exit-family" in caplog.text
     with pytest.raises(BadParameter, match=r"writes thinking is not known.*--exit-family"):
-        carry({}, read_body({"enable_thinking": False}), CHAT, found.template)
+        to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found.template)
     with pytest.raises(InvalidSetting, match=r"policy='confidence'.*name its family"):
         model_of(made, ExitSettings(policy="confidence"), families={}, demanded=True)
 
@@ -287,13 +287,13 @@ def test_a_model_whose_template_does_not_speak_of_thinking_has_none_to_switch_of
     made = tokenizer_of(CHATML, (), template())
     found = model_of(made, ExitSettings(), families={}).template
     assert not found.thinks
-    assert carry({}, read_body({"enable_thinking": False}), CHAT, found)[1].seen_to
+    assert to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found)[1].seen_to
 
 
 def test_an_unknown_family_with_a_switch_is_switched_by_it() -> None:
     text = template(prompt="{% if not enable_thinking %}[no thinking]{% endif %}")
     found = model_of(tokenizer_of(CHATML, (), text), ExitSettings(), families={}).template
-    told, asked = carry({}, read_body({"enable_thinking": False}), CHAT, found)
+    told, asked = to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found)
     assert told == {"chat_template_kwargs": {"enable_thinking": False}}
     assert asked.seen_to
 

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, InvalidSetting, Tokens
-from stepgrpo_core.edges import Ending
-from stepgrpo_core.families import FAMILIES, Choice, Family
-from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
-from stepgrpo_core.probing import put_question, read_answer, trial_end
-from stepgrpo_core.thinking import (
+from stepgrpo_core.control.edges import Ending
+from stepgrpo_core.control.probing import put_question, read_answer, trial_end
+from stepgrpo_core.families.table import FAMILIES, Choice, Family
+from stepgrpo_core.families.thinking import (
     continues_thinking,
     family_of,
     opens_in_thinking,
@@ -22,11 +21,12 @@ from stepgrpo_core.thinking import (
     thinking_of,
     writing_of,
 )
+from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
 from tests.support.core.families import Driver
 from tests.support.core.merging import MERGES, TEMPLATE, made
-from training.engines import format_of
-from training.rollout import Job, Request, Sampling, run_rollouts
-from training.scripted import ScriptedEngine, Stream
+from training.rollouts.batch import Request, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.scripted_engine import ScriptedEngine, Stream
+from training.rollouts.vllm_engine import format_of
 
 TEXT = FAMILIES["think-text"]
 TOKENIZER = made()
@@ -171,7 +171,7 @@ def test_rollouts_of_a_base_that_writes_its_marks_as_text(policy: str) -> None:
     prompt = tuple(TOKENIZER.encode("<|user|>1+1?<|end|><|assistant|>"))
     settings = ExitSettings(policy=policy, min_interval=0, answer_reserve=1)
     engine = ScriptedEngine(Model())
-    (rollout,) = run_rollouts(engine, [Job(prompt, Sampling(200))], settings, form)
+    (rollout,) = run_rollouts(engine, [RolloutRequest(prompt, Sampling(200))], settings, form)
     text = TOKENIZER.decode(rollout.ids, skip_special_tokens=True)
     if policy == "none":
         assert text == Model.THOUGHT

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.families import FAMILIES
-from stepgrpo_core.thinking import (
+from stepgrpo_core.families.table import FAMILIES
+from stepgrpo_core.families.thinking import (
     continues_thinking,
     family_of,
     opens_in_thinking,

@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 from vllm.sampling_params import SamplingParams
 
-from service.controls import EFFORT, Asked, BadParameter, Wish
-from service.deciding import Decider
-from service.eligibility import Abstained
-from service.job import Job, Served
-from service.ledger import RequestLedger, SequenceRecord
-from service.load import ProbeLimits
-from service.reporting import headers_of
+from service.engine.policy_resolver import PolicyResolver
+from service.engine.request import EngineRequest, ServedModel
+from service.http.responses import headers_of
+from service.params import EFFORT, BadParameter, Requested, ThinkingRequest
+from service.params.limits import ProbeLimits
+from service.records.reasons import Abstained
+from service.records.sequence import RequestLedger, SequenceRecord
 from stepgrpo_core import ExitSettings
 
 NOT_KNOWN = Abstained.NO_THINKING_TOKENS
 
 
-def decide(policy: str, asked: Asked, **xargs: Any) -> Any:
+def decide(policy: str, asked: ThinkingRequest, **xargs: Any) -> Any:
     nothing: Any = None
-    decider = Decider(
-        Served(nothing, nothing, None, nothing),
+    decider = PolicyResolver(
+        ServedModel(nothing, nothing, None, nothing),
         ExitSettings(policy=policy),
         ProbeLimits(),
         EFFORT,
@@ -31,24 +31,26 @@ def decide(policy: str, asked: Asked, **xargs: Any) -> Any:
         is_off=lambda job, policy: False,
     )
     params = SamplingParams(max_tokens=100, extra_args=xargs or None)
-    return decider.effective(Job("r", {"prompt_token_ids": [1]}, params, {}), asked, tools=False)
+    return decider.effective(
+        EngineRequest("r", {"prompt_token_ids": [1]}, params, {}), asked, tools=False
+    )
 
 
 @pytest.mark.parametrize("policy", ["none", "confidence", "budget+repetition"])
 def test_whatever_is_asked_of_an_unknown_family_abstains(policy: str) -> None:
     for xargs in ({}, {"exit_policy": "confidence"}):
-        found = decide(policy, Asked(), **xargs)
+        found = decide(policy, ThinkingRequest(), **xargs)
         assert (found.settings.policy, found.abstained) == ("none", NOT_KNOWN)
-    effort = decide(policy, Asked(effort=Wish("low", "reasoning_effort")))
+    effort = decide(policy, ThinkingRequest(effort=Requested("low", "reasoning_effort")))
     assert effort.abstained is NOT_KNOWN
 
 
 def test_a_bound_on_an_unknown_family_is_refused_by_name() -> None:
-    budget = Asked(budget=Wish(10, "thinking_token_budget"))
+    budget = ThinkingRequest(budget=Requested(10, "thinking_token_budget"))
     with pytest.raises(BadParameter, match=r"thinking_token_budget=10.*is not known"):
         decide("none", budget)
     with pytest.raises(BadParameter, match=r"exit_max_steps=2 .*is not known"):
-        decide("confidence", Asked(), exit_max_steps=2)
+        decide("confidence", ThinkingRequest(), exit_max_steps=2)
 
 
 def test_every_response_of_an_unknown_family_has_a_block_that_says_so() -> None:

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, State
-from stepgrpo_core.boundaries import step_starts
-from stepgrpo_core.events import Emit, Finished, FinishThinking, Tokens
+from stepgrpo_core.control.boundaries import step_starts
+from stepgrpo_core.control.events import Emit, Finished, FinishThinking, Tokens
 from tests.support.core.scripted import END, EOS, START, THINKING, TOOL, Played, Script, play
 from tests.support.core.streams import (
     MATCHER,

@@ -1,0 +1,376 @@
+"""`EarlyExitEngine`: vLLM's engine client, with `generate` under an exit policy.
+
+Everything else is vLLM's. The wrapper owns admission and drain: an engine that drains refuses
+every new request, so the answer after an exit would die with it (vLLM checks admission again
+for every request to the engine). Users are refused first; what was admitted ends; then the
+engine is shut down.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import GracefulHTTPError, QueueOverflowError, VLLMValidationError
+from vllm.inputs import TokensPrompt
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from service.clients.judge import JudgeClient, JudgeServer
+from service.engine.controlled import ControlledRequest
+from service.engine.dispatch import Dispatcher
+from service.engine.hooks import EngineHooks
+from service.engine.observer import RequestObserver
+from service.engine.opening import Openings, shown_closed
+from service.engine.passthrough import PassthroughRequest
+from service.engine.policy_resolver import PolicyResolver
+from service.engine.request import EngineRequest, own_budget, served_model
+from service.engine.response_parser import ResponseParser
+from service.engine.unmarked import UnmarkedThoughts
+from service.load.admission import Admission
+from service.load.drain import Drain
+from service.load.probe_load import load_of
+from service.load.running import RunningRequests, client_ids
+from service.params import EFFORT, BadParameter, Effective, ThinkingRequest
+from service.params.limits import ProbeLimits
+from service.params.model import model_of
+from service.params.reasoning_parser import parser_of
+from service.records.metrics import Metrics
+from service.records.reasons import Abstained
+from service.records.recent import Recent
+from service.records.sequence import (
+    COMBINED,
+    RequestLedger,
+    SequenceRecord,
+    current_ledger,
+)
+from stepgrpo_core import Baseline, ExitSettings, PolicyFailed
+from stepgrpo_core.families.table import Family
+from stepgrpo_core.families.thinking import special_ids
+from stepgrpo_core.savings.holdout import Arm
+
+__all__ = ["EarlyExitEngine"]
+
+_log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format and level apply
+
+
+class EarlyExitEngine:
+    """Stands in for vLLM's engine client; delegates all but generating, admission and drain."""
+
+    def __init__(
+        self,
+        inner: EngineClient,
+        defaults: ExitSettings,
+        *,
+        effort: Mapping[str, int | float | None] = EFFORT,
+        family: str | None = None,
+        families: Mapping[str, Family] = MappingProxyType({}),
+        chat_template: str | None = None,
+        demanded: bool = False,
+        calibrations: Mapping[str | None, Baseline] | None = None,
+        metrics: Metrics | None = None,
+        limits: ProbeLimits | None = None,
+        savings: EngineHooks | None = None,
+        judge: JudgeServer | None = None,
+        journal: RequestObserver | None = None,
+        stop_in_thinking: bool = False,
+        with_tools: bool = False,
+    ) -> None:
+        tokenizer = inner.renderer.tokenizer
+        grammars = inner.vllm_config.structured_outputs_config
+        model = model_of(
+            tokenizer,
+            defaults,
+            family=family,
+            families=families,
+            chat_template=chat_template,
+            parser=parser_of(grammars.reasoning_parser, tokenizer),
+            demanded=demanded,
+        )
+        self._inner = inner
+        self.savings = savings or EngineHooks()
+        self._defaults = model.settings
+        found = calibrations or {}  # by adapter; None is the model itself
+        self._calibrations = {name: each.under(model.settings) for name, each in found.items()}
+        self._metrics = metrics or Metrics()
+        self._journal = journal or RequestObserver()
+        limits = limits or ProbeLimits()
+        config = inner.vllm_config
+        self._served = served_model(
+            inner,
+            model.writing,
+            load_of(inner, limits, self._metrics.busy),
+            probe_timeout=limits.probe_timeout,
+            judge=JudgeClient(judge, judged=self._metrics.judged) if judge else None,
+            pairs=self.savings.makes_pairs,
+        )
+        self.template = model.template
+        self._decider = PolicyResolver(
+            self._served,
+            self._defaults,
+            limits,
+            effort,
+            max_model_len=inner.model_config.max_model_len,
+            prefix_caching=bool(config.cache_config.enable_prefix_caching),
+            grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
+            is_off=self._is_off,
+            with_tools=with_tools,
+        )
+        self._dispatcher = Dispatcher(
+            self._served, self._decider, stop_in_thinking=stop_in_thinking
+        )
+        self._openings = Openings(
+            tokenizer,
+            self._served.thinking,
+            frozenset() if model.writing is None else special_ids(tokenizer, chat_template),
+            model.turn,
+            ResponseParser(grammars.reasoning_parser, tokenizer, inner.model_config),
+        )
+        if not self._decider.prefix_caching:
+            _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
+        self._admission = Admission(inner)
+        self.finishing = RunningRequests()
+        self.recent = Recent()
+        self.drain = Drain(self._admission, self.finishing)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+        self._lost = False
+        self._unmarked = UnmarkedThoughts(self._defaults.markers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    # Its life.
+
+    async def prove(self) -> None:
+        """Generate one token: an engine is ready when it has shown that it can."""
+        generates = "generate" in await self._inner.get_supported_tasks()
+        if generates and not self._inner.model_config.is_encoder_decoder:
+            params = SamplingParams(max_tokens=1, detokenize=False)
+            prompt = TokensPrompt(prompt_token_ids=[0])
+            async for _ in self._inner.generate(prompt, params, "stepgrpo-proof"):
+                self._metrics.proved(self._model_name(), self._defaults.policy)
+        self._loop = asyncio.get_running_loop()
+        self.drain.serve()
+        self._metrics.watch(self._loop)
+        self.savings.start(self._served, self._metrics, self._model_name(), self._decider)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the engine's process ended without having been asked to."""
+        return self._lost or (not self._stopped and self._inner.errored)
+
+    @property
+    def errored(self) -> bool:
+        """Never: to vLLM's layers a lost engine is one that refuses (503 in place of 500)."""
+        return False
+
+    async def check_health(self) -> None:
+        """Liveness: raises when the engine is lost, and not while it is being stopped."""
+        if self.lost:
+            raise self._inner.dead_error
+
+    @property
+    def readiness(self) -> Literal["starting", "ready", "stalled", "draining", "lost"]:
+        """Whether new requests should come here."""
+        if self.lost:
+            return "lost"
+        if self._admission.closed:
+            return "draining"
+        if self._served.load.stalled:
+            return "stalled"
+        return "ready" if self._loop else "starting"
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is not as it should be, although requests may come."""
+        return self.savings.complaints()
+
+    # Admission and drain.
+
+    def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
+        """Let `n` sequences in, or refuse them, as `Admission.ask` does."""
+        del request_id  # for vLLM's log
+        if self.lost:
+            raise QueueOverflowError
+        self._admission.ask(n, current_ledger.get())
+
+    def refusal(self, n: int) -> GracefulHTTPError | None:
+        """What a new request of `n` sequences would be refused with for now, before it is read."""
+        return QueueOverflowError() if self.lost else self._admission.refusal(n)
+
+    def expect(self, n: int) -> contextlib.AbstractContextManager[bool]:
+        """Keep `n` seats for a request that is being read; whether seats are limited."""
+        return self._admission.expect(n)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.savings.stop(), self._loop)
+        self.drain.wait(timeout or 0, lambda: self.lost)
+        self._lost = self.lost
+        self._stopped = True
+        self._inner.shutdown(timeout=max(self.drain.by - time.monotonic(), 0))
+
+    async def release(self) -> None:
+        """Close the connections to the judge, when all is over."""
+        if self._served.judge is not None:
+            await self._served.judge.close()
+
+    # Generating.
+
+    def generate(
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Outputs of one request. Bad parameters of ours raise here, before any output."""
+        ledger = current_ledger.get()
+        if ledger is not None:
+            self._admission.claim(sampling_params.n, ledger)
+        ledger = ledger or RequestLedger()
+        try:
+            job, asked = own_budget(
+                EngineRequest(request_id, prompt, sampling_params, options), ledger.asked
+            )
+            job = self._openings.noted(job)
+            effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
+        except BadParameter as error:
+            raise VLLMValidationError(str(error), parameter=error.parameter) from error
+        except PolicyFailed as error:
+            _log.error("%s; no exit for this request.", error)
+            without = dataclasses.replace(self._defaults, policy="none")
+            effective = Effective(without, abstained=Abstained.POLICY_ERROR)
+        return self._generate(job, effective, ledger, ledger.next_prompt())
+
+    def check_parameters(self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest) -> None:
+        """Refuse what no request can be granted, before anything is made of it; raises
+        BadParameter. What depends on the prompt `generate` refuses."""
+        with contextlib.suppress(PolicyFailed):  # `generate` serves it without exits, and says so
+            self._decider.wanted(xargs, asked)
+
+    async def _generate(
+        self, job: EngineRequest, effective: Effective, ledger: RequestLedger, prompt: int
+    ) -> AsyncGenerator[RequestOutput, None]:
+        settings = effective.settings
+        conversation = ledger.conversation(prompt)
+        place = self.savings.place(job, effective, conversation)
+        records = self._records(job, effective, place, first=prompt * job.params.n)
+        self.savings.sort(job, records)
+        if place is not None and place.held:
+            job, settings = self.savings.withheld(job, settings)
+        self.savings.prepare(records, conversation, exits=settings.policy != "none")
+        job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
+        run = self._dispatcher.run(job, settings, records)
+        ledger.sequences += records
+        ledger.ids |= client_ids(job.request_id)
+        self._count_in(records, ledger)
+        try:
+            with self.finishing.running(ledger.caller, job.request_id, run):
+                async with contextlib.aclosing(run.outputs()) as outputs:
+                    async for output in outputs:
+                        self._deliver(output, records, job)
+                        if output.finished and (block := ledger.as_block()):
+                            self.recent.keep(ledger.caller, ledger.ids, block)
+                        yield shown_closed(output, job.opening.end)
+        except Exception:
+            for record in records:
+                record.status = record.status or "failed"
+            raise
+        finally:
+            self._end(job, run, records)
+
+    def _end(
+        self,
+        job: EngineRequest,
+        run: ControlledRequest | PassthroughRequest,
+        records: list[SequenceRecord],
+    ) -> None:
+        """Free what a request holds and close its records.
+
+        When the client left, this runs inside a cancelled scope, where nothing can be awaited:
+        the clean-up gets a task of its own.
+        """
+        if run.closed:
+            self._count_out(job, records)
+            return
+        task = asyncio.create_task(self._close(job, run, records))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(
+        self,
+        job: EngineRequest,
+        run: ControlledRequest | PassthroughRequest,
+        records: list[SequenceRecord],
+    ) -> None:
+        try:
+            await run.close()
+        finally:
+            self._count_out(job, records)
+
+    # Records.
+
+    def _records(
+        self, job: EngineRequest, effective: Effective, place: Arm | None, *, first: int
+    ) -> list[SequenceRecord]:
+        prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
+        name = job.adapter or self._model_name()
+        return [
+            SequenceRecord(
+                index,
+                name,
+                effective.settings.policy,
+                prompt_tokens,
+                settings=effective.as_block(),
+                adapter=job.adapter,
+                abstained=effective.abstained,
+                place=place,
+                joined=self._joins(effective.settings.policy),
+                first=first,
+            )
+            for index in range(job.params.n)
+        ]
+
+    def _count_in(self, records: list[SequenceRecord], ledger: RequestLedger) -> None:
+        self._admission.start(len(records), ledger)
+        for record in records:
+            self._metrics.started(record)
+
+    def _count_out(self, job: EngineRequest, records: list[SequenceRecord]) -> None:
+        for record in records:
+            record.status = record.status or "aborted"
+            self._metrics.ended(record)
+            self._unmarked.ended(record)
+            self.savings.ended(job, record, self._calibrations.get(record.adapter))
+        self._admission.end(len(records))
+        self._journal.end(records)
+
+    def _deliver(
+        self, output: RequestOutput, records: list[SequenceRecord], job: EngineRequest
+    ) -> None:
+        """Enter an output that is about to go out; a last one settles its record."""
+        deltas = job.params.output_kind is RequestOutputKind.DELTA
+        for completion in output.outputs:
+            record = records[completion.index]
+            record.deliver(completion, adds=deltas, stopped=job.stopped(completion))
+            if record.finish_reason is not None:
+                trust = self.savings.trust(record.model_name, record.counted_as)
+                record.settle(self._calibrations.get(record.adapter), trust)
+
+    def _is_off(self, job: EngineRequest, policy: str) -> bool:
+        name, counted_as = job.adapter or self._model_name(), policy
+        if self._joins(policy):
+            counted_as = COMBINED
+        return self.savings.is_off(name, counted_as)
+
+    def _joins(self, policy: str) -> bool:
+        return "+" in policy and policy != self._defaults.policy
+
+    def _model_name(self) -> str:
+        name = self._inner.model_config.served_model_name
+        return str(name if isinstance(name, str) else name[0])

@@ -1,0 +1,95 @@
+"""One request under an exit policy: its sequences side by side, as one stream of deltas."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from service.engine.request import EngineRequest, ServedModel
+from service.engine.sequence import ControlledSequence
+from service.load.running import check_closable
+from service.records.reasons import Abstained
+from service.records.sequence import SequenceRecord
+from service.streams.engine_streams import AnswerNow, Cut, Inbox
+from stepgrpo_core import ExitController
+from stepgrpo_core.control.states import THINKS
+
+__all__ = ["ControlledRequest"]
+
+
+class ControlledRequest:
+    """One request whose sequences each run under an exit controller of their own; `obstacle` says
+    why their thinking cannot be closed, where that is so."""
+
+    def __init__(
+        self,
+        served: ServedModel,
+        job: EngineRequest,
+        records: Sequence[SequenceRecord],
+        controllers: Sequence[ExitController],
+        *,
+        obstacle: Callable[[], Abstained | None] = lambda: None,
+    ) -> None:
+        self.closed = False
+        self._obstacle = obstacle
+        self._controllers = controllers
+        self._stream = job.params.output_kind is RequestOutputKind.DELTA
+        self._inbox: Inbox = asyncio.Queue()
+        self._sequences = [
+            ControlledSequence(served, job, self._inbox, controller, record)
+            for controller, record in zip(controllers, records, strict=True)
+        ]
+
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """Deltas, or one whole output, as asked. Records are settled before the last one.
+
+        Holds nothing that needs cleaning up by itself: `close` does, from any task.
+        """
+        whole: RequestOutput | None = None
+        async for output in self._deltas():
+            if self._stream:
+                yield output
+            elif whole is None:
+                whole = output
+            else:
+                whole.add(output, aggregate=True)
+        if whole is not None:
+            whole.outputs.sort(key=lambda completion: completion.index)
+            yield whole
+
+    def finish_thinking(self) -> int:
+        """Close what thinks, soon; how many sequences that is. Raises CannotFinish."""
+        check_closable(self._obstacle())
+        count = sum(each.state in THINKS for each in self._controllers)
+        if count:
+            self._inbox.put_nowait((AnswerNow(), None))
+        return count
+
+    def cut(self, error: Exception) -> None:
+        """End all of it, soon, with this error."""
+        self._inbox.put_nowait((Cut(error), None))
+
+    async def close(self) -> None:
+        """Stop whatever runs, and settle the records."""
+        await asyncio.gather(*(each.close() for each in self._sequences))
+        self.closed = True
+
+    async def _deltas(self) -> AsyncGenerator[RequestOutput, None]:
+        for sequence in self._sequences:
+            sequence.open_main()
+        unfinished = len(self._sequences)
+        while unfinished:
+            source, item = await self._inbox.get()
+            if isinstance(source, Cut):
+                raise source.error
+            if isinstance(source, AnswerNow):
+                outputs = [o for each in self._sequences for o in await each.finish_thinking()]
+            else:
+                outputs = await self._sequences[source.sequence].take(source, item)
+            unfinished -= sum(output.finished for output in outputs)
+            if not unfinished:
+                await self.close()
+            for output in outputs:
+                output.finished = output.finished and not unfinished
+                yield output

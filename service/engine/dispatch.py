@@ -1,0 +1,73 @@
+"""Who runs a request: its sequences under controllers, or vLLM with its outputs counted."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from vllm.sampling_params import RequestOutputKind
+
+from service.engine.controlled import ControlledRequest
+from service.engine.passthrough import PassthroughRequest
+from service.engine.policy_resolver import PolicyResolver
+from service.engine.request import EngineRequest, ServedModel
+from service.engine.watchdog import guarded
+from service.params.patterns import matcher_of
+from service.records.reasons import Abstained
+from service.records.sequence import SequenceRecord
+from stepgrpo_core import ExitController, ExitSettings
+from stepgrpo_core.families.prompts import Standing
+
+__all__ = ["Dispatcher"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """What the server knows, beside the request and its settings."""
+
+    served: ServedModel
+    decider: PolicyResolver
+    stop_in_thinking: bool = False
+    """Stop strings apply to the reasoning, too, as vLLM does it."""
+
+    def run(
+        self, job: EngineRequest, settings: ExitSettings, records: Sequence[SequenceRecord]
+    ) -> ControlledRequest | PassthroughRequest:
+        """The request's run, not yet begun."""
+        known = self.served.thinking is not None and job.has_ids
+        controllers = [self._controller(job, settings) for _ in records] if known else []
+        job = dataclasses.replace(job, stops_everywhere=not known or self._stops_everywhere(job))
+        stops = job.stops and not job.stops_everywhere
+
+        def obstacle() -> Abstained | None:
+            return self.decider.obstacle(job)
+
+        if settings.policy != "none" or stops:
+            return ControlledRequest(self.served, job, records, controllers, obstacle=obstacle)
+        return PassthroughRequest(self.served, job, records, controllers, obstacle=obstacle)
+
+    def _stops_everywhere(self, job: EngineRequest) -> bool:
+        """Whether vLLM's meaning of stop strings is ours: by the operator's wish, where the prompt
+        has closed the thinking, where it is scored, and for outputs that repeat what came."""
+        return (
+            self.stop_in_thinking
+            or job.opening.standing is Standing.CLOSED
+            or job.params.prompt_logprobs is not None
+            or job.params.output_kind is RequestOutputKind.CUMULATIVE
+        )
+
+    def _controller(self, job: EngineRequest, settings: ExitSettings) -> ExitController:
+        thinking = self.served.thinking
+        assert thinking is not None
+        if job.has_grammar:  # its first character follows </think>: vLLM lets no white space in
+            thinking = thinking.closing_at_end()
+        return ExitController(
+            dataclasses.replace(
+                settings, min_tokens=max(settings.min_tokens, job.params.min_tokens)
+            ),
+            thinking,
+            max_tokens=job.params.max_tokens,
+            thinking_open=job.opening.standing.open,
+            thinking_implied=job.opening.implied,
+            may_answer=job.opening.may_answer,
+            matcher=matcher_of(settings),
+            guard=guarded,
+        )

@@ -1,0 +1,84 @@
+"""Follows requests for whoever wants to know: the request log, and traces. Without either it does
+nothing."""
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from vllm.sampling_params import RequestOutputKind
+
+from service.engine.request import EngineRequest
+from service.records.log_line import id_of, line_of
+from service.records.log_writer import RequestLog
+from service.records.sequence import SequenceRecord
+from service.records.timeline import Start, Timeline
+from service.records.tracing import SequenceSpans, Tracing
+
+__all__ = ["RequestObserver"]
+
+_log = logging.getLogger("vllm.stepgrpo")
+
+
+class RequestObserver:
+    """What is told of requests, while they run and once they have ended."""
+
+    def __init__(
+        self,
+        log: RequestLog | None = None,
+        tracing: Tracing | None = None,
+        *,
+        with_text: bool = False,
+    ) -> None:
+        self._log = log
+        self._tracing = tracing
+        self._with_text = with_text and log is not None
+
+    def begin(
+        self,
+        job: EngineRequest,
+        records: Sequence[SequenceRecord],
+        arrived: float,
+        *,
+        batch: bool = False,
+    ) -> EngineRequest:
+        """Follow the sequences of a request that came at `arrived` (``time.monotonic``); the job
+        that is returned carries its trace. Those of a `batch` have the id of its response."""
+        if self._log is None and self._tracing is None:
+            return job
+        start, spans = Start.at(arrived), None
+        if self._tracing is not None:
+            spans = self._tracing.request(start, job.options.get("trace_headers"))
+            job = dataclasses.replace(job, options={**job.options, **spans.options})
+        last_only = job.params.output_kind is RequestOutputKind.CUMULATIVE
+        name = job.request_id.rpartition("_")[0] if batch else job.request_id
+        for record in records:
+            record.timeline = Timeline(
+                name,
+                start,
+                texts=deque(maxlen=1 if last_only else None) if self._with_text else None,
+                spans=spans.sequence() if spans else None,
+            )
+        return job
+
+    def end(self, records: Sequence[SequenceRecord]) -> None:
+        """Tell what became of the sequences of a request, all of which have ended."""
+        for record in records:
+            if isinstance(record.timeline, Timeline):
+                record.timeline.finish()
+                self._tell(record, record.timeline)
+
+    def _tell(self, record: SequenceRecord, timeline: Timeline) -> None:
+        try:
+            if self._log is not None:
+                self._log.write(line_of(record, timeline))
+            if isinstance(timeline.spans, SequenceSpans):
+                timeline.spans.end(record, timeline)
+        except Exception as error:  # noqa: BLE001 - a request does not fail of what is told of it
+            name = type(error).__name__
+            _log.error("What became of %r cannot be told: %s", id_of(timeline.request_id), name)
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self._log is not None:
+            self._log.close()

@@ -1,0 +1,79 @@
+"""How a completion begins: whether its first token is thinking, without a start of its own."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from service.engine.request import EngineRequest, Opening
+from service.engine.response_parser import ResponseParser
+from stepgrpo_core import ThinkingFormat
+from stepgrpo_core.families.prompts import Standing, begins_turn, standing_of
+
+__all__ = ["Openings", "shown_closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """Reads prompts, and asks the parser of responses."""
+
+    tokenizer: Any
+    thinking: ThinkingFormat | None
+    """None: the model does not think."""
+    special: frozenset[int]
+    """Ids of special tokens."""
+    turn: Sequence[int]
+    """Begins an assistant's message whose thinking needs no start; empty: none does."""
+    parser: ResponseParser
+
+    def noted(self, job: EngineRequest) -> EngineRequest:
+        """The request with how its completions begin, and what tokens of their text end them."""
+        thinking = self.thinking
+        if thinking is None or not job.has_ids:
+            return job
+        between = self.special - {thinking.start_id, thinking.end_id}
+        stop_ids = frozenset(job.params.stop_token_ids or ()) - between
+        return dataclasses.replace(job, opening=self._opening(job, thinking), stop_ids=stop_ids)
+
+    def _opening(self, job: EngineRequest, thinking: ThinkingFormat) -> Opening:
+        standing = standing_of(self.tokenizer, thinking, job.prompt_ids, self.special, self.turn)
+        if standing is Standing.BEFORE:
+            return self._before(job)
+        if standing is Standing.CLOSED and self._reads_whole(job):
+            ids = [*thinking.before_end, thinking.end_id]
+            end = thinking.end_text or self.tokenizer.decode(ids, skip_special_tokens=False)
+            return Opening(standing, end=end)
+        return Opening(standing)
+
+    def _before(self, job: EngineRequest) -> Opening:
+        """Where the response is parsed, what the parser says; else where a turn begins, and
+        neither the parser of chats nor an end of the text speaks against it."""
+        options = job.options.get("reasoning_parser_kwargs")
+        if options is None and self.parser.name and "reasoning_ended" in job.options:
+            options = {}  # of a batch of chats, which vLLM parses as well
+        if options is not None:
+            streams = job.params.output_kind is RequestOutputKind.DELTA
+            prompt = job.prompt_ids if streams else None
+            return Opening(implied=self.parser.reads_unopened(options, prompt))
+        turns = bool(self.turn) and begins_turn(job.prompt_ids, self.turn)
+        known = not self.parser.name or (turns and self.parser.reads_unopened({}))
+        return Opening(implied=turns and known, may_answer=True)
+
+    def _reads_whole(self, job: EngineRequest) -> bool:
+        """Whether the response comes whole to a parser that takes it for reasoning: of a prompt it
+        sees nothing then."""
+        options = job.options.get("reasoning_parser_kwargs")
+        whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
+        return whole and options is not None and self.parser.reads_unopened(options)
+
+
+def shown_closed(output: RequestOutput, end: str) -> RequestOutput:
+    """A whole output whose prompt has closed the thinking, with `end` before its texts, so that
+    their parser takes them for answers, as it does in streams; "": any other, as it is."""
+    if end:
+        for completion in output.outputs:
+            completion.text = end + completion.text
+    return output

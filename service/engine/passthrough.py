@@ -1,0 +1,247 @@
+"""Policy `none`: vLLM's own outputs pass, and are counted on the way."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from service.engine.request import EngineRequest, ServedModel, cause_of
+from service.engine.sequence import ControlledSequence
+from service.load.running import CannotFinish, check_closable
+from service.records.reasons import Abstained
+from service.records.sequence import SequenceRecord
+from service.streams.detokenizer import Passed, TokenTexts
+from service.streams.engine_streams import (
+    AnswerNow,
+    Cut,
+    EngineStream,
+    Entry,
+    Inbox,
+    Size,
+    split_each,
+)
+from stepgrpo_core import ExitController, Finished, State, ThinkingFormat, Tokens
+from stepgrpo_core.control.states import THINKS
+
+__all__ = ["PassthroughRequest"]
+
+READ_AT_ONCE = 16  # tokens: read one by one they cost twice the time
+
+
+class PassthroughRequest:
+    """One request to the engine, its sequences counted by controllers that never exit.
+
+    Without `controllers` (the model has no thinking tokens) only tokens are counted. Should the
+    client want its answer now, a `ControlledSequence` takes the stream over; `obstacle` says why
+    that cannot be.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        job: EngineRequest,
+        records: Sequence[SequenceRecord],
+        controllers: Sequence[ExitController],
+        *,
+        obstacle: Callable[[], Abstained | None],
+    ) -> None:
+        self.closed = False
+        self._served = served
+        self._obstacle = obstacle
+        self._inbox: Inbox = asyncio.Queue()
+        self._ahead: Entry | None = None  # taken out of the inbox, and not used yet
+        self._stream: EngineStream | None = None
+        self._job = job
+        self._records = records
+        self._controllers = controllers
+        self._cumulative = job.params.output_kind is RequestOutputKind.CUMULATIVE
+        self._seen = [0] * len(records)
+        self._unread: list[list[int]] = [[] for _ in controllers]  # ids, by sequence
+        skip = job.params.skip_special_tokens
+        self._passed = [
+            Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
+            for _ in controllers
+        ]
+        self._delta = job.params.output_kind is RequestOutputKind.DELTA
+        self._whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
+        self._timed = any(record.timeline.on for record in records)
+        self._ends = _ends_of(served.thinking)
+        self._end_id = None if served.thinking is None else served.thinking.end_id
+        self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
+        self._taken: ControlledSequence | None = None
+
+    async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
+        """The engine's outputs; records are settled before the last one comes out."""
+        job = self._job
+        self._stream = EngineStream(
+            self._served.engine,
+            self._inbox,
+            sequence=0,
+            request_id=job.request_id,
+            prompt=job.prompt,
+            params=job.params,
+            options=job.options,
+            load=self._served.load,
+        )
+        while not self.closed:
+            source, item = await self._next()
+            if isinstance(source, Cut):
+                raise source.error
+            if isinstance(source, AnswerNow):
+                outputs = await self._take_over(self._stream)
+            elif self._taken is not None:
+                outputs = await self._taken.take(source, item)
+            else:
+                assert item is not None  # it follows the last output, which closes this
+                outputs = self._pass(self._merged(item))
+            for output in outputs:
+                if output.finished:
+                    await self.close()
+                yield output
+
+    def finish_thinking(self) -> int:
+        """Close the thinking, soon; how many sequences that is. Raises CannotFinish."""
+        check_closable(self._obstacle())
+        if not self._single:
+            raise CannotFinish(
+                "Under policy none only the thinking of a stream with n=1 can be closed: stream it "
+                "with n=1, or name a policy, such as vllm_xargs={'exit_policy': 'repetition'}."
+            )
+        self._read(0)
+        count = sum(each.state in THINKS for each in self._controllers)
+        if count:
+            self._inbox.put_nowait((AnswerNow(), None))
+        return count
+
+    def cut(self, error: Exception) -> None:
+        """End all of it, soon, with this error."""
+        self._inbox.put_nowait((Cut(error), None))
+
+    async def close(self) -> None:
+        """Stop what runs, and settle the records."""
+        if self._taken is not None:
+            await self._taken.close()
+        elif self._stream is not None:
+            await self._stream.stop()
+            for record in self._records:
+                record.generated_tokens = self._stream.generated.get(record.index, 0)
+        for record, controller in zip(self._records, self._controllers, strict=False):
+            if controller.state is not State.DONE:
+                self._read(record.index)
+                controller.receive(Finished("abort"))
+            record.outcome = self._job.opening.told(controller.outcome)
+            record.timeline.finish()
+        self.closed = True
+
+    async def _take_over(self, stream: EngineStream) -> list[RequestOutput]:
+        """Close the thinking after what has gone out, now or as soon as it can be."""
+        if self._taken is None:
+            (controller,), (record,) = self._controllers, self._records
+            self._read(0)
+            self._taken = ControlledSequence(
+                self._served, self._job, self._inbox, controller, record
+            )
+            self._taken.adopt_main(stream, self._passed[0])
+        return await self._taken.finish_thinking()
+
+    async def _next(self) -> Entry:
+        entry, self._ahead = self._ahead, None
+        return entry or await self._inbox.get()
+
+    def _merged(self, item: RequestOutput | Exception) -> RequestOutput | Exception:
+        """With the deltas that wait behind it: under load vLLM merges those that are not read in
+        time, and each costs its way through the HTTP layers. What may end the thinking stays
+        alone, for its parsers lose white space behind it."""
+        while self._delta and not self._inbox.empty() and self._stands_open(item):
+            self._ahead = self._inbox.get_nowait()
+            more = self._ahead[1]
+            if self._ahead[0] is not self._stream or not self._stands_open(more):
+                break
+            assert isinstance(item, RequestOutput)
+            assert isinstance(more, RequestOutput)
+            item.add(more, aggregate=True)
+            self._ahead = None
+        return item
+
+    def _stands_open(self, item: object) -> bool:
+        return (
+            isinstance(item, RequestOutput)
+            and not item.finished
+            and all(self._ends.isdisjoint(each.token_ids) for each in item.outputs)
+        )
+
+    def _pass(self, item: RequestOutput | Exception) -> list[RequestOutput]:
+        if isinstance(item, Exception):
+            raise item
+        sizes = []
+        for completion in item.outputs:
+            sizes.append(self._observe(completion, item))
+            if self._timed:
+                self._note(completion.index, item)
+        item.request_id = self._job.request_id
+        return split_each(item, sizes) if any(sizes) else [item]
+
+    def _note(self, index: int, output: RequestOutput) -> None:
+        timeline = self._records[index].timeline
+        if self._whole:
+            timeline.took_all(output)
+            return
+        if timeline.awaits:
+            timeline.took(output)
+        if timeline.thinks and self._controllers:
+            timeline.see(self._controllers[index])
+
+    def _observe(self, completion: CompletionOutput, output: RequestOutput) -> Size | None:
+        """Show the controller what passes; the size of what comes before the answer, where the
+        thinking ends inside a delta: vLLM's parsers lose white space behind it there, and put
+        reasoning and content into one event."""
+        if not self._controllers:
+            return None
+        index = completion.index
+        ids = (
+            completion.token_ids[self._seen[index] :] if self._cumulative else completion.token_ids
+        )
+        self._seen[index] += len(ids)
+        if self._single:
+            self._passed[index].note(completion, output)
+        unread = self._unread[index]
+        unread += ids
+        if (follows := self._records[index].follows) is not None:
+            follows.answer += ids
+        cause, size = cause_of(completion), None
+        if not self._ends.isdisjoint(ids):
+            size = self._read_to_end(index, ids)
+        elif cause or len(unread) >= READ_AT_ONCE:
+            self._read(index)
+        if cause:
+            self._controllers[index].receive(Finished(cause))
+        return size
+
+    def _read_to_end(self, index: int, ids: Sequence[int]) -> Size | None:
+        """As `_read`, of a last delta in which the thinking may end."""
+        thought = self._controllers[index].state in THINKS
+        texts = self._read(index)[-len(ids) :]
+        if not (thought and self._delta) or self._job.params.stop:  # else vLLM may hold text back
+            return None
+        kept = 1 + next(place for place, token in enumerate(ids) if token in self._ends)
+        whole = kept == len(ids) or ids[kept - 1] != self._end_id
+        return None if whole else Size(kept, len("".join(texts[:kept])))
+
+    def _read(self, index: int) -> list[str]:
+        """Show the controller of a sequence what has passed since the last time; its texts."""
+        ids, self._unread[index] = self._unread[index], []
+        if not ids:
+            return []
+        passed = self._passed[index]
+        texts = passed.decoder.texts(ids)
+        if self._single:
+            passed.ids += ids
+            passed.texts += texts
+        self._controllers[index].receive(Tokens(ids, texts))
+        return texts
+
+
+def _ends_of(thinking: ThinkingFormat | None) -> frozenset[int]:
+    """Tokens that may end the thinking."""
+    return frozenset() if thinking is None else thinking.tool_ids | {thinking.end_id}

@@ -1,0 +1,100 @@
+"""What one request gets: its effective settings, as far as an exit works and means something."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.sampling_params import RequestOutputKind
+
+from service.engine.request import EngineRequest, ServedModel
+from service.params import Effective, ThinkingRequest, effective_settings
+from service.params.eligibility import Facts, eligible, questions_of
+from service.params.limits import ProbeLimits, clamp_to_limits
+from service.records.reasons import OBSTACLES, Abstained
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.families.prompts import Standing
+
+__all__ = ["PolicyResolver"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResolver:
+    """What the server knows, beside the request."""
+
+    served: ServedModel
+    defaults: ExitSettings
+    limits: ProbeLimits
+    effort: Mapping[str, int | float | None]
+    max_model_len: int
+    prefix_caching: bool
+    grammars_wait: bool
+    """vLLM lets thinking end before a grammar starts: a reasoning parser tells it when."""
+    is_off: Callable[[EngineRequest, str], bool]
+    """Whether the quality guard has switched a policy off."""
+    with_tools: bool = False
+    """Policies that ask for an answer act also where tools are offered."""
+
+    def effective(self, job: EngineRequest, asked: ThinkingRequest, *, tools: bool) -> Effective:
+        """What is asked over the defaults. Raises BadParameter, also for a bound that then
+        nothing would hold."""
+        limit = job.params.max_tokens or self.max_model_len
+        effective = self.wanted(job.params.extra_args, asked, limit)
+        policy, reason = eligible(questions_of(effective.settings), self._facts(job, tools))
+        if self.is_off(job, policy):
+            reason = Abstained.SWITCHED_OFF
+            bound = effective.demand is not None and "budget" in policy.split("+")
+            policy = "budget" if bound else "none"
+        if (
+            reason is None and self.served.thinking is None
+        ):  # policy none, which has nothing to count by
+            return effective.abstaining(policy, Abstained.NO_THINKING_TOKENS)
+        if reason is None:
+            return effective
+        demand = effective.demand
+        if demand is not None and "budget" not in policy.split("+"):
+            remedy = f"nothing can hold it: {OBSTACLES[reason]}"
+            raise demand.refusal(remedy)
+        return effective.abstaining(policy, reason)
+
+    def wanted(
+        self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest, limit: int | None = None
+    ) -> Effective:
+        """What is asked over the defaults, under the operator's ceilings, whatever the prompt.
+        `limit` is the request's token limit. Raises BadParameter."""
+        thinking = self.served.thinking
+        effective = effective_settings(
+            xargs,
+            self.defaults,
+            asked,
+            limit=limit,
+            closing=len(thinking.closing_ids) if thinking else 0,
+            effort=self.effort,
+        )
+        settings = clamp_to_limits(effective.settings, self.limits, effective.sources)
+        return dataclasses.replace(effective, settings=settings)
+
+    def obstacle(self, job: EngineRequest) -> Abstained | None:
+        """Why no thinking of this request can be closed."""
+        _, reason = eligible({"budget": None}, self._facts(job, tools=False))
+        return reason
+
+    def _facts(self, job: EngineRequest, tools: bool) -> Facts:
+        params, thinking = job.params, self.served.thinking
+        named = "exit_policy" in (params.extra_args or {})
+        return Facts(
+            thinks=thinking is not None,
+            closes=thinking is not None and bool(thinking.closing_ids),
+            has_ids=job.has_ids,
+            cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
+            continues_thought=job.opening.standing is Standing.INSIDE,
+            ignore_eos=bool(params.ignore_eos),
+            prompt_logprobs=params.prompt_logprobs is not None,
+            grammar=job.has_grammar and not self._grammar_waits(job),
+            prefix_caching=self.prefix_caching,
+            tools=tools and not named and not self.with_tools,
+        )
+
+    def _grammar_waits(self, job: EngineRequest) -> bool:
+        """A grammar that starts at once leaves no thinking to exit from."""
+        return self.grammars_wait and job.options.get("reasoning_ended") is not True

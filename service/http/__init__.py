@@ -1,0 +1,1 @@
+"""HTTP: routes, health, and what is read from requests and added to responses."""

@@ -1,0 +1,1 @@
+"""How much runs at once: admission, drain, and the share that probes may take."""

@@ -1,0 +1,82 @@
+"""Where an exit could not work or a question would mean nothing, the policy abstains and says why.
+
+Some reasons concern the whole policy. Others concern the parts that ask: of
+``confidence+budget`` the budget stays.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.records.reasons import Abstained
+from stepgrpo_core import ExitSettings, build_policy
+from stepgrpo_core.policies import Induce, Judge, Question
+
+__all__ = ["Facts", "eligible", "offers_tools", "questions_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a request and its server."""
+
+    thinks: bool = True
+    closes: bool = True
+    has_ids: bool = True
+    cumulative: bool = False
+    continues_thought: bool = False
+    ignore_eos: bool = False
+    prompt_logprobs: bool = False
+    grammar: bool = False
+    prefix_caching: bool = True
+    tools: bool = False
+    """Offered, by a request that names no policy, on a server without ``--exit-with-tools``."""
+
+
+def eligible(
+    questions: Mapping[str, Question | None], facts: Facts
+) -> tuple[str, Abstained | None]:
+    """The policy that acts, of those whose `questions` are given by name, and why not all do."""
+    if list(questions) == ["none"]:
+        return "none", None
+    whole = (
+        (not facts.thinks, Abstained.NO_THINKING_TOKENS),
+        (not facts.closes, Abstained.COUNTS_ONLY),
+        (not facts.has_ids, Abstained.NO_TOKEN_IDS),
+        (facts.cumulative, Abstained.CUMULATIVE_OUTPUT),
+        (facts.continues_thought, Abstained.CONTINUED_THINKING),
+        (facts.ignore_eos, Abstained.IGNORE_EOS),
+        (facts.prompt_logprobs, Abstained.PROMPT_LOGPROBS),
+        (facts.grammar, Abstained.GRAMMAR),
+    )
+    for applies, reason in whole:
+        if applies:
+            return "none", reason
+    if not facts.prefix_caching:
+        left = [name for name, question in questions.items() if not _costs_its_prefix(question)]
+        if len(left) < len(questions):
+            return "+".join(left) or "none", Abstained.NO_PREFIX_CACHING
+    if facts.tools:
+        left = [name for name, asked in questions.items() if not isinstance(asked, Induce | Judge)]
+        if len(left) < len(questions):
+            return "+".join(left) or "none", Abstained.TOOLS
+    return "+".join(questions), None
+
+
+def _costs_its_prefix(question: Question | None) -> bool:
+    elsewhere = isinstance(question, Judge) and question.url is not None
+    return question is not None and not elsewhere
+
+
+def questions_of(settings: ExitSettings) -> dict[str, Question | None]:
+    """What each policy that `settings` join asks, by its name; None asks nothing."""
+    policies = build_policy(settings, re.compile("(?!)"))  # none of them is used
+    names = settings.policy.split("+")
+    return {name: each.needs.question for name, each in zip(names, policies, strict=True)}
+
+
+def offers_tools(body: Mapping[str, Any]) -> bool:
+    """Whether a request body offers tools that its answer may call."""
+    choice = body.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, Mapping) else choice  # Anthropic's is a mapping
+    return bool(body.get("tools")) and kind != "none"

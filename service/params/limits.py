@@ -1,0 +1,99 @@
+"""What probes may cost a sequence, whatever its request asks for.
+
+Text can be written to hold a marker in every line, and a request can ask for a probe at each. The
+operator's ceilings bound that. A request that asks for more is refused and told so; what it left to
+the server's defaults is lowered. Policies joined by + share them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.params import BadParameter
+from service.params.eligibility import questions_of
+from stepgrpo_core import ExitSettings, InvalidSetting
+from stepgrpo_core.policies.entropy import least_checks, most_checks
+
+__all__ = ["ProbeLimits", "clamp_to_limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeLimits:
+    """What an operator lets probes cost, whatever requests ask for."""
+
+    probe_load: float = 0.25
+    """Share of the running sequences that may be probes, above 0, to 1; one may always run."""
+    probe_timeout: float = 30.0
+    """Seconds after which a probe without an answer has failed. A request with a seed waits longer
+    while requests queue, for time must not decide."""
+    verifier_timeout: float = 5.0
+    """Seconds a judge behind a URL has for one question, repeated attempts included; up to 600."""
+    limit_probes: int = 32
+    """Questions of a sequence, all its policies together, at most; 1 or more. Against hostile
+    prompts: 16."""
+    limit_interval: int = 0
+    """Reasoning tokens between two questions of a policy, at least. Against hostile prompts: 64."""
+    limit_share: float | None = None
+    """Tokens of a sequence's probes, each taken at its longest, per reasoning token so far, 0 to 1;
+    None: no such limit. Against hostile prompts: 0.15; the first probes of short reasoning then
+    fall away."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probe_load <= 1:  # also refuses NaN
+            raise InvalidSetting("probe_load", self.probe_load, "use a number above 0, up to 1")
+        if not 0 < self.probe_timeout < math.inf:
+            raise InvalidSetting("probe_timeout", self.probe_timeout, "use a number of seconds")
+        if self.limit_probes < 1:
+            raise InvalidSetting("limit_probes", self.limit_probes, "use 1 or more")
+        if self.limit_interval < 0:
+            raise InvalidSetting("limit_interval", self.limit_interval, "use 0 or more")
+        if self.limit_share is not None and not 0 <= self.limit_share <= 1:
+            raise InvalidSetting("limit_share", self.limit_share, "use a number from 0 to 1")
+
+
+def clamp_to_limits(
+    settings: ExitSettings, limits: ProbeLimits, sources: Mapping[str, str] | None = None
+) -> ExitSettings:
+    """`settings` under the operator's `limits`; `sources` names the parameter that set a field.
+
+    Raises BadParameter for a value that a request asked for and that is beyond them, and for a
+    policy that cannot act within them.
+    """
+    asking = sum(question is not None for question in questions_of(settings).values())
+    if not asking:
+        return settings
+    sources = sources or {}
+    if settings.max_probes > limits.limit_probes and "max_probes" in sources:
+        remedy = f"this server allows at most {limits.limit_probes} a sequence"
+        raise BadParameter(sources["max_probes"], settings.max_probes, remedy)
+    if settings.min_interval < limits.limit_interval and "min_interval" in sources:
+        remedy = f"this server wants probes at least {limits.limit_interval} tokens apart"
+        raise BadParameter(sources["min_interval"], settings.min_interval, remedy)
+    share = settings.probe_share
+    if limits.limit_share is not None:
+        share = min(limits.limit_share / asking, 1.0 if share is None else share)
+    lowered = dataclasses.replace(
+        _shared(settings, limits.limit_probes, asking),
+        min_interval=max(settings.min_interval, limits.limit_interval),
+        probe_share=share,
+    )
+    try:
+        questions_of(lowered)
+    except InvalidSetting as error:
+        remedy = f"{error.remedy}, but this server allows {limits.limit_probes} probes a sequence"
+        policy = sources.get("policy", "exit_policy")
+        raise BadParameter(policy, settings.policy, remedy) from error
+    return lowered
+
+
+def _shared(settings: ExitSettings, limit: int, asking: int) -> ExitSettings:
+    """`asking` policies share `limit` probes; `entropy`, which needs so many for its first exit,
+    has those before the others."""
+    each = limit // asking
+    if "entropy" not in settings.policy.split("+"):
+        return dataclasses.replace(settings, max_probes=min(settings.max_probes, max(each, 1)))
+    checks = min(most_checks(settings), max(each, least_checks(settings)), limit)
+    others = (limit - checks) // (asking - 1) if asking > 1 else limit
+    probes = min(settings.max_probes, max(others, 1))
+    return dataclasses.replace(settings, max_probes=probes, entropy_probes=checks)

@@ -1,0 +1,94 @@
+"""Parameters that are misspelt or stand in a wrong place, and what they were meant to be.
+
+vLLM lets them pass silently; then a user pays for thinking that was never bounded.
+"""
+
+import difflib
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from service.params.table import CONTAINER, FOREIGN, PARAMETERS
+from service.records.requested import BadParameter
+
+__all__ = ["CONTAINERS", "misplaced_parameter"]
+
+_OURS = tuple(f"{CONTAINER}.{name}" for name in PARAMETERS)
+_PATHS = (*(row.path for row in FOREIGN), *_OURS)
+CONTAINERS = tuple(dict.fromkeys(path.split(".")[0] for path in _PATHS if "." in path))
+"""Objects of a body that hold parameters."""
+_WORDS = ("think", "budget", "exit_", "reasoning_effort")
+_CLOSE = 0.9  # "reasoning_format", which is llama.cpp's, is no "reasoning_effort"
+_REMEMBERED = 1024  # keys: clients send the same ones over and over
+_LONGEST = 100  # characters of a key that is worth remembering
+
+
+def misplaced_parameter(body: Mapping[str, Any]) -> BadParameter | None:
+    """The first key of a body that was meant to be a parameter of the table, as an error."""
+    for path, value in _keys(body):
+        meant = _remembered(path) if len(path) <= _LONGEST else _meant(path)
+        if meant is not None:
+            return BadParameter(path, value, meant)
+    return None
+
+
+def _keys(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key where a parameter may stand or may be looked for, as a path."""
+    for name, value in body.items():
+        yield name, value
+        if name in (*CONTAINERS, "extra_body") and isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", each) for inner, each in value.items())
+
+
+def _meant(path: str) -> str | None:
+    """What to do about a key that is no parameter but seems to be one; None: nothing."""
+    if path in _PATHS or path in CONTAINERS:
+        return None
+    place, _, leaf = path.rpartition(".")
+    if place == "extra_body":
+        known = [*_PATHS, *CONTAINERS]
+        return "put what is in 'extra_body' into the top level" if leaf in known else None
+    elsewhere = [each for each in _PATHS if each.rpartition(".")[2] == leaf]
+    if elsewhere and (any(word in leaf for word in _WORDS) or (leaf, place) == ("effort", "")):
+        return _advice(elsewhere)
+    near = _near_here(place, leaf) or _near_ours(place, leaf)
+    return _advice(near, "did you mean") if near else None
+
+
+_remembered = functools.lru_cache(_REMEMBERED)(_meant)
+
+
+def _near_here(place: str, leaf: str) -> list[str]:
+    """Parameters and containers of the same place with nearly the same name."""
+    names = {each.rpartition(".")[2]: each for each in _PATHS if each.rpartition(".")[0] == place}
+    if not place:
+        names |= {each: each for each in CONTAINERS}
+    plain = {_plain(name): path for name, path in names.items()}
+    near = difflib.get_close_matches(_plain(leaf), plain, n=1, cutoff=_CLOSE)
+    return [plain[each] for each in near]
+
+
+def _near_ours(place: str, leaf: str) -> list[str]:
+    """Of ours, wherever it stands: no other name has ``exit`` or ``xarg`` in it."""
+    if place not in ("", CONTAINER):
+        return []
+    if "xarg" in leaf.lower():
+        return [CONTAINER]
+    if "exit" not in leaf.lower():
+        return []
+    near = difflib.get_close_matches(leaf, PARAMETERS, n=1, cutoff=0.0)
+    return [f"{CONTAINER}.{each}" for each in near]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _advice(paths: list[str], opening: str = "pass it as") -> str:
+    written = (_written(path) for path in paths)
+    return f"{opening} {' or '.join(written)}" + ("?" if opening != "pass it as" else "")
+
+
+def _written(path: str) -> str:
+    place, _, leaf = path.rpartition(".")
+    return f"{{{place!r}: {{{leaf!r}: ...}}}}" if place else repr(leaf)

@@ -1,0 +1,126 @@
+"""The table of request parameters: what each one sets, and how its value is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from service.params.effort import EFFORTS
+
+__all__ = [
+    "CONTAINER",
+    "FOREIGN",
+    "PARAMETERS",
+    "Parameter",
+]
+
+CONTAINER = "vllm_xargs"
+MOST = 2**63 - 1
+"""The largest count: more is no 64-bit integer, which the engine's messages are made of."""
+
+
+def _policy(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("use the name of a policy, or several joined by +")
+    return value  # names are checked when the policies are built
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("use a text, a regular expression of RE2")
+    return value
+
+
+def _fraction(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("use a number from 0 to 1")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise ValueError("use a whole number, 0 or more, of at most 63 bits")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, int) and value in (0, 1):  # as the schema makes of true and false
+        return bool(value)
+    raise ValueError("use true or false")
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("use true or false")
+    return value
+
+
+def _kind_of_thinking(value: Any) -> bool | None:
+    kinds = {"enabled": True, "disabled": False, "adaptive": None}
+    if not isinstance(value, str) or value not in kinds:
+        raise ValueError("use 'enabled', 'disabled' or 'adaptive'")
+    return kinds[value]
+
+
+def _effort(value: Any) -> str:
+    if value not in EFFORTS:
+        raise ValueError(f"use one of {', '.join(EFFORTS)}")
+    return str(value)
+
+
+def _budget(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value <= MOST:
+        raise ValueError("use a whole number, 0 or more and of at most 63 bits, or -1: no limit")
+    return None if value == -1 else value
+
+
+PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "exit_policy": ("policy", _policy),
+    "exit_threshold": ("threshold", _fraction),
+    "exit_max_probes": ("max_probes", _count),
+    "exit_min_tokens": ("min_tokens", _count),
+    "exit_min_interval": ("min_interval", _count),
+    "exit_shadow": ("shadow", _flag),
+    "exit_budget_tokens": ("budget_tokens", _count),
+    "exit_max_steps": ("max_steps", _count),
+    "exit_pattern": ("pattern", _text),
+}
+"""Ours, in ``vllm_xargs``: the field of ExitSettings it sets, and how its value is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of another ecosystem."""
+
+    path: str
+    """Its key in the body; after a dot the key in that object."""
+    sets: Literal["switch", "effort", "budget"]
+    """Thinking on or off; one of `EFFORTS`; reasoning tokens."""
+    read: Callable[[Any], Any]
+    """Its value as `sets` wants it, None where it says nothing (a budget's None is no limit).
+    Raises ValueError with the remedy."""
+    ecosystem: str
+
+
+_TEMPLATES = "vLLM, SGLang, llama.cpp"
+
+FOREIGN: tuple[Parameter, ...] = (
+    Parameter("chat_template_kwargs.enable_thinking", "switch", _switch, _TEMPLATES),
+    Parameter("chat_template_kwargs.thinking", "switch", _switch, _TEMPLATES),
+    Parameter("enable_thinking", "switch", _switch, "DashScope"),
+    Parameter("thinking.type", "switch", _kind_of_thinking, "Anthropic"),
+    Parameter("reasoning.enabled", "switch", _switch, "OpenRouter"),
+    Parameter("reasoning_effort", "effort", _effort, "OpenAI chat, vLLM, SGLang, DashScope"),
+    Parameter("reasoning.effort", "effort", _effort, "OpenAI Responses, OpenRouter"),
+    Parameter("output_config.effort", "effort", _effort, "Anthropic"),
+    Parameter("chat_template_kwargs.reasoning_effort", "effort", _effort, _TEMPLATES),
+    Parameter("thinking_token_budget", "budget", _budget, "vLLM"),
+    Parameter("custom_params.thinking_budget", "budget", _budget, "SGLang"),
+    Parameter("reasoning_budget_tokens", "budget", _budget, "llama.cpp"),
+    Parameter("thinking_budget_tokens", "budget", _budget, "llama.cpp"),
+    Parameter("nvext.max_thinking_tokens", "budget", _budget, "NIM"),
+    Parameter("thinking.budget_tokens", "budget", _budget, "Anthropic"),
+    Parameter("reasoning.max_tokens", "budget", _budget, "OpenRouter"),
+    Parameter("thinking_budget", "budget", _budget, "DashScope"),
+    Parameter("chat_template_kwargs.thinking_budget", "budget", _budget, _TEMPLATES),
+)
+"""Those of all other ecosystems, wherever a request is sent."""

@@ -1,0 +1,1 @@
+"""Processes: the server, its engine, and how both start and end."""

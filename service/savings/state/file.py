@@ -1,0 +1,226 @@
+"""The file of sums: SQLite in WAL mode, followed wherever its name leads.
+
+Whoever removes or replaces a database under its users leaves them writing to a file without a name,
+and leaves the journal of the old file beside the new one, which SQLite would play back into it. So
+before every use the names are compared with what is open. Where they differ, what the journal holds
+goes into the file it belongs to, the journal goes, and the name is opened anew.
+
+Every method waits for the file, and is called by one thread at a time, which is not the event
+loop's.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from service.savings.state.contents import KEPT, Contents, Damaged, Recent, read_contents
+from service.savings.state.schema import (
+    ADD,
+    FORGET,
+    JUDGE,
+    JUDGE_ANY,
+    NOTE,
+    SCHEMA,
+    check_schema,
+    is_blank,
+)
+
+__all__ = ["StateFile", "is_damage"]
+
+WAIT_SECONDS = 2.0  # for another process that writes
+
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+}
+
+Identity = tuple[int, int] | None
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is to blame, which waiting does not mend."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF not in _PASSING
+
+
+class StateFile:
+    """One file by its name; None: memory, as old as the process. Opens at the first `follow`."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._name = ""  # without links; the journal is beside it
+        self._connection: sqlite3.Connection | None = None
+        self._identities: list[Identity] = []
+        self._checked: tuple[int, int] | None = None  # state of the file that was found whole
+        self._version = -1  # SQLite's, of the data as we read it
+
+    def follow(self, known: Contents) -> Literal["opened", "replaced"] | None:
+        """Open the file if it is not open, or if its name means another one; says which.
+
+        An empty file gets all that is known. Raises sqlite3.Error or OSError.
+        """
+        if self._connection is not None and self._is_ours():
+            return None
+        before = self._identities[:1]
+        moved = self._connection is not None
+        self.leave()
+        self._name = os.path.realpath(self.path) if self.path else ":memory:"
+        expected = _identity(self._name)
+        connection = sqlite3.connect(
+            self._name, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        expected = expected or _identity(self._name)
+        try:
+            self._prepare(connection, known)
+            identities = self._found()
+            if self.path is not None and (expected is None or identities[0] != expected):
+                raise FileNotFoundError("it was moved while it was opened")
+        except (sqlite3.Error, OSError):
+            connection.close()
+            raise
+        self._connection, self._identities, self._version = connection, identities, -1
+        return "replaced" if moved or before not in ([], self._identities[:1]) else "opened"
+
+    def _prepare(self, connection: sqlite3.Connection, known: Contents) -> None:
+        check_schema(connection)  # before anything is written to a file of others
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # whole after a power cut, too
+        with _transaction(connection):
+            blank = is_blank(connection)
+            for statement in SCHEMA:
+                connection.execute(statement)
+            if blank:
+                _put(connection, known)
+
+    def _is_ours(self) -> bool:
+        return self.path is None or self._found() == self._identities
+
+    def _found(self) -> list[Identity]:
+        name = os.path.realpath(self.path) if self.path else self._name
+        return [_identity(name + suffix) for suffix in ("", "-wal", "-shm")]
+
+    def leave(self) -> None:
+        """Close the file, and see that nothing of it befalls another one of its name."""
+        connection, self._connection, self._checked = self._connection, None, None
+        if connection is None:
+            return
+        moved = self.path is not None and _identity(self._name) != self._identities[0]
+        if moved or _identity(self._name + "-wal") is None:  # else others have begun another one
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if moved:
+            self._remove_journal()
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+
+    def _remove_journal(self) -> None:
+        for suffix, ours in zip(("-wal", "-shm"), self._identities[1:], strict=True):
+            if ours is not None and _identity(self._name + suffix) == ours:
+                with contextlib.suppress(OSError):
+                    Path(self._name + suffix).unlink()
+
+    def load(self, *, anew: bool) -> Contents | None:
+        """All that it holds, if another process has changed it, or `anew`; None: what was read
+        last. Raises sqlite3.Error, which is Damaged for what makes no sense."""
+        connection = self._open
+        self._check()
+        with _transaction(connection, "BEGIN"):
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if version == self._version and not anew:
+                return None
+            check_schema(connection)
+            found = read_contents(connection.execute)
+        self._version = version
+        return found
+
+    def _check(self) -> None:
+        """Look for damaged pages where the file is not as it was when there were none. A connection
+        of its own reads them from the disk."""
+        if self.path is None:
+            return
+        found = os.stat(self._name)  # noqa: PTH116 - a text
+        state = found.st_mtime_ns, found.st_size
+        if state == self._checked:
+            return
+        with contextlib.closing(sqlite3.connect(self._name, timeout=WAIT_SECONDS)) as fresh:
+            (said,) = fresh.execute("PRAGMA integrity_check(1)").fetchone()
+        if said != "ok":
+            raise Damaged(" ".join(str(said).split()))
+        self._checked = state
+
+    def write(self, added: Contents) -> None:
+        """Add to what it holds, all or nothing; raises sqlite3.Error. Nothing is a test whether it
+        could be written."""
+        with _transaction(self._open):
+            _put(self._open, added)
+
+    def forget(self, key: Recent) -> None:
+        """Drop a series of recent values; raises sqlite3.Error."""
+        with _transaction(self._open):
+            self._open.execute(FORGET, key._asdict() | {"kept": 0})
+
+    def switch_on(self, model: str, policy: str, fingerprint: str | None) -> None:
+        """Drop verdicts, of one fingerprint or, None, of all; raises sqlite3.Error."""
+        of = "WHERE model = ? AND policy = ?"
+        with _transaction(self._open):
+            if not fingerprint:
+                self._open.execute(f"DELETE FROM switched_off {of}", (model, policy))  # noqa: S608
+            self._open.execute(
+                f"DELETE FROM verdicts {of} AND fingerprint = coalesce(?, fingerprint)",  # noqa: S608
+                (model, policy, fingerprint),
+            )
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise sqlite3.OperationalError("it is not open")
+        return self._connection
+
+
+def _identity(name: str) -> Identity:
+    try:
+        found = os.stat(name)  # noqa: PTH116 - a text
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _put(connection: sqlite3.Connection, added: Contents) -> None:
+    put = connection.executemany
+    put(ADD, [(*key, *each) for key, named in added.sums.items() for each in named.items()])
+    put(NOTE, [(*key, value) for key, values in added.recent.items() for value in values])
+    put(FORGET, [key._asdict() | {"kept": KEPT} for key in added.recent])
+    for each in added.switched_off.values():
+        connection.execute(JUDGE if each.fingerprint else JUDGE_ANY, each._asdict())
+    put("INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING", added.secrets.items())
+    put(
+        "INSERT INTO strata VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (number, each.model, each.since, json.dumps(each.facts))
+            for number, each in added.strata.items()
+        ],
+    )
+    put("INSERT OR REPLACE INTO writers VALUES (?, ?)", added.flushes.items())

@@ -1,0 +1,1 @@
+"""Streams of the engine's outputs, their text, and where stop strings end it."""

@@ -1,0 +1,403 @@
+"""The exit controller decides when to probe, when to end the thinking, and what to emit.
+
+One controller serves one sequence. It is sans-IO: a driver feeds it events (tokens, answers of
+probes, an end) and carries out the commands that it returns (see `events`). It knows no engine,
+clock or socket, so a rollout and a server that feed it equal tokens emit equal completions.
+
+A decision belongs to a *position*: the number of generated tokens that an exit there would keep
+(see `boundaries`). The main stream keeps generating while probes are in flight. Decisions of all
+policies are made in the order of positions, whatever the order in which answers arrive, and the
+first policy to fire wins. Emitted tokens are therefore a function of the generated tokens and the
+answers, never of time or load. Tokens that an open decision could still cut away are held back.
+The emitted sequence is always a prefix of the generated tokens, then the closing tokens, then the
+answer. The one exception is `FinishThinking`, which acts where it arrives.
+
+A policy that fails ends the exits of its sequence, never the sequence.
+"""
+
+import math
+from collections import deque
+
+from stepgrpo_core.control.boundaries import BoundaryFinder, Found
+from stepgrpo_core.control.edges import Ending
+from stepgrpo_core.control.events import (
+    CancelProbe,
+    Cause,
+    CloseThinking,
+    Command,
+    Emit,
+    Event,
+    Finished,
+    Outcome,
+    ProbeAnswered,
+    ProbeRefused,
+    StartProbe,
+    ThinkingFormat,
+    Tokens,
+)
+from stepgrpo_core.control.matching import ThinkTokenMatcher
+from stepgrpo_core.control.policy_slots import (
+    Guard,
+    OpenPlaces,
+    PendingDecision,
+    PolicySlot,
+    places_of,
+    unguarded,
+)
+from stepgrpo_core.control.states import REASONS, TRANSITIONS, Signal, State, reason_at_end
+from stepgrpo_core.errors import ProtocolViolation
+from stepgrpo_core.policies import (
+    Answer,
+    Boundary,
+    ExitReason,
+    ExitSettings,
+    Matcher,
+    Question,
+    Verdict,
+    build_policy,
+)
+from stepgrpo_core.policies.questions import check_answer
+
+__all__ = ["ExitController"]
+
+
+class ExitController:
+    """Drives one sequence; see the module's theory.
+
+    `max_tokens` is the limit on emitted tokens (None: no limit). `thinking_open` says that the
+    prompt already ended in ``<think>``, `thinking_implied` that the thinking needs no start, and
+    `may_answer` that without a start and an end it was an answer. `matcher` is what the policy
+    ``pattern`` looks for. `guard` runs a policy's decision and may raise instead, for one that
+    takes too long.
+    Raises InvalidSetting for policies that cannot be built.
+    """
+
+    def __init__(
+        self,
+        settings: ExitSettings,
+        thinking: ThinkingFormat,
+        *,
+        max_tokens: int | None = None,
+        thinking_open: bool = False,
+        thinking_implied: bool = False,
+        may_answer: bool = False,
+        matcher: Matcher | None = None,
+        guard: Guard = unguarded,
+    ) -> None:
+        self.state = State.THINKING if thinking_open else State.PRELUDE
+        self.reason: ExitReason | None = None
+        self.fault: Exception | None = None
+        """What a policy raised."""
+        self._settings, self._thinking = settings, thinking
+        self._marks = ThinkTokenMatcher(thinking, implied=thinking_implied, may_answer=may_answer)
+        self._ending = Ending(thinking)
+        self._limit = math.inf if max_tokens is None else max_tokens
+        self._seats = [
+            PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
+        ]
+        self._finder = BoundaryFinder(settings.markers, places_of(self._seats), settings.marker_gap)
+        self._open = OpenPlaces()
+        self._begin = 0  # first thinking token
+        self._received = self._emitted = 0  # tokens of the current stream; those passed on
+        self._thinking_end: int | None = None  # index of the token that ended it, once seen
+        self._finished: Cause | None = None
+        self._pending: deque[PendingDecision] = deque()
+        self.asked: list[PendingDecision] = []  # every question, by number, with what came of it
+        self._failures = self._refused = 0
+        self._wished = self._fired = False  # a policy that asks nothing has; its decision pends
+        self._exit: int | None = None  # position
+        self._confidences: list[float] = []
+        self._shadow_reason: ExitReason | None = None
+
+    def receive(self, *events: Event) -> list[Command]:
+        """Take events that came together; return the commands to carry out, in order.
+
+        Raises ProtocolViolation for an event that the state does not allow.
+        """
+        commands: list[Command] = []
+        for event in events:
+            if isinstance(event, Tokens):
+                self._take_tokens(event, commands)
+            elif isinstance(event, ProbeAnswered | ProbeRefused):
+                self._take_answer(event)
+            elif isinstance(event, Finished):
+                self._take_end(event, commands)
+            else:
+                self._wished = True
+        self._settle(commands)
+        return commands
+
+    def would_answer(self, token: int, text: str) -> bool:
+        """Whether this token, if it comes next, is part of the answer."""
+        if self.state is State.PRELUDE:
+            return self._marks.would_answer(token, text)
+        return not self._thinks() or self._marks.may_be_answer(token)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The account of a sequence that is DONE."""
+        if self.reason is None or self.state is not State.DONE:
+            raise ProtocolViolation(f"outcome asked for in state {self.state.value}")
+        cut = None if self._exit is None else self._exit - self._begin
+        ended = self._thinking_end is not None
+        steps, tokens = self._finder.account(self._thinking, cut=cut, ended=ended)
+        return Outcome(
+            reason=self.reason,
+            steps=0 if self._was_answer() else steps,
+            reasoning_tokens=0 if self._was_answer() else tokens,
+            probes=len(self.asked) - self._refused,
+            failed_probes=self._failures,
+            confidences=tuple(self._confidences),
+            shadow_reason=self._shadow_reason,
+            policy_failed=self.fault is not None,
+        )
+
+    # Events.
+
+    def _take_tokens(self, event: Tokens, commands: list[Command]) -> None:
+        if self.state is State.DONE or self._finished:
+            raise ProtocolViolation("tokens after the end of the stream")
+        for token, text in zip(event.ids, event.texts, strict=True):
+            if self.state is State.PRELUDE:
+                self._take_prelude(token, text, commands)
+            elif self._thinks():
+                self._take_thinking(token, text, commands)
+            self._received += 1
+
+    def _take_prelude(self, token: int, text: str, commands: list[Command]) -> None:
+        signal = self._marks.take(token, text)
+        if signal is None:
+            return
+        self._move(signal, ExitReason.NONE)
+        if signal is Signal.THINK_START:
+            self._begin = self._received + 1
+        elif signal is Signal.UNOPENED:
+            for held in self._marks.held:  # of which only the last can end it
+                self._take_thinking(*held, commands)
+
+    def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
+        thought, ended = self._ending.take(token, text)
+        found = [each for one in thought for each in self._finder.feed(one)]
+        if ended:
+            self._thinking_end = self._received
+            found += self._finder.finish()
+        for each in found:
+            self._consider(each, commands)
+
+    def _take_answer(self, event: ProbeAnswered | ProbeRefused) -> None:
+        if not 0 <= event.probe < len(self.asked):
+            raise ProtocolViolation(f"probe {event.probe} was never started")
+        asked = self.asked[event.probe]
+        assert asked.question is not None
+        waits = asked in self._pending  # or was cancelled
+        if isinstance(event, ProbeRefused):
+            self._refused += 1
+            if waits:
+                asked.seat.not_asked(asked.question)
+                self._pending.remove(asked)
+            return
+        check_answer(asked.question, event.answer)
+        if waits:
+            asked.answered, asked.answer = True, event.answer
+
+    def _take_end(self, event: Finished, commands: list[Command]) -> None:
+        aborted = event.cause == "abort"  # may come at any time
+        if self.state is State.DONE or (self._finished and not aborted):
+            raise ProtocolViolation("the stream ended twice")
+        if self._thinks():
+            rest = [each for text in self._ending.rest() for each in self._finder.feed(text)]
+            for found in (*rest, *self._finder.finish()):
+                if not aborted:
+                    self._consider(found, commands)
+        self._finished = event.cause
+        if aborted:
+            self._cancel_probes(commands)
+
+    # Decisions.
+
+    def _consider(self, found: Found, commands: list[Command]) -> None:
+        """Put every policy that acts there to a boundary, as far as the limits allow."""
+        kept = found.tokens
+        position = self._begin + kept
+        if kept < 1 or self._room(position) < self._settings.answer_reserve:
+            return
+        for seat in self._seats:
+            needs = seat.needs
+            if found.place not in needs.places or kept < needs.min_tokens or self._settled_by():
+                continue
+            if needs.question is None:
+                self._decide_at_once(seat, self._boundary(found, seat), commands)
+            else:
+                self._ask(seat, needs.question, self._boundary(found, seat), commands)
+
+    def _boundary(self, found: Found, seat: PolicySlot) -> Boundary:
+        text = ""
+        if seat.needs.question is None:
+            text, seat.read = self._finder.text(seat.read, found.tokens), found.tokens
+        return Boundary(
+            position=self._begin + found.tokens,
+            steps=self._finder.steps_before(found.tokens),
+            reasoning_tokens=found.tokens,
+            place=found.place,
+            generated=found.generated,
+            room=self._room(self._begin + found.generated) - self._settings.answer_reserve,
+            text=text,
+        )
+
+    def _decide_at_once(
+        self, seat: PolicySlot, boundary: Boundary, commands: list[Command]
+    ) -> None:
+        verdict = self._verdict(seat, boundary, None, commands)
+        if verdict is not None and verdict.reason is not None:
+            self._fired = True
+            self._pending.append(PendingDecision(boundary, seat, answered=True, verdict=verdict))
+
+    def _ask(
+        self, seat: PolicySlot, question: Question, boundary: Boundary, commands: list[Command]
+    ) -> None:
+        if not seat.may_ask(question, boundary):
+            return
+        pending = PendingDecision(boundary, seat, len(self.asked), question)
+        commands.append(StartProbe(len(self.asked), boundary.position, question))
+        self._pending.append(pending)
+        self.asked.append(pending)
+        seat.asked(question, boundary)
+
+    def _settled_by(self) -> bool:
+        """Whether a decision is certain already, so that later boundaries do not matter."""
+        return self._fired or self._shadow_reason is not None or self.fault is not None
+
+    def _settle(self, commands: list[Command]) -> None:
+        """Take every decision that is due, then emit what no decision can cut away."""
+        while self._pending and self._pending[0].answered:
+            self._decide(self._pending.popleft(), commands)
+        self._grant(commands)
+        self._emit(commands)
+        if self._pending or self.state is State.DONE:
+            return
+        if self._thinking_end is not None and self.state is State.THINKING:
+            self._move(Signal.THINK_END, ExitReason.NATURAL)
+        if self._finished == "eos" and self._closes_eos():
+            self._close(self._received - 1, Signal.EOS, ExitReason.EOS_IN_THINKING, commands)
+        elif self._was_answer():
+            self._move(Signal.FINISHED, ExitReason.NONE)
+        elif self._finished:
+            self._move(Signal.FINISHED, reason_at_end(self._finished, self.state))
+
+    def _decide(self, pending: PendingDecision, commands: list[Command]) -> None:
+        verdict = pending.verdict = pending.verdict or self._judged(pending, commands)
+        if verdict is None:
+            return
+        if verdict.confidence is not None:
+            self._confidences.append(verdict.confidence)
+        if verdict.reason is None:
+            return
+        if self._settings.shadow:
+            self._shadow_reason = verdict.reason
+            self._cancel_probes(commands)
+        else:
+            self._close(pending.boundary.position, Signal.EXIT, verdict.reason, commands)
+
+    def _judged(self, pending: PendingDecision, commands: list[Command]) -> Verdict | None:
+        """The verdict on a probe's answer; None when probe or policy failed."""
+        seat = pending.seat
+        if pending.answer is not None:
+            seat.failures_in_a_row = 0
+            return self._verdict(seat, pending.boundary, pending.answer, commands)
+        self._failures += 1
+        if seat.fails():
+            # Had the failures come sooner, these would not have been put.
+            self._cancel_probes(commands, seat)
+        return None
+
+    def _verdict(
+        self, seat: PolicySlot, boundary: Boundary, answer: Answer | None, commands: list[Command]
+    ) -> Verdict | None:
+        """What the policy decides; None when it fails, and with it all exits end."""
+        try:
+            return seat.decide(boundary, answer)
+        except Exception as fault:  # noqa: BLE001 - whatever the policy does
+            self.fault = fault
+            self._cancel_probes(commands)
+            self._seats = []
+        return None
+
+    def _grant(self, commands: list[Command]) -> None:
+        """Close for a client that wants the answer, after the last complete token, if it can."""
+        position = self._begin + self._finder.complete
+        possible = self._wished and self._thinks() and not self._finished
+        if possible and position >= max(self._emitted, 1) and self._room(position) >= 1:
+            self._cancel_probes(commands)
+            self._close(position, Signal.WISH, ExitReason.CLIENT, commands)
+
+    def _closes_eos(self) -> bool:
+        settings, position = self._settings, self._received - 1
+        return (
+            self._thinks()
+            and not self._was_answer()
+            and settings.close_on_eos
+            and settings.policy != "none"
+            and not settings.shadow
+            and position >= max(self._emitted, self._begin)
+            and self._room(position) >= 1
+        )
+
+    def _close(
+        self, position: int, signal: Signal, reason: ExitReason, commands: list[Command]
+    ) -> None:
+        self._cancel_probes(commands)
+        if position > self._emitted:
+            commands.append(Emit(position - self._emitted))
+        commands.append(CloseThinking(position, self._thinking.closing_ids, reason))
+        self._move(signal, reason)
+        self._exit = position
+        self._received = self._emitted = 0  # the answer is a new stream
+        self._finished = None
+
+    def _cancel_probes(self, commands: list[Command], seat: PolicySlot | None = None) -> None:
+        """Forget what is pending, of one policy or of all."""
+        gone = [each for each in self._pending if seat in (None, each.seat)]
+        commands += [CancelProbe(each.probe) for each in gone if each.probe is not None]
+        self._pending = deque(each for each in self._pending if each not in gone)
+
+    def _emit(self, commands: list[Command]) -> None:
+        count = self._frontier() - self._emitted
+        if count > 0:
+            commands.append(Emit(count))
+            self._emitted += count
+
+    def _frontier(self) -> int:
+        """How many tokens of the current stream are safe from being cut away."""
+        if self._settings.shadow:
+            return self._received
+        if self._pending:
+            return self._pending[0].boundary.position
+        if self.state is State.PRELUDE and self._marks.implied and not self._finished:
+            return 0 if self._open.of(self._seats) else self._received  # it may be cut as thinking
+        if self._finished == "eos" and self._closes_eos():
+            return self._received - 1
+        if self._thinks() and not self._finished:
+            return self._begin + self._finder.decided(self._open.of(self._seats))
+        return self._received
+
+    # Bookkeeping.
+
+    def _thinks(self) -> bool:
+        return self.state is State.THINKING and self._thinking_end is None
+
+    def _was_answer(self) -> bool:
+        """Whether what seemed a thought was none: it has ended, and neither start nor end came."""
+        ended = self._finished in ("eos", "stop") and self._thinking_end is self._exit is None
+        return ended and self._marks.doubtful
+
+    def _room(self, position: int) -> float:
+        """Tokens that an answer could have after a close at `position`; none after no close."""
+        cost = self._thinking.cost
+        return self._limit - position - cost if math.isfinite(cost) else -math.inf
+
+    def _move(self, signal: Signal, reason: ExitReason | None = None) -> None:
+        allowed = REASONS.get((self.state, signal))
+        if allowed is not None:
+            assert reason in allowed  # a policy's was checked where it decided
+            self.reason = reason
+        self.state = TRANSITIONS[self.state][signal]

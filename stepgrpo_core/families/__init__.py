@@ -1,0 +1,1 @@
+"""Model families: how each writes its thinking, and what its template says."""

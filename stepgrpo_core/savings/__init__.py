@@ -1,0 +1,1 @@
+"""Saved tokens: predictions, intervals, the holdout, and estimators for a fleet."""

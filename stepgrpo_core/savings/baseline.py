@@ -1,0 +1,330 @@
+"""What a completion would have cost without the exit: predictions that carry an interval.
+
+Saved tokens are a counterfactual. This file holds one method, `predicted`: a calibration
+records how long the same model's completions are when nothing exits, per prompt length (which
+a server sees, and which goes with difficulty), where their steps began, and how confident a trial
+answer was there. A request that was cut is compared with those of the runs that are like it there
+(`alike.py`): their mean is the prediction, their 5 % and 95 % quantiles its interval.
+
+Where a file records no steps, where the request's are not known, and where too few runs are alike,
+all runs stand in that were longer than the request when it was cut, since it had not ended by then
+either. Where no calibration run was that long there is no basis, and no number.
+"""
+
+import itertools
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stepgrpo_core.errors import InvalidCalibration
+from stepgrpo_core.policies import ExitSettings
+from stepgrpo_core.savings.nearest_runs import Cut, at_boundaries, nearest, under_way
+
+__all__ = [
+    "UNRECORDED",
+    "Baseline",
+    "Conditions",
+    "LengthBin",
+    "Prediction",
+    "Run",
+    "fit_baseline",
+    "parse_baseline",
+]
+
+LEVEL = 0.90  # of the prediction interval
+MIN_RUNS = 20  # longer than t: fewer say too little about a 90 % interval
+TRIALS = ("inducing_prompt", "probe_max_tokens", "mean", "skip_first", "require_end")
+"""The settings that a trial's confidence depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A completed run that nothing exited."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    starts: tuple[int, ...] | None = None
+    """Completion tokens before each step marker, ascending; None: not recorded."""
+    confidences: tuple[float | None, ...] | None = None
+    """Of a trial answer before each of them, in [0, 1], None where there was none; None: of no
+    run. Kept to three decimals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How steps were counted and trials made: others cannot be compared."""
+
+    markers: tuple[str, ...] | None = None
+    """None: steps were not recorded."""
+    trials: Mapping[str, Any] | None = None
+    """`TRIALS` with their values; None: none were made."""
+
+    @classmethod
+    def of(cls, settings: ExitSettings, *, trials: bool = True) -> "Conditions":
+        """Those of a controller with these settings."""
+        made = {name: getattr(settings, name) for name in TRIALS}
+        return cls(tuple(settings.markers), made if trials else None)
+
+
+UNRECORDED = Conditions()
+"""Lengths alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthBin:
+    """Calibration runs whose prompts had `low` to `high` tokens (both included)."""
+
+    low: int
+    high: int
+    completion_tokens: tuple[int, ...]
+    """Of every run, ascending."""
+    starts: tuple[tuple[int, ...], ...] | None = None
+    """Of every run, in the same order, as in `Run`."""
+    confidences: tuple[tuple[float | None, ...], ...] | None = None
+
+    def alike(self, cut: Cut) -> list[float]:
+        """Completion tokens that runs like the request would have had, ascending; none where no
+        steps were recorded."""
+        if self.starts is None:
+            return []
+        if cut.confidence is None:
+            return nearest(under_way(self.completion_tokens, self.starts, cut))
+        return nearest(at_boundaries(self.completion_tokens, self.starts, self.confidences, cut))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Expected completion tokens without the exit, with a 90 % prediction interval."""
+
+    tokens: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The un-exited model's completion lengths by prompt length."""
+
+    model: str
+    """Name of the calibrated model."""
+    sampling: Mapping[str, float]
+    """Sampling parameters of the calibration runs; predictions hold for these."""
+    bins: tuple[LengthBin, ...]
+    """Ascending and disjoint."""
+    conditions: Conditions = UNRECORDED
+    """Of its steps and trials."""
+
+    def under(self, settings: ExitSettings) -> "Baseline":
+        """What of it can be compared with requests under `settings`: without the steps where those
+        are counted at other markers, without confidences where trials are made otherwise."""
+        given = Conditions.of(settings)
+        if self.conditions.markers != given.markers:
+            bins = tuple(replace(each, starts=None, confidences=None) for each in self.bins)
+            return replace(self, bins=bins, conditions=UNRECORDED)
+        if self.conditions.trials not in (None, given.trials):
+            bins = tuple(replace(each, confidences=None) for each in self.bins)
+            return replace(self, bins=bins, conditions=Conditions(given.markers))
+        return self
+
+    def predict(
+        self,
+        prompt_tokens: int,
+        *,
+        longer_than: int,
+        steps: int | None = None,
+        confidence: float | None = None,
+    ) -> Prediction | None:
+        """Prediction for a run that had not ended after `longer_than` completion tokens.
+
+        `steps` is k by then. `confidence`, in [0, 1], is that of the trial answer at the step
+        boundary where the run was cut; None: it was cut elsewhere. None when the prompt's length
+        was not calibrated or too few runs were that long.
+        """
+        index = bisect_left([each.high for each in self.bins], prompt_tokens)
+        if index == len(self.bins) or prompt_tokens < self.bins[index].low:
+            return None
+        found = self.bins[index]
+        longer = found.completion_tokens[bisect_right(found.completion_tokens, longer_than) :]
+        if len(longer) < MIN_RUNS:
+            return None
+        alike = found.alike(Cut(longer_than, steps, confidence)) if steps else []
+        if len(alike) >= MIN_RUNS:
+            return _prediction(alike, len(alike) + 1, -1)
+        return _prediction(longer, len(longer) - 1, 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a calibration file holds."""
+        head: dict[str, Any] = {"model": self.model, "sampling": dict(self.sampling)}
+        if self.conditions.markers is not None:
+            head["markers"] = list(self.conditions.markers)
+        if self.conditions.trials is not None:
+            head["trials"] = dict(self.conditions.trials)
+        return {**head, "bins": [_written(each) for each in self.bins]}
+
+
+def fit_baseline(
+    model: str,
+    sampling: Mapping[str, float],
+    runs: Iterable[Run],
+    conditions: Conditions = UNRECORDED,
+    *,
+    bins: int = 6,
+) -> Baseline:
+    """A baseline from completed, un-exited runs, whose steps were counted and whose trials were
+    made under `conditions`; what those do not name is left out.
+
+    Prompt lengths are split into at most `bins` groups of about equally many runs.
+    Raises InvalidCalibration when there are fewer than `MIN_RUNS` runs, or runs lack what
+    `conditions` name.
+    """
+    ordered = sorted(runs, key=lambda run: run.prompt_tokens)
+    if len(ordered) < MIN_RUNS:
+        raise InvalidCalibration(f"{len(ordered)} completed runs; at least {MIN_RUNS} are needed")
+    size = max(MIN_RUNS, math.ceil(len(ordered) / bins))
+    groups: list[list[Run]] = [[]]
+    for run in ordered:
+        if len(groups[-1]) >= size and groups[-1][-1].prompt_tokens != run.prompt_tokens:
+            groups.append([])
+        groups[-1].append(run)
+    if len(groups) > 1 and len(groups[-1]) < MIN_RUNS:
+        groups[-2:] = [groups[-2] + groups[-1]]
+    made = (_bin(g[0].prompt_tokens, g[-1].prompt_tokens, g, conditions) for g in groups)
+    return Baseline(model, dict(sampling), tuple(made), conditions)
+
+
+def parse_baseline(data: Any) -> Baseline:
+    """The baseline in a calibration file's JSON; raises InvalidCalibration naming the fault."""
+    try:
+        conditions = _parse_conditions(data)
+        bins = tuple(_parse_bin(entry, conditions) for entry in data["bins"])
+        baseline = Baseline(str(data["model"]), dict(data["sampling"]), bins, conditions)
+        highs = [(each.low, each.high) for each in bins]
+        if (
+            not bins
+            or any(low > high for low, high in highs)
+            or any(a[1] >= b[0] for a, b in itertools.pairwise(highs))
+        ):
+            raise InvalidCalibration("bins must be present, ascending and disjoint")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InvalidCalibration):
+            raise
+        raise InvalidCalibration(f"not a calibration: {error!r}") from error
+    return baseline
+
+
+def _prediction(ordered: Sequence[float], size: int, first: int) -> Prediction:
+    """Mean and quantiles; the quantile of share s is at place s * `size` + `first`, from 0."""
+    tail = (1 - LEVEL) / 2
+    return Prediction(
+        tokens=math.fsum(ordered) / len(ordered),
+        low=_value_at(ordered, tail * size + first),
+        high=_value_at(ordered, (1 - tail) * size + first),
+    )
+
+
+def _value_at(ordered: Sequence[float], place: float) -> float:
+    """Linear interpolation between order statistics."""
+    below = min(math.floor(place), len(ordered) - 1)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+# Files.
+
+
+def _bin(low: int, high: int, runs: Iterable[Run], conditions: Conditions) -> LengthBin:
+    """What `conditions` name of runs, whatever order they came in."""
+    kept = sorted((_kept(run, conditions) for run in runs), key=_order)
+    return LengthBin(
+        low,
+        high,
+        tuple(run.completion_tokens for run in kept),
+        None if conditions.markers is None else tuple(run.starts or () for run in kept),
+        None if conditions.trials is None else tuple(run.confidences or () for run in kept),
+    )
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    trials = [-1.0 if each is None else each for each in run.confidences or ()]
+    return run.completion_tokens, run.starts or (), trials
+
+
+def _kept(run: Run, conditions: Conditions) -> Run:
+    """What `conditions` name of a run; raises InvalidCalibration where that is not sound."""
+    if conditions.markers is None:
+        return replace(run, starts=None, confidences=None)
+    places = (0, *(run.starts or ()), run.completion_tokens)
+    if run.starts is None or any(a > b for a, b in itertools.pairwise(places)):
+        what = f"steps of a run of {run.completion_tokens} tokens begin after {run.starts}"
+        raise InvalidCalibration(f"{what}; they must ascend and be within the run")
+    if conditions.trials is None:
+        return replace(run, confidences=None)
+    given = [each for each in run.confidences or () if each is not None]
+    if len(run.confidences or ()) != len(run.starts) or not all(0 <= each <= 1 for each in given):
+        what = f"confidences {run.confidences} of a run with steps at {run.starts}"
+        raise InvalidCalibration(f"{what}; one from 0 to 1 or none belongs to each")
+    return replace(run, confidences=tuple(map(_rounded, run.confidences or ())))
+
+
+def _rounded(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, 3)
+
+
+def _written(runs: LengthBin) -> dict[str, Any]:
+    """As a file has it: confidences in thousandths."""
+    entry: dict[str, Any] = {
+        "prompt_tokens": [runs.low, runs.high],
+        "completion_tokens": list(runs.completion_tokens),
+    }
+    if runs.starts is not None:
+        entry["steps"] = [list(each) for each in runs.starts]
+    if runs.confidences is not None:
+        entry["confidences"] = [
+            [None if each is None else round(1000 * each) for each in trials]
+            for trials in runs.confidences
+        ]
+    return entry
+
+
+def _parse_conditions(data: Any) -> Conditions:
+    markers, trials = data.get("markers"), data.get("trials")
+    if markers is None and trials is not None:
+        raise InvalidCalibration("trials without markers: where were they made?")
+    return Conditions(
+        None if markers is None else tuple(map(str, markers)),
+        None if trials is None else dict(trials),
+    )
+
+
+def _parse_bin(entry: Any, conditions: Conditions) -> LengthBin:
+    low, high = entry["prompt_tokens"]
+    lengths = entry["completion_tokens"]
+    starts = _column(entry, "steps", len(lengths), recorded=conditions.markers is not None)
+    trials = _column(entry, "confidences", len(lengths), recorded=conditions.trials is not None)
+    runs = (
+        Run(int(low), int(length), _parse_starts(own), _parse_confidences(asked))
+        for length, own, asked in zip(lengths, starts, trials, strict=True)
+    )
+    return _bin(int(low), int(high), runs, conditions)
+
+
+def _column(entry: Any, name: str, count: int, *, recorded: bool) -> Sequence[Any]:
+    """A value per run; nothing of each where the file does not record that."""
+    if not recorded:
+        return [None] * count
+    column: Sequence[Any] = entry[name]
+    if len(column) != count:
+        raise InvalidCalibration(f"{name} of {len(column)} runs where there are {count}")
+    return column
+
+
+def _parse_starts(numbers: Any) -> tuple[int, ...] | None:
+    return None if numbers is None else tuple(map(int, numbers))
+
+
+def _parse_confidences(thousandths: Any) -> tuple[float | None, ...] | None:
+    if thousandths is None:
+        return None
+    return tuple(None if each is None else int(each) / 1000 for each in thousandths)

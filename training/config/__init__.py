@@ -1,0 +1,1 @@
+"""The configuration of a run: YAML files, overrides, checks, and the presets."""

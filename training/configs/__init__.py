@@ -1,1 +1,0 @@
-"""Shipped presets, and how YAML files become one mapping (`training.configs.layers`)."""

@@ -1,0 +1,1 @@
+"""Problems and prompts: sources, chat templates, and decontamination."""

@@ -1,0 +1,299 @@
+"""Reads problems: the hub, JSONL and Parquet files, the demo world, generated tasks.
+
+A row that cannot be used is an error that names where it is, never skipped: a wrong column
+mapping would otherwise train on half of a data set without a word.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tqdm import tqdm
+
+from stepgrpo_core import InvalidSetting
+
+__all__ = ["BadRow", "Row", "Source", "SourceUnavailable", "read_source"]
+
+Kind = Literal["hub", "path", "demo", "reasoning_gym"]
+PLUGINS = "stepgrpo.problems"
+"""Entry points that generate problems: ``(seed, split, count) -> problems``."""
+Numbered = Iterator[tuple[int, object]]  # from 1: lines of a JSONL file, rows of anything else
+
+USED_BY: dict[str, tuple[Kind, ...]] = {
+    "config": ("hub",),
+    "revision": ("hub",),
+    "split": ("hub",),
+    "demo_split": ("demo",),
+    "size": ("reasoning_gym",),
+    "seed": ("demo", "reasoning_gym"),
+}
+"""Settings that only some kinds of source read; elsewhere they would be ignored in silence."""
+
+
+class BadRow(ValueError):
+    """A row is no problem with an answer; the message reads ``source:number: reason``."""
+
+    def __init__(self, source: str, number: int, reason: str) -> None:
+        super().__init__(f"{source}:{number}: {reason}")
+        self.source = source
+        self.number = number
+        self.reason = reason
+
+
+class SourceUnavailable(OSError):
+    """A source cannot be opened; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A problem: the user message and the gold answer, and where it came from."""
+
+    prompt: str
+    answer: str
+    source: str
+    number: int
+    """From 1: the line of a JSONL file, the row of anything else."""
+
+    @property
+    def place(self) -> str:
+        """``source:number``, as in error messages."""
+        return f"{self.source}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where problems come from: exactly one of `hub`, `path`, `demo` and `reasoning_gym`.
+
+    Raises InvalidSetting for none or several of them, and for settings that it does not read.
+    """
+
+    hub: str | None = None
+    """Name of a data set on the Hugging Face hub, or a directory laid out as one."""
+    path: str | None = None
+    """A local .jsonl or .parquet file."""
+    demo: int | None = None
+    """That many problems of the demo world."""
+    reasoning_gym: str | None = None
+    """Name of a task of the optional package reasoning-gym."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    revision: str | None = None
+    """Commit or tag of a hub data set; pin it, so that runs repeat."""
+    split: str = "train"
+    """Split of a hub data set; slices such as ``train[:1000]`` work."""
+    demo_split: Literal["train", "validation", "test"] = "train"
+    """Split of the demo world; no problem is in two."""
+    size: int = 500
+    """Entries to generate with reasoning-gym."""
+    seed: int = 0
+    """Of the demo world and reasoning-gym."""
+    prompt: str = "prompt"
+    """Column of the problem: text, or chat messages of which the last user message counts. Dots
+    lead into nested columns."""
+    answer: str = "answer"
+    """Column of the gold answer, text or number; ``reward_model.ground_truth`` for example."""
+    answer_after: str = ""
+    """The gold stands behind the last of these in its column: ``####`` for GSM8K."""
+    cut: tuple[str, ...] = ()
+    """Texts removed from every prompt: instructions of another answer format, which would also
+    overlap between any two sets that share them."""
+    limit: int | None = None
+    """Read only this many rows, the first ones."""
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in get_args(Kind) if getattr(self, kind) is not None]
+        if len(given) != 1:
+            names = ", ".join(get_args(Kind))
+            raise InvalidSetting("source", given, f"set exactly one of {names}")
+        if self.path is not None and Path(self.path).suffix not in FILE_READERS:
+            raise InvalidSetting("path", self.path, f"use a file of {' or '.join(FILE_READERS)}")
+        for name in ("demo", "size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidSetting(name, value, "use at least 1")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            readers = USED_BY.get(field.name)
+            if readers and self.kind not in readers and value != field.default:
+                remedy = f"only {' and '.join(readers)} sources read it; leave it out"
+                raise InvalidSetting(field.name, value, remedy)
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the four it is."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        return next(kind for kind in kinds if getattr(self, kind) is not None)
+
+    @property
+    def name(self) -> str:
+        """What reports and errors call it."""
+        match self.kind:
+            case "hub":
+                return "/".join(filter(None, (self.hub, self.config, self.split)))
+            case "path":
+                return str(self.path)
+            case "demo":
+                return f"demo/{self.demo_split}"
+            case "reasoning_gym":
+                return f"reasoning_gym/{self.reasoning_gym}"
+
+
+def read_source(source: Source) -> Iterator[Row]:
+    """Every row of `source`, in its order.
+
+    Raises BadRow, SourceUnavailable, and what the file system says of a path.
+    """
+    records = islice(READERS[source.kind](source), source.limit)
+    for number, record in tqdm(records, desc=source.name, unit=" rows", leave=False, delay=3):
+        yield _row(source, number, record)
+
+
+def _row(source: Source, number: int, record: object) -> Row:
+    try:
+        prompt = _prompt(_value(record, source.prompt), source.cut)
+        answer = _answer(_value(record, source.answer), source.answer_after)
+    except ValueError as error:
+        raise BadRow(source.name, number, str(error)) from error
+    return Row(prompt, answer, source.name, number)
+
+
+def _value(record: object, column: str) -> object:
+    """What stands under `column`: a name of its own, or a path into nested columns."""
+    if isinstance(record, dict) and column in record:
+        return record[column]
+    value = record
+    for part in column.split("."):
+        if not isinstance(value, dict):
+            raise ValueError(f"{_shown(value)} where an object with {part!r} should be")
+        if part not in value:
+            wanted = part if part == column else f"{part} (of {column})"
+            raise ValueError(f"no column {wanted}; there is {', '.join(value) or 'none at all'}")
+        value = value[part]
+    return value
+
+
+def _prompt(value: object, cut: tuple[str, ...]) -> str:
+    text = _last_user_message(value) if isinstance(value, list) else value
+    if not isinstance(text, str):
+        raise ValueError(f"the prompt is {_shown(text)}, neither text nor chat messages")
+    for each in cut:
+        if each not in text:
+            raise ValueError(f"the prompt has no {each!r}, which is to be cut from it")
+        text = text.replace(each, "").strip()
+    if not text.strip():
+        raise ValueError("the prompt is empty")
+    return text
+
+
+def _last_user_message(messages: list[object]) -> object:
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return message.get("content")
+    raise ValueError(f"the prompt {_shown(messages)} has no message of role user")
+
+
+def _answer(value: object, after: str) -> str:
+    unusable = isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
+    if unusable or not isinstance(value, str | int | float):
+        raise ValueError(f"the answer is {_shown(value)}, neither text nor a number")
+    _, found, text = str(value).rpartition(after) if after else ("", "", str(value))
+    if after and not found:
+        raise ValueError(f"the answer {_shown(value)} has no {after!r}")
+    if not text.strip():
+        raise ValueError("the answer is empty")
+    return text.strip()
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _read_path(source: Source) -> Numbered:
+    path = Path(str(source.path))
+    return FILE_READERS[path.suffix](path)
+
+
+def _read_jsonl(path: Path) -> Numbered:
+    with path.open("rb") as lines:  # bytes end at \n only; text may hold U+2028 within a line
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line.decode())
+                except ValueError as error:
+                    raise BadRow(str(path), number, f"no JSON: {error}") from error
+
+
+def _read_parquet(path: Path) -> Numbered:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    remedy = "check that it is a Parquet file"
+    return _load_dataset(str(path), remedy, "parquet", data_files=str(path), split="train")
+
+
+def _read_hub(source: Source) -> Numbered:
+    remedy = (
+        "check name, config, revision and split; without a connection, download it where there "
+        "is one (`hf download --repo-type dataset`) and set path to a file of it"
+    )
+    return _load_dataset(
+        source.name,
+        remedy,
+        str(source.hub),
+        name=source.config,
+        revision=source.revision,
+        split=source.split,
+    )
+
+
+def _load_dataset(shown: str, remedy: str, *args: str, **options: Any) -> Numbered:
+    import datasets  # noqa: PLC0415 - seconds to load
+
+    try:
+        rows = datasets.load_dataset(*args, **options)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise SourceUnavailable(f"{shown} cannot be loaded ({error}); {remedy}") from error
+    yield from enumerate(rows, start=1)
+
+
+def _read_demo(source: Source) -> Numbered:
+    """The demo world is an example: it registers its problems as a plug-in would."""
+    (demo,) = entry_points(group=PLUGINS, name="demo")
+    problems = demo.load()(source.seed, source.demo_split, source.demo or 0)
+    rows = ({"prompt": each.prompt, "answer": each.answer} for each in problems)
+    return enumerate(rows, start=1)
+
+
+def _read_reasoning_gym(source: Source) -> Numbered:
+    try:
+        import reasoning_gym  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise SourceUnavailable(
+            f"{source.name} needs a package that is not installed: pip install reasoning-gym"
+        ) from error
+    try:
+        entries = reasoning_gym.create_dataset(
+            source.reasoning_gym, size=source.size, seed=source.seed
+        )
+    except ValueError as error:
+        raise SourceUnavailable(f"{source.name} cannot be made: {error}") from error
+    rows = ({"prompt": each["question"], "answer": each["answer"]} for each in entries)
+    return enumerate(rows, start=1)
+
+
+FILE_READERS: dict[str, Callable[[Path], Numbered]] = {
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+READERS: dict[Kind, Callable[[Source], Numbered]] = {
+    "hub": _read_hub,
+    "path": _read_path,
+    "demo": _read_demo,
+    "reasoning_gym": _read_reasoning_gym,
+}

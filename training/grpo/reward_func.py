@@ -1,0 +1,87 @@
+"""From rollouts to rewards: grade, form groups, let the method score the whole batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from stepgrpo_core import Group, Reward, count_steps
+from training.grading import Grader, Verdict
+from training.grpo.metrics import group_statistics, rollout_statistics, verdict_statistics
+from training.rollouts.batch import Rollout
+
+__all__ = ["RewardFunction", "groups_of"]
+
+
+class RewardFunction:
+    """A reward of the core in the form that TRL calls.
+
+    TRL hands over the completions of this rank; statistics over the batch need those of all
+    ranks, so groups are gathered first and every rank scores the same whole.
+    """
+
+    def __init__(self, name: str, reward: Reward, grader: Grader, markers: Sequence[str]) -> None:
+        self.__name__ = name  # TRL's name for it in logs
+        self._reward, self._grader, self._markers = reward, grader, markers
+
+    def __call__(
+        self,
+        *,
+        completions: Sequence[Sequence[Mapping[str, str]]],
+        answer: Sequence[str],
+        rollout: Sequence[Rollout],
+        group_size: Sequence[int],
+        log_metric: Callable[[str, float], None],
+        **columns: Any,
+    ) -> list[float | None]:
+        """Return one reward per completion, in order; None where grading failed.
+
+        TRL gives a completion without a reward the advantage 0 and leaves it out of its group's
+        mean. That beats a wrong answer, so the grader leaves as little unscored as it can, and
+        `grading/unscored_share` and `grading/timeout_share` say how much.
+        """
+        questions = [_question(prompt) for prompt in columns["prompts"]]
+        texts = [completion[0]["content"] for completion in completions]
+        # One chat template wrote all prompts, so all of them or none opened the thinking.
+        is_open = rollout[0].thinking_open
+        verdicts = self._grader.grade(texts, answer, questions=questions, thinking_open=is_open)
+        groups = groups_of(rollout, texts, verdicts, group_size[0], self._markers)
+        seen = rollout_statistics(rollout) | group_statistics(groups)
+        for name, value in (seen | verdict_statistics(verdicts)).items():
+            log_metric(name, value)
+        everywhere: list[Group] = gather_object(groups)
+        # Every rank holds equally many groups, in the order of ranks.
+        first = len(groups) * _rank_of(groups, everywhere)
+        scored = self._reward(everywhere)[first : first + len(groups)]
+        return [value for group in scored for value in group]
+
+
+def _question(prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """Return the text of a prompt in TRL's forms; of messages the last."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def groups_of(
+    rollouts: Sequence[Rollout],
+    texts: Sequence[str],
+    verdicts: Sequence[Verdict],
+    size: int,
+    markers: Sequence[str],
+) -> list[Group]:
+    """Consecutive completions, `size` of each prompt, as groups."""
+    return [
+        Group(
+            correct=[each.correct for each in verdicts[start : start + size]],
+            formatted=[each.formatted for each in verdicts[start : start + size]],
+            steps=[count_steps(text, markers) for text in texts[start : start + size]],
+            tokens=[len(each.ids) for each in rollouts[start : start + size]],
+            finished=[each.ended for each in rollouts[start : start + size]],
+        )
+        for start in range(0, len(rollouts), size)
+    ]
+
+
+def _rank_of(groups: Sequence[Group], everywhere: Sequence[Group]) -> int:
+    from accelerate import PartialState  # noqa: PLC0415 - known once training has started
+
+    return PartialState().process_index if len(everywhere) > len(groups) else 0

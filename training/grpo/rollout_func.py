@@ -1,0 +1,141 @@
+"""The rollout function of `trl.GRPOTrainer` (TRL 1.16): truncated, plain or serial.
+
+TRL hands over the prompts of this rank, each repeated for every completion of its group, and
+wants one completion per entry back, in order. It calls this in evaluation too, where nothing is
+ever truncated. Every completion has a seed of its own, drawn from the run's seed, the step and
+its place, so a resumed run makes the rollouts that the killed one would have made.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.families.thinking import opens_in_thinking
+from training.config.schema import RunConfig
+from training.rollouts.batch import Format, Rollout, RolloutRequest, Sampling, run_rollouts
+from training.rollouts.counters import Counters
+from training.rollouts.remote import RemoteRollouts
+from training.rollouts.s_grpo import serial_rollouts
+from training.rollouts.seeds import row_seed
+from training.rollouts.types import RolloutFailed
+from training.rollouts.vllm_engine import VllmEngine
+
+__all__ = [
+    "RolloutFunction",
+]
+
+Run = Callable[[Sequence[RolloutRequest], ExitSettings], list[Rollout]]
+
+
+class RolloutFunction:
+    """Makes the completions of a batch."""
+
+    def __init__(self, config: RunConfig, tokenizer: Any, form: Format) -> None:
+        self.counters = Counters()
+        self._config, self._tokenizer, self._form = config, tokenizer, form
+
+    def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
+        """TRL's columns, and `rollout` and `group_size` for the reward."""
+        training = trainer.model.training
+        size = trainer.num_generations if training else trainer.num_generations_eval
+        jobs = self._jobs(prompts, trainer, training=training)
+        try:
+            rollouts = self._complete(jobs, trainer, size, training=training)
+        except Exception as error:
+            raise RolloutFailed(f"vLLM failed while generating: {error!r}") from error
+        if training and not self.counters.add(rollouts):
+            _tell_all_cut(trainer)
+        columns = {
+            "prompt_ids": [list(each.prompt_ids) for each in rollouts],
+            "completion_ids": [list(each.ids) for each in rollouts],
+            "logprobs": [list(each.logprobs) for each in rollouts],
+            "rollout": rollouts,
+            "group_size": size,
+        }
+        if not self._config.rollout.train_injected:
+            columns["env_mask"] = [[int(not put) for put in each.injected] for each in rollouts]
+        return columns
+
+    def _complete(
+        self, jobs: Sequence[RolloutRequest], trainer: Any, size: int, *, training: bool
+    ) -> list[Rollout]:
+        rollout = self._config.rollout
+        untruncated = ExitSettings(markers=rollout.exit.markers)
+        bar = tqdm(total=len(jobs), desc="rollouts", leave=False, disable=None)
+        with bar:
+            run = self._runner(trainer, lambda _: bar.update())
+            if training and rollout.kind == "serial":
+                return serial_rollouts(run, jobs, size, self._form.thinking)
+            if training and rollout.kind == "truncated":
+                return run(_shared_out(jobs, size, rollout.truncated_share), rollout.exit)
+            return run(jobs, untruncated)
+
+    def _runner(self, trainer: Any, finished: Callable[[Rollout], Any]) -> Run:
+        vllm = trainer.vllm_generation
+        if vllm.mode == "colocate":
+            engine = VllmEngine(vllm.llm.llm_engine)
+            probing = self._config.rollout.probing
+            return lambda jobs, settings: run_rollouts(
+                engine, jobs, settings, self._form, probing=probing, finished=finished
+            )
+        args, thinking = trainer.args, self._form.thinking
+        url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+        model = self._config.model.served_name or self._config.model.name
+        return lambda jobs, settings: RemoteRollouts(url, model, settings, thinking).run(
+            jobs, finished
+        )
+
+    def _jobs(
+        self, prompts: Sequence[Any], trainer: Any, *, training: bool
+    ) -> list[RolloutRequest]:
+        args, thinking = trainer.args, self._form.thinking
+        jobs = []
+        for row, prompt in enumerate(prompts):
+            ids = tuple(self._prompt_ids(prompt, trainer.chat_template_kwargs))
+            place = (
+                "train" if training else "eval",
+                trainer.state.global_step,
+                trainer.accelerator.process_index,
+                row,
+            )
+            sampling = Sampling(
+                max_tokens=args.max_completion_length,
+                temperature=args.temperature,
+                top_p=args.top_p,
+                top_k=args.top_k or 0,
+                min_p=args.min_p or 0.0,
+                repetition_penalty=args.repetition_penalty,
+                seed=row_seed(self._config.seed, *place),
+            )
+            jobs.append(
+                RolloutRequest(ids, sampling, opens_in_thinking(self._tokenizer, thinking, ids))
+            )
+        return jobs
+
+    def _prompt_ids(self, prompt: Any, options: dict[str, Any]) -> list[int]:
+        ids: list[int] = self._tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, return_dict=False, **options
+        )
+        return ids
+
+
+def _tell_all_cut(trainer: Any) -> None:
+    """A generation that teaches nothing must not go by in silence."""
+    if trainer.accelerator.is_main_process:
+        print(
+            f"step {trainer.state.global_step + 1}: every completion was cut at "
+            f"trl.max_completion_length={trainer.args.max_completion_length}: such a step teaches "
+            "nothing; raise it",
+            flush=True,
+        )
+
+
+def _shared_out(jobs: Sequence[RolloutRequest], size: int, share: float) -> list[RolloutRequest]:
+    """The first of each group are truncated, at least one; the others are not."""
+    count = max(round(share * size), 1)
+    return [
+        dataclasses.replace(job, truncated=index % size < count) for index, job in enumerate(jobs)
+    ]

@@ -1,0 +1,142 @@
+"""A GRPO run from its configuration: TRL's trainer around our rollouts and rewards."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from training.config.checks import check_reporting, check_tokenizer
+from training.config.schema import DEFAULTS, RunConfig, describe
+from training.config.trl import steps_per_generation
+from training.data.dataset import Row
+from training.grading import Grader
+from training.grpo.export import finish
+from training.grpo.reward_func import RewardFunction
+from training.grpo.rollout_func import RolloutFunction
+from training.rollouts.types import RolloutFailed
+from training.rollouts.vllm_engine import format_of
+from training.run.checkpoints import (
+    NotFinite,
+    RunStopped,
+    SaveFailed,
+    Seals,
+    StopOnSignal,
+    guarded,
+    restore,
+    saved_message,
+)
+from training.run.curves import Curves
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
+from training.run.output import claimed, is_finished, prepare_output
+from training.run.upstream_patches import (
+    engine_options,
+    options_for,
+    order_by_epoch,
+    send_merged_copies,
+)
+
+__all__ = ["arguments", "train"]
+
+
+def train(config: RunConfig, *, resume: bool = False) -> None:
+    """Run to the last step, then write the model, its card and its calibration to the output.
+
+    A resumed run that has reached its last step does what is left after it, and no step more.
+    Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
+    what cannot be run, FileExistsError for an output that holds another run, FolderInUse for one
+    that another run writes to.
+    """
+    args = arguments(config)
+    model_of(config, args.vllm_max_model_length)
+    tokenizer = load_tokenizer(config)
+    trial = config.rollout.exit
+    check_tokenizer(tokenizer, format_of(tokenizer, trial.closing_text), trial.markers)
+    with claimed(output := Path(config.output)):
+        if resume and is_finished(output, config):
+            print(f"{output} holds the finished run: nothing is left to do", flush=True)
+            return
+        every = steps_per_generation(args)
+        checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
+        print(describe(config), flush=True)
+        rows, report = load_data(config, tokenizer)
+        with Grader(**dataclasses.asdict(config.grading)) as grader:
+            trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
+            if checkpoint:
+                restore(checkpoint, rollouts.counters)
+            with stop.listening():
+                _run(trainer, checkpoint, output)
+            if stop.signal is not None:
+                raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
+        finish(config, trainer, rollouts.counters, report, rows)
+
+
+def arguments(config: RunConfig) -> GRPOConfig:
+    """TRL's configuration of the run, checked."""
+    given = {**DEFAULTS, **config.trl}
+    length = given.get("max_completion_length", GRPOConfig.max_completion_length)
+    trial = config.rollout.exit
+    room = trial.probe_max_tokens + len(trial.inducing_prompt)  # characters bound its tokens
+    given.setdefault("vllm_max_model_length", config.data.max_prompt_tokens + length + room)
+    check_reporting(given["report_to"], ("trl", "report_to"))
+    return GRPOConfig(
+        output_dir=config.output,
+        seed=config.seed,
+        use_vllm=True,
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,  # would hide what it should show
+        model_init_kwargs={"dtype": config.model.dtype, "revision": config.model.revision},
+        trust_remote_code=config.model.trust_remote_code,
+        **given,
+    )
+
+
+def _build(
+    config: RunConfig, args: GRPOConfig, tokenizer: Any, rows: Sequence[Row], grader: Grader
+) -> tuple[GRPOTrainer, RolloutFunction, StopOnSignal]:
+    form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
+    markers = config.rollout.exit.markers
+    rollouts = RolloutFunction(config, tokenizer, form)
+    reward = RewardFunction(config.reward.name, config.reward.build(), grader, markers)
+    stop = StopOnSignal(steps_per_generation(args))
+    engine_dtype = "bfloat16" if args.bf16 else config.model.dtype
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is what we build on
+    with engine_options(**options_for(engine_dtype, config.model.revision)):
+        trainer = guarded(GRPOTrainer)(
+            model=config.model.name,
+            reward_funcs=reward,
+            args=args,
+            train_dataset=_dataset(rows),
+            processing_class=tokenizer,
+            rollout_func=rollouts,
+            peft_config=lora_of(config.lora),
+            callbacks=[stop, Seals(rollouts.counters), Curves()],
+        )
+    order_by_epoch(trainer)
+    send_merged_copies(trainer.vllm_generation)
+    return trainer, rollouts, stop
+
+
+def _run(trainer: GRPOTrainer, checkpoint: Path | None, output: Path) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except NotFinite as error:
+        raise RunStopped(
+            f"{error}: lower trl.learning_rate, or look at curves.png; {saved_message(output)}"
+        ) from error
+    except (RolloutFailed, SaveFailed, OSError) as error:
+        raise RunStopped(f"{error}; {saved_message(output)}") from error
+
+
+def _dataset(rows: Sequence[Row]) -> Dataset:
+    return Dataset.from_list(
+        [
+            {"prompt": [{"role": "user", "content": row.prompt}], "answer": row.answer}
+            for row in rows
+        ]
+    )

@@ -1,0 +1,111 @@
+"""Makes the calibration file from which the server predicts un-exited completion lengths."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vllm import SamplingParams
+
+from stepgrpo_core import Baseline, ExitSettings, fit_baseline
+from stepgrpo_core.families.table import in_family
+from stepgrpo_core.policies import Induce
+from stepgrpo_core.policies.confidence import confidence_of
+from stepgrpo_core.savings.baseline import Conditions, Run
+from training.rollouts.offline import Engine, Generation
+
+__all__ = ["calibrate", "write_baseline"]
+
+MOST_UNFINISHED = 0.05  # more would bias the baseline towards short completions
+
+
+def calibrate(
+    engine: Engine,
+    name: str,
+    messages: Sequence[str],
+    *,
+    samples: int,
+    params: SamplingParams,
+    trials: bool = True,
+) -> Baseline:
+    """Complete each message `samples` times without an exit, and record the lengths, where the
+    steps began, and with `trials` how confident a trial answer was there.
+
+    Raises ValueError when more than 5 % of the completions hit `params.max_tokens`.
+    """
+    generations = complete(engine, messages, samples=samples, params=params)
+    settings = in_family(ExitSettings(), engine.form.family)
+    sampling = {"temperature": params.temperature, "top_p": params.top_p}
+    runs = record(engine, generations, settings, trials=trials)
+    return fit_baseline(name, sampling, runs, Conditions.of(settings, trials=trials))
+
+
+def complete(
+    engine: Engine, messages: Sequence[str], *, samples: int, params: SamplingParams
+) -> list[Generation]:
+    """`samples` completions of each message, less those that hit `params.max_tokens`.
+
+    Raises ValueError when those are more than 5 %.
+    """
+    prompts = [engine.chat_prompt(message) for message in messages for _ in range(samples)]
+    random.Random(0).shuffle(prompts)  # so that batches mix lengths
+    runs = engine.generate(prompts, params)
+    finished = [run for run in runs if run.ended]
+    unfinished = 1 - len(finished) / len(runs)
+    if unfinished > MOST_UNFINISHED:
+        raise ValueError(
+            f"{unfinished:.0%} of the completions hit max_tokens={params.max_tokens}, which "
+            "would bias the baseline; raise it"
+        )
+    return finished
+
+
+def record(
+    engine: Engine, generations: Sequence[Generation], settings: ExitSettings, *, trials: bool
+) -> list[Run]:
+    """What a calibration keeps of completions."""
+    starts = [engine.step_starts(each, settings.markers) for each in generations]
+    asked = _confidences(engine, generations, starts, settings) if trials else {}
+    return [
+        Run(
+            len(each.prompt_ids),
+            len(each.ids),
+            starts[index],
+            tuple(asked.get((index, place)) for place in starts[index]) if trials else None,
+        )
+        for index, each in enumerate(generations)
+    ]
+
+
+def _confidences(
+    engine: Engine,
+    generations: Sequence[Generation],
+    starts: Sequence[Sequence[int]],
+    settings: ExitSettings,
+) -> dict[tuple[int, int], float]:
+    """Of trial answers, by generation and position; none where the context has no room for one."""
+    question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
+    asked = [
+        (index, place)
+        for index, each in enumerate(generations)
+        for place in starts[index]
+        if engine.has_room(each, place, question)
+    ]
+    chosen, places = [generations[index] for index, _ in asked], [place for _, place in asked]
+    readings = engine.probe(chosen, places, question)
+    found = [confidence_of(reading.trial, settings) for reading in readings]
+    return dict(zip(asked, found, strict=True))
+
+
+def write_baseline(baseline: Baseline, path: Path) -> None:
+    """Write the file whole or not at all."""
+    data = baseline.as_dict()
+    lines = _lines(data.pop("bins"))
+    head = json.dumps(data, ensure_ascii=False)[:-1]
+    partial = path.with_suffix(".partial")
+    partial.write_text(f'{head}, "bins": [\n{lines}\n]}}\n', encoding="utf-8")
+    partial.replace(path)
+
+
+def _lines(bins: Iterable[object]) -> str:
+    return ",\n".join(json.dumps(each, separators=(",", ":")) for each in bins)

@@ -1,0 +1,42 @@
+"""A policy's question as a request to the engine, and what comes back as its answer."""
+
+from collections.abc import Sequence
+
+from stepgrpo_core.control.probing import put_question, read_answer
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.policies import Answer, ExitSettings, Question
+from training.rollouts.types import Delta, Format, Request, Sampling
+
+__all__ = ["answer_of", "check_judge", "probe_request"]
+
+
+def check_judge(settings: ExitSettings) -> None:
+    """Raise InvalidSetting for a judge that rollouts cannot ask."""
+    if settings.verifier_url is not None:
+        remedy = "rollouts ask no other server: leave it out, and the model judges itself"
+        raise InvalidSetting("verifier_url", settings.verifier_url, remedy)
+
+
+def probe_request(
+    name: str,
+    question: Question,
+    prompt_ids: tuple[int, ...],
+    kept: tuple[int, ...],
+    form: Format,
+) -> Request | None:
+    """The request that puts `question` after the `kept` generated tokens; None where it cannot."""
+    probe = put_question(question, prompt_ids, kept, form)
+    if probe is None:
+        return None
+    sampling = Sampling(probe.max_tokens, 0.0, stop_token_ids=probe.stop_ids, logprobs=probe.top)
+    return Request(name, probe.prompt_ids, sampling)
+
+
+def answer_of(question: Question, deltas: Sequence[Delta], form: Format) -> Answer | None:
+    """The answer in a probe's deltas; None when it failed or lacks what was asked for."""
+    if deltas[-1].cause not in ("eos", "length"):
+        return None
+    ids = [token for delta in deltas for token in delta.ids]
+    logprobs = [value for delta in deltas for value in delta.logprobs]
+    top = next((delta.top[0] for delta in deltas if delta.top), {})
+    return read_answer(question, ids, logprobs, top, form)

@@ -1,0 +1,129 @@
+"""vLLM as a `RolloutEngine`, and a tokenizer as a `Format`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+from vllm import SamplingParams
+from vllm.inputs.engine import tokens_input
+
+from stepgrpo_core.control.events import Cause
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.families.prompts import turn_of
+from stepgrpo_core.families.table import RECOGNISED, Choice, in_family
+from stepgrpo_core.families.thinking import family_of, learned, thinking_of, writing_of
+from stepgrpo_core.policies import ExitSettings
+from training.rollouts.types import Delta, Format, Request, Sampling, Texts
+
+__all__ = ["VllmEngine", "format_of", "sampling_params"]
+
+
+class VllmEngine:
+    """The core of an ``LLMEngine`` (``LLM(...).llm_engine``), stepped by us.
+
+    `LLMEngine.step` passes every token through an output processor that counts, detokenizes and
+    wraps it, a tenth of the time of a step with a small model. Rollouts need ids and
+    log-probabilities only, and take them where it takes them (vLLM 0.31, `LLMEngine.add_request`
+    and `step`). Requests are named anew, as there: a name may come again in the next batch.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._inputs, self._core = engine.input_processor, engine.engine_core
+        self._tasks = engine.get_supported_tasks()
+        self._added = 0
+        self._inner: dict[str, str] = {}  # the core's name of a request, by ours
+        self._outer: dict[str, str] = {}
+
+    def add(self, request: Request) -> None:
+        """Queue a request; prompts that share a prefix share its cache."""
+        self._added += 1
+        inner = f"{request.id}.{self._added}"
+        prompt = tokens_input(list(request.prompt_ids))
+        params = sampling_params(request.sampling)
+        self._core.add_request(
+            self._inputs.process_inputs(inner, prompt, params, supported_tasks=self._tasks)
+        )
+        self._inner[request.id], self._outer[inner] = inner, request.id
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Drop requests from the scheduler."""
+        inner = [self._inner.pop(each) for each in request_ids if each in self._inner]
+        for each in inner:
+            del self._outer[each]
+        self._core.abort_requests(inner)
+
+    def step(self) -> list[Delta]:
+        """One iteration of continuous batching."""
+        deltas = []
+        for output in self._core.get_output().outputs:
+            name = self._outer.get(output.request_id)
+            if name is None:
+                continue  # aborted
+            cause = None if output.finish_reason is None else _cause(str(output.finish_reason))
+            if cause:
+                del self._inner[name], self._outer[output.request_id]
+            ids = tuple(output.new_token_ids)
+            deltas.append(Delta(name, ids, _logprobs(output), cause, _top(output)))
+        return deltas
+
+
+def sampling_params(sampling: Sampling) -> SamplingParams:
+    """vLLM's form; the sampled tokens' log-probs come with it, texts do not."""
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+        stop_token_ids=list(sampling.stop_token_ids),
+        logprobs=sampling.logprobs,
+        detokenize=False,
+    )
+
+
+def _logprobs(output: Any) -> tuple[float | None, ...]:
+    """Of the sampled tokens: column 0 of (T, 1 + top); an aborted request ends without any."""
+    return () if output.new_logprobs is None else tuple(output.new_logprobs.logprobs[:, 0].tolist())
+
+
+def _top(output: Any) -> tuple[dict[int, float], ...]:
+    """For each sampled token the likeliest ones with their log-probs, if they were asked for."""
+    found = output.new_logprobs
+    if found is None or found.logprobs.shape[1] == 1:
+        return ()
+    rows = zip(found.logprob_token_ids.tolist(), found.logprobs.tolist(), strict=True)
+    return tuple(dict(zip(ids, values, strict=True)) for ids, values in rows)
+
+
+def _cause(finish_reason: str) -> Cause:
+    causes: dict[str, Cause] = {"stop": "eos", "length": "length"}
+    return causes.get(finish_reason, "abort")
+
+
+def format_of(tokenizer: Any, closing_text: str, choice: Choice = RECOGNISED) -> Format:
+    """How a model's tokenizer writes thinking and text.
+
+    `closing_text` goes before the family's if it is not the built-in one. Raises InvalidSetting
+    for a tokenizer of no family, of several, or of one whose thinking is only counted.
+    """
+    row = family_of(tokenizer, choice.name, choice.own)
+    if row is None:
+        remedy = "how it writes thinking is not known: use a reasoning model's, or name its family "
+        remedy += "(model.family and model.families; --exit-family and --exit-config)"
+        raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
+    family = learned(tokenizer, row)
+    settings = in_family(ExitSettings(closing_text=closing_text), family)
+    thinking = thinking_of(tokenizer, family, settings.closing_text)
+    if not thinking.closing_ids:
+        remedy = f"thinking of family {family.name} can only be counted; use another model's"
+        raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
+    core, writing = tokenizer.backend_tokenizer, writing_of(tokenizer, thinking)
+
+    def texts_after(prefix: Sequence[int]) -> Texts:
+        stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
+        return lambda ids: [stream.step(core, token) or "" for token in ids]
+
+    turn = turn_of(tokenizer, family)
+    return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat, family, turn)

@@ -1,0 +1,1 @@
+"""A run on disk and on the machine: checkpoints, seals, locks, processes, adapters."""

@@ -1,0 +1,66 @@
+"""A run's model, tokenizer, adapter and rows, loaded from its configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig
+
+from training.config.schema import LoraSettings, RunConfig
+from training.data.dataset import DataReport, Row, load_rows
+from training.run.models import check_context, check_model, tokenizer_of
+from training.run.processes import on_main
+
+__all__ = ["load_data", "load_tokenizer", "lora_of", "model_of"]
+
+
+def load_tokenizer(config: RunConfig) -> Any:
+    """The model's tokenizer. Raises InvalidSetting."""
+    model = config.model
+    return tokenizer_of(
+        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+
+
+def model_of(config: RunConfig, longest: int | None) -> Any:
+    """Configuration of the model, which must be there and have `longest` positions; raises
+    InvalidSetting."""
+    model = config.model
+    found = check_model(
+        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    if longest is not None:
+        check_context(found, longest, "trl.vllm_max_model_length")
+    return found
+
+
+def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]:
+    """Training rows and what became of the rest; one process reads them and prints the report."""
+    options: Mapping[str, Any] = config.trl.get("chat_template_kwargs") or {}
+
+    def count_tokens(prompt: str) -> int:
+        message = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(
+            message, add_generation_prompt=True, return_dict=False, **options
+        )
+        return len(ids)
+
+    def read() -> tuple[list[Row], DataReport]:
+        rows, report = load_rows(config.data, count_tokens)
+        print(*report.lines(), sep="\n", flush=True)
+        return rows, report
+
+    return on_main(read)
+
+
+def lora_of(settings: LoraSettings | None) -> LoraConfig | None:
+    """PEFT's form of the settings; None trains every weight."""
+    if settings is None:
+        return None
+    modules = settings.target_modules
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )

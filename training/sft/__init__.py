@@ -1,0 +1,1 @@
+"""Fine-tuning on sampled completions, with rejection sampling."""

@@ -1,0 +1,186 @@
+"""What rejection sampling found: its file, its totals, and the rows to fine-tune on.
+
+Sampling takes hours, so its results live in files that a kill cannot spoil (`training.run.jsonl`),
+`samples*.jsonl`, one line per prompt. A prompt whose line was cut off is sampled again. With
+several processes each has a file of its own, and every prompt belongs to one of them; the output
+is on a disk that they share.
+"""
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.rollouts.counters import Counters
+from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
+
+__all__ = [
+    "Kept",
+    "Report",
+    "Sampled",
+    "append_samples",
+    "counters_of",
+    "labelled",
+    "open_samples",
+    "read_samples",
+    "report_of",
+    "samples_file",
+]
+
+IGNORED = -100  # label that carries no loss
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A completion to fine-tune on."""
+
+    ids: tuple[int, ...]
+    """(L,) as sampled, closing tokens included."""
+    injected: tuple[int, int]
+    """From where to before where `ids` were injected; equal: nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What became of one prompt; counts are over its completions."""
+
+    row: int
+    """Place of the prompt in the data."""
+    prompt_ids: tuple[int, ...]
+    kept: tuple[Kept, ...]
+    """Shortest first."""
+    samples: int
+    correct: int
+    unscored: int
+    unfinished: int
+    """Cut by the token limit."""
+    tokens: int
+    probe_tokens: int
+    discarded_tokens: int
+
+
+def labelled(
+    samples: Sequence[Sampled], *, train_injected: bool, max_rows: int | None, seed: int
+) -> list[dict[str, list[int]]]:
+    """Rows for fine-tuning: `input_ids` and `labels`, (P + L,) each; prompts carry no loss.
+
+    Of more than `max_rows` a random choice, in the order of the data.
+    """
+    rows = [
+        {
+            "input_ids": [*each.prompt_ids, *kept.ids],
+            "labels": [IGNORED] * len(each.prompt_ids)
+            + _labels(kept, train_injected=train_injected),
+        }
+        for each in samples
+        for kept in each.kept
+    ]
+    if max_rows is None or len(rows) <= max_rows:
+        return rows
+    chosen = random.Random(f"{seed}:max_rows").sample(range(len(rows)), max_rows)
+    return [rows[index] for index in sorted(chosen)]
+
+
+def _labels(kept: Kept, *, train_injected: bool) -> list[int]:
+    silent = range(0) if train_injected else range(*kept.injected)
+    return [IGNORED if place in silent else token for place, token in enumerate(kept.ids)]
+
+
+def samples_file(output: Path, rank: int, processes: int) -> Path:
+    """Where process `rank` of `processes` writes."""
+    return output / ("samples.jsonl" if processes == 1 else f"samples-{rank}.jsonl")
+
+
+def open_samples(path: Path, settings: Mapping[str, Any]) -> None:
+    """Make `path` ready for appending; a new file starts with the `settings` as JSON values."""
+    open_journal(path, settings)
+
+
+def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
+    """The results of all processes in the order of the data, but for lines that were cut off.
+
+    Raises ValueError for a line that is damaged, and when other settings made a file.
+    """
+    found = {}
+    for path in sorted(output.glob("samples*.jsonl")):
+        for number, entry in read_journal(path):
+            if number == 1:
+                check_settings(path, entry, settings, "sampled")
+                continue
+            try:
+                sampled = _parse(entry)
+            except (ValueError, KeyError, TypeError) as error:
+                raise damaged(path, number, error) from error
+            found[sampled.row] = sampled
+    return [found[row] for row in sorted(found)]
+
+
+def append_samples(path: Path, samples: Sequence[Sampled]) -> None:
+    """Add results; they are on the disk when this returns."""
+    append(path, [dataclasses.asdict(each) for each in samples])
+
+
+def _parse(entry: Mapping[str, Any]) -> Sampled:
+    kept = tuple(
+        Kept(tuple(each["ids"]), (each["injected"][0], each["injected"][1]))
+        for each in entry["kept"]
+    )
+    return Sampled(**{**entry, "prompt_ids": tuple(entry["prompt_ids"]), "kept": kept})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What rejection sampling came to."""
+
+    prompts: int
+    samples: int
+    correct_share: float
+    """Of the scored completions."""
+    unscored: int
+    unfinished: int
+    mean_tokens: float
+    kept: int
+    kept_mean_tokens: float
+    without_correct: int
+    """Prompts."""
+
+    def lines(self) -> list[str]:
+        """In words, for log and card."""
+        first = f"{self.prompts} prompts, {self.samples} completions"
+        scored = f"{self.correct_share:.1%} of the scored are correct, {self.unscored} unscored"
+        length = f"{self.kept_mean_tokens:.0f} tokens on average; all have {self.mean_tokens:.0f}"
+        return [
+            f"{first}: {scored}, {self.unfinished} unfinished",
+            f"kept {self.kept} completions of {length}",
+            f"{self.without_correct} prompts have no correct completion",
+        ]
+
+
+def report_of(samples: Sequence[Sampled]) -> Report:
+    """The totals over all prompts; means of nothing are 0."""
+    count = sum(each.samples for each in samples)
+    unscored = sum(each.unscored for each in samples)
+    lengths = [len(kept.ids) for each in samples for kept in each.kept]
+    return Report(
+        prompts=len(samples),
+        samples=count,
+        correct_share=sum(each.correct for each in samples) / max(count - unscored, 1),
+        unscored=unscored,
+        unfinished=sum(each.unfinished for each in samples),
+        mean_tokens=sum(each.tokens for each in samples) / max(count, 1),
+        kept=len(lengths),
+        kept_mean_tokens=sum(lengths) / max(len(lengths), 1),
+        without_correct=sum(not each.correct for each in samples),
+    )
+
+
+def counters_of(samples: Sequence[Sampled]) -> Counters:
+    """The totals that checkpoints and cards carry."""
+    return Counters(
+        rollouts=sum(each.samples for each in samples),
+        completion_tokens=sum(each.tokens for each in samples),
+        probe_tokens=sum(each.probe_tokens for each in samples),
+        discarded_tokens=sum(each.discarded_tokens for each in samples),
+    )

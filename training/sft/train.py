@@ -1,0 +1,263 @@
+"""A DEER+SFT run: rejection sampling on vLLM, then fine-tuning on exactly the sampled tokens."""
+
+import gc
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+from vllm import SamplingParams
+
+from training.config.checks import check_reporting, check_tokenizer
+from training.config.schema import InvalidConfig, RunConfig, describe, dump_config
+from training.data.dataset import DataReport, Row
+from training.rollouts.calibration import calibrate, write_baseline
+from training.rollouts.offline import Engine
+from training.rollouts.vllm_engine import format_of
+from training.run.checkpoints import (
+    NotFinite,
+    RunStopped,
+    SaveFailed,
+    Seals,
+    StopOnSignal,
+    guarded,
+    saved_message,
+)
+from training.run.curves import Curves
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
+from training.run.output import claimed, export, is_finished, prepare_output, seal_output
+from training.run.own_process import in_own_process
+from training.sft.rejection_sampling import sample_prompts
+from training.sft.samples import Report, Sampled, counters_of, labelled, report_of
+from training.sft.sampling import grpo_setting, load_llm, longest_row, sampling_of
+
+__all__ = ["build_trainer", "run_sft", "sft_arguments"]
+
+DAY = 86_400  # seconds
+SHOWN = ("loss", "mean_token_accuracy", "entropy")
+
+
+def run_sft(config: RunConfig, *, resume: bool) -> None:
+    """Sample, fine-tune to the last step, write the model, its card and its calibration.
+
+    A resumed run that has reached its last step does what is left after it, and no step more.
+    Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
+    what cannot be run, FileExistsError for an output that holds another run, FolderInUse for one
+    that another run writes to.
+    """
+    args = sft_arguments(config)
+    model_of(config, grpo_setting(config, "vllm_max_model_length") or longest_row(config))
+    tokenizer = load_tokenizer(config)
+    markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
+    check_tokenizer(tokenizer, format_of(tokenizer, closing, config.model.choice), markers)
+    with claimed(output := Path(config.output)):
+        if resume and is_finished(output, config):
+            print(f"{output} holds the finished run: nothing is left to do", flush=True)
+            return
+        if not resume and any(output.glob("samples*.jsonl")):
+            raise FileExistsError(
+                f"{output} holds samples of another run; pass --resume to go on with it, or "
+                "another output"
+            )
+        _run(config, args, tokenizer, prepare_output(output, config, resume=resume))
+
+
+def _run(config: RunConfig, args: SFTConfig, tokenizer: Any, checkpoint: Path | None) -> None:
+    print(describe(config), flush=True)
+    rows, data = load_data(config, tokenizer)
+    stop = StopOnSignal(1)
+    with stop.listening():
+        samples = sample_prompts(config, rows, stop)
+        trainer = build_trainer(config, args, tokenizer, samples, stop)
+        _fine_tune(trainer, checkpoint, stop)
+        exported = _finish(config, trainer, report_of(samples), data)
+        step = trainer.state.global_step
+        del trainer  # and the memory that it holds
+        if PartialState().is_main_process:
+            _calibrate(config, rows, stop)
+            seal_output(Path(config.output), config, exported, step)
+
+
+def sft_arguments(config: RunConfig) -> SFTConfig:
+    """TRL's configuration of the fine-tuning, checked; raises InvalidConfig."""
+    assert config.sft is not None
+    given = dict(config.sft.trl)
+    given.setdefault("report_to", "none")
+    check_reporting(given["report_to"], ("sft", "trl", "report_to"))
+    given.setdefault("ddp_timeout", DAY)  # processes wait for the one that samples longest
+    args = SFTConfig(
+        output_dir=config.output,
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        logging_nan_inf_filter=False,  # would hide what it should show
+        model_init_kwargs={"dtype": config.model.dtype, "revision": config.model.revision},
+        trust_remote_code=config.model.trust_remote_code,
+        **given,
+    )
+    _check(config, args)
+    return args
+
+
+def _check(config: RunConfig, args: SFTConfig) -> None:
+    longest = longest_row(config)
+    if args.max_length is not None and args.max_length < longest:
+        remedy = f"long rows would lose their end; use at least {longest}, or null"
+        raise _refused("max_length", args.max_length, remedy)
+    if args.completion_only_loss is False:
+        raise _refused("completion_only_loss", False, "prompts never carry loss; leave it out")
+
+
+def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
+    return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", ("sft", "trl", name))
+
+
+def build_trainer(
+    config: RunConfig,
+    args: SFTConfig,
+    tokenizer: Any,
+    samples: Sequence[Sampled],
+    stop: StopOnSignal,
+) -> SFTTrainer:
+    """TRL's trainer on the kept completions.
+
+    Rows carry their `labels`, which TRL takes as they are: from a mask it would build labels, too,
+    but only where `completion_only_loss` is set, and otherwise train on the prompts.
+    """
+    assert config.sft is not None
+    rows = labelled(
+        samples,
+        train_injected=config.rollout.train_injected,
+        max_rows=config.sft.max_rows,
+        seed=config.seed,
+    )
+    if args.process_index == 0:
+        print(f"fine-tuning on {len(rows)} completions", flush=True)
+    trainer: SFTTrainer = guarded(SFTTrainer)(
+        model=config.model.name,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora_of(config.lora),
+        callbacks=[stop, Seals(counters_of(samples)), Curves()],
+    )
+    return trainer
+
+
+def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal) -> None:
+    """Train to the last step; raises RunStopped."""
+    output = Path(trainer.args.output_dir)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except NotFinite as error:
+        raise RunStopped(
+            f"{error}: lower sft.trl.learning_rate, or look at curves.png; {saved_message(output)}"
+        ) from error
+    except (SaveFailed, OSError) as error:
+        raise RunStopped(f"{error}; {saved_message(output)}") from error
+    if stop.signal is not None:
+        raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
+
+
+def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> list[str]:
+    """Write weights (or the adapter), tokenizer, metrics and card; names of the exported files."""
+    output, history = Path(config.output), trainer.state.log_history
+    trainer.model.config.use_cache = True  # training switched it off
+    exported = export(trainer, output)
+    if trainer.accelerator.is_main_process:
+        lines = "".join(json.dumps(row) + "\n" for row in history)
+        (output / "metrics.jsonl").write_text(lines, encoding="utf-8")
+        card = _card(config, sampled, data, history)
+        (output / "README.md").write_text(card, encoding="utf-8")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+    return exported
+
+
+def _calibrate(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> None:
+    if not config.calibration_prompts:
+        return
+    if config.lora:
+        print("No calibration of an adapter: run stepgrpo-train calibrate on its folder.")
+        return
+    gc.collect()
+    torch.cuda.empty_cache()  # the trainer's
+    prompts = [row.prompt for row in rows[: config.calibration_prompts]]
+    in_own_process(_record_lengths, config, prompts, stop=stop)
+
+
+def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], bool]) -> None:
+    """Record un-exited lengths of the fine-tuned model, on an engine in this process."""
+    sampling = sampling_of(config)
+    params = SamplingParams(
+        temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
+    )
+    engine = Engine(load_llm(config, config.output), config.model.choice)
+    try:
+        samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
+        baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
+    except ValueError as error:
+        print(f"No calibration file: {error}", flush=True)
+    else:
+        write_baseline(baseline, Path(config.output) / "calibration.json")
+
+
+def _name(config: RunConfig) -> str:
+    return config.model.served_name or Path(config.output).name
+
+
+def _card(
+    config: RunConfig, report: Report, data: DataReport, history: Sequence[Mapping[str, Any]]
+) -> str:
+    logged = [row for row in history if "loss" in row]
+    table = "\n".join(
+        f"| {name} | {logged[0][name]:.4g} | {logged[-1][name]:.4g} |"
+        for name in SHOWN
+        if logged and name in logged[-1]
+    )
+    serve = (
+        f"stepgrpo-serve {config.model.name} --enable-lora --lora-modules {_name(config)}=."
+        if config.lora
+        else "stepgrpo-serve ."
+    )
+    sampled, found = "\n".join(report.lines()), "\n".join(data.lines())
+    return f"""---
+base_model: {config.model.name}
+library_name: {"peft" if config.lora else "transformers"}
+tags: [deer, sft, reasoning]
+---
+# {_name(config)}
+
+Fine-tuned from `{config.model.name}` by stepgrpo on its own short correct completions. In this
+folder: `{serve}`.
+
+```text
+{describe(config)}
+```
+
+## Sampled, at temperature {sampling_of(config).temperature}
+```text
+{sampled}
+```
+
+## Fine-tuned
+![Learning curves](curves.png)
+
+| training metric | first | last |
+|---|---|---|
+{table}
+
+These are of training, and no evaluation.
+
+## Data
+```text
+{found}
+```
+
+## Configuration
+```yaml
+{dump_config(config)}```
+"""
