@@ -62,14 +62,12 @@ __all__ = ["ExitController"]
 
 
 class ExitController:
-    """Drives one sequence; see the module's theory.
+    """Controls one sequence.
 
-    `max_tokens` is the limit on emitted tokens (None: no limit). `thinking_open` says that the
-    prompt already ended in ``<think>``, `thinking_implied` that the thinking needs no start, and
-    `may_answer` that without a start and an end it was an answer. `matcher` is what the policy
-    ``pattern`` looks for. `guard` runs a policy's decision and may raise instead, for one that
-    takes too long.
-    Raises InvalidSetting for policies that cannot be built.
+    `max_tokens` limits the emitted tokens (None: no limit). `thinking_open`: the prompt ends in
+    ``<think>``. `thinking_implied`: thinking needs no start. `may_answer`: text without a start
+    and an end was an answer. `matcher` is that of policy ``pattern``. `guard` runs a policy's
+    decision and raises when it takes too long. Raises InvalidSetting for unknown policies.
     """
 
     def __init__(
