@@ -142,17 +142,17 @@ def test_the_wrappers_cost_is_what_it_adds_in_the_same_round() -> None:
 
 def test_a_sample_counts_for_the_innermost_part_that_is_known() -> None:
     ours, vllm = (
-        (f"{ROOT}/service/engine/passthrough.py", "Watched.outputs"),
+        (f"{ROOT}/service/engine/passthrough.py", "PassthroughRequest.outputs"),
         ("/x/vllm/v1/e.py", "get"),
     )
     helper = ("/usr/lib/python3.11/asyncio/queues.py", "Queue.get")
     assert owner([ours, vllm, helper]) == ("vLLM: engine client", "e: get")
-    assert owner([vllm, ours, helper]) == ("service", "watching: Watched.outputs")
+    assert owner([vllm, ours, helper]) == ("service", "passthrough: PassthroughRequest.outputs")
     assert owner([(f"{ROOT}/service/cli.py", "main"), helper]) == ("event loop, other", "")
     assert owner([helper]) == ("event loop, other", "")
     found = profile([([ours, helper], 3), ([vllm], 1)], 100.0)
     assert found["parts"] == {"service": 75.0, "vLLM: engine client": 25.0}
-    assert found["functions"] == {"watching: Watched.outputs": 75.0}
+    assert found["functions"] == {"passthrough: PassthroughRequest.outputs": 75.0}
 
 
 def spin() -> int:
