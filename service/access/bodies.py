@@ -8,9 +8,9 @@ import json
 from typing import Any
 
 from service.access.refusals import Refused
-from service.access.sequences import is_ids, prompts_of, read_n
+from service.access.sequences import count_prompts, is_token_ids, read_n
 
-__all__ = ["BATCH", "MAX_DEPTH", "MAX_N", "MAX_PARTS", "MOST", "check_body"]
+__all__ = ["BATCH", "MAX_DEPTH", "MAX_ENTRIES", "MAX_N", "MAX_PARTS", "check_body"]
 
 BATCH = "/v1/chat/completions/batch"
 """Its ``messages`` are conversations, each with messages of its own."""
@@ -21,7 +21,7 @@ MAX_PARTS = 65_536
 """Objects and arrays in all."""
 MAX_N = 128
 """Completions of one prompt."""
-MOST = {
+MAX_ENTRIES = {
     "messages": 4096,
     "input": 4096,
     "prompt": 2048,
@@ -34,7 +34,7 @@ MOST = {
     "bad_words": 1024,
 }
 """Entries that a parameter may have; a prompt that is one list of token ids is as long as it is."""
-MAX_CONVERSATIONS = MOST["prompt"]
+MAX_CONVERSATIONS = MAX_ENTRIES["prompt"]
 """Conversations of a batch."""
 _SCORING = "/generative_scoring"
 _ONE_SEQUENCE = ("/v1/messages", "/v1/responses")
@@ -87,7 +87,7 @@ def _sequences(parsed: dict[str, Any], route: str) -> int:
     inner = parsed.get("sampling_params")
     parts = (parsed, inner if isinstance(inner, dict) else {})
     for part in parts:
-        for name, most in MOST.items():
+        for name, most in MAX_ENTRIES.items():
             _check_length(name, part.get(name), most)
     if route.endswith(BATCH):
         return _conversations(parsed.get("messages"))
@@ -96,7 +96,7 @@ def _sequences(parsed: dict[str, Any], route: str) -> int:
     if route.endswith(_SCORING):
         items = parsed.get("items")
         return max(len(items), 1) if isinstance(items, list) else 1
-    return max(map(_n, parts)) * prompts_of(parsed)
+    return max(map(_n, parts)) * count_prompts(parsed)
 
 
 def _conversations(messages: Any) -> int:
@@ -104,7 +104,7 @@ def _conversations(messages: Any) -> int:
         return 1
     _check_length("messages", messages, MAX_CONVERSATIONS)
     for each in messages:
-        _check_length("messages", each, MOST["messages"])
+        _check_length("messages", each, MAX_ENTRIES["messages"])
     return max(len(messages), 1)
 
 
@@ -116,7 +116,7 @@ def _n(part: dict[str, Any]) -> int:
 
 
 def _check_length(name: str, value: Any, most: int) -> None:
-    if name in ("prompt", "input") and is_ids(value):
+    if name in ("prompt", "input") and is_token_ids(value):
         return
     if isinstance(value, list | dict) and len(value) > most:
         what = f"{name} has {len(value)} entries, and this server takes {most}."

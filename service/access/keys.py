@@ -76,11 +76,11 @@ class KeyRing:
         self._set()
 
     @property
-    def guards(self) -> bool:
+    def required(self) -> bool:
         """Whether a key is needed at all."""
         return bool(self._digests)
 
-    def knows(self, digest: bytes) -> bool:
+    def contains(self, digest: bytes) -> bool:
         """Whether it is the digest of a key; takes as long for any."""
         found = False
         for each in self._digests:

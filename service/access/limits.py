@@ -48,20 +48,20 @@ class KeyLimits:
             return 0.0
         return (1 - account.left) * 60 / self.rate
 
-    def put_back(self, caller: bytes) -> None:
+    def refund(self, caller: bytes) -> None:
         """A request that was taken and did not run."""
         if self.rate is not None:
             self._account(caller).left += 1
 
-    def seat(self, caller: bytes, sequences: int) -> bool:
-        """Whether a request of so many sequences may run; `leave` gives its seats back."""
+    def acquire(self, caller: bytes, sequences: int) -> bool:
+        """Whether a request of so many sequences may run; `release` gives its seats back."""
         account = self._account(caller)
         if self.concurrency is not None and account.running + sequences > self.concurrency:
             return False
         account.running += sequences
         return True
 
-    def leave(self, caller: bytes, sequences: int) -> None:
+    def release(self, caller: bytes, sequences: int) -> None:
         """A request has ended."""
         self._accounts[caller].running -= sequences
 

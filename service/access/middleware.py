@@ -14,11 +14,11 @@ from http import HTTPStatus
 from typing import Any
 
 from service.access.bodies import check_body
+from service.access.error_format import OpenAIErrorFormat
 from service.access.identity import caller_of
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
 from service.access.refusals import Refused, answer, retry_headers, unauthorized
-from service.access.shapes import Shaped
 
 __all__ = ["OPEN", "Access", "Rules", "route_of"]
 
@@ -67,9 +67,9 @@ class Rules:
     cors: bool = False
     """Browsers may ask, without a key, whether they may ask."""
 
-    def lets_in(self, scope: Scope, caller: bytes) -> bool:
+    def allows(self, scope: Scope, caller: bytes) -> bool:
         """Whether a request needs no key or has one."""
-        return self.keys.knows(caller) or not self.keys.guards or self._is_open(scope)
+        return self.keys.contains(caller) or not self.keys.required or self._is_open(scope)
 
     def _is_open(self, scope: Scope) -> bool:
         if scope["type"] != "http":
@@ -111,14 +111,14 @@ class Access:
         caller = caller_of(scope["headers"])
         with contextlib.ExitStack() as seats:
             try:
-                if not rules.lets_in(scope, caller):
+                if not rules.allows(scope, caller):
                     raise unauthorized()
                 taken = await _taken(rules, scope, receive, caller, seats)
             except Refused as refused:
                 await _refuse(refused, scope, send)
                 return
             if taken is not None:
-                await self._app(scope, taken, Shaped(send).send)
+                await self._app(scope, taken, OpenAIErrorFormat(send).send)
 
 
 async def _taken(
@@ -133,7 +133,7 @@ async def _taken(
         raise Refused("key", 404, "NotFoundError", "Metrics are served on a port of their own.")
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return receive  # nobody reads its body
-    limited = rules.keys.guards and not route.endswith(_FREE)
+    limited = rules.keys.required and not route.endswith(_FREE)
     if limited and (wait := rules.limits.take(caller)):
         raise _too_many("rate", f"{rules.limits.rate:g} requests per minute", wait)
     try:
@@ -147,7 +147,7 @@ async def _taken(
             _seat(rules.limits, caller, sequences, seats)
     except Refused as refused:
         if limited and refused.cause in ("concurrency", "capacity"):
-            rules.limits.put_back(caller)
+            rules.limits.refund(caller)
         raise
     return _Replayed(body, receive).receive
 
@@ -185,7 +185,7 @@ async def _expect(engine: Any, sequences: int, seats: contextlib.ExitStack) -> N
     if error := engine.refusal(sequences):
         status = HTTPStatus(error.http_status)
         raise Refused("capacity", status, status.phrase, error.message)
-    if seats.enter_context(engine.expect(sequences)):
+    if seats.enter_context(engine.reserve(sequences)):
         await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
 
 
@@ -200,9 +200,9 @@ def _seat(limits: KeyLimits, caller: bytes, sequences: int, seats: contextlib.Ex
             f"this server has {most} at once: lower n, or send fewer prompts",
             "n",
         )
-    if not limits.seat(caller, sequences):
+    if not limits.acquire(caller, sequences):
         raise _too_many("concurrency", f"{most} sequences at once", SEAT_SECONDS)
-    seats.callback(limits.leave, caller, sequences)
+    seats.callback(limits.release, caller, sequences)
 
 
 class _Replayed:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, make_asgi_app
 from service.access.middleware import METRICS, route_of
 from service.access.refusals import Refused, answer
 
-__all__ = ["asks_openmetrics", "bind_metrics", "metrics_app"]
+__all__ = ["bind_metrics", "metrics_app", "wants_openmetrics"]
 
 _OPENMETRICS = b"application/openmetrics-text"
 # In other schemes prometheus_client 0.26 makes `vllm_` of `vllm:`, which none of them asks for: the
@@ -32,7 +32,7 @@ def bind_metrics(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def asks_openmetrics(scope: MutableMapping[str, Any]) -> bool:
+def wants_openmetrics(scope: MutableMapping[str, Any]) -> bool:
     """Whether a request is a scrape that takes OpenMetrics: vLLM's own route knows only the older
     text format."""
     if scope["type"] != "http" or scope["method"] != "GET" or route_of(scope) != METRICS:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import FailFast, TypeAdapter, ValidationError
 
-__all__ = ["is_ids", "prompts_of", "read_n"]
+__all__ = ["count_prompts", "is_token_ids", "read_n"]
 
 _NUMBER = TypeAdapter(int)
 _IDS = TypeAdapter(Annotated[list[int], FailFast()])
@@ -23,15 +23,17 @@ def read_n(value: Any) -> int:
         return 1
 
 
-def prompts_of(body: dict[str, Any]) -> int:
+def count_prompts(body: dict[str, Any]) -> int:
     """Prompts of a body, at least 1: texts, lists of token ids, and embeddings."""
     prompt, embeddings = body.get("prompt"), body.get("prompt_embeds")
-    several = len(prompt) if isinstance(prompt, list) and not is_ids(prompt) else prompt is not None
+    several = (
+        len(prompt) if isinstance(prompt, list) and not is_token_ids(prompt) else prompt is not None
+    )
     embedded = len(embeddings) if isinstance(embeddings, list) else embeddings is not None
     return max(several + embedded, 1)
 
 
-def is_ids(prompt: Any) -> bool:
+def is_token_ids(prompt: Any) -> bool:
     """Whether it is one prompt's token ids, rather than several prompts.
 
     A list of texts alone is several prompts, also where each text is a number.

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["Breaker"]
+__all__ = ["CircuitBreaker"]
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """Closed until `threshold` calls in a row have failed. Then one call may try after `cooldown`
     seconds, and after every failed try twice as long, up to `longest`. A success closes it."""
 
@@ -34,11 +34,11 @@ class Breaker:
         self._until = now + min(self.cooldown * 2.0 ** min(self._tries, 32), self.longest)
         return True
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Enter a success."""
         self._failures = self._tries = 0
 
-    def failed(self, now: float) -> None:
+    def record_failure(self, now: float) -> None:
         """Enter a failure at `now`."""
         self._failures += 1
         if self._failures == self.threshold:  # those that come later were under way already

@@ -11,8 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from service.clients.circuit_breaker import Breaker
-from service.clients.openai import Address, Failed, NotUnderstood, Remote, Trouble
+from service.clients.circuit_breaker import CircuitBreaker
+from service.clients.openai import (
+    Address,
+    FailureReason,
+    OpenAIClient,
+    RequestFailed,
+    RequestRejected,
+)
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 
@@ -29,9 +35,9 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 KEY_VARIABLE = "STEPGRPO_VERIFIER_API_KEY"
 
-Outcome = Literal["answered", "cancelled"] | Trouble
+Outcome = Literal["answered", "cancelled"] | FailureReason
 """Of a question; cancelled: its answer no longer mattered."""
-OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(Trouble))
+OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(FailureReason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +81,14 @@ class JudgeClient:
         self,
         server: JudgeServer,
         *,
-        judged: Callable[[Judgement], None] = lambda _: None,
-        breaker: Breaker | None = None,
+        on_judgement: Callable[[Judgement], None] = lambda _: None,
+        breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._judged = judged
+        self._on_judgement = on_judgement
         self._dialect = 0
         self._model = server.model
-        self._remote = Remote(server.address, "judge", breaker=breaker, clock=clock)
+        self._remote = OpenAIClient(server.address, "judge", breaker=breaker, clock=clock)
 
     async def close(self) -> None:
         """Free the connections."""
@@ -94,14 +100,14 @@ class JudgeClient:
         try:
             judgement = await self._guarded(question, message)
         finally:
-            self._judged(judgement)
+            self._on_judgement(judgement)
         return judgement
 
     async def _guarded(self, question: Judge, message: str) -> Judgement:
         try:
-            return await self._remote.guarded(lambda: self._ask(question, message))
-        except Failed as failure:
-            return Judgement(failure.trouble)
+            return await self._remote.run(lambda: self._ask(question, message))
+        except RequestFailed as failure:
+            return Judgement(failure.reason)
 
     async def _ask(self, question: Judge, message: str) -> Judgement:
         if self._model is None:
@@ -109,7 +115,7 @@ class JudgeClient:
         body = {"model": self._model, "messages": [{"role": "user", "content": message}]}
         *others, last = range(self._dialect, len(DIALECTS))
         for dialect in others:
-            with contextlib.suppress(NotUnderstood):
+            with contextlib.suppress(RequestRejected):
                 return await self._say(dialect, question, body)
         return await self._say(last, question, body)
 
@@ -148,7 +154,7 @@ def _only_model(listed: Any) -> str:
         return str(model["id"])
     except (TypeError, KeyError, ValueError) as error:
         _log.warning("The judge does not have exactly one model: set --exit-verifier-model.")
-        raise Failed("garbage") from error
+        raise RequestFailed("garbage") from error
 
 
 def _judgement(response: Any) -> Judgement:
@@ -160,9 +166,9 @@ def _judgement(response: Any) -> Judgement:
         usage = response.get("usage") or {}
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
-        raise Failed("garbage") from error
+        raise RequestFailed("garbage") from error
     if not isinstance(text, str) or not (text or first):
-        raise Failed("garbage")
+        raise RequestFailed("garbage")
     return Judgement("answered", Reply(text, first), _count(prompt), _count(completion))
 
 

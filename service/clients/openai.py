@@ -16,10 +16,18 @@ from typing import Any, Literal, TypeVar
 
 import httpx
 
-from service.clients.circuit_breaker import Breaker
+from service.clients.circuit_breaker import CircuitBreaker
 from stepgrpo_core import InvalidSetting
 
-__all__ = ["ATTEMPTS", "MAX_BYTES", "Address", "Failed", "NotUnderstood", "Remote", "Trouble"]
+__all__ = [
+    "ATTEMPTS",
+    "MAX_BYTES",
+    "Address",
+    "FailureReason",
+    "OpenAIClient",
+    "RequestFailed",
+    "RequestRejected",
+]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
@@ -27,10 +35,10 @@ ATTEMPTS = 3
 BACKOFF_SECONDS = 0.1  # doubles, and half of it is drawn
 MAX_BYTES = 2**20  # of a response
 CONNECTIONS = 64
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # another attempt may get through
-NOT_UNDERSTOOD = {400, 422}
+RETRYABLE = {408, 425, 429, 500, 502, 503, 504}  # another attempt may get through
+REJECTED = {400, 422}
 
-Trouble = Literal["timeout", "unreachable", "refused", "garbage", "paused"]
+FailureReason = Literal["timeout", "unreachable", "refused", "garbage", "paused"]
 """Why there is no answer; paused: the breaker is open."""
 T = TypeVar("T")
 
@@ -65,22 +73,22 @@ def _parsed(url: str) -> httpx.URL | None:
         return None
 
 
-class Failed(Exception):
+class RequestFailed(Exception):
     """There is no answer."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        self.trouble = trouble
+    def __init__(self, reason: FailureReason) -> None:
+        self.reason = reason
 
 
-class _PassingError(Failed):
+class _RetryableError(RequestFailed):
     """Another attempt may get one."""
 
 
-class NotUnderstood(Failed):
+class RequestRejected(RequestFailed):
     """Other words may get one."""
 
 
-class Remote:
+class OpenAIClient:
     """Talks to one server, `name` in the log. Use it in one event loop, and close it there."""
 
     def __init__(
@@ -88,12 +96,12 @@ class Remote:
         address: Address,
         name: str,
         *,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout = address.timeout
         self._name = name
-        self._breaker = breaker or Breaker()
+        self._breaker = breaker or CircuitBreaker()
         self._clock = clock
         headers = {"Accept-Encoding": "identity"}  # MAX_BYTES are what arrives
         if address.key:
@@ -109,38 +117,38 @@ class Remote:
         """Free the connections."""
         await self._http.aclose()
 
-    async def guarded(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` brings, in the time there is and unless the breaker is open; raises
-        Failed."""
+        RequestFailed."""
         if not self._breaker.allows(self._clock()):
-            raise Failed("paused")
+            raise RequestFailed("paused")
         try:
             async with asyncio.timeout(self._timeout):
                 found = await work()
-        except Failed as failure:
-            self._failed(failure.trouble)
+        except RequestFailed as failure:
+            self._failed(failure.reason)
             raise
         except (TimeoutError, httpx.TimeoutException) as error:
             self._failed("timeout")
-            raise Failed("timeout") from error
+            raise RequestFailed("timeout") from error
         if not self._breaker.closed:
             _log.info("The %s at %s answers again.", self._name, self._http.base_url.host)
-        self._breaker.succeeded()
+        self._breaker.record_success()
         return found
 
-    def _failed(self, trouble: Trouble) -> None:
+    def _failed(self, reason: FailureReason) -> None:
         was_closed = self._breaker.closed
-        self._breaker.failed(self._clock())
+        self._breaker.record_failure(self._clock())
         if was_closed and not self._breaker.closed:
             host = self._http.base_url.host
             _log.warning(
-                "The %s at %s fails (%s): it is asked less often.", self._name, host, trouble
+                "The %s at %s fails (%s): it is asked less often.", self._name, host, reason
             )
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        """The JSON of a response; raises Failed, also NotUnderstood."""
+        """The JSON of a response; raises RequestFailed, also RequestRejected."""
         for attempt in range(ATTEMPTS - 1):
-            with contextlib.suppress(_PassingError):
+            with contextlib.suppress(_RetryableError):
                 return await self._attempt(method, path, body)
             await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1))
         return await self._attempt(method, path, body)
@@ -148,21 +156,21 @@ class Remote:
     async def _attempt(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
             async with self._http.stream(method, path, json=body) as response:
-                if response.status_code in NOT_UNDERSTOOD:
-                    raise NotUnderstood("refused")
+                if response.status_code in REJECTED:
+                    raise RequestRejected("refused")
                 if response.status_code != httpx.codes.OK:
-                    passing = response.status_code in PASSING
-                    raise (_PassingError if passing else Failed)("refused")
+                    retryable = response.status_code in RETRYABLE
+                    raise (_RetryableError if retryable else RequestFailed)("refused")
                 content = b""
                 async for part in response.aiter_bytes():
                     content += part
                     if len(content) > MAX_BYTES:
-                        raise Failed("garbage")
+                        raise RequestFailed("garbage")
         except httpx.TimeoutException:
             raise
         except httpx.HTTPError as error:
-            raise _PassingError("unreachable") from error
+            raise _RetryableError("unreachable") from error
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise Failed("garbage") from error
+            raise RequestFailed("garbage") from error

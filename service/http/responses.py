@@ -17,7 +17,7 @@ from vllm.exceptions import VLLMValidationError
 from service.access.identity import caller_of
 from service.access.refusals import Refused, answer
 from service.http.requests import BodyReader, Message, Receive
-from service.http.stream_errors import last_events
+from service.http.stream_errors import error_events
 from service.params import BadParameter
 from service.params.apis import Api, api_of
 from service.records.sequence import RequestLedger, current_ledger
@@ -126,7 +126,7 @@ class _Amender:
         await self._send_early()
         if not self._streaming:
             return False
-        body = self._held + last_events(error, self._api)
+        body = self._held + error_events(error, self._api)
         await self._send({"type": "http.response.body", "body": body})
         return True
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import REGISTRY
 
 from service.access.identity import caller_of
-from service.access.scrape import asks_openmetrics, metrics_app
+from service.access.scrape import metrics_app, wants_openmetrics
 from service.http.openapi import TITLE, describe, own_version
 from service.load.running import CannotFinish, RunningRequests
 from service.records.recent import KEPT_SECONDS, Recent
@@ -98,9 +98,9 @@ async def finish_thinking(id: str, request: Request) -> JSONResponse:  # noqa: A
     Asked again, or while it answers already, it changes nothing.
     """
     ledger = current_ledger.get()
-    finishing: RunningRequests = request.app.state.engine_client.finishing
+    running: RunningRequests = request.app.state.engine_client.running
     try:
-        closed = finishing.finish(ledger.caller if ledger else b"", id)
+        closed = running.finish(ledger.caller if ledger else b"", id)
     except CannotFinish as refusal:
         return _error(HTTPStatus.CONFLICT, "ConflictError", str(refusal))
     if closed is None:
@@ -126,5 +126,5 @@ class Routes:
             app.include_router(_router)
             app.title, app.version = TITLE, own_version()
             app.openapi = describe(app.openapi)
-        inner = self._openmetrics if asks_openmetrics(scope) else self._app
+        inner = self._openmetrics if wants_openmetrics(scope) else self._app
         await inner(scope, receive, send)

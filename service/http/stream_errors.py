@@ -9,12 +9,12 @@ from typing import Any
 
 from service.params.apis import Api
 
-__all__ = ["last_events"]
+__all__ = ["error_events"]
 
 INTERNAL = 500
 
 
-def last_events(error: BaseException, api: Api) -> bytes:
+def error_events(error: BaseException, api: Api) -> bytes:
     """Events that end a stream of this API, for an exception that nobody turned into one."""
     status = int(getattr(error, "http_status", INTERNAL))
     message = str(error) if status != INTERNAL else "Internal server error"

@@ -25,14 +25,14 @@ __all__ = ["Admission"]
 
 
 @dataclass(slots=True)
-class _Expected:
+class _Reservation:
     """Seats kept for a request that has not asked yet."""
 
     n: int
 
 
-_expected: contextvars.ContextVar[_Expected | None] = contextvars.ContextVar(
-    "expected", default=None
+_reservation: contextvars.ContextVar[_Reservation | None] = contextvars.ContextVar(
+    "reservation", default=None
 )
 """Of the HTTP request being served."""
 
@@ -47,15 +47,15 @@ class Admission:
         self._inner = inner
         # The engine would apply them to probes and answers as well.
         scheduler.max_num_queued_reqs = scheduler.max_num_queued_tokens = None
-        self.taken = 0
+        self.in_use = 0
         """Seats of requests that were let in and have not ended."""
-        self.coming = 0
+        self.reserved = 0
         """Seats kept for requests that are still being read."""
         self.closed = False
         """Whether all that is new is refused."""
 
     @contextlib.contextmanager
-    def expect(self, n: int) -> Iterator[bool]:
+    def reserve(self, n: int) -> Iterator[bool]:
         """Keep `n` seats for a request until it asks for any, or has ended without; whether seats
         are limited.
 
@@ -63,29 +63,29 @@ class Admission:
         at once those that will find no seat are refused first, and wait for none of that.
         """
         keeps = self._limit is not None and n <= self._limit
-        expected = _Expected(n if keeps else 0)
-        self.coming += expected.n
-        token = _expected.set(expected)
+        expected = _Reservation(n if keeps else 0)
+        self.reserved += expected.n
+        token = _reservation.set(expected)
         try:
             yield self._limit is not None
         finally:
-            _expected.reset(token)
+            _reservation.reset(token)
             self._arrive(expected)
 
-    def _arrive(self, expected: _Expected | None) -> None:
+    def _arrive(self, expected: _Reservation | None) -> None:
         """What was kept for a request is free, for it above all."""
         if expected is not None:
-            self.coming -= expected.n
+            self.reserved -= expected.n
             expected.n = 0
 
-    def ask(self, n: int, ledger: RequestLedger | None) -> None:
+    def admit(self, n: int, ledger: RequestLedger | None) -> None:
         """Let in `n` sequences of an HTTP request, or refuse them.
 
         Without a ledger, which means outside of one, nothing is kept for them. Raises
         QueueOverflowError or MaxQueuedTokensError (HTTP 503: later, or elsewhere) and
         VLLMValidationError (HTTP 400: never).
         """
-        self._arrive(_expected.get())
+        self._arrive(_reservation.get())
         asked = n + (ledger.seats.granted if ledger else 0)
         if self._limit is not None and asked > self._limit:
             raise VLLMValidationError(
@@ -101,11 +101,11 @@ class Admission:
     def refusal(self, n: int) -> GracefulHTTPError | None:
         """What keeps `n` more sequences out for now: all seats are taken, or the server drains.
 
-        None also for more than there will ever be seats for, which `ask` refuses for good.
+        None also for more than there will ever be seats for, which `admit` refuses for good.
         """
         if self._limit is not None and n > self._limit:
             return None
-        due = self.taken + self.coming + n
+        due = self.in_use + self.reserved + n
         if self.closed or (self._limit is not None and due > self._limit):
             return QueueOverflowError()
         if self._token_limit is not None and (
@@ -124,7 +124,7 @@ class Admission:
         seats.claimed += n
         missing = seats.claimed - seats.granted
         if missing > 0 and not seats.started:
-            self.ask(missing, ledger)
+            self.admit(missing, ledger)
 
     def start(self, n: int, ledger: RequestLedger) -> None:
         """`n` sequences begin; `end` gives their seats back."""
@@ -134,15 +134,15 @@ class Admission:
 
     def end(self, n: int) -> None:
         """`n` sequences have ended, and nothing of them runs any more."""
-        self.taken -= n
+        self.in_use -= n
 
-    def leave(self, ledger: RequestLedger) -> None:
+    def release_unused(self, ledger: RequestLedger) -> None:
         """The HTTP request has ended: give back what no sequence of it began to use."""
         seats = ledger.seats
-        self.taken -= seats.granted - seats.started
+        self.in_use -= seats.granted - seats.started
         seats.granted = seats.started
 
     def _grant(self, n: int, ledger: RequestLedger) -> None:
-        self.taken += n
+        self.in_use += n
         ledger.seats.granted += n
-        ledger.on_end = self.leave
+        ledger.on_end = self.release_unused

@@ -27,10 +27,10 @@ class Drain:
         self._admission = admission
         self._running = running
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.by = 0.0
+        self.deadline = 0.0
         """When it ends at the latest, by ``time.monotonic``."""
 
-    def serve(self) -> None:
+    def attach(self) -> None:
         """Called in the event loop in which requests run."""
         self._loop = asyncio.get_running_loop()
 
@@ -38,24 +38,24 @@ class Drain:
         """Refuse what is new and let the rest end, until the engine is lost. In a thread of its
         own, for it blocks."""
         self._admission.closed = True
-        self.by = time.monotonic() + seconds
-        self._until(lambda: lost() or time.monotonic() >= self.by)
+        self.deadline = time.monotonic() + seconds
+        self._until(lambda: lost() or time.monotonic() >= self.deadline)
         if lost():
-            self.hurry()
-        elif self._loop is not None and self._admission.taken:
+            self.expire()
+        elif self._loop is not None and self._admission.in_use:
             self._cut(self._loop, lost)
 
-    def hurry(self) -> None:
+    def expire(self) -> None:
         """End it now."""
-        self.by = min(self.by, time.monotonic())
+        self.deadline = min(self.deadline, time.monotonic())
 
     def _cut(self, loop: asyncio.AbstractEventLoop, lost: Callable[[], bool]) -> None:
-        loop.call_soon_threadsafe(self._running.cut, _error())
+        loop.call_soon_threadsafe(self._running.abort, _error())
         last = time.monotonic() + LAST_SECONDS
         self._until(lambda: lost() or time.monotonic() >= last)
 
     def _until(self, over: Callable[[], bool]) -> None:
-        while self._admission.taken and not over():
+        while self._admission.in_use and not over():
             time.sleep(POLL_SECONDS)
 
 

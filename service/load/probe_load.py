@@ -70,7 +70,7 @@ class Load:
         return sum(self._waiting.values())
 
     @property
-    def crowded(self) -> bool:
+    def saturated(self) -> bool:
         """Whether one more sequence would make others wait."""
         return self.waiting > 0 or self.running >= self._capacity
 

@@ -30,7 +30,7 @@ class RunningRequest(Protocol):
     def finish_thinking(self) -> int:
         """Close what thinks, soon; how many sequences that is. Raises CannotFinish."""
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """End all of it, soon, with this error."""
 
 
@@ -44,16 +44,16 @@ class RunningRequests:
         self._running: dict[tuple[bytes, str], list[RunningRequest]] = {}
 
     @contextlib.contextmanager
-    def running(self, caller: bytes, request_id: str, thinker: RunningRequest) -> Iterator[None]:
-        """Within it, `thinker` can be asked to finish."""
+    def track(self, caller: bytes, request_id: str, request: RunningRequest) -> Iterator[None]:
+        """Within it, `request` can be asked to finish."""
         keys = [(caller, each) for each in client_ids(request_id)]
         for key in keys:
-            self._running.setdefault(key, []).append(thinker)
+            self._running.setdefault(key, []).append(request)
         try:
             yield
         finally:
             for key in keys:
-                self._running[key].remove(thinker)
+                self._running[key].remove(request)
                 if not self._running[key]:
                     del self._running[key]
 
@@ -62,24 +62,24 @@ class RunningRequests:
 
         Raises CannotFinish where none of its parts can.
         """
-        thinkers = self._running.get((caller, client_id))
-        if thinkers is None:
+        requests = self._running.get((caller, client_id))
+        if requests is None:
             return None
         closed, refusals = 0, list[CannotFinish]()
-        for thinker in thinkers:
+        for request in requests:
             try:
-                closed += thinker.finish_thinking()
+                closed += request.finish_thinking()
             except CannotFinish as refusal:
                 refusals.append(refusal)
-        if len(refusals) == len(thinkers):
+        if len(refusals) == len(requests):
             raise refusals[0]
         return closed
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """End every running request with this error."""
-        thinkers = [each for several in self._running.values() for each in several]
-        for thinker in {id(each): each for each in thinkers}.values():  # some have two ids
-            thinker.cut(error)
+        requests = [each for several in self._running.values() for each in several]
+        for request in {id(each): each for each in requests}.values():  # some have two ids
+            request.abort(error)
 
     def __len__(self) -> int:
         return len(self._running)

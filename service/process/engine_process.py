@@ -32,14 +32,14 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from service.process.lifeline import at_fork
+from service.process.die_with_parent import at_fork
 
-__all__ = ["engine_client", "forking", "settle_executor"]
+__all__ = ["choose_executor", "engine_client", "forking"]
 
 START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
 
-def settle_executor(args: argparse.Namespace) -> None:
+def choose_executor(args: argparse.Namespace) -> None:
     """Have the only worker of a CPU compute in its scheduler's process, unless asked otherwise."""
     ranks = (args.tensor_parallel_size, args.pipeline_parallel_size, args.data_parallel_size)
     if args.distributed_executor_backend is None and set(ranks) == {1}:
@@ -92,8 +92,8 @@ def forking(config: VllmConfig, bound: Sequence[socket.socket | None] = ()) -> I
     threads = Threads.of(config)
 
     def begin() -> None:
-        _forget_server(bound)
-        threads.settle()
+        _drop_server_state(bound)
+        threads.apply()
         # All three are set by the environment, too, which was read when this process imported them.
         inductor.compile_threads = 1
         inductor.cpp.dynamic_threads = True
@@ -109,7 +109,7 @@ def forking(config: VllmConfig, bound: Sequence[socket.socket | None] = ()) -> I
         os.environ[START_METHOD] = spawns
 
 
-def _forget_server(bound: Sequence[socket.socket | None]) -> None:
+def _drop_server_state(bound: Sequence[socket.socket | None]) -> None:
     """Let go of what a forked process has from the server: its port, and its event loop's signals.
 
     Without the second a signal for the engine would wake the server, as if it had got it.
@@ -141,7 +141,7 @@ class Threads:
         cores = chosen.cpu_lists[0]
         return cls(len(cores), frozenset([*cores, *chosen.reserved_cpu_list]))
 
-    def settle(self) -> None:
+    def apply(self) -> None:
         """Keep to it in this process, in which no thread computes yet."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)

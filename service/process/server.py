@@ -30,16 +30,16 @@ from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from service.access.cache_isolation import IsolatedEngine
 from service.access.middleware import Rules
 from service.access.protocol import HttpProtocol
 from service.access.scrape import metrics_app
-from service.access.tenants import IsolatedEngine
 from service.config.server import Defaults
 from service.engine.client import EarlyExitEngine
 from service.engine.observer import RequestObserver
-from service.process.engine_process import engine_client, settle_executor
-from service.process.hangup import reopen_on_hangup
-from service.process.lifeline import tie_engine_processes
+from service.process.die_with_parent import end_engine_with_server
+from service.process.engine_process import choose_executor, engine_client
+from service.process.sighup import reopen_on_sighup
 from service.records.log_writer import RequestLog
 from service.records.metrics import Metrics
 from service.records.tracing import tracing_of
@@ -133,7 +133,7 @@ def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
     """Check the arguments and take the port, before anything slow; raises OSError."""
     configure_logging_from_args(args)
     if current_platform.is_cpu():
-        _settle_cpu(args)
+        _set_cpu_defaults(args)
     validate_parsed_serve_args(args)
     try:
         address, bound = setup_server(args, reuse_port=False)
@@ -144,13 +144,13 @@ def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
     return address, bound
 
 
-def _settle_cpu(args: argparse.Namespace) -> None:
+def _set_cpu_defaults(args: argparse.Namespace) -> None:
     """What vLLM 0.31 needs on CPUs, and what early exit does."""
     if args.enable_chunked_prefill is None:
         # With a seed, a prompt that is prefilled in chunks ends the engine ("CPU Generator does
         # not use offset", GPUModelRunner._bookkeeping_sync).
         args.enable_chunked_prefill = False
-    settle_executor(args)
+    choose_executor(args)
     if args.block_size is None:
         # vLLM's 128 there: a trial would prefill up to 127 tokens that its request has computed,
         # for only whole blocks are shared. Fewer than 32 its CPU attention refuses.
@@ -191,8 +191,8 @@ async def serve(
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     args.access = rules  # where the middleware finds them
     logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
-    tie_engine_processes()
-    reopen_on_hangup(rules.keys, log, savings)
+    end_engine_with_server()
+    reopen_on_sighup(rules.keys, log, savings)
     if savings is not None:
         REGISTRY.register(savings)
     metrics = Metrics()
@@ -221,7 +221,7 @@ async def serve(
                 log, tracing_of(inner.vllm_config), with_text=defaults.log_text
             ),
         )
-        await engine.prove()
+        await engine.warm_up()
         beside = [_watch(engine), rules.keys.watch(), _serve_metrics(scraped)]
         tasks = [asyncio.create_task(each) for each in beside]
         shutdown_task = await build_and_serve(engine, address, bound, args, http=HttpProtocol)
@@ -231,7 +231,7 @@ async def serve(
         asyncio.get_running_loop().remove_signal_handler(number)  # another one ends it as it is
     try:
         # The HTTP server waits for its clients to have read all. Some never do.
-        left = max(engine.drain.by - time.monotonic(), LAST_WORDS_SECONDS)
+        left = max(engine.drain.deadline - time.monotonic(), LAST_WORDS_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(shutdown_task, left)
     finally:
@@ -264,7 +264,7 @@ async def _watch(engine: EarlyExitEngine) -> None:
         if engine.readiness == "draining" and not second:
             second = True
             for number in SIGNALS:
-                loop.add_signal_handler(number, engine.drain.hurry)
+                loop.add_signal_handler(number, engine.drain.expire)
         await asyncio.sleep(0.1)
     _log.critical("The engine's process ended: its requests fail, and the server stops.")
     await asyncio.sleep(LAST_WORDS_SECONDS)

@@ -48,22 +48,22 @@ def test_a_file_that_is_no_text_is_not_quoted(tmp_path: Path) -> None:
     assert "secret" not in repr(caught.value.__cause__)
 
 
-def knows(ring: KeyRing, *texts: str) -> list[bool]:
-    return [ring.knows(digest_of(text)) for text in texts]
+def accepted(ring: KeyRing, *texts: str) -> list[bool]:
+    return [ring.contains(digest_of(text)) for text in texts]
 
 
 def test_keys_of_the_flag_and_of_the_file_are_all_known(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("filed\n")
     ring = KeyRing(["fixed"], tmp_path / "keys")
-    assert ring.guards
-    assert knows(ring, "fixed", "filed", "other", "") == [True, True, False, False]
-    assert not ring.knows(b"")
+    assert ring.required
+    assert accepted(ring, "fixed", "filed", "other", "") == [True, True, False, False]
+    assert not ring.contains(b"")
     assert REGISTRY.get_sample_value("stepgrpo_api_keys") == 2
 
 
 def test_without_keys_nothing_is_guarded() -> None:
     ring = KeyRing()
-    assert not ring.guards
+    assert not ring.required
     asyncio.run(asyncio.wait_for(ring.watch(), 1))  # there is nothing to watch
 
 
@@ -96,7 +96,7 @@ def test_a_new_file_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert reloads("read") == before, "nothing has changed"
     replace(path, "both: secret-b\nnew: secret-c\n")
     ring.refresh(path)
-    assert knows(ring, "secret-a", "secret-b", "secret-c") == [False, True, True]
+    assert accepted(ring, "secret-a", "secret-b", "secret-c") == [False, True, True]
     assert reloads("read") == before + 1
     assert "2 keys; new: new; gone: old" in caplog.text
     assert "secret" not in caplog.text
@@ -113,7 +113,7 @@ def test_a_secret_of_kubernetes_changes_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "..new").symlink_to("two")
     (tmp_path / "..new").replace(tmp_path / "..data")
     ring.refresh(tmp_path / "keys")
-    assert knows(ring, "one", "two") == [False, True]
+    assert accepted(ring, "one", "two") == [False, True]
 
 
 @pytest.mark.parametrize("fault", ["gone", "empty", "torn", "folder"])
@@ -131,7 +131,7 @@ def test_a_new_file_that_cannot_be_read_changes_nothing(
         path.write_text("" if fault == "empty" else "secret-b\nsecret c\n")
     for _ in range(3):
         ring.refresh(path)
-    assert knows(ring, "secret-a", "secret-b") == [True, False]
+    assert accepted(ring, "secret-a", "secret-b") == [True, False]
     assert reloads("kept") == before + 1, "told once"
     assert "All keys stay" in caplog.text
     assert "secret" not in caplog.text
@@ -139,7 +139,7 @@ def test_a_new_file_that_cannot_be_read_changes_nothing(
         path.rmdir()
     path.write_text("secret-d\n")
     ring.refresh(path)
-    assert knows(ring, "secret-a", "secret-d") == [False, True]
+    assert accepted(ring, "secret-a", "secret-d") == [False, True]
 
 
 def test_a_file_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_file_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         watch = asyncio.create_task(ring.watch())
         os.utime(path)  # read again, though nothing is new
         path.write_text("b\n")
-        while not ring.knows(digest_of("b")):  # noqa: ASYNC110
+        while not ring.contains(digest_of("b")):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         watch.cancel()
 

@@ -15,7 +15,7 @@ class Seats:
     """Admission, as far as a drain asks it."""
 
     def __init__(self) -> None:
-        self.taken = 1
+        self.in_use = 1
         self.closed = False
 
 
@@ -29,9 +29,9 @@ class Request:
     def finish_thinking(self) -> int:
         raise AssertionError("nobody asked for the answer")
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         self.errors.append(error)
-        self._seats.taken = 0
+        self._seats.in_use = 0
 
 
 def drained(
@@ -39,18 +39,18 @@ def drained(
 ) -> tuple[Request, Seats, float]:
     """Drain with one request that runs under two ids; what became of it, and the seconds."""
     seats = Seats()
-    finishing, request = RunningRequests(), Request(seats)
-    drain = Drain(seats, finishing)  # type: ignore[arg-type]
+    running, request = RunningRequests(), Request(seats)
+    drain = Drain(seats, running)  # type: ignore[arg-type]
 
     async def serve() -> float:
-        drain.serve()
+        drain.attach()
         loop = asyncio.get_running_loop()
         if ends_after is not None:
-            loop.call_later(ends_after, setattr, seats, "taken", 0)
+            loop.call_later(ends_after, setattr, seats, "in_use", 0)
         if hurry_after is not None:
-            loop.call_later(hurry_after, drain.hurry)
+            loop.call_later(hurry_after, drain.expire)
         started = time.monotonic()
-        with finishing.running(b"me", "cmpl-1-0", request):
+        with running.track(b"me", "cmpl-1-0", request):
             await asyncio.to_thread(drain.wait, seconds, lambda: False)
         return time.monotonic() - started
 
@@ -83,9 +83,9 @@ def test_f7_a_drain_that_is_hurried_ends_now() -> None:
 
 @pytest.mark.parametrize("seats", [0, 1])
 def test_a_lost_engine_or_an_empty_server_is_not_waited_for(seats: int) -> None:
-    admission, finishing = Seats(), RunningRequests()
-    admission.taken = seats
-    drain = Drain(admission, finishing)  # type: ignore[arg-type]
+    admission, running = Seats(), RunningRequests()
+    admission.in_use = seats
+    drain = Drain(admission, running)  # type: ignore[arg-type]
     drain.wait(20, lambda: seats > 0)
     assert admission.closed
-    assert (drain.by <= time.monotonic()) == (seats > 0)
+    assert (drain.deadline <= time.monotonic()) == (seats > 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.access import keys
 from service.access.keys import KeyRing, digest_of
-from service.process.hangup import reopen_on_hangup
+from service.process.sighup import reopen_on_sighup
 from service.records.log_writer import RequestLog
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
@@ -32,7 +32,7 @@ def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
     evidence = SavingsMeasurement(Plan(holdout=0.5, state=state), SumStore(state))
 
     async def play() -> None:
-        reopen_on_hangup(ring, log, evidence)
+        reopen_on_sighup(ring, log, evidence)
         log.write({"line": 1})
         await until(lambda: log_path.stat().st_size)
         for path in (log_path, state):
@@ -60,17 +60,17 @@ def test_keys_are_read_again_though_the_file_looks_as_before(tmp_path: Path) -> 
     path.write_text("two\n")
     ring._seen = keys._state_of(path)
     ring.refresh(path)
-    assert not ring.knows(digest_of("two"))
+    assert not ring.contains(digest_of("two"))
 
     async def play() -> None:
-        reopen_on_hangup(ring, None, None)
+        reopen_on_sighup(ring, None, None)
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0)
         await until(lambda: ring._seen == ())
 
     asyncio.run(play())
     ring.refresh(path)
-    assert ring.knows(digest_of("two"))
+    assert ring.contains(digest_of("two"))
 
 
 def test_a_line_torn_before_stays_ended(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.access.shapes import Shaped
+from service.access.error_format import OpenAIErrorFormat
 
 JSON = (b"content-type", b"application/json")
 
@@ -19,7 +19,7 @@ def passed(status: int, *parts: bytes, kind: tuple[bytes, bytes] = JSON) -> list
         sent.append(message)
 
     async def respond() -> None:
-        shaped = Shaped(send)
+        shaped = OpenAIErrorFormat(send)
         length = (b"content-length", str(len(b"".join(parts))).encode())
         headers = [kind, length, (b"x-other", b"1")]
         await shaped.send({"type": "http.response.start", "status": status, "headers": headers})

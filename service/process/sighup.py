@@ -13,12 +13,12 @@ from service.access.keys import KeyRing
 from service.records.log_writer import RequestLog
 from service.savings.measurement import SavingsMeasurement
 
-__all__ = ["reopen_on_hangup"]
+__all__ = ["reopen_on_sighup"]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
 
-def reopen_on_hangup(
+def reopen_on_sighup(
     keys: KeyRing, log: RequestLog | None, savings: SavingsMeasurement | None
 ) -> None:
     """Have SIGHUP do so from now on; in the event loop of the main thread."""

@@ -17,7 +17,7 @@ from vllm.v1.engine.coordinator import DPCoordinatorProc
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
-__all__ = ["at_fork", "tie_engine_processes"]
+__all__ = ["at_fork", "end_engine_with_server"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,7 +27,7 @@ _own: dict[str, Callable[..., None]] = {}
 _first: list[Callable[[], None]] = []
 
 
-def tie_engine_processes() -> None:
+def end_engine_with_server() -> None:
     """Have every engine process that is started from now on end with the one that starts it.
 
     vLLM offers no hook for it, so the functions that its processes run are replaced.
@@ -77,5 +77,5 @@ def _run_tied(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None
         os._exit(1)  # it had ended before
     for begin in _first:
         begin()
-    tie_engine_processes()  # a spawned process begins without
+    end_engine_with_server()  # a spawned process begins without
     _own[name](*args, **options)

@@ -259,7 +259,7 @@ def test_what_finds_no_seat_costs_nothing_of_the_minute() -> None:
 
 def test_a_full_server_refuses_what_it_has_not_made_anything_of() -> None:
     seats, limits = admission(4), KeyLimits(rate=4)
-    seats.taken = 3
+    seats.in_use = 3
     with (
         serving(limits=limits, seats=seats) as url,
         httpx.Client(base_url=url, headers=MINE) as client,
@@ -272,5 +272,5 @@ def test_a_full_server_refuses_what_it_has_not_made_anything_of() -> None:
         assert refusals("capacity") == before + 10
         for path, n in (("/v1/chat/completions", 1), ("/v1/messages", 5), ("/tokenize", 2)):
             assert client.post(path, json={"n": n}).status_code == 200, "5 are too many for ever"
-        seats.taken, seats.closed = 0, True
+        seats.in_use, seats.closed = 0, True
         assert client.post("/v1/completions", json={}).status_code == 503, "it drains"

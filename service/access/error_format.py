@@ -11,13 +11,13 @@ from typing import Any
 
 from service.access.refusals import Refused, content
 
-__all__ = ["Shaped"]
+__all__ = ["OpenAIErrorFormat"]
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class Shaped:
+class OpenAIErrorFormat:
     """Passes a response on; a JSON error of the framework gets the shape that clients read."""
 
     def __init__(self, send: Send) -> None:

@@ -19,7 +19,7 @@ class Request:
         self.asked += 1
         return self.sequences
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         raise AssertionError("nobody cut it") from error
 
 
@@ -35,45 +35,45 @@ class Request:
     ],
 )
 def test_requests_are_known_by_the_id_that_clients_see(engine_id: str, client_id: str) -> None:
-    finishing, request = RunningRequests(), Request()
-    with finishing.running(b"me", engine_id, request):
-        assert finishing.finish(b"me", client_id) == 1
+    running, request = RunningRequests(), Request()
+    with running.track(b"me", engine_id, request):
+        assert running.finish(b"me", client_id) == 1
     assert request.asked == 1
-    assert finishing.finish(b"me", client_id) is None
+    assert running.finish(b"me", client_id) is None
 
 
 def test_to_other_callers_a_request_does_not_exist() -> None:
-    finishing, request = RunningRequests(), Request()
-    with finishing.running(b"me", "chatcmpl-1", request):
-        assert finishing.finish(b"you", "chatcmpl-1") is None
-        assert finishing.finish(b"", "chatcmpl-1") is None
-        assert finishing.finish(b"me", "chatcmpl-2") is None
+    running, request = RunningRequests(), Request()
+    with running.track(b"me", "chatcmpl-1", request):
+        assert running.finish(b"you", "chatcmpl-1") is None
+        assert running.finish(b"", "chatcmpl-1") is None
+        assert running.finish(b"me", "chatcmpl-2") is None
     assert request.asked == 0
 
 
 def test_all_parts_of_a_request_are_asked_and_what_some_refuse_is_left_out() -> None:
-    finishing = RunningRequests()
+    running = RunningRequests()
     parts = [Request(2), Request(refusal="a grammar"), Request(0)]
     with (
-        finishing.running(b"me", "cmpl-1-0", parts[0]),
-        finishing.running(b"me", "cmpl-1-1", parts[1]),
-        finishing.running(b"me", "cmpl-1-2", parts[2]),
+        running.track(b"me", "cmpl-1-0", parts[0]),
+        running.track(b"me", "cmpl-1-1", parts[1]),
+        running.track(b"me", "cmpl-1-2", parts[2]),
     ):
-        assert finishing.finish(b"me", "cmpl-1") == 2
+        assert running.finish(b"me", "cmpl-1") == 2
         assert [part.asked for part in parts] == [1, 0, 1]
         with pytest.raises(CannotFinish, match="a grammar"):
-            finishing.finish(b"me", "cmpl-1-1")
+            running.finish(b"me", "cmpl-1-1")
 
 
 def test_nothing_is_kept_of_requests_that_ended_however_they_did() -> None:
-    finishing = RunningRequests()
+    running = RunningRequests()
     with (
-        finishing.running(b"me", "cmpl-1-0", Request()),
+        running.track(b"me", "cmpl-1-0", Request()),
         pytest.raises(ZeroDivisionError),
-        finishing.running(b"me", "cmpl-1-1", Request()),
+        running.track(b"me", "cmpl-1-1", Request()),
     ):
         raise ZeroDivisionError
-    assert len(finishing) == 0
+    assert len(running) == 0
 
 
 def test_callers_are_told_apart_by_their_key_alone() -> None:

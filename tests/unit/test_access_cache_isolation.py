@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.access.tenants import IsolatedEngine
+from service.access.cache_isolation import IsolatedEngine
 from service.records.sequence import RequestLedger, current_ledger
 
 PROMPT = {"prompt_token_ids": [1, 2]}
