@@ -1,7 +1,7 @@
-"""What a request's body may hold, found out before anything is built of it.
+"""Limits on a request body, checked before it is parsed.
 
-Depth and number of its parts are counted in the bytes: parsers recurse, and a body of brackets
-becomes a hundred times its size. What passes is little enough to be parsed.
+Nesting depth and the number of objects and arrays are counted in the raw bytes: JSON parsers
+recurse, and a body of nothing but brackets takes a hundred times its size once it is parsed.
 """
 
 import json
@@ -9,18 +9,16 @@ from typing import Any
 
 from service.access.refusals import Refused
 from service.access.sequences import count_prompts, is_token_ids, read_n
+from service.params.apis import BATCH, MESSAGES, RESPONSES
 
-__all__ = ["BATCH", "MAX_DEPTH", "MAX_ENTRIES", "MAX_N", "MAX_PARTS", "check_body"]
-
-BATCH = "/v1/chat/completions/batch"
-"""Its ``messages`` are conversations, each with messages of its own."""
+__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "MAX_N", "MAX_PARTS", "check_body"]
 
 MAX_DEPTH = 64
-"""Objects and arrays inside each other."""
+"""Levels of nested objects and arrays."""
 MAX_PARTS = 65_536
-"""Objects and arrays in all."""
+"""Total number of objects and arrays."""
 MAX_N = 128
-"""Completions of one prompt."""
+"""Completions per prompt."""
 MAX_ENTRIES = {
     "messages": 4096,
     "input": 4096,
@@ -33,22 +31,22 @@ MAX_ENTRIES = {
     "stop_token_ids": 1024,
     "bad_words": 1024,
 }
-"""Entries that a parameter may have; a prompt that is one list of token ids is as long as it is."""
+"""Most entries of each parameter. A prompt that is one list of token ids is exempt."""
 MAX_CONVERSATIONS = MAX_ENTRIES["prompt"]
-"""Conversations of a batch."""
+"""Conversations in a batch request, whose ``messages`` is a list of conversations."""
 _SCORING = "/generative_scoring"
-_ONE_SEQUENCE = ("/v1/messages", "/v1/responses")
-"""Ends of routes whose requests have no ``n``."""
+_ONE_SEQUENCE = (MESSAGES, RESPONSES)
+"""Routes whose requests have no ``n``."""
 
-_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
 def check_body(body: bytes, route: str = "") -> int:
-    """How many sequences a JSON body asks for at `route`, 1 where it does not say; raises Refused.
+    """Return the number of sequences that a JSON body requests at `route`, 1 by default.
 
-    Values count as vLLM's request schemas read them: ``"n": "3"`` asks for three. What is not JSON
-    is left to who reads it.
+    Values are coerced as vLLM's request schemas do: ``"n": "3"`` requests three. Malformed JSON is
+    left to vLLM. Raises Refused.
     """
     if json.detect_encoding(body) not in ("utf-8", "utf-8-sig"):
         raise _refused("The body's JSON must be in UTF-8.")
@@ -65,22 +63,22 @@ def check_body(body: bytes, route: str = "") -> int:
 def _check_nesting(brackets: bytes) -> None:
     if len(brackets) > 2 * MAX_PARTS:
         raise _refused(f"The body holds more than {MAX_PARTS} objects and arrays.")
-    allowed = 0  # brackets that never close, and make no JSON, but a parser goes down with them
+    allowed = 0  # brackets left over never close: invalid JSON, but a parser recurses into them
     for _ in range(MAX_DEPTH):
-        within = brackets.replace(b"[]", b"")
-        if len(within) == len(brackets):
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
             allowed = MAX_DEPTH
             break
-        brackets = within
+        brackets = inner
     if brackets.count(b"[") > allowed:
         raise _refused(f"The body's JSON is nested more than {MAX_DEPTH} deep.")
 
 
 def _brackets(body: bytes) -> bytes:
-    """Those outside of strings, as if of one kind."""
-    if b"\\" in body:  # which escapes what follows it, itself included
+    """Return the brackets outside of strings, with braces turned into square brackets."""
+    if b"\\" in body:  # a backslash escapes a quote, or another backslash
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(body.split(b'"')[::2]).translate(_ONE_KIND, _NO_BRACKET)
+    return b"".join(body.split(b'"')[::2]).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
 
 
 def _sequences(parsed: dict[str, Any], route: str) -> int:

@@ -1,32 +1,31 @@
-"""Errors of the framework in the shape of OpenAI's.
+"""Rewriting of JSON error responses; errors of the framework get the shape of OpenAI's.
 
-FastAPI answers what it refuses itself, such as a path that is none and a body that cannot be
-decoded, with ``{"detail": ...}``; vLLM's handlers reach only some of it.
+FastAPI answers unknown routes and undecodable bodies with ``{"detail": ...}``, and vLLM's exception
+handlers cover only some of these.
 """
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
-from service.access.refusals import Refused, content
+from starlette.types import Message, Send
 
-__all__ = ["OpenAIErrorFormat"]
+from service.access.refusals import error_object
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
+__all__ = ["ErrorRewriter", "format_framework_error"]
 
 
-class OpenAIErrorFormat:
-    """Passes a response on; a JSON error of the framework gets the shape that clients read."""
+class ErrorRewriter:
+    """Passes a response on and rewrites its body if it is a JSON error (status 400 and above)."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, rewrite: Callable[[int, bytes], bytes]) -> None:
         self._send = send
+        self._rewrite = rewrite
         self._start: Message | None = None
         self._body: list[bytes] = []
 
     async def send(self, message: Message) -> None:
-        """One message of the application's."""
+        """Send one message of the application."""
         if message["type"] == "http.response.start" and _is_error(message):
             self._start = message
         elif self._start is None:
@@ -38,31 +37,29 @@ class OpenAIErrorFormat:
         self._body.append(message.get("body", b""))
         if message.get("more_body", False):
             return
-        body = b"".join(self._body)
-        refused = _of_the_framework(start["status"], body)
-        if refused is not None:
-            headers, body = content(refused)
-            others = [
-                h for h in start["headers"] if h[0] not in (b"content-type", b"content-length")
-            ]
-            start = {**start, "headers": [*others, *headers]}
+        original = b"".join(self._body)
+        body = self._rewrite(start["status"], original)
+        if body is not original:
+            headers = [pair for pair in start["headers"] if pair[0] != b"content-length"]
+            start = {**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
         self._start = None
         await self._send(start)
         await self._send({**message, "body": body})
 
 
 def _is_error(message: Message) -> bool:
-    kind = dict(message["headers"]).get(b"content-type", b"")
-    return bool(message["status"] >= 400 and kind.startswith(b"application/json"))
+    content_type = dict(message["headers"]).get(b"content-type", b"")
+    return bool(message["status"] >= 400 and content_type.startswith(b"application/json"))
 
 
-def _of_the_framework(status: int, body: bytes) -> Refused | None:
+def format_framework_error(status: int, body: bytes) -> bytes:
+    """Return an error of FastAPI or Starlette in OpenAI's shape, and any other body unchanged."""
     try:
         parsed = json.loads(body)
     except ValueError:
-        return None
+        return body
     if not isinstance(parsed, dict) or parsed.keys() != {"detail"}:
-        return None
+        return body
     detail = parsed["detail"]
     message = detail if isinstance(detail, str) else json.dumps(detail)
-    return Refused("shape", status, HTTPStatus(status).phrase, message)
+    return json.dumps(error_object(message, HTTPStatus(status).phrase, None, status)).encode()

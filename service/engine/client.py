@@ -267,10 +267,11 @@ class EarlyExitEngine:
         job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
         run = self._dispatcher.run(job, settings, records)
         ledger.sequences += records
-        ledger.ids |= client_ids(job.request_id)
+        ids = client_ids(job.request_id, batch=ledger.batch)
+        ledger.ids |= ids
         self._count_in(records, ledger)
         try:
-            with self.running.track(ledger.caller, job.request_id, run):
+            with self.running.track(ledger.caller, ids, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, job)

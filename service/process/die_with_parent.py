@@ -1,8 +1,8 @@
-"""Processes of the engine end with the server, however it ends.
+"""Ends the engine's processes together with the server, even if the server is killed.
 
-vLLM's server stops its engine when it can. When it is killed it cannot, and the engine would keep
-the device. Linux ends a process together with its parent if the process asks for it (prctl(2),
-PR_SET_PDEATHSIG), so whatever vLLM starts is made to ask first.
+A killed server cannot stop its engine, which would keep the device. Linux kills a process when its
+parent dies if the process requests it (prctl(2), PR_SET_PDEATHSIG), so every process that vLLM
+starts is made to do that first.
 """
 
 import contextlib
@@ -21,61 +21,61 @@ __all__ = ["at_fork", "end_engine_with_server"]
 
 _PR_SET_PDEATHSIG = 1
 
-# vLLM's own, once replaced.
-_own: dict[str, Callable[..., None]] = {}
-# What a forked process begins with; a spawned one finds none.
-_first: list[Callable[[], None]] = []
+# vLLM's functions, after they are replaced.
+_originals: dict[str, Callable[..., None]] = {}
+# Called first in a forked process; a spawned process has none.
+_fork_hooks: list[Callable[[], None]] = []
 
 
 def end_engine_with_server() -> None:
-    """Have every engine process that is started from now on end with the one that starts it.
+    """Make every engine process that starts from now on end with its parent.
 
-    vLLM offers no hook for it, so the functions that its processes run are replaced.
+    vLLM has no hook for this, so the entry functions of its processes are replaced.
     """
-    if not _own:
-        _own["engine"] = EngineCoreProc.run_engine_core
-        _own["coordinator"] = DPCoordinatorProc.run_coordinator
-        _own["worker"] = WorkerProc.worker_main
+    if not _originals:
+        _originals["engine"] = EngineCoreProc.run_engine_core
+        _originals["coordinator"] = DPCoordinatorProc.run_coordinator
+        _originals["worker"] = WorkerProc.worker_main
         EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
         DPCoordinatorProc.run_coordinator = staticmethod(run_coordinator)
         WorkerProc.worker_main = staticmethod(worker_main)
 
 
 @contextlib.contextmanager
-def at_fork(begin: Callable[[], None]) -> Iterator[None]:
-    """Have engine processes that are forked meanwhile begin with `begin`."""
-    _first.append(begin)
+def at_fork(hook: Callable[[], None]) -> Iterator[None]:
+    """Call `hook` first in every engine process that is forked within this context."""
+    _fork_hooks.append(hook)
     try:
         yield
     finally:
-        _first.remove(begin)
+        _fork_hooks.remove(hook)
 
 
 def run_engine_core(*args: Any, **options: Any) -> None:
-    """What a process of the engine runs."""
-    _run_tied("engine", args, options)
+    """Entry function of an engine core process."""
+    _run("engine", args, options)
 
 
 def run_coordinator(*args: Any, **options: Any) -> None:
-    """What the process runs that balances data-parallel engines."""
-    _run_tied("coordinator", args, options)
+    """Entry function of the data-parallel coordinator."""
+    _run("coordinator", args, options)
 
 
 def worker_main(*args: Any, **options: Any) -> None:
-    """What an engine's worker runs."""
-    _run_tied("worker", args, options)
+    """Entry function of a worker."""
+    _run("worker", args, options)
 
 
-def _run_tied(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    # A terminal's Ctrl-C goes to all of a process group. The engine is not to drain before the
-    # server has, so it leaves the group.
+def _run(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    # Ctrl-C in a terminal signals the whole process group. The engine leaves it, because it must
+    # not stop before the server has drained.
     os.setpgid(0, 0)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the server's files
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the server handles it
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
-        os._exit(1)  # it had ended before
-    for begin in _first:
-        begin()
-    end_engine_with_server()  # a spawned process begins without
-    _own[name](*args, **options)
+        os._exit(1)  # the parent is already gone
+    for hook in _fork_hooks:
+        hook()
+    end_engine_with_server()  # for processes that this one spawns
+    _originals[name](*args, **options)

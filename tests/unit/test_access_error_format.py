@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.access.error_format import OpenAIErrorFormat
+from service.access.error_format import ErrorRewriter, format_framework_error
 
 JSON = (b"content-type", b"application/json")
 
@@ -19,13 +19,13 @@ def passed(status: int, *parts: bytes, kind: tuple[bytes, bytes] = JSON) -> list
         sent.append(message)
 
     async def respond() -> None:
-        shaped = OpenAIErrorFormat(send)
+        rewriter = ErrorRewriter(send, format_framework_error)
         length = (b"content-length", str(len(b"".join(parts))).encode())
         headers = [kind, length, (b"x-other", b"1")]
-        await shaped.send({"type": "http.response.start", "status": status, "headers": headers})
+        await rewriter.send({"type": "http.response.start", "status": status, "headers": headers})
         for number, part in enumerate(parts, start=1):
             more = number < len(parts)
-            await shaped.send({"type": "http.response.body", "body": part, "more_body": more})
+            await rewriter.send({"type": "http.response.body", "body": part, "more_body": more})
 
     asyncio.run(respond())
     return sent

@@ -153,7 +153,7 @@ def test_metrics_have_a_port_of_their_own() -> None:
         with pytest.raises(InvalidStatus):
             connect(url.replace("http", "ws") + "/metrics")
         port = bound.getsockname()[1]
-        with pytest.raises(OSError, match=f"port {port} cannot be taken .*; pass --metrics-port"):
+        with pytest.raises(OSError, match=f"cannot bind port {port} .*; pass --metrics-port"):
             bind_metrics("127.0.0.1", port)
 
 

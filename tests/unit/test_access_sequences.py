@@ -13,8 +13,9 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
 from vllm.exceptions import VLLMValidationError
 
-from service.access.bodies import BATCH, MAX_CONVERSATIONS, MAX_ENTRIES, MAX_N, check_body
+from service.access.bodies import MAX_CONVERSATIONS, MAX_ENTRIES, MAX_N, check_body
 from service.access.refusals import Refused
+from service.params.apis import BATCH
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "Hi"}]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.load.drain import Drain
-from service.load.running import RunningRequests
+from service.load.running import RunningRequests, client_ids
 
 
 class Seats:
@@ -50,7 +50,7 @@ def drained(
         if hurry_after is not None:
             loop.call_later(hurry_after, drain.expire)
         started = time.monotonic()
-        with running.track(b"me", "cmpl-1-0", request):
+        with running.track(b"me", client_ids("cmpl-1-0"), request):
             await asyncio.to_thread(drain.wait, seconds, lambda: False)
         return time.monotonic() - started
 

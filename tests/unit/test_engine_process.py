@@ -88,5 +88,5 @@ def test_what_a_forked_engine_begins_with_is_forgotten_afterwards() -> None:
     def begin() -> None: ...
 
     with die_with_parent.at_fork(begin):
-        assert die_with_parent._first == [begin]
-    assert die_with_parent._first == []
+        assert die_with_parent._fork_hooks == [begin]
+    assert die_with_parent._fork_hooks == []

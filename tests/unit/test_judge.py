@@ -166,7 +166,7 @@ def test_a_judge_that_recovers_is_asked_again(
     with caplog.at_level(logging.INFO, "vllm.stepgrpo"):
         replies, _ = ask(judge, times=4, breaker=CircuitBreaker(threshold=2, cooldown=0.0))
     assert [reply is not None for reply in replies] == [False, False, True, True]
-    assert "answers again" in caplog.messages[-1]
+    assert "responds again" in caplog.messages[-1]
 
 
 def test_a_question_that_is_cancelled_is_counted_and_no_failure(judge: LocalJudge) -> None:

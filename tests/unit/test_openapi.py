@@ -29,7 +29,7 @@ def app() -> FastAPI:
     for router in (chat, completions, responses, messages):
         made.include_router(router)
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any) -> Any:
         return
 
     asyncio.run(Routes(nothing)({"type": "lifespan", "app": made}, nothing, nothing))

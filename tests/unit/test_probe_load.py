@@ -123,7 +123,7 @@ def test_a_share_that_cannot_be_is_refused(share: float) -> None:
 
 def test_time_with_work_is_told_and_idle_time_is_not() -> None:
     now, told = [100.0], list[float]()
-    load = Load(capacity=8, share=1.0, clock=lambda: now[0], busy=told.append)
+    load = Load(capacity=8, share=1.0, clock=lambda: now[0], on_busy=told.append)
     load.record(None, None)
     now[0] = 150
     leave = load.enter(1)

@@ -99,7 +99,7 @@ class Listed:
 def test_a_model_is_found_by_its_name_and_heads_are_answered() -> None:
     app = FastAPI()
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any) -> Any:
         return
 
     asyncio.run(Routes(nothing)({"type": "lifespan", "app": app}, nothing, nothing))
