@@ -1,4 +1,4 @@
-"""What a body may hold, and that it takes little to find out."""
+"""Limits on request bodies, and that checking them is cheap."""
 
 import json
 import random
@@ -65,7 +65,7 @@ def depth_of(value: Any) -> int:
 
 
 def test_depth_is_that_of_the_parsed_body() -> None:
-    """Random values around the limit, against counting them once parsed."""
+    """Compare with a count of the parsed value, for random values around the limit."""
     random.seed(1)
 
     def value(depth: int) -> Any:

@@ -1,4 +1,4 @@
-"""Whose prompt gets which salt."""
+"""Cache salts by API key."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ PROMPT = {"prompt_token_ids": [1, 2]}
 
 
 class Recorder:
-    """An engine that answers what it is asked."""
+    """An engine that returns its prompt."""
 
     errored = False
 

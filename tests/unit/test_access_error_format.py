@@ -1,4 +1,4 @@
-"""Errors of the framework are told as OpenAI's; all else passes byte for byte."""
+"""Errors of the framework get OpenAI's shape; everything else passes unchanged."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ JSON = (b"content-type", b"application/json")
 
 
 def passed(status: int, *parts: bytes, kind: tuple[bytes, bytes] = JSON) -> list[Any]:
-    """What comes out of a response in parts."""
+    """Return the messages sent for a response whose body comes in `parts`."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""API keys: what a file may say, and that a change is taken over, or nothing is."""
+"""API keys: the file format, and that a change is applied as a whole or not at all."""
 
 import asyncio
 import logging
@@ -64,7 +64,7 @@ def test_keys_of_the_flag_and_of_the_file_are_all_known(tmp_path: Path) -> None:
 def test_without_keys_nothing_is_guarded() -> None:
     ring = KeyRing()
     assert not ring.required
-    asyncio.run(asyncio.wait_for(ring.watch(), 1))  # there is nothing to watch
+    asyncio.run(asyncio.wait_for(ring.watch(), 1))  # without a file, it returns
 
 
 def test_the_keys_themselves_are_not_kept(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_keys_themselves_are_not_kept(tmp_path: Path) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Atomically, as editors and Kubernetes do."""
+    """Replace a file atomically, as editors and Kubernetes do."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
@@ -103,7 +103,7 @@ def test_a_new_file_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_secret_of_kubernetes_changes_behind_a_link(tmp_path: Path) -> None:
-    """Its file is a link into a folder, and that a link which is exchanged."""
+    """The file is a link into a folder that is itself a link, which is replaced."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keys").write_text(f"{name}\n")
@@ -150,7 +150,7 @@ def test_a_file_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     async def until_known() -> None:
         watch = asyncio.create_task(ring.watch())
-        os.utime(path)  # read again, though nothing is new
+        os.utime(path)  # reloaded, although nothing changed
         path.write_text("b\n")
         while not ring.contains(digest_of("b")):  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What one key may ask: seats, and a bucket of requests per minute."""
+"""Limits of one key: concurrent sequences, and a token bucket of requests per minute."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_what_did_not_run_is_put_back() -> None:
     assert limits.take(b"a") == 60
 
 
-def test_seats_are_a_keys_own_and_come_back() -> None:
+def test_slots_are_a_keys_own_and_come_back() -> None:
     limits = KeyLimits(concurrency=3)
     assert limits.acquire(b"a", 2)
     assert not limits.acquire(b"a", 2)

@@ -30,7 +30,7 @@ PROMPTS: list[Any] = [
 
 
 def counted(body: dict[str, Any], route: str) -> int | str:
-    """The sequences of a body, or the parameter that it is refused for."""
+    """Return the sequences of a body, or the parameter for which it is refused."""
     try:
         return check_body(json.dumps(body).encode(), route)
     except Refused as refused:
@@ -38,7 +38,7 @@ def counted(body: dict[str, Any], route: str) -> int | str:
 
 
 def read(schema: type[Any], body: dict[str, Any]) -> Any:
-    """A body as vLLM reads it; None where it refuses."""
+    """Return a body as vLLM parses it, or None if vLLM refuses it."""
     try:
         return schema.model_validate(json.loads(json.dumps(body)))
     except (ValidationError, VLLMValidationError):

@@ -1,4 +1,4 @@
-"""The circuit breaker, on a clock of the test's."""
+"""The circuit breaker, with a simulated clock."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ def broken() -> CircuitBreaker:
 
 
 def tries(breaker: CircuitBreaker, until: float) -> list[float]:
-    """When it lets a call through, if it is asked ten times a second and each call fails."""
+    """Return the times of the calls it allows, asked ten times a second when every call fails."""
     found = []
     for tick in range(100, int(until * 10)):
         now = tick / 10
@@ -25,7 +25,7 @@ def tries(breaker: CircuitBreaker, until: float) -> list[float]:
 
 
 def is_closed(breaker: CircuitBreaker) -> bool:
-    """A call, since mypy takes an attribute to stay as it was asserted."""
+    """Return `closed` through a call, because mypy narrows an asserted attribute."""
     return breaker.closed
 
 
@@ -58,7 +58,7 @@ def test_one_success_closes_it() -> None:
     for _ in range(3):
         breaker.record_failure(20.0)
     assert not breaker.allows(20.9)
-    assert breaker.allows(21.0)  # the waits start anew
+    assert breaker.allows(21.0)  # the wait starts over
 
 
 def test_a_try_that_comes_to_nothing_does_not_block_the_next() -> None:

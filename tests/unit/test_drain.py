@@ -1,4 +1,4 @@
-"""The end of a server: who is waited for, how long, and what becomes of the rest."""
+"""Drain: running requests get a grace period, and then an error."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ from service.load.drain import Drain
 from service.load.running import RunningRequests, client_ids
 
 
-class Seats:
-    """Admission, as far as a drain asks it."""
+class Slots:
+    """The part of `Admission` that a drain uses."""
 
     def __init__(self) -> None:
         self.in_use = 1
@@ -20,10 +20,10 @@ class Seats:
 
 
 class Request:
-    """A running request; it gives its seat back when it is cut."""
+    """A running request that releases its slot when it is aborted."""
 
-    def __init__(self, seats: Seats) -> None:
-        self._seats = seats
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
         self.errors: list[Any] = []
 
     def finish_thinking(self) -> int:
@@ -31,22 +31,22 @@ class Request:
 
     def abort(self, error: Exception) -> None:
         self.errors.append(error)
-        self._seats.in_use = 0
+        self._slots.in_use = 0
 
 
 def drained(
     seconds: float, *, ends_after: float | None = None, hurry_after: float | None = None
-) -> tuple[Request, Seats, float]:
-    """Drain with one request that runs under two ids; what became of it, and the seconds."""
-    seats = Seats()
-    running, request = RunningRequests(), Request(seats)
-    drain = Drain(seats, running)  # type: ignore[arg-type]
+) -> tuple[Request, Slots, float]:
+    """Drain with one request that has two ids; return it, the slots and the seconds."""
+    slots = Slots()
+    running, request = RunningRequests(), Request(slots)
+    drain = Drain(slots, running)  # type: ignore[arg-type]
 
     async def serve() -> float:
         drain.attach()
         loop = asyncio.get_running_loop()
         if ends_after is not None:
-            loop.call_later(ends_after, setattr, seats, "in_use", 0)
+            loop.call_later(ends_after, setattr, slots, "in_use", 0)
         if hurry_after is not None:
             loop.call_later(hurry_after, drain.expire)
         started = time.monotonic()
@@ -54,13 +54,13 @@ def drained(
             await asyncio.to_thread(drain.wait, seconds, lambda: False)
         return time.monotonic() - started
 
-    return request, seats, asyncio.run(serve())
+    return request, slots, asyncio.run(serve())
 
 
 def test_what_ends_in_time_is_left_alone() -> None:
-    request, seats, _ = drained(60, ends_after=0.05)
+    request, slots, _ = drained(60, ends_after=0.05)
     assert request.errors == []
-    assert seats.closed
+    assert slots.closed
 
 
 def test_f7_what_does_not_end_in_time_is_told_so_once() -> None:
@@ -81,11 +81,11 @@ def test_f7_a_drain_that_is_hurried_ends_now() -> None:
     assert seconds < 20
 
 
-@pytest.mark.parametrize("seats", [0, 1])
-def test_a_lost_engine_or_an_empty_server_is_not_waited_for(seats: int) -> None:
-    admission, running = Seats(), RunningRequests()
-    admission.in_use = seats
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_lost_engine_or_an_empty_server_is_not_waited_for(slots: int) -> None:
+    admission, running = Slots(), RunningRequests()
+    admission.in_use = slots
     drain = Drain(admission, running)  # type: ignore[arg-type]
-    drain.wait(20, lambda: seats > 0)
+    drain.wait(20, lambda: slots > 0)
     assert admission.closed
-    assert (drain.deadline <= time.monotonic()) == (seats > 0)
+    assert (drain.deadline <= time.monotonic()) == (slots > 0)

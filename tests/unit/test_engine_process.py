@@ -1,4 +1,4 @@
-"""An engine that is forked from its server keeps nothing of it, and its own threads and cores."""
+"""A forked engine drops the state of its server and has its own threads and cores."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def forgetful(bound: list[socket.socket | None], ready: Connection) -> None:
-    """What an engine's process begins with; then it waits for its end."""
+    """Drop the server's state as an engine process does, then wait to be ended."""
     _drop_server_state(bound)
     ready.send(True)
     signal.pause()

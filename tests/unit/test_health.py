@@ -1,4 +1,4 @@
-"""/ready, and what a refusal says."""
+"""``/ready``, and the headers of HTTP 503."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def serve(
     root_path: str = "",
     warnings: Sequence[str] = (),
 ) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body of one request; the application behind answers `status`."""
+    """Return status, headers and body of one request; the application behind answers `status`."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:

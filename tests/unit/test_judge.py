@@ -1,4 +1,4 @@
-"""The judge behind a URL, over real connections to one that misbehaves as told."""
+"""The client of a judge, over real connections to a server that misbehaves on demand."""
 
 import asyncio
 import dataclasses
@@ -18,7 +18,7 @@ from stepgrpo_core.policies.verifier import probability_of_yes
 from tests.support.service.judging import KEY, LocalJudge, completion, yes
 
 QUESTION = Judge("Problem: ", " Reasoning: ", " Enough?", max_tokens=1, top=20)
-TIMEOUT = 20.0  # where nothing should time out
+TIMEOUT = 20.0  # for tests in which nothing should time out
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def judge() -> Iterator[LocalJudge]:
 def ask(
     judge: LocalJudge, *, times: int = 1, breaker: CircuitBreaker | None = None, **fields: Any
 ) -> tuple[list[Reply | None], list[Judgement]]:
-    """Ask so often, one after the other: replies, and what became of the questions."""
+    """Ask `times` in a row; return replies and judgements."""
     server = JudgeServer(judge.url, **{"model": "judge", "timeout": TIMEOUT, **fields})
     judgements: list[Judgement] = []
 
@@ -71,7 +71,7 @@ def test_a_judge_is_asked_in_words_that_it_understands(judge: LocalJudge) -> Non
     replies, _ = ask(judge, times=2)
     assert replies == [Reply("no")] * 2
     assert [sorted(set(body) - {"model", "messages"}) for body in judge.asked[2:]] == [
-        ["max_tokens"],  # after two others that it did not
+        ["max_tokens"],  # after it rejected two others
         ["max_tokens"],
     ]
 

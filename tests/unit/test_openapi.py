@@ -1,4 +1,4 @@
-"""The application's OpenAPI schema: our parameters, block, headers and routes, under our name."""
+"""The OpenAPI schema has this package's parameters, block, headers, routes and title."""
 
 import asyncio
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Who can end a running request's thinking, and by which id."""
+"""Running requests: by which key and id their thinking can be ended."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from service.load.running import CannotFinish, RunningRequests, client_ids
 
 
 class Request:
-    """A running request to the engine."""
+    """A running request of the engine."""
 
     def __init__(self, sequences: int = 1, refusal: str = "") -> None:
         self.sequences, self.refusal = sequences, refusal
@@ -20,7 +20,7 @@ class Request:
         return self.sequences
 
     def abort(self, error: Exception) -> None:
-        raise AssertionError("nobody cut it") from error
+        raise AssertionError("it is not aborted here") from error
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SIGHUP: files are opened anew, and nothing else happens."""
+"""SIGHUP reopens files, and nothing else happens."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
-    """Before any line, request or second that would have had it done, too."""
+    """Files are reopened before a log line, request or poll would have done it."""
     log_path, key_path, state = (tmp_path / name for name in ("log", "keys", "sums.sqlite"))
     key_path.write_text("one\n")
     ring, log = KeyRing((), key_path), RequestLog(log_path)
@@ -53,7 +53,7 @@ def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
 
 
 def test_keys_are_read_again_though_the_file_looks_as_before(tmp_path: Path) -> None:
-    """As on mounts whose times and numbers do not change."""
+    """As on mounts where modification times and inodes do not change."""
     path = tmp_path / "keys"
     path.write_text("one\n")
     ring = KeyRing((), path)
@@ -74,7 +74,7 @@ def test_keys_are_read_again_though_the_file_looks_as_before(tmp_path: Path) -> 
 
 
 def test_a_line_torn_before_stays_ended(tmp_path: Path) -> None:
-    """The file that is opened anew may be the same: what it ends with is not forgotten."""
+    """The reopened file may be the same one, and lines must continue after its end."""
     path = tmp_path / "log"
     log = RequestLog(path)
     path.write_bytes(b'{"half":')
