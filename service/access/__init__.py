@@ -1,7 +1,7 @@
-"""Who may ask this server for what, and how much of it.
+"""Access control: API keys, limits per key, and limits on request bodies.
 
-`keys` are the API keys a server knows, from flags and from a file that may change. `limits` bounds
-what one key may ask at once and in a minute, `bodies` what one request may hold. `guard` is the
-middleware that applies all of it before anything is parsed; `protocol` answers what is no HTTP.
-`settings` are the operator's flags.
+`keys` holds the API keys from flags and from a file that is reloaded when it changes. `limits` caps
+the concurrency and the request rate of a key, `bodies` the size and nesting of a request body.
+`middleware` applies all of them before the application parses anything. `protocol` answers bytes
+that are not valid HTTP.
 """

@@ -1,27 +1,25 @@
-"""What a request's body may hold, found out before anything is built of it.
+"""Limits on a request body, checked before it is parsed.
 
-Depth and number of its parts are counted in the bytes: parsers recurse, and a body of brackets
-becomes a hundred times its size. What passes is little enough to be parsed.
+Nesting depth and the number of objects and arrays are counted in the raw bytes: JSON parsers
+recurse, and a body of nothing but brackets takes a hundred times its size once it is parsed.
 """
 
 import json
 from typing import Any
 
 from service.access.refusals import Refused
-from service.access.sequences import is_ids, prompts_of, read_n
+from service.access.sequences import count_prompts, is_token_ids, read_n
+from service.params.apis import BATCH, MESSAGES, RESPONSES
 
-__all__ = ["BATCH", "MAX_DEPTH", "MAX_N", "MAX_PARTS", "MOST", "check_body"]
-
-BATCH = "/v1/chat/completions/batch"
-"""Its ``messages`` are conversations, each with messages of its own."""
+__all__ = ["MAX_DEPTH", "MAX_ENTRIES", "MAX_N", "MAX_PARTS", "check_body"]
 
 MAX_DEPTH = 64
-"""Objects and arrays inside each other."""
+"""Levels of nested objects and arrays."""
 MAX_PARTS = 65_536
-"""Objects and arrays in all."""
+"""Total number of objects and arrays."""
 MAX_N = 128
-"""Completions of one prompt."""
-MOST = {
+"""Completions per prompt."""
+MAX_ENTRIES = {
     "messages": 4096,
     "input": 4096,
     "prompt": 2048,
@@ -33,22 +31,22 @@ MOST = {
     "stop_token_ids": 1024,
     "bad_words": 1024,
 }
-"""Entries that a parameter may have; a prompt that is one list of token ids is as long as it is."""
-MAX_CONVERSATIONS = MOST["prompt"]
-"""Conversations of a batch."""
+"""Most entries of each parameter. A prompt that is one list of token ids is exempt."""
+MAX_CONVERSATIONS = MAX_ENTRIES["prompt"]
+"""Conversations in a batch request, whose ``messages`` is a list of conversations."""
 _SCORING = "/generative_scoring"
-_ONE_SEQUENCE = ("/v1/messages", "/v1/responses")
-"""Ends of routes whose requests have no ``n``."""
+_ONE_SEQUENCE = (MESSAGES, RESPONSES)
+"""Routes whose requests have no ``n``."""
 
-_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
 def check_body(body: bytes, route: str = "") -> int:
-    """How many sequences a JSON body asks for at `route`, 1 where it does not say; raises Refused.
+    """Return the number of sequences that a JSON body requests at `route`, 1 by default.
 
-    Values count as vLLM's request schemas read them: ``"n": "3"`` asks for three. What is not JSON
-    is left to who reads it.
+    Values are coerced as vLLM's request schemas do: ``"n": "3"`` requests three. Malformed JSON is
+    left to vLLM. Raises Refused.
     """
     if json.detect_encoding(body) not in ("utf-8", "utf-8-sig"):
         raise _refused("The body's JSON must be in UTF-8.")
@@ -65,29 +63,29 @@ def check_body(body: bytes, route: str = "") -> int:
 def _check_nesting(brackets: bytes) -> None:
     if len(brackets) > 2 * MAX_PARTS:
         raise _refused(f"The body holds more than {MAX_PARTS} objects and arrays.")
-    allowed = 0  # brackets that never close, and make no JSON, but a parser goes down with them
+    allowed = 0  # brackets left over never close: invalid JSON, but a parser recurses into them
     for _ in range(MAX_DEPTH):
-        within = brackets.replace(b"[]", b"")
-        if len(within) == len(brackets):
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
             allowed = MAX_DEPTH
             break
-        brackets = within
+        brackets = inner
     if brackets.count(b"[") > allowed:
         raise _refused(f"The body's JSON is nested more than {MAX_DEPTH} deep.")
 
 
 def _brackets(body: bytes) -> bytes:
-    """Those outside of strings, as if of one kind."""
-    if b"\\" in body:  # which escapes what follows it, itself included
+    """Return the brackets outside of strings, with braces turned into square brackets."""
+    if b"\\" in body:  # a backslash escapes a quote, or another backslash
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(body.split(b'"')[::2]).translate(_ONE_KIND, _NO_BRACKET)
+    return b"".join(body.split(b'"')[::2]).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
 
 
 def _sequences(parsed: dict[str, Any], route: str) -> int:
     inner = parsed.get("sampling_params")
     parts = (parsed, inner if isinstance(inner, dict) else {})
     for part in parts:
-        for name, most in MOST.items():
+        for name, most in MAX_ENTRIES.items():
             _check_length(name, part.get(name), most)
     if route.endswith(BATCH):
         return _conversations(parsed.get("messages"))
@@ -96,7 +94,7 @@ def _sequences(parsed: dict[str, Any], route: str) -> int:
     if route.endswith(_SCORING):
         items = parsed.get("items")
         return max(len(items), 1) if isinstance(items, list) else 1
-    return max(map(_n, parts)) * prompts_of(parsed)
+    return max(map(_n, parts)) * count_prompts(parsed)
 
 
 def _conversations(messages: Any) -> int:
@@ -104,7 +102,7 @@ def _conversations(messages: Any) -> int:
         return 1
     _check_length("messages", messages, MAX_CONVERSATIONS)
     for each in messages:
-        _check_length("messages", each, MOST["messages"])
+        _check_length("messages", each, MAX_ENTRIES["messages"])
     return max(len(messages), 1)
 
 
@@ -116,7 +114,7 @@ def _n(part: dict[str, Any]) -> int:
 
 
 def _check_length(name: str, value: Any, most: int) -> None:
-    if name in ("prompt", "input") and is_ids(value):
+    if name in ("prompt", "input") and is_token_ids(value):
         return
     if isinstance(value, list | dict) and len(value) > most:
         what = f"{name} has {len(value)} entries, and this server takes {most}."

@@ -1,4 +1,4 @@
-"""Who makes a request: what its API key says, and not the key."""
+"""The identity of a client: a digest of its API key, never the key itself."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ __all__ = ["caller_of"]
 
 
 def caller_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A digest of the API key in an ASGI scope's headers; b"" without one.
+    """Return a digest of the API key in an ASGI scope's headers, or b"" if there is none.
 
-    It is a bearer token, as OpenAI's clients send it, or in ``x-api-key``, as Anthropic's do, if
-    nothing else authorizes.
+    The key is a bearer token, as OpenAI's clients send it, or else the value of ``x-api-key``, as
+    Anthropic's clients send it.
     """
     found = b""
     for name, value in headers:

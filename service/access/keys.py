@@ -1,10 +1,10 @@
-"""The API keys a server knows: from its command line, and from a file that may change.
+"""API keys of a server: from its command line, and from a file that is reloaded when it changes.
 
-The file holds a key per line, after an optional ``name: `` that the log calls it by. Empty lines
-and lines that begin with # are none. Keys are kept as SHA-256 digests, and every comparison takes
-the same time. A file that was replaced, as Kubernetes does it for secrets, is read again; one that
-cannot be read, or holds no key, changes nothing: a server whose keys vanish by mistake must neither
-stand open nor lock everybody out.
+The file has one key per line, after an optional ``name: `` that is used in the log. Empty lines and
+lines that begin with # are ignored. Keys are kept as SHA-256 digests and compared in constant time.
+A file that is replaced, as Kubernetes replaces mounted secrets, is reloaded. A file that cannot be
+read or holds no key leaves the keys as they are: a server whose keys vanish by mistake must neither
+accept everybody nor lock everybody out.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ _KEY = re.compile(r"[!-~]+")  # visible ASCII
 
 
 class BadKeys(ValueError):
-    """A file that holds no keys; says which line is wrong, never what it says."""
+    """The key file is invalid. The message names the line and never quotes it."""
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a key."""
+    """Return the digest that a key is stored as."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def parse_keys(text: str) -> dict[bytes, str]:
-    """The digests of a file's keys, with their names; raises BadKeys."""
+    """Return the names of the keys in a key file, by digest. Raises BadKeys."""
     found: dict[bytes, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
@@ -54,7 +54,7 @@ def parse_keys(text: str) -> dict[bytes, str]:
         name, key = named.groups() if named else (f"line {number}", stripped)
         if not _KEY.fullmatch(key or ""):
             raise BadKeys(
-                f"line {number} holds no key: write one key, or name: key, without blanks in it"
+                f"line {number} holds no key: write KEY or NAME: KEY; a key has no spaces"
             )
         found[digest_of(key)] = name
     if not found:
@@ -63,10 +63,7 @@ def parse_keys(text: str) -> dict[bytes, str]:
 
 
 class KeyRing:
-    """Keys that do not change, and those of a file.
-
-    Raises OSError or BadKeys where the file cannot be read at first.
-    """
+    """The fixed keys and the keys of a file. Raises OSError or BadKeys if the file is unusable."""
 
     def __init__(self, fixed: Iterable[str] = (), file: Path | None = None) -> None:
         self._fixed = frozenset(map(digest_of, fixed))
@@ -76,29 +73,29 @@ class KeyRing:
         self._set()
 
     @property
-    def guards(self) -> bool:
-        """Whether a key is needed at all."""
+    def required(self) -> bool:
+        """Whether requests need a key at all."""
         return bool(self._digests)
 
-    def knows(self, digest: bytes) -> bool:
-        """Whether it is the digest of a key; takes as long for any."""
+    def contains(self, digest: bytes) -> bool:
+        """Return whether `digest` is the digest of a known key, in constant time."""
         found = False
         for each in self._digests:
             found |= hmac.compare_digest(each, digest)
         return found
 
     async def watch(self) -> None:
-        """Follow the file, for ever."""
+        """Poll the file for changes until the task is cancelled."""
         while self._file is not None:
             await asyncio.sleep(POLL_SECONDS)
             await asyncio.to_thread(self.refresh, self._file)
 
     def reload(self) -> None:
-        """Have the file read again, changed or not, when it is looked at next."""
+        """Reload the file at the next poll, even if it has not changed."""
         self._seen = ()
 
     def refresh(self, file: Path) -> None:
-        """Read the file again if it has changed."""
+        """Reload the file if it has changed."""
         state = _state_of(file)
         if state == self._seen:
             return
@@ -107,7 +104,7 @@ class KeyRing:
             named = _read(file)
         except (OSError, BadKeys) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            _log.error("API keys: %s has changed, but %s. All keys stay as they are.", file, why)
+            _log.error("API keys: %s has changed, but %s. The keys stay as they are.", file, why)
             _reloads.labels("kept").inc()
             return
         _log.info("API keys: %s has changed: %s.", file, _difference(self._named, named))
@@ -123,14 +120,14 @@ class KeyRing:
 def _read(file: Path) -> dict[bytes, str]:
     try:
         return parse_keys(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:  # whose words quote the file
+    except UnicodeDecodeError:  # its message quotes the file
         raise BadKeys("it is not UTF-8 text") from None
 
 
 def _state_of(file: Path) -> tuple[int, ...]:
-    """Differs whenever the file was written, replaced, or let be read; follows links."""
+    """Return a value that changes whenever the file, its target or its permissions change."""
     try:
-        found = os.stat(file)  # noqa: PTH116 - one call for all
+        found = os.stat(file)  # noqa: PTH116 - a single system call
     except OSError as error:
         return (error.errno or 0,)
     return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)

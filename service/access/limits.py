@@ -1,8 +1,8 @@
-"""What one API key may ask: so many sequences at once, so many requests in a minute.
+"""Limits per API key: concurrent sequences, and requests per minute.
 
-Each key has a bucket of a minute's requests that fills evenly, by the monotonic clock. A request
-is let in or refused once, before anything of it runs; its seats come back when its response ends,
-which it also does when the client leaves.
+The rate is a token bucket per key that holds one minute's requests and refills evenly, by the
+monotonic clock. A request is admitted or refused once, before any of it runs. Its sequences are
+released when its response ends, also when the client disconnects.
 """
 
 import time
@@ -15,15 +15,15 @@ __all__ = ["KeyLimits"]
 @dataclass(slots=True)
 class _Account:
     left: float
-    """Requests in the bucket."""
+    """Requests left in the bucket at time `at`."""
     at: float
-    """When that was so, by the clock."""
+    """Seconds, by the clock."""
     running: int = 0
-    """Sequences."""
+    """Running sequences."""
 
 
 class KeyLimits:
-    """The accounts of all keys; None is no limit. One event loop's; no locks."""
+    """The usage of every key; a limit of None is unlimited. Not thread-safe: use one event loop."""
 
     def __init__(
         self,
@@ -32,14 +32,14 @@ class KeyLimits:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.concurrency = concurrency
-        """Sequences of a key at once."""
+        """Concurrent sequences of a key."""
         self.rate = rate
-        """Requests of a key per minute."""
+        """Requests per minute of a key."""
         self._clock = clock
         self._accounts: dict[bytes, _Account] = {}
 
     def take(self, caller: bytes) -> float:
-        """Take one of the minute's requests: 0, or the seconds until there is one."""
+        """Take one request from the bucket: return 0, or the seconds until there is one."""
         if self.rate is None:
             return 0.0
         account = self._account(caller)
@@ -48,21 +48,21 @@ class KeyLimits:
             return 0.0
         return (1 - account.left) * 60 / self.rate
 
-    def put_back(self, caller: bytes) -> None:
-        """A request that was taken and did not run."""
+    def refund(self, caller: bytes) -> None:
+        """Return a request to the bucket that was taken and did not run."""
         if self.rate is not None:
             self._account(caller).left += 1
 
-    def seat(self, caller: bytes, sequences: int) -> bool:
-        """Whether a request of so many sequences may run; `leave` gives its seats back."""
+    def acquire(self, caller: bytes, sequences: int) -> bool:
+        """Start `sequences` if the limit allows it, and return whether it does."""
         account = self._account(caller)
         if self.concurrency is not None and account.running + sequences > self.concurrency:
             return False
         account.running += sequences
         return True
 
-    def leave(self, caller: bytes, sequences: int) -> None:
-        """A request has ended."""
+    def release(self, caller: bytes, sequences: int) -> None:
+        """End `sequences` that `acquire` started."""
         self._accounts[caller].running -= sequences
 
     def _account(self, caller: bytes) -> _Account:
@@ -79,7 +79,7 @@ class KeyLimits:
         return min(account.left + (now - account.at) * (self.rate or 0.0) / 60, full)
 
     def _forget(self, now: float, full: float) -> None:
-        """Drop accounts that are as new ones would be: keys come and go."""
+        """Drop idle accounts with a full bucket, so that old keys take no memory."""
         self._accounts = {
             caller: account
             for caller, account in self._accounts.items()

@@ -1,75 +1,63 @@
-"""The middleware that lets requests in: by their key, their size, and what their key may ask.
+"""ASGI middleware for access control: API key, body size, and the limits of the key.
 
-vLLM asks for a key below some prefixes and leaves the rest open, inference included
-(``/invocations``), and metrics, documentation and tokenizer. Here all is closed but a short list. A
-path is judged as the application will match it, decoded and without the root path, never by a URL
-that is put together from the Host header (CVE-2026-48746).
+vLLM requires a key below some prefixes only and leaves the rest open: inference
+(``/invocations``), metrics, documentation and tokenizer. Here every route but a short list requires
+one. Paths are compared as the application matches them, decoded and without the root path, never
+as part of a URL built from the Host header (CVE-2026-48746).
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from service.access.bodies import check_body
+from service.access.error_format import ErrorRewriter, format_framework_error
 from service.access.identity import caller_of
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
-from service.access.refusals import Refused, answer, retry_headers, unauthorized
-from service.access.shapes import Shaped
+from service.access.refusals import Refused, retry_headers, send_refusal, unauthorized
+from service.params.apis import BATCH, CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
-__all__ = ["OPEN", "Access", "Rules", "route_of"]
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["OPEN", "Access", "Rules", "replayed", "route_of"]
 
 OPEN = frozenset({"/health", "/ready", "/ping"})
-"""Answer to GET and HEAD without a key."""
+"""Routes that answer GET and HEAD without a key."""
 METRICS = "/metrics"
-_FREE = ("/finish-thinking", "/cancel")
-"""Ends of routes that end what runs: no limit of its key is in their way."""
-GENERATING = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/chat/completions/batch",
-        "/v1/completions",
-        "/v1/messages",
-        "/v1/responses",
-    }
-)
-"""What needs the engine's seats; a full server refuses it here, before anything is made of it.
-Others that do are refused when they ask the engine."""
-SEAT_SECONDS = 1.0
-"""When to come back, if all seats of a key are taken: nobody knows."""
+_UNLIMITED = ("/finish-thinking", "/cancel")
+"""Suffixes of routes that end running requests, which no limit may prevent."""
+GENERATING = frozenset({CHAT, BATCH, COMPLETIONS, MESSAGES, RESPONSES})
+"""Routes that a full server refuses before vLLM parses the body. Other routes that generate are
+refused when they reach the engine."""
+RETRY_SECONDS = 1.0
+"""Retry-After for a key at its concurrency limit; when a sequence ends is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What one server lets in."""
+    """The access rules of a server."""
 
     keys: KeyRing
     limits: KeyLimits
     max_body: int
-    """Bytes."""
+    """Largest body, in bytes."""
     body_seconds: float = 120.0
-    """For all of them to come."""
+    """Time limit for receiving a body."""
     open_metrics: bool = False
-    """``/metrics`` answers without a key."""
+    """Whether ``/metrics`` answers without a key."""
     metrics_at: tuple[str, int] | None = None
-    """Host and port of their own: they are there alone."""
+    """Host and port that alone serve metrics; None: the server's own port serves them."""
     isolates: bool = True
-    """Keys share no prefix cache."""
+    """Whether API keys share no prefix cache."""
     cors: bool = False
-    """Browsers may ask, without a key, whether they may ask."""
+    """Whether CORS preflight requests, which carry no key, are allowed."""
 
-    def lets_in(self, scope: Scope, caller: bytes) -> bool:
-        """Whether a request needs no key or has one."""
-        return self.keys.knows(caller) or not self.keys.guards or self._is_open(scope)
+    def allows(self, scope: Scope, caller: bytes) -> bool:
+        """Return whether a request has a valid key or needs none."""
+        return self.keys.contains(caller) or not self.keys.required or self._is_open(scope)
 
     def _is_open(self, scope: Scope) -> bool:
         if scope["type"] != "http":
@@ -83,7 +71,7 @@ class Rules:
 
 
 def route_of(scope: Scope) -> str:
-    """The path as the application matches it (Starlette's ``get_route_path``)."""
+    """Return the path as the application matches it (Starlette's ``get_route_path``)."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     below = path.removeprefix(root)
@@ -91,15 +79,15 @@ def route_of(scope: Scope) -> str:
 
 
 def _is_preflight(scope: Scope) -> bool:
-    """What vLLM's CORS layer answers itself, from nothing but its own settings."""
+    """Return whether vLLM's CORS middleware will answer the request itself."""
     names = {name for name, _ in scope["headers"]}
     return {b"origin", b"access-control-request-method"} <= names
 
 
 class Access:
-    """Wraps all of the application but ``/ready``; finds its `Rules` in ``state.args.access``."""
+    """Middleware for every route but ``/ready``; its `Rules` are ``app.state.args.access``."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,60 +97,63 @@ class Access:
             return
         rules: Rules = scope["app"].state.args.access
         caller = caller_of(scope["headers"])
-        with contextlib.ExitStack() as seats:
+        with contextlib.ExitStack() as held:
             try:
-                if not rules.lets_in(scope, caller):
+                if not rules.allows(scope, caller):
                     raise unauthorized()
-                taken = await _taken(rules, scope, receive, caller, seats)
+                checked = await _check(rules, scope, receive, caller, held)
             except Refused as refused:
                 await _refuse(refused, scope, send)
                 return
-            if taken is not None:
-                await self._app(scope, taken, Shaped(send).send)
+            if checked is not None:
+                await self._app(scope, checked, ErrorRewriter(send, format_framework_error).send)
 
 
-async def _taken(
-    rules: Rules, scope: Scope, receive: Receive, caller: bytes, seats: contextlib.ExitStack
+async def _check(
+    rules: Rules, scope: Scope, receive: Receive, caller: bytes, held: contextlib.ExitStack
 ) -> Receive | None:
-    """What the application receives, once all was looked at; None if the client has left. Raises
-    Refused."""
+    """Check a request against all limits and return the `receive` that replays its body.
+
+    Reservations are released when `held` closes. Returns None if the client disconnected; raises
+    Refused.
+    """
     if scope["type"] != "http":
         return receive
     route = route_of(scope)
     if rules.metrics_at and route.startswith(METRICS):
-        raise Refused("key", 404, "NotFoundError", "Metrics are served on a port of their own.")
+        raise Refused("key", 404, "NotFoundError", "Metrics are served on a separate port.")
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-        return receive  # nobody reads its body
-    limited = rules.keys.guards and not route.endswith(_FREE)
+        return receive  # the application reads no body
+    limited = rules.keys.required and not route.endswith(_UNLIMITED)
     if limited and (wait := rules.limits.take(caller)):
         raise _too_many("rate", f"{rules.limits.rate:g} requests per minute", wait)
     try:
-        body = await _body_in_time(scope, receive, rules)
+        body = await _read_in_time(scope, receive, rules)
         if body is None:
             return None
         sequences = check_body(body, route)
         if route in GENERATING:
-            await _expect(scope["app"].state.engine_client, sequences, seats)
+            await _reserve(scope["app"].state.engine_client, sequences, held)
         if limited:
-            _seat(rules.limits, caller, sequences, seats)
+            _acquire(rules.limits, caller, sequences, held)
     except Refused as refused:
         if limited and refused.cause in ("concurrency", "capacity"):
-            rules.limits.put_back(caller)
+            rules.limits.refund(caller)
         raise
-    return _Replayed(body, receive).receive
+    return replayed({"type": "http.request", "body": body, "more_body": False}, receive)
 
 
-async def _body_in_time(scope: Scope, receive: Receive, rules: Rules) -> bytes | None:
+async def _read_in_time(scope: Scope, receive: Receive, rules: Rules) -> bytes | None:
     try:
         async with asyncio.timeout(rules.body_seconds):
-            return await _body(scope, receive, rules.max_body)
+            return await _read(scope, receive, rules.max_body)
     except TimeoutError:
         message = f"The request's body took more than {rules.body_seconds:g} seconds."
         raise Refused("size", 408, "RequestTimeoutError", message) from None
 
 
-async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
-    """The whole body, which is never kept beyond `most` bytes; None if the client has left."""
+async def _read(scope: Scope, receive: Receive, most: int) -> bytes | None:
+    """Read a body of up to `most` bytes; return None if the client disconnected."""
     length = dict(scope["headers"]).get(b"content-length", b"")
     if length.isdigit() and int(length[:20]) > most:
         raise _too_large(most)
@@ -180,58 +171,54 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
             return b"".join(parts)
 
 
-async def _expect(engine: Any, sequences: int, seats: contextlib.ExitStack) -> None:
-    """Under overload most requests are refused, so that must cost little."""
+async def _reserve(engine: Any, sequences: int, held: contextlib.ExitStack) -> None:
+    """Reserve engine slots before vLLM parses the body: refusing must be cheap under overload."""
     if error := engine.refusal(sequences):
         status = HTTPStatus(error.http_status)
         raise Refused("capacity", status, status.phrase, error.message)
-    if seats.enter_context(engine.expect(sequences)):
-        await asyncio.sleep(0)  # whoever came with it is refused before it takes its time
+    if held.enter_context(engine.reserve(sequences)):
+        await asyncio.sleep(0)  # lets other requests be refused before this one is parsed
 
 
-def _seat(limits: KeyLimits, caller: bytes, sequences: int, seats: contextlib.ExitStack) -> None:
+def _acquire(limits: KeyLimits, caller: bytes, sequences: int, held: contextlib.ExitStack) -> None:
     most = limits.concurrency
     if most is not None and sequences > most:
         raise Refused(
             "concurrency",
             400,
             "BadRequestError",
-            f"The request asks for {sequences} sequences (n for each prompt), and each API key of "
-            f"this server has {most} at once: lower n, or send fewer prompts",
+            f"The request asks for {sequences} sequences (n for each prompt), and an API key of "
+            f"this server may run {most} at once: lower n, or send fewer prompts",
             "n",
         )
-    if not limits.seat(caller, sequences):
-        raise _too_many("concurrency", f"{most} sequences at once", SEAT_SECONDS)
-    seats.callback(limits.leave, caller, sequences)
+    if not limits.acquire(caller, sequences):
+        raise _too_many("concurrency", f"{most} sequences at once", RETRY_SECONDS)
+    held.callback(limits.release, caller, sequences)
 
 
-class _Replayed:
-    """A body that was read already, then what the connection says."""
+def replayed(message: Message, receive: Receive) -> Receive:
+    """Return a `receive` that yields `message` first, then whatever the connection brings."""
+    waiting = [message]
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
-        self._receive = receive
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
 
-    async def receive(self) -> Message:
-        if self._body is None:
-            return await self._receive()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+    return replay
 
 
 async def _refuse(refused: Refused, scope: Scope, send: Send) -> None:
     if scope["type"] == "http":
-        await answer(refused, send)
+        await send_refusal(refused, send)
         return
     refused.count()
-    await send({"type": "websocket.close", "code": 1008})  # before it was accepted: HTTP 403
+    await send({"type": "websocket.close", "code": 1008})  # before the handshake: HTTP 403
 
 
 def _too_large(most: int) -> Refused:
-    message = f"The body is larger than the {most} bytes that this server takes."
+    message = f"The body is larger than the limit of {most} bytes."
     return Refused("size", 413, "RequestEntityTooLargeError", message)
 
 
 def _too_many(cause: Any, what: str, wait: float) -> Refused:
-    message = f"This API key has {what}: try again later."
+    message = f"This API key is limited to {what}: try again later."
     return Refused(cause, 429, "RateLimitError", message, headers=retry_headers(wait))

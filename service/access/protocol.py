@@ -1,86 +1,86 @@
-"""uvicorn's HTTP/1.1, with errors in OpenAI's shape and heads of bounded size and time.
+"""uvicorn's HTTP/1.1 protocol with limits on request heads and errors in OpenAI's shape.
 
-What is no HTTP never reaches the application, so its middleware cannot answer it. And nothing else
-bounds what comes before the application: vLLM's limits of headers are h11's, which uvicorn does not
-use where httptools is installed. Nor does it end a connection whose request never comes.
+Bytes that are not valid HTTP never reach the application, so no middleware can answer them. Nothing
+else limits the request line and headers either: vLLM sets h11's limits, which uvicorn ignores where
+httptools is installed, and uvicorn keeps connections open whose request never arrives.
 """
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.access.refusals import Refused, content
+from service.access.refusals import Refused, render
 
 __all__ = ["MAX_HEAD", "HttpProtocol"]
 
 MAX_HEAD = 65_536
-"""Bytes of a request's line and headers."""
+"""Largest request line with headers, in bytes."""
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. uvicorn has no other hook for these answers than its methods."""
+    """One connection. Overrides uvicorn's methods, since it has no hook for these answers."""
 
     head_seconds = 30.0
-    """For a request's head, from the connection or its first byte on."""
+    """Time limit for a request's head, in seconds since the connection or the head's first byte."""
 
     _in_head = False
-    _head = 0
-    _late: asyncio.TimerHandle | None = None
+    _head_size = 0
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has come."""
+        """Start the timer of the first request's head."""
         super().connection_made(transport)
-        self._expect_head()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
-        self._expect_nothing()
+        """Stop the timer."""
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client; a head that goes on and on ends the connection."""
+        """Parse the data; refuse a head that is too large."""
         if self.cycle is None or self.cycle.response_complete:
-            self._expect_head()
-        before = self._in_head
+            self._start_timer()
+        was_in_head = self._in_head
         super().data_received(data)
-        if self._in_head and before:
-            self._head += len(data)
-        if self._in_head and self._head > MAX_HEAD:
+        if self._in_head and was_in_head:
+            self._head_size += len(data)
+        if self._in_head and self._head_size > MAX_HEAD:
             self._refuse(431, f"The request's head is larger than {MAX_HEAD} bytes.")
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Start a request's head."""
         super().on_message_begin()
-        self._in_head, self._head = True, 0
+        self._in_head, self._head_size = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. What follows a chunked body is none, though it looks like one."""
+        """Add a header; ignore the trailers after a chunked body, which look like headers."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head has ended."""
-        self._expect_nothing()
+        """End the head."""
+        self._stop_timer()
         self._in_head = False
         super().on_headers_complete()
 
-    def _expect_head(self) -> None:
-        if self._late is None:
-            self._late = self.loop.call_later(self.head_seconds, self._end_late)
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.head_seconds, self._on_timeout)
 
-    def _expect_nothing(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _end_late(self) -> None:
+    def _on_timeout(self) -> None:
         if self._in_head:
             self._refuse(408, f"The request's head took more than {self.head_seconds:g} seconds.")
         else:
-            self.transport.close()  # it has said nothing
+            self.transport.close()  # an idle connection
 
     def send_400_response(self, msg: str) -> None:
-        """What was sent is no HTTP."""
+        """Answer a request that is not valid HTTP."""
         self._refuse(400, msg)
 
     def _refuse(self, status: int, message: str) -> None:
@@ -89,9 +89,9 @@ class HttpProtocol(HttpToolsProtocol):
             return
         refused = Refused("malformed", status, "BadRequestError", message)
         refused.count()
-        answered = self.cycle is None or not self.cycle.response_started
-        if answered or self.cycle.response_complete:  # amid another response it would be garbage
-            headers, body = content(refused)
+        idle = self.cycle is None or not self.cycle.response_started
+        if idle or self.cycle.response_complete:  # never in the middle of another response
+            headers, body = render(refused)
             lines = [b"%s: %s\r\n" % pair for pair in (*headers, (b"connection", b"close"))]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()

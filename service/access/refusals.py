@@ -1,18 +1,17 @@
-"""Refusals in the shape of OpenAI's errors, counted by cause."""
+"""Refused requests: errors in OpenAI's shape, counted by cause."""
 
 import json
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from prometheus_client import REGISTRY
+from starlette.types import Send
 
 from service.records.metric_table import counter
 
-__all__ = ["Refused", "answer", "content", "retry_headers", "unauthorized"]
+__all__ = ["Refused", "error_object", "render", "retry_headers", "send_refusal", "unauthorized"]
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 Cause = Literal["key", "rate", "concurrency", "capacity", "size", "shape", "malformed", "parameter"]
 
@@ -20,57 +19,57 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 _counter = counter("refusals_total", REGISTRY)
 for _cause in CAUSES:
-    _counter.labels(_cause)  # all series from the start: their number stays
+    _counter.labels(_cause)  # creates every series at start, at 0
 
 
 @dataclass(slots=True, eq=False)
 class Refused(Exception):
-    """A request that is not let in: its status and what the client is told."""
+    """A request that is not admitted, with the response that the client gets."""
 
     cause: Cause
-    """A closed set, used as a metric's label."""
+    """Value of the metric's label, from a closed set."""
     status: int
     kind: str
-    """The error's ``type``."""
+    """The ``type`` of the error."""
     message: str
     param: str | None = None
     headers: Headers = ()
 
     def count(self) -> None:
-        """Enter it in ``stepgrpo_refusals_total``."""
+        """Count the refusal in ``stepgrpo_refusals_total``."""
         _counter.labels(self.cause).inc()
 
 
 def unauthorized() -> Refused:
-    """For who has no key of this server's; says nothing of what was sent."""
-    message = "This needs an API key: send Authorization: Bearer KEY with a key of this server."
+    """Return the refusal for a missing or unknown API key, which does not quote it."""
+    message = "An API key is required: send Authorization: Bearer KEY with a key of this server."
     headers = ((b"www-authenticate", b"Bearer"),)
     return Refused("key", 401, "AuthenticationError", message, headers=headers)
 
 
 def retry_headers(seconds: float) -> Headers:
-    """When to come back, for any client and for OpenAI's, which read the milliseconds."""
+    """Return Retry-After in seconds, and in milliseconds for OpenAI's clients."""
     milliseconds = str(math.ceil(seconds * 1000)).encode()
     return ((b"retry-after", str(math.ceil(seconds)).encode()), (b"retry-after-ms", milliseconds))
 
 
-def content(refused: Refused) -> tuple[Headers, bytes]:
-    """Headers and body of the response."""
-    error = {
-        "message": refused.message,
-        "type": refused.kind,
-        "param": refused.param,
-        "code": refused.status,
-    }
-    body = json.dumps({"error": error}).encode()
+def error_object(message: str, kind: str, param: str | None, code: int) -> dict[str, Any]:
+    """Return an error as OpenAI's API does."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def render(refused: Refused) -> tuple[Headers, bytes]:
+    """Return headers and body of the response."""
+    error = error_object(refused.message, refused.kind, refused.param, refused.status)
+    body = json.dumps(error).encode()
     length = (b"content-length", str(len(body)).encode())
     return ((b"content-type", b"application/json"), length, *refused.headers), body
 
 
-async def answer(refused: Refused, send: Send) -> None:
-    """Send the response, and count it."""
+async def send_refusal(refused: Refused, send: Send) -> None:
+    """Send the response and count it."""
     refused.count()
-    headers, body = content(refused)
+    headers, body = render(refused)
     start = {"type": "http.response.start", "status": refused.status, "headers": [*headers]}
     await send(start)
     await send({"type": "http.response.body", "body": body})

@@ -1,40 +1,44 @@
-"""How many sequences a request asks for, read as vLLM's request schemas read it.
+"""The number of sequences that a request asks for, coerced as vLLM's request schemas do.
 
-Those are pydantic's in its lax mode: a text of digits, a whole float and a boolean are integers
-there. The fields' types are written out here, because this is read before vLLM is loaded; a test
-compares them with vLLM's own.
+Those schemas use pydantic's lax mode, where a string of digits, a whole float and a boolean are
+valid integers. The types are repeated here to avoid importing vLLM; a test compares them with
+vLLM's.
 """
 
 from typing import Annotated, Any
 
 from pydantic import FailFast, TypeAdapter, ValidationError
 
-__all__ = ["is_ids", "prompts_of", "read_n"]
+__all__ = ["count_prompts", "is_token_ids", "read_n"]
 
 _NUMBER = TypeAdapter(int)
 _IDS = TypeAdapter(Annotated[list[int], FailFast()])
 
 
 def read_n(value: Any) -> int:
-    """Completions of one prompt, at least 1; 1 also for what a schema would refuse."""
+    """Return the completions per prompt: at least 1, and 1 for a value that the schema refuses."""
     try:
         return max(_NUMBER.validate_python(value), 1)
     except ValidationError:
         return 1
 
 
-def prompts_of(body: dict[str, Any]) -> int:
-    """Prompts of a body, at least 1: texts, lists of token ids, and embeddings."""
+def count_prompts(body: dict[str, Any]) -> int:
+    """Return the number of prompts in a body, at least 1: texts, lists of token ids, embeddings."""
     prompt, embeddings = body.get("prompt"), body.get("prompt_embeds")
-    several = len(prompt) if isinstance(prompt, list) and not is_ids(prompt) else prompt is not None
-    embedded = len(embeddings) if isinstance(embeddings, list) else embeddings is not None
-    return max(several + embedded, 1)
+    prompts = 1 if is_token_ids(prompt) else _length(prompt)
+    return max(prompts + _length(embeddings), 1)
 
 
-def is_ids(prompt: Any) -> bool:
-    """Whether it is one prompt's token ids, rather than several prompts.
+def _length(value: Any) -> int:
+    """Return the length of a list, 0 for None and 1 for anything else."""
+    return len(value) if isinstance(value, list) else int(value is not None)
 
-    A list of texts alone is several prompts, also where each text is a number.
+
+def is_token_ids(prompt: Any) -> bool:
+    """Return whether `prompt` is one list of token ids rather than several prompts.
+
+    A list of strings is always several prompts, even if each string is a number.
     """
     if not isinstance(prompt, list) or not prompt:
         return False

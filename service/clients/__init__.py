@@ -1,1 +1,1 @@
-"""Clients of other servers: a judge, or a server that continues truncated reasoning."""
+"""Clients of other servers: a judge, and a server that continues truncated reasoning."""

@@ -1,45 +1,48 @@
-"""A circuit breaker: whether to call something that has been failing. Pure: time is passed in."""
+"""A circuit breaker: stops calls to a server that keeps failing. The caller passes the time in."""
 
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["Breaker"]
+__all__ = ["CircuitBreaker"]
 
 
 @dataclass(slots=True)
-class Breaker:
-    """Closed until `threshold` calls in a row have failed. Then one call may try after `cooldown`
-    seconds, and after every failed try twice as long, up to `longest`. A success closes it."""
+class CircuitBreaker:
+    """Opens after `threshold` consecutive failures and closes at the next success.
+
+    While it is open, one attempt is allowed after `cooldown` seconds. The wait doubles with every
+    failed attempt, up to `longest` seconds.
+    """
 
     threshold: int = 5
     cooldown: float = 1.0
     longest: float = 60.0
     _failures: int = field(default=0, init=False)
-    _tries: int = field(default=0, init=False)
-    _until: float = field(default=-math.inf, init=False)
+    _attempts: int = field(default=0, init=False)
+    _open_until: float = field(default=-math.inf, init=False)
 
     @property
     def closed(self) -> bool:
-        """Whether calls go through as usual."""
+        """Whether all calls are allowed."""
         return self._failures < self.threshold
 
     def allows(self, now: float) -> bool:
-        """Whether to call at `now`, in monotonic seconds; of those that ask in a wait, only one."""
+        """Return whether to call at `now`, in monotonic seconds; when open, one call per wait."""
         if self.closed:
             return True
-        if now < self._until:
+        if now < self._open_until:
             return False
-        # Whatever becomes of this try, even nothing: the next one comes a wait later.
-        self._tries += 1
-        self._until = now + min(self.cooldown * 2.0 ** min(self._tries, 32), self.longest)
+        # An attempt may end without a result, so the next one is due after the wait in any case.
+        self._attempts += 1
+        self._open_until = now + min(self.cooldown * 2.0 ** min(self._attempts, 32), self.longest)
         return True
 
-    def succeeded(self) -> None:
-        """Enter a success."""
-        self._failures = self._tries = 0
+    def record_success(self) -> None:
+        """Close the circuit."""
+        self._failures = self._attempts = 0
 
-    def failed(self, now: float) -> None:
-        """Enter a failure at `now`."""
+    def record_failure(self, now: float) -> None:
+        """Count a failure at `now`."""
         self._failures += 1
-        if self._failures == self.threshold:  # those that come later were under way already
-            self._until = now + self.cooldown
+        if self._failures == self.threshold:  # later failures are of calls that were in flight
+            self._open_until = now + self.cooldown

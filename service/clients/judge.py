@@ -1,7 +1,7 @@
-"""The judge of policy `verifier` behind a URL: any OpenAI-compatible server.
+"""The judge of policy `verifier`: a model behind an OpenAI-compatible URL.
 
-A judge is never waited for longer than its time, and whatever it does, no request of ours fails:
-no answer is no exit.
+Every call has a timeout, and a failing judge never fails a request: without an answer there is no
+exit.
 """
 
 import contextlib
@@ -11,8 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from service.clients.circuit_breaker import Breaker
-from service.clients.openai import Address, Failed, NotUnderstood, Remote, Trouble
+from service.clients.circuit_breaker import CircuitBreaker
+from service.clients.openai import (
+    Address,
+    FailureReason,
+    OpenAIClient,
+    RequestFailed,
+    RequestRejected,
+)
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
 
@@ -29,21 +35,21 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 KEY_VARIABLE = "STEPGRPO_VERIFIER_API_KEY"
 
-Outcome = Literal["answered", "cancelled"] | Trouble
-"""Of a question; cancelled: its answer no longer mattered."""
-OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(Trouble))
+Outcome = Literal["answered", "cancelled"] | FailureReason
+"""How a call ended; cancelled: its answer was no longer needed."""
+OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(FailureReason))
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeServer:
-    """Where a judge is, and how long it may take. Raises InvalidSetting."""
+    """Address, model and timeout of a judge. Raises InvalidSetting."""
 
     url: str
-    """Base of its API, such as http://judge:8000/v1."""
+    """Base URL of its API, such as http://judge:8000/v1."""
     model: str | None = None
-    """Its name there; None: the only one."""
+    """Name of the model; None: the only model that the server lists."""
     timeout: float = 5.0
-    """Seconds for one question, attempts included."""
+    """Seconds for one call, retries included."""
     key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,80 +59,80 @@ class JudgeServer:
 
     @property
     def address(self) -> Address:
-        """Where it is."""
+        """The address of its server."""
         return Address(self.url, self.timeout, self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What became of one question."""
+    """The result of one call."""
 
     outcome: Outcome
     reply: Reply | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """As the judge's ``usage`` has them: its cost, not this engine's."""
+    """From the judge's ``usage``: tokens of the judge, not of this engine."""
 
 
 class JudgeClient:
-    """Puts questions to one judge. Use it in one event loop, and close it there."""
+    """Asks one judge. Use and close a client in the same event loop."""
 
     def __init__(
         self,
         server: JudgeServer,
         *,
-        judged: Callable[[Judgement], None] = lambda _: None,
-        breaker: Breaker | None = None,
+        on_judgement: Callable[[Judgement], None] = lambda _: None,
+        breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._judged = judged
+        self._on_judgement = on_judgement
         self._dialect = 0
         self._model = server.model
-        self._remote = Remote(server.address, "judge", breaker=breaker, clock=clock)
+        self._client = OpenAIClient(server.address, "judge", breaker=breaker, clock=clock)
 
     async def close(self) -> None:
-        """Free the connections."""
-        await self._remote.close()
+        """Close the connections."""
+        await self._client.close()
 
     async def ask(self, question: Judge, message: str) -> Judgement:
-        """What the judge says to `message`, or why it says nothing."""
+        """Return the judge's reply to `message`, or why there is none."""
         judgement = Judgement("cancelled")
         try:
-            judgement = await self._guarded(question, message)
+            judgement = await self._try(question, message)
         finally:
-            self._judged(judgement)
+            self._on_judgement(judgement)
         return judgement
 
-    async def _guarded(self, question: Judge, message: str) -> Judgement:
+    async def _try(self, question: Judge, message: str) -> Judgement:
         try:
-            return await self._remote.guarded(lambda: self._ask(question, message))
-        except Failed as failure:
-            return Judgement(failure.trouble)
+            return await self._client.run(lambda: self._ask(question, message))
+        except RequestFailed as failure:
+            return Judgement(failure.reason)
 
     async def _ask(self, question: Judge, message: str) -> Judgement:
         if self._model is None:
-            self._model = _only_model(await self._remote.request("GET", "models", None))
+            self._model = _only_model(await self._client.request("GET", "models", None))
         body = {"model": self._model, "messages": [{"role": "user", "content": message}]}
         *others, last = range(self._dialect, len(DIALECTS))
         for dialect in others:
-            with contextlib.suppress(NotUnderstood):
-                return await self._say(dialect, question, body)
-        return await self._say(last, question, body)
+            with contextlib.suppress(RequestRejected):
+                return await self._send(dialect, question, body)
+        return await self._send(last, question, body)
 
-    async def _say(self, dialect: int, question: Judge, body: Mapping[str, Any]) -> Judgement:
-        said = {**body, **DIALECTS[dialect](question)}
-        judgement = _judgement(await self._remote.request("POST", "chat/completions", said))
-        self._dialect = dialect  # it is understood: a refusal may have had other reasons
+    async def _send(self, dialect: int, question: Judge, body: Mapping[str, Any]) -> Judgement:
+        full = {**body, **DIALECTS[dialect](question)}
+        judgement = _judgement(await self._client.request("POST", "chat/completions", full))
+        self._dialect = dialect  # later calls start with the first dialect that worked
         return judgement
 
 
-def _of_vllm(question: Judge) -> dict[str, Any]:
-    """vLLM, SGLang and llama.cpp can be told not to think first."""
+def _vllm_fields(question: Judge) -> dict[str, Any]:
+    """Return fields for vLLM, SGLang and llama.cpp, which can turn thinking off."""
     off = {"enable_thinking": False}
     return _greedy(question) | {"max_tokens": question.max_tokens, "chat_template_kwargs": off}
 
 
-def _of_openai(question: Judge) -> dict[str, Any]:
+def _openai_fields(question: Judge) -> dict[str, Any]:
     return _greedy(question) | {"max_completion_tokens": question.max_tokens}
 
 
@@ -134,12 +140,12 @@ def _greedy(question: Judge) -> dict[str, Any]:
     return {"temperature": 0, "logprobs": True, "top_logprobs": question.top}
 
 
-def _plain(question: Judge) -> dict[str, Any]:
+def _minimal_fields(question: Judge) -> dict[str, Any]:
     return {"max_tokens": question.max_tokens}
 
 
-DIALECTS = (_of_vllm, _of_openai, _plain)
-"""What servers understand, the most telling first."""
+DIALECTS = (_vllm_fields, _openai_fields, _minimal_fields)
+"""Request fields of different servers, from the most specific to the most widely accepted."""
 
 
 def _only_model(listed: Any) -> str:
@@ -147,12 +153,12 @@ def _only_model(listed: Any) -> str:
         (model,) = listed["data"]
         return str(model["id"])
     except (TypeError, KeyError, ValueError) as error:
-        _log.warning("The judge does not have exactly one model: set --exit-verifier-model.")
-        raise Failed("garbage") from error
+        _log.warning("The judge does not list exactly one model: set --exit-verifier-model.")
+        raise RequestFailed("garbage") from error
 
 
 def _judgement(response: Any) -> Judgement:
-    """The reply in a chat completion; raises _Failed for anything else."""
+    """Read the reply from a chat completion. Raises RequestFailed."""
     try:
         choice = response["choices"][0]
         text = choice["message"].get("content") or ""
@@ -160,18 +166,18 @@ def _judgement(response: Any) -> Judgement:
         usage = response.get("usage") or {}
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
-        raise Failed("garbage") from error
+        raise RequestFailed("garbage") from error
     if not isinstance(text, str) or not (text or first):
-        raise Failed("garbage")
+        raise RequestFailed("garbage")
     return Judgement("answered", Reply(text, first), _count(prompt), _count(completion))
 
 
 def _first_token(logprobs: Any) -> tuple[tuple[str, float], ...]:
-    """Text and log-probability of the likeliest first tokens; none where none are told."""
+    """Return text and log-probability of the most likely first tokens, if the server sent them."""
     if not logprobs or not logprobs.get("content"):
         return ()
-    told = logprobs["content"][0]["top_logprobs"]
-    found = [(str(each["token"]), float(each["logprob"])) for each in told]
+    top = logprobs["content"][0]["top_logprobs"]
+    found = [(str(each["token"]), float(each["logprob"])) for each in top]
     return tuple(sorted(found, key=lambda entry: -entry[1]))
 
 

@@ -1,7 +1,6 @@
-"""Another server with an OpenAI-compatible API: a judge, or one that runs pairs.
+"""An HTTP client with timeout, retries and circuit breaker for OpenAI-compatible servers.
 
-It may fail in every way, and nothing here waits for it longer than it was given. Its address and
-key come from the operator; clients choose neither.
+The server may fail in any way. Its address and key come from the operator, never from a request.
 """
 
 import asyncio
@@ -16,38 +15,46 @@ from typing import Any, Literal, TypeVar
 
 import httpx
 
-from service.clients.circuit_breaker import Breaker
+from service.clients.circuit_breaker import CircuitBreaker
 from stepgrpo_core import InvalidSetting
 
-__all__ = ["ATTEMPTS", "MAX_BYTES", "Address", "Failed", "NotUnderstood", "Remote", "Trouble"]
+__all__ = [
+    "ATTEMPTS",
+    "MAX_BYTES",
+    "Address",
+    "FailureReason",
+    "OpenAIClient",
+    "RequestFailed",
+    "RequestRejected",
+]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
 ATTEMPTS = 3
-BACKOFF_SECONDS = 0.1  # doubles, and half of it is drawn
+BACKOFF_SECONDS = 0.1  # doubles with every attempt; half of it is random
 MAX_BYTES = 2**20  # of a response
 CONNECTIONS = 64
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # another attempt may get through
-NOT_UNDERSTOOD = {400, 422}
+RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
+REJECTED = {400, 422}  # the server does not accept a field of the request
 
-Trouble = Literal["timeout", "unreachable", "refused", "garbage", "paused"]
-"""Why there is no answer; paused: the breaker is open."""
+FailureReason = Literal["timeout", "unreachable", "refused", "garbage", "paused"]
+"""Why there is no response; garbage: it is not usable; paused: the circuit breaker is open."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is, and how long it may take."""
+    """Address, timeout and key of a server."""
 
     url: str
-    """Base of its API, such as http://judge:8000/v1."""
+    """Base URL of its API, such as http://judge:8000/v1."""
     timeout: float
-    """Seconds for one piece of work, attempts included."""
+    """Seconds for one call of `OpenAIClient.run`, retries included."""
     key: str | None = field(default=None, repr=False)
 
     def check(self, name: str, variable: str) -> None:
-        """Raises InvalidSetting for an address in option `name`, or a key in `variable`, that
-        cannot be used."""
+        """Raises InvalidSetting if the URL, from option `name`, or the key, from environment
+        variable `variable`, is invalid."""
         url = _parsed(self.url)
         if url is None or url.scheme not in ("http", "https") or not url.host or url.userinfo:
             shown = "(with a password in it)" if url and url.userinfo else self.url
@@ -65,37 +72,37 @@ def _parsed(url: str) -> httpx.URL | None:
         return None
 
 
-class Failed(Exception):
-    """There is no answer."""
+class RequestFailed(Exception):
+    """The request failed; `reason` says why."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        self.trouble = trouble
-
-
-class _PassingError(Failed):
-    """Another attempt may get one."""
+    def __init__(self, reason: FailureReason) -> None:
+        self.reason = reason
 
 
-class NotUnderstood(Failed):
-    """Other words may get one."""
+class _RetryableError(RequestFailed):
+    """The request failed, and another attempt may succeed."""
 
 
-class Remote:
-    """Talks to one server, `name` in the log. Use it in one event loop, and close it there."""
+class RequestRejected(RequestFailed):
+    """The server rejected the request format; another format may succeed."""
+
+
+class OpenAIClient:
+    """A client of one server, called `name` in the log. Use and close it in one event loop."""
 
     def __init__(
         self,
         address: Address,
         name: str,
         *,
-        breaker: Breaker | None = None,
+        breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout = address.timeout
         self._name = name
-        self._breaker = breaker or Breaker()
+        self._breaker = breaker or CircuitBreaker()
         self._clock = clock
-        headers = {"Accept-Encoding": "identity"}  # MAX_BYTES are what arrives
+        headers = {"Accept-Encoding": "identity"}  # so that MAX_BYTES is the decoded size
         if address.key:
             headers["Authorization"] = f"Bearer {address.key}"
         self._http = httpx.AsyncClient(
@@ -106,41 +113,39 @@ class Remote:
         )
 
     async def close(self) -> None:
-        """Free the connections."""
+        """Close the connections."""
         await self._http.aclose()
 
-    async def guarded(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What `work` brings, in the time there is and unless the breaker is open; raises
-        Failed."""
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work` within the timeout and return its result. Raises RequestFailed, also when the
+        circuit breaker is open."""
         if not self._breaker.allows(self._clock()):
-            raise Failed("paused")
+            raise RequestFailed("paused")
         try:
             async with asyncio.timeout(self._timeout):
-                found = await work()
-        except Failed as failure:
-            self._failed(failure.trouble)
+                result = await work()
+        except RequestFailed as failure:
+            self._failed(failure.reason)
             raise
         except (TimeoutError, httpx.TimeoutException) as error:
             self._failed("timeout")
-            raise Failed("timeout") from error
+            raise RequestFailed("timeout") from error
         if not self._breaker.closed:
-            _log.info("The %s at %s answers again.", self._name, self._http.base_url.host)
-        self._breaker.succeeded()
-        return found
+            _log.info("The %s at %s responds again.", self._name, self._http.base_url.host)
+        self._breaker.record_success()
+        return result
 
-    def _failed(self, trouble: Trouble) -> None:
+    def _failed(self, reason: FailureReason) -> None:
         was_closed = self._breaker.closed
-        self._breaker.failed(self._clock())
+        self._breaker.record_failure(self._clock())
         if was_closed and not self._breaker.closed:
             host = self._http.base_url.host
-            _log.warning(
-                "The %s at %s fails (%s): it is asked less often.", self._name, host, trouble
-            )
+            _log.warning("The %s at %s fails (%s); calls are paused.", self._name, host, reason)
 
     async def request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        """The JSON of a response; raises Failed, also NotUnderstood."""
+        """Send a request and return the JSON of its response. Raises RequestFailed."""
         for attempt in range(ATTEMPTS - 1):
-            with contextlib.suppress(_PassingError):
+            with contextlib.suppress(_RetryableError):
                 return await self._attempt(method, path, body)
             await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1))
         return await self._attempt(method, path, body)
@@ -148,21 +153,21 @@ class Remote:
     async def _attempt(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         try:
             async with self._http.stream(method, path, json=body) as response:
-                if response.status_code in NOT_UNDERSTOOD:
-                    raise NotUnderstood("refused")
+                if response.status_code in REJECTED:
+                    raise RequestRejected("refused")
                 if response.status_code != httpx.codes.OK:
-                    passing = response.status_code in PASSING
-                    raise (_PassingError if passing else Failed)("refused")
+                    retryable = response.status_code in RETRYABLE
+                    raise (_RetryableError if retryable else RequestFailed)("refused")
                 content = b""
                 async for part in response.aiter_bytes():
                     content += part
                     if len(content) > MAX_BYTES:
-                        raise Failed("garbage")
+                        raise RequestFailed("garbage")
         except httpx.TimeoutException:
             raise
         except httpx.HTTPError as error:
-            raise _PassingError("unreachable") from error
+            raise _RetryableError("unreachable") from error
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise Failed("garbage") from error
+            raise RequestFailed("garbage") from error

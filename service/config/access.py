@@ -116,7 +116,7 @@ def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) ->
         why = str(error.strerror if isinstance(error, OSError) else error)
         raise resolved.refusal("api_key_file", str(settings.api_key_file), why) from None
     for name in ("key_concurrency", "key_rate"):
-        if getattr(settings, name) is not None and not keys.guards:
+        if getattr(settings, name) is not None and not keys.required:
             remedy = "there are no API keys: set --api-key-file"
             raise resolved.refusal(name, getattr(settings, name), remedy)
     return Rules(
@@ -125,7 +125,7 @@ def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) ->
         settings.max_body_bytes,
         open_metrics=settings.open_metrics,
         metrics_at=_metrics_at(settings, resolved, args.host or ""),
-        isolates=keys.guards and settings.tenant_isolation,
+        isolates=keys.required and settings.tenant_isolation,
         cors=bool(args.allowed_origins),
     )
 

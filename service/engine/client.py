@@ -106,7 +106,7 @@ class EarlyExitEngine:
             model.writing,
             load_of(inner, limits, self._metrics.busy),
             probe_timeout=limits.probe_timeout,
-            judge=JudgeClient(judge, judged=self._metrics.judged) if judge else None,
+            judge=JudgeClient(judge, on_judgement=self._metrics.judged) if judge else None,
             pairs=self.savings.makes_pairs,
         )
         self.template = model.template
@@ -134,9 +134,9 @@ class EarlyExitEngine:
         if not self._decider.prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
-        self.finishing = RunningRequests()
+        self.running = RunningRequests()
         self.recent = Recent()
-        self.drain = Drain(self._admission, self.finishing)
+        self.drain = Drain(self._admission, self.running)
         self._closing: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
@@ -148,7 +148,7 @@ class EarlyExitEngine:
 
     # Its life.
 
-    async def prove(self) -> None:
+    async def warm_up(self) -> None:
         """Generate one token: an engine is ready when it has shown that it can."""
         generates = "generate" in await self._inner.get_supported_tasks()
         if generates and not self._inner.model_config.is_encoder_decoder:
@@ -157,7 +157,7 @@ class EarlyExitEngine:
             async for _ in self._inner.generate(prompt, params, "stepgrpo-proof"):
                 self._metrics.proved(self._model_name(), self._defaults.policy)
         self._loop = asyncio.get_running_loop()
-        self.drain.serve()
+        self.drain.attach()
         self._metrics.watch(self._loop)
         self.savings.start(self._served, self._metrics, self._model_name(), self._decider)
 
@@ -188,26 +188,26 @@ class EarlyExitEngine:
         return "ready" if self._loop else "starting"
 
     @property
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is not as it should be, although requests may come."""
         return self.savings.complaints()
 
     # Admission and drain.
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Let `n` sequences in, or refuse them, as `Admission.ask` does."""
+        """Let `n` sequences in, or refuse them, as `Admission.admit` does."""
         del request_id  # for vLLM's log
         if self.lost:
             raise QueueOverflowError
-        self._admission.ask(n, current_ledger.get())
+        self._admission.admit(n, current_ledger.get())
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
         """What a new request of `n` sequences would be refused with for now, before it is read."""
         return QueueOverflowError() if self.lost else self._admission.refusal(n)
 
-    def expect(self, n: int) -> contextlib.AbstractContextManager[bool]:
+    def reserve(self, n: int) -> contextlib.AbstractContextManager[bool]:
         """Keep `n` seats for a request that is being read; whether seats are limited."""
-        return self._admission.expect(n)
+        return self._admission.reserve(n)
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
@@ -216,7 +216,7 @@ class EarlyExitEngine:
         self.drain.wait(timeout or 0, lambda: self.lost)
         self._lost = self.lost
         self._stopped = True
-        self._inner.shutdown(timeout=max(self.drain.by - time.monotonic(), 0))
+        self._inner.shutdown(timeout=max(self.drain.deadline - time.monotonic(), 0))
 
     async def release(self) -> None:
         """Close the connections to the judge, when all is over."""
@@ -267,10 +267,11 @@ class EarlyExitEngine:
         job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
         run = self._dispatcher.run(job, settings, records)
         ledger.sequences += records
-        ledger.ids |= client_ids(job.request_id)
+        ids = client_ids(job.request_id, batch=ledger.batch)
+        ledger.ids |= ids
         self._count_in(records, ledger)
         try:
-            with self.finishing.running(ledger.caller, job.request_id, run):
+            with self.running.track(ledger.caller, ids, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, job)

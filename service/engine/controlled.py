@@ -66,7 +66,7 @@ class ControlledRequest:
             self._inbox.put_nowait((AnswerNow(), None))
         return count
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """End all of it, soon, with this error."""
         self._inbox.put_nowait((Cut(error), None))
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vllm.sampling_params import RequestOutputKind
 
 from service.engine.request import EngineRequest
-from service.records.log_line import id_of, line_of
+from service.records.log_line import id_of, line_of, response_id
 from service.records.log_writer import RequestLog
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Start, Timeline
@@ -51,7 +51,7 @@ class RequestObserver:
             spans = self._tracing.request(start, job.options.get("trace_headers"))
             job = dataclasses.replace(job, options={**job.options, **spans.options})
         last_only = job.params.output_kind is RequestOutputKind.CUMULATIVE
-        name = job.request_id.rpartition("_")[0] if batch else job.request_id
+        name = response_id(job.request_id, batch=True) if batch else job.request_id
         for record in records:
             record.timeline = Timeline(
                 name,

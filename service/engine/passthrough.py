@@ -114,7 +114,7 @@ class PassthroughRequest:
             self._inbox.put_nowait((AnswerNow(), None))
         return count
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """End all of it, soon, with this error."""
         self._inbox.put_nowait((Cut(error), None))
 

@@ -1,7 +1,7 @@
-"""What the application's OpenAPI schema says of us: parameters, block, headers and routes.
+"""Additions to the application's OpenAPI schema: parameters, ``stepgrpo`` block, headers, routes.
 
-vLLM's own schema knows its parameters alone. Those of other ecosystems are described on each
-endpoint that reads them, from the table that reads them.
+vLLM's schema has only its own parameters. Parameters of other APIs are added to each endpoint that
+accepts them, from the table that parses them.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ _TYPES: Mapping[str, Schema] = {
     "budget": {"type": "integer", "minimum": -1},
 }
 _KINDS: Schema = {"type": "string", "enum": ["enabled", "disabled", "adaptive"]}
-_OURS: Mapping[str, Schema] = {
+_OWN_TYPES: Mapping[str, Schema] = {
     "exit_policy": {"type": "string", "examples": ["confidence", "confidence+budget", "none"]},
     "exit_threshold": {"type": "number", "minimum": 0, "maximum": 1},
     "exit_shadow": {"type": "boolean"},
@@ -35,9 +35,9 @@ _OURS: Mapping[str, Schema] = {
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _HEADERS: Mapping[str, str] = {
     "x-stepgrpo-reasoning-tokens": "Reasoning tokens of all sequences.",
-    "x-stepgrpo-exit-reason": "Why the thinking ended; of a single sequence.",
-    "x-stepgrpo-saved-tokens": "Tokens saved, and their 90 % interval; of a single sequence.",
-    "x-stepgrpo-saved-method": "How that was found.",
+    "x-stepgrpo-exit-reason": "Why the thinking ended; for a single sequence.",
+    "x-stepgrpo-saved-tokens": "Tokens saved, with a 90 % interval; for a single sequence.",
+    "x-stepgrpo-saved-method": "How the savings were estimated.",
 }
 _INTEGERS = (
     *("probes", "probe_tokens"),
@@ -46,23 +46,23 @@ _INTEGERS = (
 )
 _TEXTS = ("policy", "abstained", "shadow_reason")
 _COUNTED = ("steps", "reasoning_tokens", "cut_at")
-"""Null where nothing is known of the thinking; `cut_at` also where it was not cut."""
+"""Null if the thinking could not be followed; `cut_at` also if it was not truncated."""
 _READY: Schema = {
     "get": {
         "tags": ["stepgrpo"],
         "summary": "Ready",
-        "description": "Whether to send requests here: the state, and below it complaints.",
+        "description": "Whether to send requests here: the state, and below it warnings.",
         "operationId": "ready",
         "responses": {
-            "200": {"description": "It is", "content": {"text/plain": {"schema": {}}}},
-            "503": {"description": "It is not", "content": {"text/plain": {"schema": {}}}},
+            "200": {"description": "Ready", "content": {"text/plain": {"schema": {}}}},
+            "503": {"description": "Not ready", "content": {"text/plain": {"schema": {}}}},
         },
     }
 }
 
 
 def own_version() -> str:
-    """Of this package; that of a checkout is not known."""
+    """Return the version of this package, or "0" in a checkout that is not installed."""
     try:
         return version("stepgrpo")
     except PackageNotFoundError:
@@ -70,8 +70,8 @@ def own_version() -> str:
 
 
 def describe(made: Callable[[], Schema]) -> Callable[[], Schema]:
-    """An application's ``openapi`` that says all of it; `made` is the one it has, and remembers
-    what it returns."""
+    """Return an ``openapi`` method with the additions; `made` is the application's own, which
+    caches its result."""
     done: list[Schema] = []
 
     def openapi() -> Schema:
@@ -112,42 +112,42 @@ def _add_parameters(schemas: Schema, operation: Schema) -> None:
     for row in FOREIGN:
         kind = _KINDS if row.path == "thinking.type" else _TYPES[row.sets]
         _add_property(properties, row.path, kind, f"{row.sets} of the thinking ({row.ecosystem})")
-    own = {name: _OURS.get(name, _COUNT) for name in PARAMETERS}
+    own = {name: _OWN_TYPES.get(name, _COUNT) for name in PARAMETERS}
     properties["vllm_xargs"] = {
         "title": "Vllm Xargs",
-        "description": "Exit policy of this request; other keys are other extensions'.",
+        "description": "Exit policy of this request; other keys belong to other extensions.",
         "anyOf": [{"type": "object", "properties": own}, {"type": "null"}],
     }
 
 
 def _add_property(properties: Schema, path: str, kind: Schema, text: str) -> None:
-    """Unless vLLM's schema has it. What stands in an object of its own is described there."""
-    place, _, leaf = path.rpartition(".")
-    if not place:
+    """Add a property unless vLLM's schema has it; a nested one goes into its parent object."""
+    parent, _, leaf = path.rpartition(".")
+    if not parent:
         nullable = {"anyOf": [dict(kind), {"type": "null"}]}
         properties.setdefault(leaf, nullable | {"title": leaf, "description": text})
         return
-    holder = properties.setdefault(place, _holder(place))
-    if holder.get("x-stepgrpo"):
-        holder["anyOf"][0]["properties"][leaf] = dict(kind) | {"description": text}
+    outer = properties.setdefault(parent, _object(parent))
+    if outer.get("x-stepgrpo"):
+        outer["anyOf"][0]["properties"][leaf] = dict(kind) | {"description": text}
     else:
-        said = holder.get("description", "")
-        holder["description"] = f"{said} Also `{leaf}`: {text}.".strip()
+        text_before = outer.get("description", "")
+        outer["description"] = f"{text_before} Also `{leaf}`: {text}.".strip()
 
 
-def _holder(place: str) -> Schema:
+def _object(title: str) -> Schema:
     inner: Schema = {"type": "object", "properties": {}}
-    return {"title": place, "x-stepgrpo": True, "anyOf": [inner, {"type": "null"}]}
+    return {"title": title, "x-stepgrpo": True, "anyOf": [inner, {"type": "null"}]}
 
 
 def _block() -> Schema:
-    """The ``stepgrpo`` block; of several sequences it has one for each under ``choices``."""
+    """Return the schema of the block; with several sequences, each has one in ``choices``."""
     number, text = {"type": "integer"}, {"type": "string"}
     nullable = {"anyOf": [{"type": "object"}, {"type": "null"}]}
     return {
         "title": BLOCK,
         "type": "object",
-        "description": "What became of the thinking, what it cost and what was saved.",
+        "description": "How the thinking ended, what it cost and what was saved.",
         "properties": {
             **dict.fromkeys(_TEXTS, text),
             **dict.fromkeys(_INTEGERS, number),

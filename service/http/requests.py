@@ -1,11 +1,13 @@
-"""Reads a request's body on its way in: what it asks of the thinking."""
+"""Reads the reasoning parameters of a request body before vLLM parses it."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from starlette.types import Receive, Scope
 
+from service.access.middleware import replayed
 from service.params import BadParameter, Template, ThinkingRequest, read_body, to_vllm_body
 from service.params.apis import BATCH, generating
 from service.params.eligibility import offers_tools
@@ -15,8 +17,6 @@ from service.savings.measurement import SavingsMeasurement
 
 __all__ = ["BodyReader"]
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Check = Callable[[Mapping[str, Any] | None, ThinkingRequest], None]
 
 NOTHING = ThinkingRequest()
@@ -24,43 +24,35 @@ _BOOLEAN = TypeAdapter(bool)
 
 
 class BodyReader:
-    """Reads the body before the application does, and passes it on.
+    """Reads the body before the application does.
 
-    What vLLM's schema has no place for is put where the chat template finds it.
+    Parameters that vLLM's schema lacks are moved to where the chat template finds them.
     """
 
-    def __init__(
-        self, receive: Receive, ledger: RequestLedger, scope: MutableMapping[str, Any]
-    ) -> None:
+    def __init__(self, receive: Receive, ledger: RequestLedger, scope: Scope) -> None:
         self._receive = receive
         self._ledger = ledger
         self._endpoint = generating(scope["path"])
         engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
         self._template: Template = getattr(engine, "template", Template())
-        """What the engine that this application serves knows of its chat template."""
+        """The engine's knowledge of its chat template."""
         self._check: Check | None = getattr(engine, "check_parameters", None)
-        self._deals = isinstance(getattr(engine, "savings", None), SavingsMeasurement)
-        self._first: Message | None = None
+        self._measures = isinstance(getattr(engine, "savings", None), SavingsMeasurement)
 
-    async def read(self) -> None:
-        """Read the body of an endpoint that generates; raises BadParameter for one that cannot be
-        honoured, before anything is made of it."""
+    async def read(self) -> Receive:
+        """Read the body if the endpoint generates; return the `receive` of the application.
+
+        Raises BadParameter for an invalid parameter.
+        """
         if self._endpoint is None:
-            return
+            return self._receive
         parts: list[bytes] = []
         while (message := await self._receive())["type"] == "http.request":
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 message = {**message, "body": self._read(b"".join(parts), self._endpoint)}
                 break
-        self._first = message
-
-    async def receive(self) -> Message:
-        """What the application gets: the body in one piece."""
-        if self._first is None:
-            return await self._receive()
-        message, self._first = self._first, None
-        return message
+        return replayed(message, self._receive)
 
     def _read(self, body: bytes, endpoint: str) -> bytes:
         try:
@@ -69,28 +61,29 @@ class BodyReader:
             return body  # vLLM answers malformed bodies itself
         if not isinstance(parsed, dict):
             return body
-        if endpoint == BATCH and _is(parsed.get("stream")):  # vLLM would answer with its last token
-            raise BadParameter("stream", parsed["stream"], "a batch comes whole; leave it out")
-        told, asked = to_vllm_body(parsed, read_body(parsed), endpoint, self._template)
+        if endpoint == BATCH and _is_true(parsed.get("stream")):  # vLLM returns the last token only
+            raise BadParameter("stream", parsed["stream"], "a batch cannot stream; leave it out")
+        changed, asked = to_vllm_body(parsed, read_body(parsed), endpoint, self._template)
         xargs = parsed.get("vllm_xargs")
         if self._check is not None and (xargs or asked != NOTHING):
             self._check(xargs, asked)
         self._ledger.batch = endpoint == BATCH
         self._note(parsed, asked)
-        return body if told is None else json.dumps(told).encode()
+        return body if changed is None else json.dumps(changed).encode()
 
     def _note(self, parsed: Mapping[str, Any], asked: ThinkingRequest) -> None:
-        """What the engine will want to know, and finds in no parameter of its own."""
+        """Note what the engine needs to know and no parameter of vLLM carries."""
         self._ledger.asked = asked
         self._ledger.offers_tools = offers_tools(parsed)
-        if self._deals:
+        if self._measures:
             self._ledger.conversations = conversations_of(parsed)
         options = parsed.get("stream_options")
-        self._ledger.wants_usage = isinstance(options, dict) and _is(options.get("include_usage"))
+        usage = options.get("include_usage") if isinstance(options, dict) else None
+        self._ledger.wants_usage = _is_true(usage)
 
 
-def _is(value: Any) -> bool:
-    """As vLLM's schemas read it, which take "false" for a boolean."""
+def _is_true(value: Any) -> bool:
+    """Coerce a boolean as vLLM's schemas do, which accept strings such as "false"."""
     try:
         return _BOOLEAN.validate_python(value)
     except ValidationError:

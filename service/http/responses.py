@@ -1,49 +1,45 @@
-"""ASGI middleware that puts the ``stepgrpo`` block and true reasoning tokens into responses.
+"""ASGI middleware that adds the ``stepgrpo`` block and exact reasoning token counts to responses.
 
-vLLM's chat layer builds the responses; it has no place for either. The middleware opens a
-ledger for each request, has its body read, and amends the JSON of the response or the last event
-of its stream; chat messages get their reasoning under its second name, too. Everything else passes
-through byte for byte and without delay.
+vLLM's chat layer builds the responses and has no field for either. The middleware opens a ledger
+for each request, reads its parameters, and amends the JSON of the response or the last event of its
+stream. Chat messages also get their reasoning as ``reasoning_content``. Everything else passes
+through unchanged and without delay.
 """
 
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.exceptions import VLLMValidationError
 
 from service.access.identity import caller_of
-from service.access.refusals import Refused, answer
-from service.http.requests import BodyReader, Message, Receive
-from service.http.stream_errors import last_events
+from service.access.refusals import Refused, send_refusal
+from service.http.requests import BodyReader
+from service.http.stream_errors import error_events
 from service.params import BadParameter
 from service.params.apis import Api, api_of
 from service.records.sequence import RequestLedger, current_ledger
 
 __all__ = ["ResponseReporter"]
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _log = logging.getLogger("vllm.stepgrpo")
 
 _DATA, _END = b"data: ", b"\n\n"
 _DONE = _DATA + b"[DONE]"
 _ERROR = _DATA + b'{"error"'
-# As a key: inside a JSON string its quotes would be escaped.
+# Matches keys only: inside a JSON string the quotes would be escaped.
 _KEY = b'"reasoning":'
-_NUMBERS = ("cut_at", "steps", "reasoning_tokens")  # of a block, that may be missing
+_NUMBERS = ("cut_at", "steps", "reasoning_tokens")  # fields of a block that may be null
 _REASONING = re.compile(_KEY + rb'("[^"\\]*(?:\\.[^"\\]*)*"|null)')
 
 
 class ResponseReporter:
-    """Wraps vLLM's application: a ledger for each POST request; acts on ``/v1/`` and
-    ``/invocations`` only."""
+    """Middleware that opens a ledger for every POST request, and amends the responses of ``/v1/``
+    and ``/invocations``."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,32 +61,31 @@ class ResponseReporter:
     async def _read(
         self, ledger: RequestLedger, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        reader = BodyReader(receive, ledger, scope)
         try:
-            await reader.read()
+            receive = await BodyReader(receive, ledger, scope).read()
         except BadParameter as error:
             await _refuse(error, send)
             return
-        await self._amended(_Amender(send, ledger, api_of(scope["path"])), scope, reader.receive)
+        await self._amend(_Amender(send, ledger, api_of(scope["path"])), scope, receive)
 
-    async def _amended(self, amender: "_Amender", scope: Scope, receive: Receive) -> None:
+    async def _amend(self, amender: "_Amender", scope: Scope, receive: Receive) -> None:
         try:
             await self._app(scope, receive, amender.send)
         except Exception as error:
-            cause = error.__cause__ or error  # Starlette wraps what comes after the start
+            cause = error.__cause__ or error  # Starlette wraps errors after the response start
             if not await amender.break_off(cause):
                 raise
-            if not isinstance(cause, VLLMValidationError):  # its client's fault, in its words
+            if not isinstance(cause, VLLMValidationError):  # an invalid request is not logged
                 _log.error("A stream of %s broke off: %s", scope["path"], cause)
 
 
 async def _refuse(error: BadParameter | VLLMValidationError, send: Send) -> None:
     message = str(error.args[0])
-    await answer(Refused("parameter", 400, "BadRequestError", message, error.parameter), send)
+    await send_refusal(Refused("parameter", 400, "BadRequestError", message, error.parameter), send)
 
 
 class _Amender:
-    """Amends a JSON body or the last event of an event stream on its way out."""
+    """Amends a JSON body or the last event of an event stream."""
 
     def __init__(self, send: Send, ledger: RequestLedger, api: Api) -> None:
         self._send = send
@@ -100,10 +95,10 @@ class _Amender:
         self._start: Message | None = None
         self._body: list[bytes] = []
         self._held = b""
-        self._signs = (*api.last, _DONE, _ERROR)
-        self._before = b""  # the events that went out last, whole
-        self._streaming = False  # events have gone out, and not the last
-        self._early: list[Message] = []  # a stream's beginning, while it may still be refused
+        self._markers = (*api.last, _DONE, _ERROR)
+        self._before = b""  # the events sent last, if complete
+        self._streaming = False  # events were sent, but not the last one
+        self._early: list[Message] = []  # start of a stream that may still be refused
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -119,23 +114,23 @@ class _Amender:
             await self._send(message)
 
     async def break_off(self, error: BaseException) -> bool:
-        """Tell the client of a stream that it is over; whether there is one to tell."""
+        """End a stream with an error event; return False if no stream has started."""
         if self._early and isinstance(error, VLLMValidationError):
             await _refuse(error, self._send)
             return True
         await self._send_early()
         if not self._streaming:
             return False
-        body = self._held + last_events(error, self._api)
+        body = self._held + error_events(error, self._api)
         await self._send({"type": "http.response.body", "body": body})
         return True
 
     async def _take_start(self, message: Message) -> None:
         self._kind = dict(message["headers"]).get(b"content-type", b"")
         if self._kind.startswith(b"application/json"):
-            self._start = message  # its content-length is not known yet
+            self._start = message  # held back: its content-length will change
         elif self._api.holder and self._kind.startswith(b"text/event-stream"):
-            self._early = [message]  # vLLM begins it before the engine has seen the request
+            self._early = [message]  # vLLM starts it before the engine has the request
         else:
             await self._send(message)
 
@@ -168,7 +163,7 @@ class _Amender:
             body = self._both_names(body)
             if self._held or self._matters(body):
                 body = self._pass_events(body)
-            else:  # as nearly every token's
+            else:  # the case for nearly every token
                 self._before = body
         elif not message.get("more_body", False):
             body, self._held = self._held, b""
@@ -176,16 +171,16 @@ class _Amender:
         await self._send({**message, "body": body})
 
     def _matters(self, body: bytes) -> bool:
-        """Whether one of these events may be more than passed on."""
+        """Return whether one of these events may need a change."""
         if not body.endswith(_END):
             return True
-        for sign in self._signs:  # noqa: SIM110 - every token passes here; a generator costs most
-            if sign in body:
+        for marker in self._markers:  # noqa: SIM110 - runs for every token; a generator is slower
+            if marker in body:
                 return True
         return False
 
     def _pass_events(self, body: bytes) -> bytes:
-        """What goes out now; an event that may be the last is held for its successor."""
+        """Return what to send now; an event that may be the last is held until the next one."""
         out = b""
         for event in body.split(_END)[:-1] if body.endswith(_END) else [body]:
             whole = event + _END if body.endswith(_END) else event
@@ -195,7 +190,7 @@ class _Amender:
             if event.startswith(_ERROR):
                 out += self._usage()
             self._before = event if body.endswith(_END) else b""
-            if not any(sign in event for sign in self._api.last):
+            if not any(marker in event for marker in self._api.last):
                 out += whole
             elif self._api.waits:
                 self._held = whole
@@ -211,8 +206,8 @@ class _Amender:
         return head + data + _amended(body[: -len(_END)], self._ledger, self._api, holder) + _END
 
     def _usage(self) -> bytes:
-        """The last chunk of a stream that was cut off and asked for its usage: before the error,
-        behind which clients read no more."""
+        """Return the usage chunk of a stream that breaks off, if it asked for one. It precedes the
+        error, where clients stop reading."""
         before = self._before.removesuffix(_END).rpartition(_END)[2]
         if not (self._ledger.wants_usage and self._api.waits and before.startswith(_DATA)):
             return b""
@@ -230,14 +225,17 @@ class _Amender:
         found = _REASONING.match(body, at)
         if found is None or body.find(_KEY, found.end()) >= 0:
             return _REASONING.sub(rb'\g<0>,"reasoning_content":\1', body)
-        # One, as in nearly every event: spliced, this takes a fraction of the time.
+        # Nearly every event has a single key, and splicing is much faster than a substitution.
         end = found.end()
         return b"".join((body[:end], b',"reasoning_content":', found[1], body[end:]))
 
 
 def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
-    """What proxies and scripts want to know without reading the body. Of several sequences only
-    the sum of their reasoning tokens: reasons differ, and intervals do not add up."""
+    """Return response headers for proxies and scripts that do not parse the body.
+
+    Several sequences have only the sum of their reasoning tokens: their exit reasons differ, and
+    their intervals cannot be added.
+    """
     records = [record for record in ledger.sequences if record.outcome is not None]
     found = {"reasoning-tokens": str(ledger.reasoning_tokens)} if ledger.knows else {}
     if len(records) == 1 and (outcome := records[0].outcome):
@@ -249,7 +247,7 @@ def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
 
 
 def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = None) -> bytes:
-    """The response with the block in it; the very same bytes when there is nothing to say."""
+    """Return the response with the block, or `body` itself if there is nothing to add."""
     block = ledger.as_block()
     if block is None:
         return body
@@ -262,20 +260,20 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
         return body
     usage = response.get("usage")
     if isinstance(usage, dict) and api.tokens in usage:
-        # vLLM's parsers count 0 when the prompt opened the thinking, too few where a character
-        # takes several tokens, and marks; without a parser there is no count.
+        # vLLM's parsers count 0 if the prompt opened the thinking, too few if a character takes
+        # several tokens, and count the markers; without a parser there is no count.
         details, counted = usage.get(api.details) or {}, ledger.reasoning_tokens
         if ledger.knows and (counted or "reasoning_tokens" in details):
             usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
     if isinstance(usage, dict) and ledger.tells:
-        usage["stepgrpo"] = _addable(block)  # SDKs that put a stream together keep this place
+        usage["stepgrpo"] = _addable(block)  # SDKs that assemble streams keep `usage`
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _addable(block: dict[str, Any]) -> dict[str, Any]:
-    """The block for ``usage``, which clients add up: what is an object in one response must be one
-    in all, and a number never null. langchain-openai 1.7 raises where it meets something else."""
+    """Return the block for ``usage``, which clients sum over responses: objects must always be
+    objects, and numbers never null, or langchain-openai 1.7 raises."""
     if "choices" in block:
         return block | {"choices": [_addable(each) for each in block["choices"]]}
     settings = {"from": {}} | block["settings"]

@@ -1,28 +1,25 @@
-"""Outermost: what clients expect of any API, whoever of the layers below answers.
+"""Outermost middleware: conventions that SDKs expect of every response.
 
-A request's ``X-Request-Id`` comes back with its response, and errors of the Messages API have the
-shape and the names that Anthropic's clients know.
+A request's ``X-Request-Id`` is returned with its response, and errors of the Messages API have the
+shape and type names of Anthropic's API.
 """
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.error_format import ErrorRewriter
 from service.params.apis import MESSAGES
 
 __all__ = ["SdkCompatibility"]
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Any, Send], Awaitable[None]]
-
-_ANTHROPICS = (MESSAGES, f"{MESSAGES}/count_tokens")
-_ID = re.compile(rb"[\x20-\x7e]{1,256}")
-"""What is sent back: no line ends, which would begin a header of the client's own."""
-_KINDS: Mapping[int, str] = {
+_ANTHROPIC = (MESSAGES, f"{MESSAGES}/count_tokens")
+_REQUEST_ID = re.compile(rb"[\x20-\x7e]{1,256}")
+"""Ids that are returned: line ends would let a client inject headers."""
+_TYPES: Mapping[int, str] = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.NOT_FOUND: "not_found_error",
@@ -33,75 +30,47 @@ _KINDS: Mapping[int, str] = {
 
 
 class SdkCompatibility:
-    """ASGI middleware."""
+    """ASGI middleware for request ids and Anthropic's errors."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
-            if scope["path"].endswith(_ANTHROPICS):
-                send = _Translated(send).send
-            if identity := _identity(scope):
-                send = _identified(send, identity)
+            if scope["path"].endswith(_ANTHROPIC):
+                send = ErrorRewriter(send, _anthropic_error).send
+            if request_id := _request_id(scope):
+                send = _with_request_id(send, request_id)
         await self._app(scope, receive, send)
 
 
-def _identity(scope: Scope) -> bytes | None:
+def _request_id(scope: Scope) -> bytes | None:
     value: bytes | None = dict(scope["headers"]).get(b"x-request-id")
-    return value if value is not None and _ID.fullmatch(value) else None
+    return value if value is not None and _REQUEST_ID.fullmatch(value) else None
 
 
-def _identified(send: Send, identity: bytes) -> Send:
-    async def identified(message: Message) -> None:
+def _with_request_id(send: Send, request_id: bytes) -> Send:
+    async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [pair for pair in message["headers"] if pair[0].lower() != b"x-request-id"]
-            message = {**message, "headers": [*headers, (b"x-request-id", identity)]}
+            message = {**message, "headers": [*headers, (b"x-request-id", request_id)]}
         await send(message)
 
-    return identified
+    return send_with_id
 
 
-class _Translated:
-    """Passes a response on; an error in JSON becomes one of Anthropic's."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._start: Message | None = None
-        self._body = b""
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= 400:
-            self._start = message
-        elif self._start is None:
-            await self._send(message)
-        else:
-            await self._take(self._start, message)
-
-    async def _take(self, start: Message, message: Message) -> None:
-        self._body += message.get("body", b"")
-        if message.get("more_body", False):
-            return
-        body = _translated(self._body, start["status"])
-        headers = [pair for pair in start["headers"] if pair[0] != b"content-length"]
-        headers.append((b"content-length", str(len(body)).encode()))
-        self._start = None
-        await self._send({**start, "headers": headers})
-        await self._send({**message, "body": body})
-
-
-def _translated(body: bytes, status: int) -> bytes:
+def _anthropic_error(status: int, body: bytes) -> bytes:
     try:
         error = json.loads(body)["error"]
-        told = {"type": _kind(status), "message": error["message"]}
+        found = {"type": _type_of(status), "message": error["message"]}
     except (ValueError, KeyError, TypeError):
         return body
     if error.get("param") is not None:
-        told["param"] = error["param"]
-    return json.dumps({"type": "error", "error": told}).encode()
+        found["param"] = error["param"]
+    return json.dumps({"type": "error", "error": found}).encode()
 
 
-def _kind(status: int) -> str:
+def _type_of(status: int) -> str:
     other = "api_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return _KINDS.get(status, other)
+    return _TYPES.get(status, other)

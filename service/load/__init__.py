@@ -1,1 +1,1 @@
-"""How much runs at once: admission, drain, and the share that probes may take."""
+"""Load: admission, drain, running requests, and the share of the engine that probes may use."""

@@ -1,9 +1,9 @@
-"""Who may generate: decided once for a request, before its response starts.
+"""Admission control: decided once per request, before its response starts.
 
-vLLM asks twice, and its engine once more for every probe and answer, so under load a client could
-read half of its response and then a refusal. Here a request that is let in keeps its seats, one
-for each sequence, until it ends: nothing that it still needs is refused, neither when others take
-the last seats nor in a drain.
+vLLM checks admission twice per request, and its engine again for every probe and answer, so under
+load a client could receive half of a response and then an error. Here an admitted request holds one
+slot per sequence until it ends. Nothing that it still needs is refused, neither when other requests
+take the last slots nor during a drain.
 """
 
 import contextlib
@@ -25,72 +25,71 @@ __all__ = ["Admission"]
 
 
 @dataclass(slots=True)
-class _Expected:
-    """Seats kept for a request that has not asked yet."""
+class _Reservation:
+    """Slots held for a request that is not admitted yet."""
 
     n: int
 
 
-_expected: contextvars.ContextVar[_Expected | None] = contextvars.ContextVar(
-    "expected", default=None
+_reservation: contextvars.ContextVar[_Reservation | None] = contextvars.ContextVar(
+    "reservation", default=None
 )
-"""Of the HTTP request being served."""
+"""The reservation of the current HTTP request."""
 
 
 class Admission:
-    """The seats of a server; as many as its limit allows, without one as many as are asked for."""
+    """The slots of a server, one per sequence; unlimited without ``--max-num-queued-reqs``."""
 
     def __init__(self, inner: EngineClient) -> None:
         scheduler = inner.vllm_config.scheduler_config
         self._limit: int | None = scheduler.max_num_queued_reqs
         self._token_limit: int | None = scheduler.max_num_queued_tokens
         self._inner = inner
-        # The engine would apply them to probes and answers as well.
+        # Otherwise the engine would apply the limits to probes and answers as well.
         scheduler.max_num_queued_reqs = scheduler.max_num_queued_tokens = None
-        self.taken = 0
-        """Seats of requests that were let in and have not ended."""
-        self.coming = 0
-        """Seats kept for requests that are still being read."""
+        self.in_use = 0
+        """Slots of admitted requests that have not ended."""
+        self.reserved = 0
+        """Slots reserved for requests whose body is being read."""
         self.closed = False
-        """Whether all that is new is refused."""
+        """Whether all new requests are refused."""
 
     @contextlib.contextmanager
-    def expect(self, n: int) -> Iterator[bool]:
-        """Keep `n` seats for a request until it asks for any, or has ended without; whether seats
-        are limited.
+    def reserve(self, n: int) -> Iterator[bool]:
+        """Reserve `n` slots for a request until it is admitted or ends; yield whether slots are
+        limited.
 
-        To make something of a request takes milliseconds of the event loop. Of a crowd that comes
-        at once those that will find no seat are refused first, and wait for none of that.
+        Parsing a request takes milliseconds of the event loop. In a burst of requests, those
+        without a slot are refused before any other is parsed.
         """
-        keeps = self._limit is not None and n <= self._limit
-        expected = _Expected(n if keeps else 0)
-        self.coming += expected.n
-        token = _expected.set(expected)
+        fits = self._limit is not None and n <= self._limit
+        reservation = _Reservation(n if fits else 0)
+        self.reserved += reservation.n
+        token = _reservation.set(reservation)
         try:
             yield self._limit is not None
         finally:
-            _expected.reset(token)
-            self._arrive(expected)
+            _reservation.reset(token)
+            self._release(reservation)
 
-    def _arrive(self, expected: _Expected | None) -> None:
-        """What was kept for a request is free, for it above all."""
-        if expected is not None:
-            self.coming -= expected.n
-            expected.n = 0
+    def _release(self, reservation: _Reservation | None) -> None:
+        if reservation is not None:
+            self.reserved -= reservation.n
+            reservation.n = 0
 
-    def ask(self, n: int, ledger: RequestLedger | None) -> None:
-        """Let in `n` sequences of an HTTP request, or refuse them.
+    def admit(self, n: int, ledger: RequestLedger | None) -> None:
+        """Admit `n` sequences of an HTTP request, or refuse them.
 
-        Without a ledger, which means outside of one, nothing is kept for them. Raises
-        QueueOverflowError or MaxQueuedTokensError (HTTP 503: later, or elsewhere) and
-        VLLMValidationError (HTTP 400: never).
+        Without a ledger, that is outside of an HTTP request, no slots are taken. Raises
+        QueueOverflowError or MaxQueuedTokensError (HTTP 503, may be retried) and
+        VLLMValidationError (HTTP 400, more sequences than the server has slots).
         """
-        self._arrive(_expected.get())
+        self._release(_reservation.get())
         asked = n + (ledger.seats.granted if ledger else 0)
         if self._limit is not None and asked > self._limit:
             raise VLLMValidationError(
                 f"The request asks for {asked} sequences (n for each prompt), and this server "
-                f"takes {self._limit} at once: lower n, or raise its --max-num-queued-reqs",
+                f"runs {self._limit} at once: lower n, or raise its --max-num-queued-reqs",
                 parameter="n",
             )
         if refusal := self.refusal(n):
@@ -99,14 +98,14 @@ class Admission:
             self._grant(n, ledger)
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
-        """What keeps `n` more sequences out for now: all seats are taken, or the server drains.
+        """Return why `n` more sequences cannot run now: the server is full or draining.
 
-        None also for more than there will ever be seats for, which `ask` refuses for good.
+        Returns None for more sequences than the server has slots, which `admit` refuses as invalid.
         """
         if self._limit is not None and n > self._limit:
             return None
-        due = self.taken + self.coming + n
-        if self.closed or (self._limit is not None and due > self._limit):
+        needed = self.in_use + self.reserved + n
+        if self.closed or (self._limit is not None and needed > self._limit):
             return QueueOverflowError()
         if self._token_limit is not None and (
             self._inner.get_num_queued_tokens() >= self._token_limit
@@ -115,34 +114,34 @@ class Admission:
         return None
 
     def claim(self, n: int, ledger: RequestLedger) -> None:
-        """Seats for one prompt of a request; asks for those that it was not granted.
+        """Claim `n` slots for one prompt of a request; admit those that it was not granted yet.
 
-        A request of which a sequence has started is not asked about any more: its response may
-        be on its way, and what it generates now (a beam, a further turn) is part of it.
+        Once a sequence of the request has started, nothing is refused any more: its response may
+        have started, and what it generates now (a beam, another turn) belongs to it.
         """
         seats = ledger.seats
         seats.claimed += n
         missing = seats.claimed - seats.granted
         if missing > 0 and not seats.started:
-            self.ask(missing, ledger)
+            self.admit(missing, ledger)
 
     def start(self, n: int, ledger: RequestLedger) -> None:
-        """`n` sequences begin; `end` gives their seats back."""
+        """Start `n` sequences, whose slots `end` releases."""
         seats = ledger.seats
         seats.started += n
         self._grant(max(seats.started - seats.granted, 0), ledger)
 
     def end(self, n: int) -> None:
-        """`n` sequences have ended, and nothing of them runs any more."""
-        self.taken -= n
+        """Release the slots of `n` sequences of which nothing runs any more."""
+        self.in_use -= n
 
-    def leave(self, ledger: RequestLedger) -> None:
-        """The HTTP request has ended: give back what no sequence of it began to use."""
+    def release_unused(self, ledger: RequestLedger) -> None:
+        """Release the slots that no sequence of an ended HTTP request has used."""
         seats = ledger.seats
-        self.taken -= seats.granted - seats.started
+        self.in_use -= seats.granted - seats.started
         seats.granted = seats.started
 
     def _grant(self, n: int, ledger: RequestLedger) -> None:
-        self.taken += n
+        self.in_use += n
         ledger.seats.granted += n
-        ledger.on_end = self.leave
+        ledger.on_end = self.release_unused

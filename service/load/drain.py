@@ -1,7 +1,7 @@
-"""The end of a server: admitted requests get their time, and those that need more are told so.
+"""Graceful shutdown: admitted requests get a grace period, and then an error.
 
-A request whose time is over ends with an error (503: it may be tried elsewhere), in a stream after
-the usage that it asked for. Without this its client would see a connection that breaks.
+A request that exceeds the grace period ends with an error (503, may be retried elsewhere); a stream
+gets it after its usage chunk. Otherwise its client would see a broken connection.
 """
 
 import asyncio
@@ -16,52 +16,52 @@ from service.load.running import RunningRequests
 
 __all__ = ["Drain"]
 
-LAST_SECONDS = 5.0  # for the engine to confirm what is aborted
+ABORT_SECONDS = 5.0  # for the engine to confirm aborted requests
 POLL_SECONDS = 0.02
 
 
 class Drain:
-    """Waits for what was admitted, for at most so long; then ends it."""
+    """Waits for admitted requests up to a deadline, then aborts them."""
 
     def __init__(self, admission: Admission, running: RunningRequests) -> None:
         self._admission = admission
         self._running = running
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.by = 0.0
-        """When it ends at the latest, by ``time.monotonic``."""
+        self.deadline = 0.0
+        """End of the grace period, by ``time.monotonic``."""
 
-    def serve(self) -> None:
-        """Called in the event loop in which requests run."""
+    def attach(self) -> None:
+        """Attach to the running event loop, in which requests run."""
         self._loop = asyncio.get_running_loop()
 
     def wait(self, seconds: float, lost: Callable[[], bool]) -> None:
-        """Refuse what is new and let the rest end, until the engine is lost. In a thread of its
-        own, for it blocks."""
+        """Refuse new requests and wait for running ones for up to `seconds`, unless the engine is
+        lost. Blocks; call it in a thread of its own."""
         self._admission.closed = True
-        self.by = time.monotonic() + seconds
-        self._until(lambda: lost() or time.monotonic() >= self.by)
+        self.deadline = time.monotonic() + seconds
+        self._wait_until(lambda: lost() or time.monotonic() >= self.deadline)
         if lost():
-            self.hurry()
-        elif self._loop is not None and self._admission.taken:
-            self._cut(self._loop, lost)
+            self.expire()
+        elif self._loop is not None and self._admission.in_use:
+            self._abort(self._loop, lost)
 
-    def hurry(self) -> None:
-        """End it now."""
-        self.by = min(self.by, time.monotonic())
+    def expire(self) -> None:
+        """End the grace period now."""
+        self.deadline = min(self.deadline, time.monotonic())
 
-    def _cut(self, loop: asyncio.AbstractEventLoop, lost: Callable[[], bool]) -> None:
-        loop.call_soon_threadsafe(self._running.cut, _error())
-        last = time.monotonic() + LAST_SECONDS
-        self._until(lambda: lost() or time.monotonic() >= last)
+    def _abort(self, loop: asyncio.AbstractEventLoop, lost: Callable[[], bool]) -> None:
+        loop.call_soon_threadsafe(self._running.abort, _error())
+        deadline = time.monotonic() + ABORT_SECONDS
+        self._wait_until(lambda: lost() or time.monotonic() >= deadline)
 
-    def _until(self, over: Callable[[], bool]) -> None:
-        while self._admission.taken and not over():
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        while self._admission.in_use and not done():
             time.sleep(POLL_SECONDS)
 
 
 def _error() -> GracefulHTTPError:
     return GracefulHTTPError(
-        "The server is shutting down, and the time that running requests had is over. "
-        "Please try again on a different instance.",
+        "The server is shutting down, and the grace period for running requests is over. "
+        "Please retry on a different instance.",
         HTTPStatus.SERVICE_UNAVAILABLE,
     )

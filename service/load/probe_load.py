@@ -1,7 +1,7 @@
-"""Probes yield under load: they take a share of the running sequences, and none while others wait.
+"""Load shedding of probes: a limited share of the running sequences, and none while others wait.
 
-A probe that is refused is not asked, which is no failure: its request thinks on. Requests with a
-seed are exempt, for what they get must not depend on others.
+A refused probe is skipped, which is not a failure: its request keeps thinking. Requests with a seed
+are exempt, because their output must not depend on load.
 """
 
 import math
@@ -20,10 +20,10 @@ STALL_SECONDS = 10.0
 def refusal(
     *, running: int, probes: int, waiting: int, capacity: int, share: float
 ) -> Refusal | None:
-    """Why one more probe may not join `running` sequences of which `probes` are probes.
+    """Return why one more probe may not start beside `running` sequences, `probes` of them probes.
 
-    `waiting` requests queue in the engine, which runs at most `capacity` sequences at once. Probes
-    are at most `share` (0 to 1) of the sequences, but one may always run.
+    `waiting` requests are queued in the engine, which runs up to `capacity` sequences at once.
+    Probes are limited to `share` (0 to 1) of the sequences, but one may always run.
     """
     if waiting > 0 or running >= capacity:
         return Refusal.QUEUE
@@ -33,10 +33,7 @@ def refusal(
 
 
 class Load:
-    """What this server runs in the engine: sequences and probes, counted as they come and go.
-
-    One event loop's; no locks.
-    """
+    """The sequences and probes in the engine. Not thread-safe: use one event loop."""
 
     def __init__(
         self,
@@ -44,38 +41,38 @@ class Load:
         capacity: int,
         share: float,
         clock: Callable[[], float] = time.monotonic,
-        busy: Callable[[float], None] = lambda _: None,
+        on_busy: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.running = 0
-        """Sequences handed to the engine, probes among them, that have not ended."""
+        """Sequences in the engine, probes included."""
         self.probes = 0
         self._capacity = capacity
         self._share = share
-        self._waiting: dict[int, int] = {}  # by engine
+        self._waiting: dict[int, int] = {}  # queued requests by engine
         self._clock = clock
-        self._busy = busy  # is told how many seconds an engine had something to run
-        self._heard = False  # whether the engine tells of its steps
-        self._alive = clock()  # at the last step, or when something began to run
+        self._on_busy = on_busy  # called with the seconds that an engine was busy
+        self._reports_steps = False
+        self._last_step = clock()  # or when the engine stopped being idle
 
     @property
     def stalled(self) -> bool:
         """Whether sequences have been running for `STALL_SECONDS` without a step of any engine.
-        Never, if the engine does not tell of its steps (``--disable-log-stats``)."""
-        silence = self._clock() - self._alive
-        return self._heard and self.running > 0 and silence >= STALL_SECONDS
+        Always False if engines do not report their steps (``--disable-log-stats``)."""
+        idle = self._clock() - self._last_step
+        return self._reports_steps and self.running > 0 and idle >= STALL_SECONDS
 
     @property
     def waiting(self) -> int:
-        """Requests that queue in the engines, as of their last step."""
+        """Requests queued in the engines, as of their last step."""
         return sum(self._waiting.values())
 
     @property
-    def crowded(self) -> bool:
-        """Whether one more sequence would make others wait."""
+    def saturated(self) -> bool:
+        """Whether one more sequence would have to wait."""
         return self.waiting > 0 or self.running >= self._capacity
 
     def refusal(self) -> Refusal | None:
-        """Why a probe may not start now."""
+        """Return why a probe may not start now, or None."""
         return refusal(
             running=self.running,
             probes=self.probes,
@@ -85,25 +82,25 @@ class Load:
         )
 
     def enter(self, sequences: int, *, probe: bool = False) -> Callable[[], None]:
-        """Count sequences in; the function returned counts them out, and is called once."""
+        """Count `sequences` as running; return a function that uncounts them, to be called once."""
         probes = sequences if probe else 0
         self._add(sequences, probes)
         return lambda: self._add(-sequences, -probes)
 
     def _add(self, sequences: int, probes: int) -> None:
         if not self.running:
-            self._alive = self._clock()
+            self._last_step = self._clock()
         self.running += sequences
         self.probes += probes
 
-    # One of vLLM's statistics loggers, for what only its schedulers know: who waits, be it for a
-    # place in the batch or for cache.
+    # The interface of vLLM's statistics loggers: only its schedulers know how many requests wait
+    # for a place in the batch or for cache.
 
     def watch(self, manager: Any) -> None:
-        """Join vLLM's statistics loggers; None (``--disable-log-stats``) leaves our own count."""
+        """Register with vLLM's statistics loggers; None means ``--disable-log-stats``."""
         if manager is not None:
             manager.stat_loggers.append(self)
-            self._heard = True
+            self._reports_steps = True
 
     def record(
         self,
@@ -112,31 +109,31 @@ class Load:
         mm_cache_stats: Any = None,
         engine_idx: int = 0,
     ) -> None:
-        """Called after every step of an engine."""
+        """Record a step of an engine."""
         del iteration_stats, mm_cache_stats
         now = self._clock()
         if self.running:
-            self._busy(now - self._alive)
-        self._alive = now
+            self._on_busy(now - self._last_step)
+        self._last_step = now
         if scheduler_stats is not None:
             self._waiting[engine_idx] = scheduler_stats.num_waiting_reqs
 
     def log(self) -> None:
-        """Nothing to say."""
+        """No-op."""
 
     def log_engine_initialized(self) -> None:
-        """Nothing to say."""
+        """No-op."""
 
     def record_sleep_state(self, is_awake: int = 0, level: int = 0) -> None:
-        """Nothing to note."""
+        """No-op."""
         del is_awake, level
 
 
-def load_of(engine: Any, limits: ProbeLimits, busy: Callable[[float], None]) -> Load:
-    """The load of a vLLM engine client; `busy` is told seconds as they pass with work."""
+def load_of(engine: Any, limits: ProbeLimits, on_busy: Callable[[float], None]) -> Load:
+    """Return the load of a vLLM engine client. `on_busy` gets the seconds that an engine ran."""
     config = engine.vllm_config
     engines = config.parallel_config.data_parallel_size
     capacity = config.scheduler_config.max_num_seqs * engines
-    load = Load(capacity=capacity, share=limits.probe_load, busy=busy)
+    load = Load(capacity=capacity, share=limits.probe_load, on_busy=on_busy)
     load.watch(getattr(engine, "logger_manager", None))
     return load

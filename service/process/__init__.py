@@ -1,1 +1,1 @@
-"""Processes: the server, its engine, and how both start and end."""
+"""Processes: how the server and its engine start and end."""

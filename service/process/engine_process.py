@@ -1,16 +1,16 @@
-"""The start of vLLM's engine, which is our own on CPUs.
+"""The start of vLLM's engine; on CPUs, the engine is forked from the server.
 
-There vLLM 0.31 starts three processes one after the other, and each imports torch and vLLM: the
+On CPUs, vLLM 0.31 starts three processes one after the other that each import torch and vLLM: the
 server, the engine's scheduler and its worker. ``CpuPlatform.check_and_update_config`` sets the
-start method to ``spawn``, whatever ``VLLM_WORKER_MULTIPROC_METHOD`` says, and the executor to
-``mp``. With a single worker neither is needed: here the engine is forked from the server, which
-has imported all of it, and computes in the process of its scheduler (``UniProcExecutor``). The
-scheduler then does not poll for its worker either, which costs a core under vLLM's own choice.
+start method to ``spawn``, regardless of ``VLLM_WORKER_MULTIPROC_METHOD``, and the executor to
+``mp``. A single worker needs neither: here the engine is forked from the server, which has already
+imported everything, and computes in its scheduler's process (``UniProcExecutor``). The scheduler
+then does not poll for its worker either, which keeps a core busy under vLLM's defaults.
 
-vLLM's reason for a worker process is that OpenMP reads its settings when it is loaded. What
-matters of them the forked engine sets before its first thread starts: how many threads, and on
-which cores (`_settle_threads`). It does not bind each thread to one core. Whoever wants that, on
-machines of many cores, passes ``--distributed-executor-backend mp``.
+vLLM uses a worker process because OpenMP reads its settings when it is loaded. The forked engine
+sets the number of threads and their cores before its first thread starts (`Threads`). It does not
+pin each thread to one core; ``--distributed-executor-backend mp`` does, for machines with many
+cores.
 """
 
 import argparse
@@ -32,15 +32,15 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from service.process.lifeline import at_fork
+from service.process.die_with_parent import at_fork
 
-__all__ = ["engine_client", "forking", "settle_executor"]
+__all__ = ["choose_executor", "engine_client", "forking"]
 
 START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
 
-def settle_executor(args: argparse.Namespace) -> None:
-    """Have the only worker of a CPU compute in its scheduler's process, unless asked otherwise."""
+def choose_executor(args: argparse.Namespace) -> None:
+    """Select `UniProcExecutor` for a single worker, unless the arguments name another executor."""
     ranks = (args.tensor_parallel_size, args.pipeline_parallel_size, args.data_parallel_size)
     if args.distributed_executor_backend is None and set(ranks) == {1}:
         args.distributed_executor_backend = UniProcExecutor
@@ -50,9 +50,9 @@ def settle_executor(args: argparse.Namespace) -> None:
 async def engine_client(
     args: argparse.Namespace, *bound: socket.socket | None
 ) -> AsyncIterator[AsyncLLM]:
-    """vLLM's engine client, with its engine started, as ``build_async_engine_client`` yields it.
+    """Start the engine and yield its client, like vLLM's ``build_async_engine_client``.
 
-    `bound` are sockets that a forked engine must not keep open.
+    `bound` are the server's sockets, which a forked engine must close.
     """
     engine_args = AsyncEngineArgs.from_cli_args(args)
     context = UsageContext.OPENAI_API_SERVER
@@ -66,35 +66,35 @@ async def engine_client(
             disable_log_stats=engine_args.disable_log_stats,
         )
     try:
-        await client.reset_mm_cache()  # the engine's profile run fills it with dummies
+        await client.reset_mm_cache()  # the profile run fills it with dummy data
         yield client
     finally:
         client.shutdown(timeout=config.shutdown_timeout)
 
 
 def _can_fork(config: VllmConfig) -> bool:
-    """Whether the engine is one process that may have its threads after a fork."""
+    """Return whether the engine is a single CPU process that starts its threads after the fork."""
     in_scheduler = issubclass(Executor.get_class(config), UniProcExecutor)
     return current_platform.is_cpu() and in_scheduler and not config.parallel_config.numa_bind
 
 
 @contextlib.contextmanager
 def forking(config: VllmConfig, bound: Sequence[socket.socket | None] = ()) -> Iterator[None]:
-    """Have an engine that is started meanwhile forked, if it is one process on a CPU.
+    """Fork the engine that is started within this context, if it is a single CPU process.
 
-    vLLM has set the start method when it made `config`.
+    Creating `config` set vLLM's start method, which this context overrides.
     """
     if not _can_fork(config):
         yield
         return
-    import vllm.v1.worker.cpu_worker  # noqa: F401, PLC0415 - for CPUs alone
+    import vllm.v1.worker.cpu_worker  # noqa: F401, PLC0415 - CPUs only
 
     threads = Threads.of(config)
 
     def begin() -> None:
-        _forget_server(bound)
-        threads.settle()
-        # All three are set by the environment, too, which was read when this process imported them.
+        _drop_server_state(bound)
+        threads.apply()
+        # Environment variables for these three were already read when this process imported them.
         inductor.compile_threads = 1
         inductor.cpp.dynamic_threads = True
         if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
@@ -109,10 +109,10 @@ def forking(config: VllmConfig, bound: Sequence[socket.socket | None] = ()) -> I
         os.environ[START_METHOD] = spawns
 
 
-def _forget_server(bound: Sequence[socket.socket | None]) -> None:
-    """Let go of what a forked process has from the server: its port, and its event loop's signals.
+def _drop_server_state(bound: Sequence[socket.socket | None]) -> None:
+    """Drop what a forked process inherits from the server: its sockets and its signal handlers.
 
-    Without the second a signal for the engine would wake the server, as if it had got it.
+    Otherwise a signal to the engine would wake the event loop of the server.
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -124,25 +124,25 @@ def _forget_server(bound: Sequence[socket.socket | None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """How many threads of an engine compute, and on which cores it runs."""
+    """Number of compute threads of an engine, and its cores."""
 
     count: int | None
-    """None: as many as OpenMP takes."""
+    """None: OpenMP's default."""
     cores: frozenset[int]
-    """Empty: any."""
+    """Empty: all cores."""
 
     @classmethod
     def of(cls, config: VllmConfig) -> "Threads":
-        """vLLM's own choice, by ``VLLM_CPU_OMP_THREADS_BIND``: by default the cores of one memory
-        node, of which one is left to others."""
+        """Return vLLM's own choice by ``VLLM_CPU_OMP_THREADS_BIND``: by default all cores of one
+        NUMA node but one."""
         chosen = OMPProcessManager(config)
         if chosen.skip_setup:
             return cls(None, frozenset())
         cores = chosen.cpu_lists[0]
         return cls(len(cores), frozenset([*cores, *chosen.reserved_cpu_list]))
 
-    def settle(self) -> None:
-        """Keep to it in this process, in which no thread computes yet."""
+    def apply(self) -> None:
+        """Apply to this process, which must not have started compute threads yet."""
         if self.cores:
             os.sched_setaffinity(0, self.cores)
         if self.count is not None:

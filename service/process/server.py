@@ -1,7 +1,7 @@
 """vLLM's own server with `EarlyExitEngine` in place of its engine client.
 
-The only file that touches vLLM's launch internals. `UPSTREAM` names every symbol of vLLM that
-this package relies on, and why; a test imports each, so that an upgrade fails there first.
+The only module that uses vLLM's launch internals. `UPSTREAM` lists every symbol of vLLM that this
+package relies on, and why; a test imports each, so that an incompatible version fails there first.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from service.access.cache_isolation import IsolatedEngine
 from service.access.middleware import Rules
 from service.access.protocol import HttpProtocol
 from service.access.scrape import metrics_app
-from service.access.tenants import IsolatedEngine
 from service.config.server import Defaults
 from service.engine.client import EarlyExitEngine
 from service.engine.observer import RequestObserver
-from service.process.engine_process import engine_client, settle_executor
-from service.process.hangup import reopen_on_hangup
-from service.process.lifeline import tie_engine_processes
+from service.process.die_with_parent import end_engine_with_server
+from service.process.engine_process import choose_executor, engine_client
+from service.process.sighup import reopen_on_sighup
 from service.records.log_writer import RequestLog
 from service.records.metrics import Metrics
 from service.records.tracing import tracing_of
@@ -54,8 +54,8 @@ _OUTPUTS = "vllm.outputs"
 _ANTHROPIC = "vllm.entrypoints.anthropic.api_router"
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SEND_BUFFER = 128 * 1024  # bytes, which Linux doubles; by itself it lets a stalled reader have 4 MB
-LAST_WORDS_SECONDS = 1.0  # for clients to read how their streams ended
+SEND_BUFFER = 128 * 1024  # bytes, doubled by Linux; its default buffers 4 MB for a stalled client
+LAST_EVENT_SECONDS = 1.0  # for clients to read the last events of their streams
 
 _log = logging.getLogger("vllm.stepgrpo")
 
@@ -63,25 +63,25 @@ UPSTREAM: dict[str, str] = {
     "vllm.engine.arg_utils.AsyncEngineArgs.create_engine_config": "chooses how the engine starts",
     "vllm.v1.engine.async_llm.AsyncLLM.from_vllm_config": "starts the engine; we wrap it",
     "vllm.v1.engine.async_llm.AsyncLLM.reset_mm_cache": "after the start, as vLLM's server does",
-    "vllm.usage.usage_lib.UsageContext.OPENAI_API_SERVER": "what vLLM's server says it is",
+    "vllm.usage.usage_lib.UsageContext.OPENAI_API_SERVER": "the context that vLLM's server reports",
     "vllm.config.VllmConfig": "whether the engine's process can be forked",
     "vllm.v1.executor.abstract.Executor.get_class": "the same",
     "vllm.v1.executor.uniproc_executor.UniProcExecutor": "on CPUs, instead of a worker process",
     "vllm.utils.ompmultiprocessing.OMPProcessManager": "the threads and cores of that worker",
     f"{_ENTRY}.build_and_serve": "builds the application around an engine client",
-    "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template can switch thinking",
+    "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template disables thinking",
     f"{_ANTHROPIC}.logger": "logs every request that it refuses as an error",
     "vllm.entrypoints.launchers.launcher.setup_server": "binds the port before the model loads",
-    "vllm.entrypoints.launchers.launcher.NoSignalServer": "metrics on a port of their own",
+    "vllm.entrypoints.launchers.launcher.NoSignalServer": "metrics on a separate port",
     "vllm.v1.metrics.prometheus.get_prometheus_registry": "the same",
     "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
     "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
     "vllm.entrypoints.serve.utils.api_utils.cli_env_setup": "spawned engine processes",
-    "vllm.platforms.current_platform": "CPUs need another default",
+    "vllm.platforms.current_platform": "CPUs need other defaults",
     "vllm.logger.configure_logging_from_args": "log flags",
     "vllm.utils.argparse_utils.FlexibleArgumentParser": "flags from YAML and JSON",
     "vllm.engine.protocol.EngineClient.generate": "what the wrapper replaces",
-    "vllm.engine.protocol.EngineClient.encode": "its prompts get their tenant's salt, too",
+    "vllm.engine.protocol.EngineClient.encode": "its prompts get the API key's salt, too",
     "vllm.engine.protocol.EngineClient.check_admission": "the wrapper owns admission",
     "vllm.engine.protocol.EngineClient.shutdown": "the wrapper drains first",
     "vllm.engine.protocol.EngineClient.dead_error": "a new one for each request",
@@ -94,27 +94,27 @@ UPSTREAM: dict[str, str] = {
     "vllm.benchmarks.serve.add_cli_args": "stepgrpo-serve bench",
     "vllm.benchmarks.serve.main": "the same",
     "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
-    "vllm.config.model.ModelConfig.get_diff_sampling_param": "one of what decides lengths",
+    "vllm.config.model.ModelConfig.get_diff_sampling_param": "parameters that decide lengths",
     "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
     "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
-    "vllm.exceptions.GracefulHTTPError": "the same, in our words",
+    "vllm.exceptions.GracefulHTTPError": "the same, with our messages",
     "vllm.config.scheduler.SchedulerConfig.policy": "whether priorities count",
-    "vllm.v1.metrics.loggers.StatLoggerManager.record": "tells who waits; probes yield to them",
+    "vllm.v1.metrics.loggers.StatLoggerManager.record": "probes yield to waiting requests",
     "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
     "vllm.exceptions.MaxQueuedTokensError": "becomes HTTP 503",
     "vllm.v1.engine.exceptions.EngineDeadError": "what every request gets when the engine dies",
-    "vllm.inputs.TokensPrompt": "the prompt of the token that is generated at start",
+    "vllm.inputs.TokensPrompt": "the prompt of the token that is generated at startup",
     f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
-    "vllm.logprobs.Logprob": "the value for none, at injected tokens",
+    "vllm.logprobs.Logprob": "a placeholder at injected tokens",
     "vllm.v1.metrics.stats.RequestStateStats.scheduled_ts": "when a request left the queue",
-    "vllm.v1.metrics.stats.RequestStateStats.first_token_latency": "of responses that come whole",
+    "vllm.v1.metrics.stats.RequestStateStats.first_token_latency": "of responses not streamed",
     "vllm.config.observability.ObservabilityConfig.otlp_traces_endpoint": "whether to trace",
-    "vllm.tracing.init_tracer": "sets up OpenTelemetry's tracer, which ours is",
+    "vllm.tracing.init_tracer": "sets up the OpenTelemetry tracer that we use",
     f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
-    "vllm.reasoning.ReasoningParserManager.get_reasoning_parser": "what reasoning is, its marks",
+    "vllm.reasoning.ReasoningParserManager.get_reasoning_parser": "reasoning and its markers",
     "vllm.reasoning.ReasoningParser.extract_reasoning_streaming": "the same",
     "vllm.reasoning.ReasoningParser.is_reasoning_end": "the same, after a prompt, in streams",
-    "vllm.sampling_params.SamplingParams._all_stop_token_ids": "less those of the answer alone",
+    "vllm.sampling_params.SamplingParams._all_stop_token_ids": "minus those of the answer",
     "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
     "vllm.sampling_params.RequestOutputKind.DELTA": "streams come as deltas",
     "vllm.sampling_params.RequestOutputKind.FINAL_ONLY": "responses that do not stream",
@@ -123,54 +123,51 @@ UPSTREAM: dict[str, str] = {
 
 
 def argument_parser(usage: str, description: str) -> Any:
-    """vLLM's parser with all its flags; ours are added by the command line."""
+    """Return vLLM's parser with all its flags; `service.cli` adds the flags of this package."""
     cli_env_setup()
     parser = FlexibleArgumentParser(prog="stepgrpo-serve", usage=usage, description=description)
     return make_arg_parser(parser)
 
 
 def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
-    """Check the arguments and take the port, before anything slow; raises OSError."""
+    """Check the arguments and bind the port before anything slow starts. Raises OSError."""
     configure_logging_from_args(args)
     if current_platform.is_cpu():
-        _settle_cpu(args)
+        _set_cpu_defaults(args)
     validate_parsed_serve_args(args)
     try:
         address, bound = setup_server(args, reuse_port=False)
     except OSError as error:
-        raise OSError(
-            f"port {args.port} cannot be taken ({error.strerror}); pass --port"
-        ) from error
+        raise OSError(f"cannot bind port {args.port} ({error.strerror}); pass --port") from error
     return address, bound
 
 
-def _settle_cpu(args: argparse.Namespace) -> None:
-    """What vLLM 0.31 needs on CPUs, and what early exit does."""
+def _set_cpu_defaults(args: argparse.Namespace) -> None:
+    """Set defaults that vLLM 0.31 and early exit need on CPUs."""
     if args.enable_chunked_prefill is None:
-        # With a seed, a prompt that is prefilled in chunks ends the engine ("CPU Generator does
-        # not use offset", GPUModelRunner._bookkeeping_sync).
+        # A seeded request whose prompt is prefilled in chunks crashes the engine ("CPU Generator
+        # does not use offset", GPUModelRunner._bookkeeping_sync).
         args.enable_chunked_prefill = False
-    settle_executor(args)
+    choose_executor(args)
     if args.block_size is None:
-        # vLLM's 128 there: a trial would prefill up to 127 tokens that its request has computed,
-        # for only whole blocks are shared. Fewer than 32 its CPU attention refuses.
+        # vLLM's default of 128 makes a probe prefill up to 127 tokens again, since only whole
+        # blocks are shared. Its CPU attention does not support fewer than 32.
         args.block_size = 32
     if args.enable_lora:
-        # Its LoRA operations take a request without adapter for one with the last slot's
-        # (vllm#48421): a slot that stays empty adds nothing.
+        # vLLM's LoRA kernels apply the last slot's adapter to requests without one (vllm#48421);
+        # an extra slot that stays empty adds nothing.
         args.max_loras = max(args.max_loras, len(args.lora_modules or ())) + 1
     if shutil.which("g++") is None:
         args.enforce_eager = True
     if args.enforce_eager:
-        # The engine compiles some functions all the same (`batched_count_greater_than`, for
-        # log-probs): without a C++ compiler the first request that wants one ends it. The engine
-        # reads this when it starts.
+        # The engine still compiles some functions (`batched_count_greater_than`, for log-probs),
+        # and without a C++ compiler the first request that needs one crashes it. The engine reads
+        # this variable when it starts.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
-def _is_no_refusal(record: logging.LogRecord) -> bool:
-    """A request refused for what it says is its client's fault; with a traceback it would bring
-    that into the log as well."""
+def _is_server_error(record: logging.LogRecord) -> bool:
+    """Filter out invalid requests: their tracebacks would quote the request in the log."""
     return not (record.exc_info and isinstance(record.exc_info[1], VLLMValidationError))
 
 
@@ -185,14 +182,16 @@ async def serve(
     savings: SavingsMeasurement | None,
     log: RequestLog | None,
 ) -> None:
-    """Load the model and serve until a signal ends it; SystemExit if the engine ended first.
-    `listening` is what `bind` returned; `scraped`, of its own port for metrics if it has one."""
+    """Load the model and serve until a signal arrives. Raises SystemExit if the engine died.
+
+    `listening` is the result of `bind`; `scraped` is the socket of the metrics port, if any.
+    """
     address, bound = listening
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    args.access = rules  # where the middleware finds them
-    logging.getLogger(_ANTHROPIC).addFilter(_is_no_refusal)
-    tie_engine_processes()
-    reopen_on_hangup(rules.keys, log, savings)
+    args.access = rules  # the middleware reads them there
+    logging.getLogger(_ANTHROPIC).addFilter(_is_server_error)
+    end_engine_with_server()
+    reopen_on_sighup(rules.keys, log, savings)
     if savings is not None:
         REGISTRY.register(savings)
     metrics = Metrics()
@@ -221,17 +220,17 @@ async def serve(
                 log, tracing_of(inner.vllm_config), with_text=defaults.log_text
             ),
         )
-        await engine.prove()
-        beside = [_watch(engine), rules.keys.watch(), _serve_metrics(scraped)]
-        tasks = [asyncio.create_task(each) for each in beside]
+        await engine.warm_up()
+        background = [_watch(engine), rules.keys.watch(), _serve_metrics(scraped)]
+        tasks = [asyncio.create_task(each) for each in background]
         shutdown_task = await build_and_serve(engine, address, bound, args, http=HttpProtocol)
         for task in tasks:
             task.cancel()
     for number in SIGNALS:
-        asyncio.get_running_loop().remove_signal_handler(number)  # another one ends it as it is
+        asyncio.get_running_loop().remove_signal_handler(number)  # the next signal ends the process
     try:
-        # The HTTP server waits for its clients to have read all. Some never do.
-        left = max(engine.drain.by - time.monotonic(), LAST_WORDS_SECONDS)
+        # The HTTP server waits until its clients have read everything, and some never do.
+        left = max(engine.drain.deadline - time.monotonic(), LAST_EVENT_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(shutdown_task, left)
     finally:
@@ -242,11 +241,11 @@ async def serve(
             log.close()
         await engine.release()
     if engine.lost:
-        sys.exit("stepgrpo-serve: the engine's process ended; what it said last is above")
+        sys.exit("stepgrpo-serve: the engine's process ended; see its last messages above")
 
 
 async def _serve_metrics(bound: socket.socket | None) -> None:
-    """Answer scrapes on their own port, if they have one."""
+    """Serve metrics on their own port, if there is one."""
     if bound is not None:
         app = metrics_app(get_prometheus_registry())
         config = Config(app, http=HttpProtocol, lifespan="off", access_log=False, log_config=None)
@@ -254,18 +253,18 @@ async def _serve_metrics(bound: socket.socket | None) -> None:
 
 
 async def _watch(engine: EarlyExitEngine) -> None:
-    """Stop as after a signal when the engine has died, and at once after a second signal.
+    """Shut down when the engine dies, and end a drain at the second signal.
 
-    vLLM's server stops, too, but takes up to five seconds and calls that a success, so whoever
-    restarts what fails does not restart it. Signals during a drain it ignores.
+    vLLM's server also stops when its engine dies, but takes up to five seconds and exits with
+    status 0, so a supervisor does not restart it. It ignores signals during a drain.
     """
-    loop, second = asyncio.get_running_loop(), False
-    while not engine.lost:  # vLLM offers no event for it
-        if engine.readiness == "draining" and not second:
-            second = True
+    loop, handled = asyncio.get_running_loop(), False
+    while not engine.lost:  # vLLM has no event for this
+        if engine.readiness == "draining" and not handled:
+            handled = True
             for number in SIGNALS:
-                loop.add_signal_handler(number, engine.drain.hurry)
+                loop.add_signal_handler(number, engine.drain.expire)
         await asyncio.sleep(0.1)
-    _log.critical("The engine's process ended: its requests fail, and the server stops.")
-    await asyncio.sleep(LAST_WORDS_SECONDS)
+    _log.critical("The engine's process ended: its requests fail and the server stops.")
+    await asyncio.sleep(LAST_EVENT_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -16,7 +16,7 @@ from stepgrpo_core import ExitReason
 from stepgrpo_core.control.policy_slots import PendingDecision
 from stepgrpo_core.policies import POLICIES
 
-__all__ = ["MAX_ID", "id_of", "line_of", "probe_of", "result_of"]
+__all__ = ["MAX_ID", "id_of", "line_of", "probe_of", "response_id", "result_of"]
 
 MAX_ID = 512  # characters: clients may choose it, and headers can be long
 _NUMBERED = re.compile(r"(cmpl-.+)-\d+|((?!chatcmpl-).+)_\d+", re.DOTALL)
@@ -43,10 +43,21 @@ def line_of(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
     return line
 
 
-def id_of(request_id: str) -> str:
-    """The id in the response. vLLM numbers the engine's requests of one HTTP request."""
+def response_id(request_id: str, *, batch: bool = False) -> str:
+    """Return the id in the response to an engine request.
+
+    vLLM appends a number to it: ``cmpl-ID-0``, ``resp_ID_0``, and in a chat `batch`
+    ``chatcmpl-ID_0``. Other ids of chats may end in a number that their client chose.
+    """
+    if batch:
+        return request_id.rpartition("_")[0]
     found = _NUMBERED.fullmatch(request_id)
-    return ((found[1] or found[2]) if found else request_id)[:MAX_ID]
+    return (found[1] or found[2]) if found else request_id
+
+
+def id_of(request_id: str) -> str:
+    """Return the id in the response, in at most `MAX_ID` characters."""
+    return response_id(request_id)[:MAX_ID]
 
 
 def iso(wall: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.clients.openai import Failed, NotUnderstood, Remote
+from service.clients.openai import OpenAIClient, RequestFailed, RequestRejected
 from service.engine.request import LAST_PRIORITY, EngineRequest, ServedModel
 from service.streams.engine_streams import EngineStream, Inbox, extended_prompt
 
@@ -64,7 +64,7 @@ class EngineRuns:
     def room(self) -> int:
         """A share of what runs; none while requests queue."""
         load = self._served.load
-        return 0 if load.crowded else max(1, int(self._share * (load.running + 1)))
+        return 0 if load.saturated else max(1, int(self._share * (load.running + 1)))
 
     async def go_on(self, run: Run) -> None:
         """Generate until it ends or others wait."""
@@ -135,7 +135,7 @@ class RemoteRuns:
 
     AT_ONCE = 8
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: OpenAIClient) -> None:
         self._remote = remote
 
     def room(self) -> int:
@@ -143,13 +143,13 @@ class RemoteRuns:
         return self.AT_ONCE
 
     async def go_on(self, run: Run) -> None:
-        """Have all that is left made in one request; raises Failed."""
-        run.text, tokens = await self._remote.guarded(lambda: self._ask(run))
+        """Have all that is left made in one request; raises RequestFailed."""
+        run.text, tokens = await self._remote.run(lambda: self._ask(run))
         run.length = len(run.ids) + tokens
         run.ended = True
 
     async def _ask(self, run: Run) -> tuple[str, int]:
-        with contextlib.suppress(NotUnderstood):
+        with contextlib.suppress(RequestRejected):
             return await self._say(run, _plain(run) | _of_vllm(run.job.params))
         return await self._say(run, _plain(run))
 
@@ -159,7 +159,7 @@ class RemoteRuns:
         try:
             return str(response["choices"][0]["text"]), int(response["usage"]["completion_tokens"])
         except (TypeError, KeyError, IndexError, ValueError) as error:
-            raise Failed("garbage") from error
+            raise RequestFailed("garbage") from error
 
     async def close(self) -> None:
         """Free the connections."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from service.clients.openai import Address, Remote
+from service.clients.openai import Address, OpenAIClient
 from service.engine.hooks import EngineHooks
 from service.engine.policy_resolver import PolicyResolver
 from service.engine.request import EngineRequest, ServedModel
@@ -103,7 +103,9 @@ class SavingsMeasurement(EngineHooks):
         if self.plan.pairs_url is None:
             return EngineRuns(served, self.plan.pairs_load, metrics.ran_pairs)
         key = os.environ.get(KEY_VARIABLE, "").strip() or None
-        return RemoteRuns(Remote(Address(self.plan.pairs_url, SECONDS, key), "server of pairs"))
+        return RemoteRuns(
+            OpenAIClient(Address(self.plan.pairs_url, SECONDS, key), "server of pairs")
+        )
 
     async def stop(self) -> None:
         """Make no more pairs; what is entered stays."""

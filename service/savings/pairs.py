@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from service.clients.openai import Failed
+from service.clients.openai import RequestFailed
 from service.engine.request import EngineRequest
 from service.records.sequence import Follows, SequenceRecord
 from service.savings.answer_comparer import Agreement, AnswerComparer
@@ -191,7 +191,7 @@ class Pairs:
         except asyncio.CancelledError:
             self._ended(pair.key, "dropped")
             raise
-        except Failed:
+        except RequestFailed:
             self._ended(pair.key, "failed")  # its server's log says more
         except Exception as error:  # noqa: BLE001 - nothing of it may reach a request
             _log.warning("A paired run failed: %s", type(error).__name__)

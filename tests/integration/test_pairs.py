@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from scripts.dashboards import SAVINGS
-from service.clients.openai import Address, Remote
+from service.clients.openai import Address, OpenAIClient
 from service.engine.request import EngineRequest
 from service.savings.continuations import RemoteRuns, Run
 from stepgrpo_core import last_box
@@ -157,7 +157,7 @@ def test_another_server_makes_the_same_run(paired: Server) -> None:
     run = Run(job, "demo-base", base=False, ids=[])
 
     async def make() -> None:
-        runs = RemoteRuns(Remote(Address(f"{paired.url}/v1", 60), "server of pairs"))
+        runs = RemoteRuns(OpenAIClient(Address(f"{paired.url}/v1", 60), "server of pairs"))
         await runs.go_on(run)
         await runs.close()
 

@@ -9,9 +9,9 @@ import httpx
 import openai
 import pytest
 
-from service.access.bodies import BATCH
 from service.bench import bench_command
 from service.params import FOREIGN, PARAMETERS
+from service.params.apis import BATCH
 from tests.support.chat import EXIT, chat, exited, messages
 from tests.support.servers import MODEL, Server
 

@@ -19,8 +19,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from service.engine.client import EarlyExitEngine
 from service.engine.observer import RequestObserver
 from service.params.limits import ProbeLimits
+from service.process.die_with_parent import end_engine_with_server
 from service.process.engine_process import forking
-from service.process.lifeline import tie_engine_processes
 from service.records.metrics import Metrics
 from service.records.sequence import RequestLedger, SequenceRecord, current_ledger
 from stepgrpo_core import ExitSettings
@@ -204,7 +204,7 @@ def running_machine(**arguments: Any) -> Iterator[Machine]:
                 "seed": 0,
             }
             config = AsyncEngineArgs(**options | arguments).create_engine_config()
-            tie_engine_processes()
+            end_engine_with_server()
             with warnings.catch_warnings(), forking(config):
                 warnings.simplefilter("default")  # in vLLM's process they are its own affair
                 return AsyncLLM.from_vllm_config(config)

@@ -1,4 +1,4 @@
-"""What a body may hold, and that it takes little to find out."""
+"""Limits on request bodies, and that checking them is cheap."""
 
 import json
 import random
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.access.bodies import MAX_DEPTH, MAX_N, MAX_PARTS, MOST, check_body
+from service.access.bodies import MAX_DEPTH, MAX_ENTRIES, MAX_N, MAX_PARTS, check_body
 from service.access.refusals import Refused
 
 
@@ -65,7 +65,7 @@ def depth_of(value: Any) -> int:
 
 
 def test_depth_is_that_of_the_parsed_body() -> None:
-    """Random values around the limit, against counting them once parsed."""
+    """Compare with a count of the parsed value, for random values around the limit."""
     random.seed(1)
 
     def value(depth: int) -> Any:
@@ -93,9 +93,9 @@ def test_parts_are_counted() -> None:
     assert "more than 65536 objects" in refusal(body).message
 
 
-@pytest.mark.parametrize("name", MOST)
+@pytest.mark.parametrize("name", MAX_ENTRIES)
 def test_entries_are_counted_and_named(name: str) -> None:
-    most = MOST[name]
+    most = MAX_ENTRIES[name]
     assert check_body(json.dumps({name: ["a"] * most}).encode()) >= 1
     refused = refusal(json.dumps({name: ["a"] * (most + 1)}).encode())
     assert refused.param == name
@@ -105,7 +105,7 @@ def test_entries_are_counted_and_named(name: str) -> None:
 
 
 def test_biases_are_entries_and_ids_of_one_prompt_are_none() -> None:
-    biases = {str(n): 1 for n in range(MOST["logit_bias"] + 1)}
+    biases = {str(n): 1 for n in range(MAX_ENTRIES["logit_bias"] + 1)}
     assert refusal(json.dumps({"logit_bias": biases}).encode()).param == "logit_bias"
     assert refusal(json.dumps({"stop_token_ids": [1] * 2000}).encode()).param == "stop_token_ids"
     assert check_body(json.dumps({"prompt": [1] * 100_000}).encode()) == 1

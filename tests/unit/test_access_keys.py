@@ -1,4 +1,4 @@
-"""API keys: what a file may say, and that a change is taken over, or nothing is."""
+"""API keys: the file format, and that a change is applied as a whole or not at all."""
 
 import asyncio
 import logging
@@ -48,23 +48,23 @@ def test_a_file_that_is_no_text_is_not_quoted(tmp_path: Path) -> None:
     assert "secret" not in repr(caught.value.__cause__)
 
 
-def knows(ring: KeyRing, *texts: str) -> list[bool]:
-    return [ring.knows(digest_of(text)) for text in texts]
+def accepted(ring: KeyRing, *texts: str) -> list[bool]:
+    return [ring.contains(digest_of(text)) for text in texts]
 
 
 def test_keys_of_the_flag_and_of_the_file_are_all_known(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("filed\n")
     ring = KeyRing(["fixed"], tmp_path / "keys")
-    assert ring.guards
-    assert knows(ring, "fixed", "filed", "other", "") == [True, True, False, False]
-    assert not ring.knows(b"")
+    assert ring.required
+    assert accepted(ring, "fixed", "filed", "other", "") == [True, True, False, False]
+    assert not ring.contains(b"")
     assert REGISTRY.get_sample_value("stepgrpo_api_keys") == 2
 
 
 def test_without_keys_nothing_is_guarded() -> None:
     ring = KeyRing()
-    assert not ring.guards
-    asyncio.run(asyncio.wait_for(ring.watch(), 1))  # there is nothing to watch
+    assert not ring.required
+    asyncio.run(asyncio.wait_for(ring.watch(), 1))  # without a file, it returns
 
 
 def test_the_keys_themselves_are_not_kept(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_keys_themselves_are_not_kept(tmp_path: Path) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Atomically, as editors and Kubernetes do."""
+    """Replace a file atomically, as editors and Kubernetes do."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
@@ -96,14 +96,14 @@ def test_a_new_file_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert reloads("read") == before, "nothing has changed"
     replace(path, "both: secret-b\nnew: secret-c\n")
     ring.refresh(path)
-    assert knows(ring, "secret-a", "secret-b", "secret-c") == [False, True, True]
+    assert accepted(ring, "secret-a", "secret-b", "secret-c") == [False, True, True]
     assert reloads("read") == before + 1
     assert "2 keys; new: new; gone: old" in caplog.text
     assert "secret" not in caplog.text
 
 
 def test_a_secret_of_kubernetes_changes_behind_a_link(tmp_path: Path) -> None:
-    """Its file is a link into a folder, and that a link which is exchanged."""
+    """The file is a link into a folder that is itself a link, which is replaced."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keys").write_text(f"{name}\n")
@@ -113,7 +113,7 @@ def test_a_secret_of_kubernetes_changes_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "..new").symlink_to("two")
     (tmp_path / "..new").replace(tmp_path / "..data")
     ring.refresh(tmp_path / "keys")
-    assert knows(ring, "one", "two") == [False, True]
+    assert accepted(ring, "one", "two") == [False, True]
 
 
 @pytest.mark.parametrize("fault", ["gone", "empty", "torn", "folder"])
@@ -131,15 +131,15 @@ def test_a_new_file_that_cannot_be_read_changes_nothing(
         path.write_text("" if fault == "empty" else "secret-b\nsecret c\n")
     for _ in range(3):
         ring.refresh(path)
-    assert knows(ring, "secret-a", "secret-b") == [True, False]
-    assert reloads("kept") == before + 1, "told once"
-    assert "All keys stay" in caplog.text
+    assert accepted(ring, "secret-a", "secret-b") == [True, False]
+    assert reloads("kept") == before + 1, "reported once"
+    assert "The keys stay" in caplog.text
     assert "secret" not in caplog.text
     if fault == "folder":
         path.rmdir()
     path.write_text("secret-d\n")
     ring.refresh(path)
-    assert knows(ring, "secret-a", "secret-d") == [False, True]
+    assert accepted(ring, "secret-a", "secret-d") == [False, True]
 
 
 def test_a_file_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,9 +150,9 @@ def test_a_file_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     async def until_known() -> None:
         watch = asyncio.create_task(ring.watch())
-        os.utime(path)  # read again, though nothing is new
+        os.utime(path)  # reloaded, although nothing changed
         path.write_text("b\n")
-        while not ring.knows(digest_of("b")):  # noqa: ASYNC110
+        while not ring.contains(digest_of("b")):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         watch.cancel()
 

@@ -1,4 +1,4 @@
-"""What one key may ask: seats, and a bucket of requests per minute."""
+"""Limits of one key: concurrent sequences, and a token bucket of requests per minute."""
 
 import pytest
 
@@ -14,7 +14,7 @@ class Clock:
 
 def test_without_limits_all_may() -> None:
     limits = KeyLimits()
-    assert all(limits.take(b"a") == 0 and limits.seat(b"a", 100) for _ in range(1000))
+    assert all(limits.take(b"a") == 0 and limits.acquire(b"a", 100) for _ in range(1000))
 
 
 def test_a_bucket_is_a_minutes_requests_and_fills_evenly() -> None:
@@ -43,31 +43,31 @@ def test_what_did_not_run_is_put_back() -> None:
     clock = Clock()
     limits = KeyLimits(rate=1, clock=clock)
     assert limits.take(b"a") == 0
-    limits.put_back(b"a")
+    limits.refund(b"a")
     assert limits.take(b"a") == 0
     assert limits.take(b"a") == 60
 
 
-def test_seats_are_a_keys_own_and_come_back() -> None:
+def test_slots_are_a_keys_own_and_come_back() -> None:
     limits = KeyLimits(concurrency=3)
-    assert limits.seat(b"a", 2)
-    assert not limits.seat(b"a", 2)
-    assert limits.seat(b"a", 1)
-    assert limits.seat(b"b", 3)
-    limits.leave(b"a", 2)
-    assert limits.seat(b"a", 2)
+    assert limits.acquire(b"a", 2)
+    assert not limits.acquire(b"a", 2)
+    assert limits.acquire(b"a", 1)
+    assert limits.acquire(b"b", 3)
+    limits.release(b"a", 2)
+    assert limits.acquire(b"a", 2)
 
 
 def test_keys_that_went_are_forgotten_and_those_that_run_are_not() -> None:
     clock = Clock()
     limits = KeyLimits(concurrency=2, rate=60, clock=clock)
     limits.take(b"runs")
-    limits.seat(b"runs", 1)
+    limits.acquire(b"runs", 1)
     for number in range(100):
         key = str(number).encode()
         limits.take(key)
-        limits.seat(key, 1)
-        limits.leave(key, 1)
+        limits.acquire(key, 1)
+        limits.release(key, 1)
         clock.now += 60
     assert len(limits._accounts) <= 2 + 1
-    assert not limits.seat(b"runs", 2)
+    assert not limits.acquire(b"runs", 2)

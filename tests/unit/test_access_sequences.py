@@ -13,8 +13,9 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
 from vllm.exceptions import VLLMValidationError
 
-from service.access.bodies import BATCH, MAX_CONVERSATIONS, MAX_N, MOST, check_body
+from service.access.bodies import MAX_CONVERSATIONS, MAX_ENTRIES, MAX_N, check_body
 from service.access.refusals import Refused
+from service.params.apis import BATCH
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -29,7 +30,7 @@ PROMPTS: list[Any] = [
 
 
 def counted(body: dict[str, Any], route: str) -> int | str:
-    """The sequences of a body, or the parameter that it is refused for."""
+    """Return the sequences of a body, or the parameter for which it is refused."""
     try:
         return check_body(json.dumps(body).encode(), route)
     except Refused as refused:
@@ -37,7 +38,7 @@ def counted(body: dict[str, Any], route: str) -> int | str:
 
 
 def read(schema: type[Any], body: dict[str, Any]) -> Any:
-    """A body as vLLM reads it; None where it refuses."""
+    """Return a body as vLLM parses it, or None if vLLM refuses it."""
     try:
         return schema.model_validate(json.loads(json.dumps(body)))
     except (ValidationError, VLLMValidationError):
@@ -100,7 +101,7 @@ def test_every_conversation_of_a_batch_is_a_sequence(route: str) -> None:
     assert read(BatchChatCompletionRequest, body) is not None
     assert counted(body, route) == 200
     assert counted({"messages": [MESSAGES] * (MAX_CONVERSATIONS + 1)}, route) == "messages"
-    long = [MESSAGES[0]] * (MOST["messages"] + 1)
+    long = [MESSAGES[0]] * (MAX_ENTRIES["messages"] + 1)
     assert counted({"messages": [MESSAGES, long]}, route) == "messages"
     assert counted({"messages": MESSAGES * 2000}, CHAT) == 1
     odd: Any
@@ -112,7 +113,7 @@ def test_every_item_that_is_scored_is_a_sequence() -> None:
     route = "/generative_scoring"
     assert counted({"query": "a", "items": ["b"] * 7}, route) == 7
     assert counted({"query": [1], "items": [[2], [3]], "n": 9}, route) == 2
-    assert counted({"items": ["b"] * (MOST["items"] + 1)}, route) == "items"
+    assert counted({"items": ["b"] * (MAX_ENTRIES["items"] + 1)}, route) == "items"
     assert counted({"items": []}, route) == counted({}, route) == 1
 
 

@@ -29,7 +29,7 @@ def rules(*flags: str, environment: dict[str, str] | None = None) -> Rules:
 
 def test_nothing_set_is_an_open_server_with_bounded_bodies() -> None:
     made = rules()
-    assert not made.keys.guards
+    assert not made.keys.required
     assert (made.limits.concurrency, made.limits.rate) == (None, None)
     assert made.max_body == 2 * 1024 * 1024
     assert not made.cors
@@ -50,7 +50,7 @@ def test_flags_go_before_the_environment(tmp_path: Path) -> None:
         "STEPGRPO_SERVE_MAX_BODY_BYTES": "1000",
     }
     made = rules("--key-concurrency", "3", "--no-open-metrics", environment=environment)
-    assert made.keys.knows(digest_of("a"))
+    assert made.keys.contains(digest_of("a"))
     assert (made.limits.concurrency, made.limits.rate, made.max_body) == (3, 1.5, 1000)
     assert not made.open_metrics
 
@@ -60,14 +60,14 @@ def test_vllms_own_keys_are_taken_over_and_out_of_sight(flag: bool) -> None:
     args = parse(*(("--api-key", "a", "b") if flag else ()))
     environment = {"VLLM_API_KEY": "of the environment", "PATH": "/"}
     made = rules_of(args, environment)
-    known = [made.keys.knows(digest_of(key)) for key in ("a", "b", "of the environment")]
+    known = [made.keys.contains(digest_of(key)) for key in ("a", "b", "of the environment")]
     assert known == ([True, True, False] if flag else [False, False, True])
     assert args.api_key is None
     assert environment == {"PATH": "/"}
 
 
 def test_an_empty_key_of_vllm_is_none() -> None:
-    assert not rules("--api-key", "", environment={"VLLM_API_KEY": ""}).keys.guards
+    assert not rules("--api-key", "", environment={"VLLM_API_KEY": ""}).keys.required
 
 
 def test_cors_is_open_where_an_origin_is_named() -> None:

@@ -1,4 +1,4 @@
-"""Admission: every request is let in or refused once, and its seats come back however it ends."""
+"""Admission: a request is admitted or refused once, and always releases its slots."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -16,124 +16,124 @@ from tests.support.service.access import admission
 
 
 def test_the_limit_is_exact_although_no_sequence_has_started() -> None:
-    seats = admission(2)
+    slots = admission(2)
     ledgers = [RequestLedger() for _ in range(3)]
-    seats.ask(1, ledgers[0])
-    seats.ask(1, ledgers[1])
+    slots.admit(1, ledgers[0])
+    slots.admit(1, ledgers[1])
     with pytest.raises(QueueOverflowError):
-        seats.ask(1, ledgers[2])
+        slots.admit(1, ledgers[2])
     ledgers[0].end()
-    seats.ask(1, ledgers[2])
-    assert seats.taken == 2
+    slots.admit(1, ledgers[2])
+    assert slots.in_use == 2
 
 
-def test_a_started_sequence_keeps_its_seat_beyond_its_response() -> None:
-    seats, ledger = admission(1), RequestLedger()
-    seats.ask(1, ledger)
-    seats.claim(1, ledger)
-    seats.start(1, ledger)
+def test_a_started_sequence_keeps_its_slot_beyond_its_response() -> None:
+    slots, ledger = admission(1), RequestLedger()
+    slots.admit(1, ledger)
+    slots.claim(1, ledger)
+    slots.start(1, ledger)
     ledger.end()
-    assert seats.taken == 1
-    seats.end(1)
-    assert seats.taken == 0
+    assert slots.in_use == 1
+    slots.end(1)
+    assert slots.in_use == 0
 
 
 def test_a_request_of_several_prompts_is_let_in_whole_or_not_at_all() -> None:
-    seats, ledger = admission(4), RequestLedger()
-    seats.ask(2, ledger)  # vLLM asks for one prompt
-    seats.claim(2, ledger)
-    seats.claim(2, ledger)
-    assert seats.taken == 4
+    slots, ledger = admission(4), RequestLedger()
+    slots.admit(2, ledger)  # vLLM asks for one prompt
+    slots.claim(2, ledger)
+    slots.claim(2, ledger)
+    assert slots.in_use == 4
     with pytest.raises(VLLMValidationError, match=r"6 sequences.*4 at once"):
-        seats.claim(2, ledger)
+        slots.claim(2, ledger)
     ledger.end()
-    assert seats.taken == 0
+    assert slots.in_use == 0
 
 
 def test_what_a_running_request_needs_is_never_refused() -> None:
-    seats, ledger = admission(1), RequestLedger()
-    seats.ask(1, ledger)
-    seats.claim(1, ledger)
-    seats.start(1, ledger)
-    seats.closed = True
-    seats.claim(1, ledger)
-    seats.start(1, ledger)
-    seats.end(1)
-    seats.end(1)
+    slots, ledger = admission(1), RequestLedger()
+    slots.admit(1, ledger)
+    slots.claim(1, ledger)
+    slots.start(1, ledger)
+    slots.closed = True
+    slots.claim(1, ledger)
+    slots.start(1, ledger)
+    slots.end(1)
+    slots.end(1)
     ledger.end()
-    assert seats.taken == 0
+    assert slots.in_use == 0
 
 
 def test_a_sequence_that_starts_after_its_response_is_counted() -> None:
-    """A response in the background: the client has gone with its id."""
-    seats, ledger = admission(1), RequestLedger()
-    seats.ask(1, ledger)
+    """A background response: its HTTP request ends before its sequence starts."""
+    slots, ledger = admission(1), RequestLedger()
+    slots.admit(1, ledger)
     ledger.end()
-    assert seats.taken == 0
-    seats.start(1, ledger)
-    assert seats.taken == 1
-    seats.end(1)
-    assert seats.taken == 0
+    assert slots.in_use == 0
+    slots.start(1, ledger)
+    assert slots.in_use == 1
+    slots.end(1)
+    assert slots.in_use == 0
 
 
-def test_more_sequences_than_there_are_seats_is_a_mistake_and_not_overload() -> None:
-    seats = admission(8)
+def test_more_sequences_than_there_are_slots_is_a_mistake_and_not_overload() -> None:
+    slots = admission(8)
     with pytest.raises(VLLMValidationError, match=r"9 sequences.*8 at once.*--max-num-queued-reqs"):
-        seats.ask(9, RequestLedger())
-    seats.ask(8, RequestLedger())
+        slots.admit(9, RequestLedger())
+    slots.admit(8, RequestLedger())
 
 
 def test_a_closed_door_and_queued_tokens_refuse() -> None:
     with pytest.raises(MaxQueuedTokensError):
-        admission(None, tokens=100, queued=100).ask(1, None)
-    admission(None, tokens=100, queued=99).ask(1, None)
-    seats = admission(None)
-    seats.closed = True
+        admission(None, tokens=100, queued=100).admit(1, None)
+    admission(None, tokens=100, queued=99).admit(1, None)
+    slots = admission(None)
+    slots.closed = True
     with pytest.raises(QueueOverflowError):
-        seats.ask(1, None)
+        slots.admit(1, None)
 
 
 def test_outside_of_http_nothing_is_kept() -> None:
-    seats = admission(1)
-    seats.ask(1, None)
-    assert seats.taken == 0
+    slots = admission(1)
+    slots.admit(1, None)
+    assert slots.in_use == 0
 
 
-def test_seats_are_kept_for_a_request_that_is_being_read() -> None:
-    seats, ledger = admission(3), RequestLedger()
-    with seats.expect(2) as limited:
+def test_slots_are_kept_for_a_request_that_is_being_read() -> None:
+    slots, ledger = admission(3), RequestLedger()
+    with slots.reserve(2) as limited:
         assert limited
-        assert isinstance(seats.refusal(2), QueueOverflowError)
-        assert seats.refusal(1) is None
-        seats.ask(2, ledger)  # its own are not in its way
-        assert (seats.taken, seats.coming) == (2, 0)
-        with seats.expect(1):
-            pass  # it was refused for what it says
-        assert seats.coming == 0
+        assert isinstance(slots.refusal(2), QueueOverflowError)
+        assert slots.refusal(1) is None
+        slots.admit(2, ledger)  # the reservation of the request itself does not count
+        assert (slots.in_use, slots.reserved) == (2, 0)
+        with slots.reserve(1):
+            pass  # refused as invalid
+        assert slots.reserved == 0
     ledger.end()
-    with seats.expect(9), seats.expect(9):  # more than there will ever be: told so when they ask
-        assert seats.refusal(3) is None
-    assert (seats.taken, seats.coming) == (0, 0)
+    with slots.reserve(9), slots.reserve(9):  # larger than the limit: refused at admission
+        assert slots.refusal(3) is None
+    assert (slots.in_use, slots.reserved) == (0, 0)
 
 
 def test_without_a_limit_nothing_is_kept() -> None:
-    seats = admission(None)
-    with seats.expect(5) as limited:
-        assert not limited  # so nobody will be refused, and none need wait for it
-        assert seats.coming == 0
-        assert seats.refusal(5) is None
+    slots = admission(None)
+    with slots.reserve(5) as limited:
+        assert not limited  # nothing will be refused, so there is no need to yield
+        assert slots.reserved == 0
+        assert slots.refusal(5) is None
 
 
-def test_of_a_crowd_those_without_a_seat_are_refused_before_any_is_read() -> None:
-    seats, order = admission(2), []
+def test_of_a_crowd_those_without_a_slot_are_refused_before_any_is_read() -> None:
+    slots, order = admission(2), []
 
     async def reads(*_: Any) -> None:
         order.append("read")
-        seats.ask(1, RequestLedger())
+        slots.admit(1, RequestLedger())
 
     guard = Access(reads)
     rules = Rules(KeyRing(()), KeyLimits(), max_body=100)
-    state = SimpleNamespace(engine_client=seats, args=SimpleNamespace(access=rules))
+    state = SimpleNamespace(engine_client=slots, args=SimpleNamespace(access=rules))
     scope = {
         "type": "http",
         "method": "POST",
@@ -154,4 +154,4 @@ def test_of_a_crowd_those_without_a_seat_are_refused_before_any_is_read() -> Non
 
     asyncio.run(crowd())
     assert order == [503, 503, 503, "read", "read"]
-    assert (seats.taken, seats.coming) == (2, 0)
+    assert (slots.in_use, slots.reserved) == (2, 0)

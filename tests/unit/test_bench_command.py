@@ -1,4 +1,4 @@
-"""`stepgrpo-serve bench`: vLLM's own serving benchmark starts, from whichever wheel."""
+"""`stepgrpo-serve bench` starts vLLM's serving benchmark, with either vLLM wheel."""
 
 import sys
 

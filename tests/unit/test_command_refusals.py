@@ -9,7 +9,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from service.cli import _check_bases, _check_processes
 from service.config.layers import BadOption
 from service.config.server import Defaults
-from service.process.server import _settle_cpu
+from service.process.server import _set_cpu_defaults
 from service.savings.plan import Plan
 from stepgrpo_core import InvalidSetting
 
@@ -101,7 +101,7 @@ def on_cpu(**set_: Any) -> argparse.Namespace:
         "data_parallel_size": 1,
     }
     args = argparse.Namespace(**(flags | set_))
-    _settle_cpu(args)
+    _set_cpu_defaults(args)
     return args
 
 

@@ -1,4 +1,4 @@
-"""The end of a server: who is waited for, how long, and what becomes of the rest."""
+"""Drain: running requests get a grace period, and then an error."""
 
 import asyncio
 import time
@@ -8,59 +8,59 @@ from typing import Any
 import pytest
 
 from service.load.drain import Drain
-from service.load.running import RunningRequests
+from service.load.running import RunningRequests, client_ids
 
 
-class Seats:
-    """Admission, as far as a drain asks it."""
+class Slots:
+    """The part of `Admission` that a drain uses."""
 
     def __init__(self) -> None:
-        self.taken = 1
+        self.in_use = 1
         self.closed = False
 
 
 class Request:
-    """A running request; it gives its seat back when it is cut."""
+    """A running request that releases its slot when it is aborted."""
 
-    def __init__(self, seats: Seats) -> None:
-        self._seats = seats
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
         self.errors: list[Any] = []
 
     def finish_thinking(self) -> int:
         raise AssertionError("nobody asked for the answer")
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         self.errors.append(error)
-        self._seats.taken = 0
+        self._slots.in_use = 0
 
 
 def drained(
     seconds: float, *, ends_after: float | None = None, hurry_after: float | None = None
-) -> tuple[Request, Seats, float]:
-    """Drain with one request that runs under two ids; what became of it, and the seconds."""
-    seats = Seats()
-    finishing, request = RunningRequests(), Request(seats)
-    drain = Drain(seats, finishing)  # type: ignore[arg-type]
+) -> tuple[Request, Slots, float]:
+    """Drain with one request that has two ids; return it, the slots and the seconds."""
+    slots = Slots()
+    running, request = RunningRequests(), Request(slots)
+    drain = Drain(slots, running)  # type: ignore[arg-type]
 
     async def serve() -> float:
-        drain.serve()
+        drain.attach()
         loop = asyncio.get_running_loop()
         if ends_after is not None:
-            loop.call_later(ends_after, setattr, seats, "taken", 0)
+            loop.call_later(ends_after, setattr, slots, "in_use", 0)
         if hurry_after is not None:
-            loop.call_later(hurry_after, drain.hurry)
+            loop.call_later(hurry_after, drain.expire)
         started = time.monotonic()
-        with finishing.running(b"me", "cmpl-1-0", request):
+        with running.track(b"me", client_ids("cmpl-1-0"), request):
             await asyncio.to_thread(drain.wait, seconds, lambda: False)
         return time.monotonic() - started
 
-    return request, seats, asyncio.run(serve())
+    return request, slots, asyncio.run(serve())
 
 
 def test_what_ends_in_time_is_left_alone() -> None:
-    request, seats, _ = drained(60, ends_after=0.05)
+    request, slots, _ = drained(60, ends_after=0.05)
     assert request.errors == []
-    assert seats.closed
+    assert slots.closed
 
 
 def test_f7_what_does_not_end_in_time_is_told_so_once() -> None:
@@ -81,11 +81,11 @@ def test_f7_a_drain_that_is_hurried_ends_now() -> None:
     assert seconds < 20
 
 
-@pytest.mark.parametrize("seats", [0, 1])
-def test_a_lost_engine_or_an_empty_server_is_not_waited_for(seats: int) -> None:
-    admission, finishing = Seats(), RunningRequests()
-    admission.taken = seats
-    drain = Drain(admission, finishing)  # type: ignore[arg-type]
-    drain.wait(20, lambda: seats > 0)
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_lost_engine_or_an_empty_server_is_not_waited_for(slots: int) -> None:
+    admission, running = Slots(), RunningRequests()
+    admission.in_use = slots
+    drain = Drain(admission, running)  # type: ignore[arg-type]
+    drain.wait(20, lambda: slots > 0)
     assert admission.closed
-    assert (drain.by <= time.monotonic()) == (seats > 0)
+    assert (drain.deadline <= time.monotonic()) == (slots > 0)

@@ -1,4 +1,4 @@
-"""The application's OpenAPI schema: our parameters, block, headers and routes, under our name."""
+"""The OpenAPI schema has this package's parameters, block, headers, routes and title."""
 
 import asyncio
 from importlib.metadata import version
@@ -29,7 +29,7 @@ def app() -> FastAPI:
     for router in (chat, completions, responses, messages):
         made.include_router(router)
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any) -> Any:
         return
 
     asyncio.run(Routes(nothing)({"type": "lifespan", "app": made}, nothing, nothing))

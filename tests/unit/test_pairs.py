@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from vllm.sampling_params import SamplingParams
 
-from service.clients.openai import Address, Remote
+from service.clients.openai import Address, OpenAIClient
 from service.engine.request import EngineRequest
 from service.records.sequence import Follows, RequestLedger, SequenceRecord, current_ledger
 from service.savings.continuations import RemoteRuns, Run, Runs
@@ -257,7 +257,7 @@ def judge() -> Iterator[LocalJudge]:
 
 
 def remote(url: str, seconds: float = 20.0) -> RemoteRuns:
-    return RemoteRuns(Remote(Address(url, seconds, "a-key"), "server of pairs"))
+    return RemoteRuns(OpenAIClient(Address(url, seconds, "a-key"), "server of pairs"))
 
 
 def said(text: str, tokens: int) -> tuple[int, bytes]:

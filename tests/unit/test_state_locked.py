@@ -56,7 +56,7 @@ def client(savings: SavingsMeasurement) -> Iterator[TestClient]:
 
     @app.middleware("http")
     async def complain(request, call_next):  # type: ignore[no-untyped-def]
-        engine.complaints = savings.complaints()
+        engine.warnings = savings.complaints()
         return await call_next(request)
 
     with TestClient(app) as made:

@@ -50,7 +50,7 @@ async def serve(script: Script, settings: ExitSettings, share: float, state: Pat
         limits=ProbeLimits(probe_load=1.0),
         savings=savings,
     )
-    await engine.prove()
+    await engine.warm_up()
     for number in range(REQUESTS):
         current_ledger.set(RequestLedger(conversations=[str(number).encode()]))
         await consume(requested(engine, script, number))

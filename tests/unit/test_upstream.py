@@ -1,4 +1,4 @@
-"""Every symbol of vLLM that the server relies on is still there."""
+"""Every symbol that the server finds by its name exists: vLLM's, and its own middleware."""
 
 import ast
 import importlib
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.cli import MIDDLEWARE
 from service.process.server import UPSTREAM
 
 SERVICE = Path(__file__).parents[2] / "service"
@@ -22,6 +23,11 @@ def resolve(path: str) -> object:
             found = getattr(found, name)
         return found
     raise ModuleNotFoundError(path)
+
+
+@pytest.mark.parametrize("path", MIDDLEWARE)
+def test_middleware_is_found_by_its_name(path: str) -> None:
+    assert isinstance(resolve(path), type)
 
 
 @pytest.mark.parametrize("path", UPSTREAM)

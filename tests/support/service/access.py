@@ -25,7 +25,7 @@ MAX_BODY = 10_000
 
 
 class Streams:
-    """In place of the application where the path says so: a response without end."""
+    """Middleware that answers paths ending in /stream with an endless response."""
 
     def __init__(self, within: Any) -> None:
         self._within = within
@@ -44,7 +44,7 @@ class Streams:
 
 
 def application() -> FastAPI:
-    """Answers everywhere, behind the middleware."""
+    """Return an application that answers every path, behind the middleware."""
     app = FastAPI()
 
     @app.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "OPTIONS"])
@@ -65,13 +65,13 @@ def application() -> FastAPI:
 def serving(
     keys: tuple[str, ...] = (KEY,),
     root_path: str = "",
-    seats: Admission | None = None,
+    slots: Admission | None = None,
     **rules: Any,
 ) -> Iterator[str]:
-    """The application behind real uvicorn, on a port of its own."""
+    """Serve the application with uvicorn on a free port."""
     limits = rules.pop("limits", KeyLimits())
     app = application()
-    app.state.engine_client = seats or admission(None)
+    app.state.engine_client = slots or admission(None)
     app.state.args = SimpleNamespace(access=Rules(KeyRing(keys), limits, MAX_BODY, **rules))
     app.root_path = root_path
     with socket.create_server(("127.0.0.1", 0)) as bound, running(app, bound) as url:
@@ -80,7 +80,7 @@ def serving(
 
 @contextlib.contextmanager
 def running(app: Any, bound: socket.socket) -> Iterator[str]:
-    """Real uvicorn in a thread."""
+    """Run uvicorn in a thread."""
     server = uvicorn.Server(uvicorn.Config(app, http=HttpProtocol, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()

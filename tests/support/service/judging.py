@@ -1,4 +1,4 @@
-"""A judge on this machine that does what tests tell it: answers, fails, or passes questions on."""
+"""A local judge that answers, fails or forwards requests, as tests want it to."""
 
 import contextlib
 import json
@@ -13,18 +13,18 @@ KEY = "the-judges-key"
 
 
 class LocalJudge:
-    """Serves at `url`; `behave` decides on every question."""
+    """Serves at `url`; `behave` decides about every request."""
 
     def __init__(self) -> None:
         self.behave: Callable[[dict[str, Any]], tuple[int, bytes] | None] = yes
-        """Status and body for a question's body; None closes the connection without an answer."""
+        """Returns status and body for a request body; None closes the connection unanswered."""
         self.models = ["judge"]
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.arrived = threading.Event()
-        """A question has."""
+        """A request has arrived."""
         self.released = threading.Event()
-        """Set at the end, so that what hangs ends."""
+        """Set at the end, to release handlers that hang."""
         judge = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,7 +47,7 @@ class LocalJudge:
                     self.close_connection = True
                     return
                 status, content = answer
-                with contextlib.suppress(OSError):  # who asked has left
+                with contextlib.suppress(OSError):  # the client has left
                     self.send_response(status)
                     self.send_header("content-type", "application/json")
                     self.send_header("content-length", str(len(content)))
@@ -55,7 +55,7 @@ class LocalJudge:
                     self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -63,7 +63,7 @@ class LocalJudge:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["LocalJudge"]:
-        """Within it, it answers."""
+        """Serve while the context is active."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -75,12 +75,12 @@ class LocalJudge:
             self._server.server_close()
 
     def hang(self, _: dict[str, Any]) -> None:
-        """Say nothing for as long as anybody could wait."""
+        """Hang for longer than any client waits."""
         self.released.wait(600)
 
 
 def completion(text: Any, *tops: tuple[str, float], **fields: Any) -> tuple[int, bytes]:
-    """A chat completion as OpenAI's API has it, with `tops` as the likeliest first tokens."""
+    """Return a chat completion of OpenAI's API with `tops` as the most likely first tokens."""
     entries = [{"token": token, "logprob": value} for token, value in tops]
     choice = {
         "message": {"role": "assistant", "content": text},
@@ -91,12 +91,12 @@ def completion(text: Any, *tops: tuple[str, float], **fields: Any) -> tuple[int,
 
 
 def yes(_: dict[str, Any]) -> tuple[int, bytes]:
-    """Certainly."""
+    """Answer yes with certainty."""
     return completion("Yes", ("Yes", -0.1), ("No", -3.0))
 
 
 def forwarding(client: httpx.Client, model: str) -> Callable[[dict[str, Any]], tuple[int, bytes]]:
-    """Ask `model` on a real server."""
+    """Forward to `model` on a real server."""
 
     def ask(body: dict[str, Any]) -> tuple[int, bytes]:
         answer = client.post("/v1/chat/completions", json=body | {"model": model})

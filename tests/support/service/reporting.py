@@ -24,7 +24,7 @@ BLOCK = {
     "confidence": 0.9877,
     "saved": None,
 }
-"""What a response has of it."""
+"""The block as it is in a response."""
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""Probes yield: when one more may join what runs."""
+"""Load shedding of probes: when one more may start."""
 
 import math
 
@@ -32,7 +32,7 @@ class Manager:
         (31, 7, 0, None),
         (31, 8, 0, Refusal.LOAD),
         (1, 0, 1, Refusal.QUEUE),
-        (32, 0, 0, Refusal.QUEUE),  # its own place would make a queue
+        (32, 0, 0, Refusal.QUEUE),  # it would have to wait itself
     ],
 )
 def test_a_share_of_the_running_sequences_and_none_while_others_wait(
@@ -80,7 +80,7 @@ def test_who_waits_in_any_engine_is_heard_from_its_statistics() -> None:
 
 
 def is_stalled(load: Load) -> bool:
-    """A call, since mypy takes an attribute to stay as it was asserted."""
+    """Return `stalled` through a call, because mypy narrows an asserted attribute."""
     return load.stalled
 
 
@@ -94,7 +94,7 @@ def test_a_stall_is_ten_seconds_without_a_step_while_something_runs() -> None:
     now = 209.0
     assert not is_stalled(load)
     now = 210.0
-    load.enter(1)()  # what comes and goes is no step
+    load.enter(1)()  # starting and ending a sequence is not a step
     assert is_stalled(load)
     load.record(None, None)
     assert not is_stalled(load)
@@ -123,7 +123,7 @@ def test_a_share_that_cannot_be_is_refused(share: float) -> None:
 
 def test_time_with_work_is_told_and_idle_time_is_not() -> None:
     now, told = [100.0], list[float]()
-    load = Load(capacity=8, share=1.0, clock=lambda: now[0], busy=told.append)
+    load = Load(capacity=8, share=1.0, clock=lambda: now[0], on_busy=told.append)
     load.record(None, None)
     now[0] = 150
     leave = load.enter(1)

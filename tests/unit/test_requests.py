@@ -1,4 +1,4 @@
-"""Reading requests on their way in, and responses that break off."""
+"""Parameters read from request bodies, and streams that break off."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def test_misplaced_parameters_are_refused_before_anything_is_made_of_them() -> N
 
 
 def read_and_refused(parts: tuple[bytes, ...], path: str = "/v1/chat/completions") -> list[Any]:
-    """What is answered to a request that the application never sees."""
+    """Return the response to a request that never reaches the application."""
     incoming = [part(each, more=each is not parts[-1]) for each in parts]
     sent: list[Any] = []
 
@@ -57,7 +57,7 @@ def read_and_refused(parts: tuple[bytes, ...], path: str = "/v1/chat/completions
 def read_through(
     parts: list[Any], template: Template, path: str = "/v1/chat/completions"
 ) -> tuple[list[Any], RequestLedger | None]:
-    """What the application receives of a request that comes in `parts`."""
+    """Return the messages that the application receives of a body sent in `parts`."""
     got: list[Any] = []
     ledgers: list[RequestLedger | None] = []
 
@@ -182,7 +182,7 @@ def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
     ],
 )
 def test_a_stream_that_breaks_in_the_middle_says_so(path: str, said: dict[str, Any]) -> None:
-    """What went wrong is for the log, not for the client."""
+    """The cause goes to the log, not to the client."""
     out = broken_off(path, RuntimeError("a secret"), b"data: {}\n\n")
     assert b"".join(out).startswith(b"data: {}\n\n")
     data = b"".join(out).split(b"data: ")[2].partition(b"\n\n")[0]
@@ -204,7 +204,7 @@ def test_what_breaks_before_it_streams_is_for_others_to_tell() -> None:
 
 
 def broken_off(path: str, error: Exception, *parts: bytes) -> list[bytes]:
-    """The bodies of a stream of `parts` that an exception ends, as Starlette passes it on."""
+    """Return the bodies of a stream of `parts` that ends in an exception, wrapped by Starlette."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""What clients expect of any API: their request's id back, and errors in their own words."""
+"""Conventions of SDKs: the request id is returned, and errors have Anthropic's shape."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ OPENAI = {"error": {"message": "too much", "type": "RateLimitError", "param": No
 def answered(
     status: int, body: bytes, headers: list[tuple[bytes, bytes]], path: str = "/v1/messages"
 ) -> tuple[dict[bytes, bytes], bytes]:
-    """What comes out of a response with `body` in two parts."""
+    """Return headers and body of a response with `body` in two parts."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
@@ -89,7 +89,7 @@ def test_an_id_that_could_be_more_than_an_id_does_not(value: bytes) -> None:
 
 
 class Listed:
-    """In place of vLLM's list."""
+    """Stands in for vLLM's list of models."""
 
     async def show_available_models(self) -> Any:
         card = SimpleNamespace(id="org/base", model_dump=lambda: {"id": "org/base"})
@@ -99,7 +99,7 @@ class Listed:
 def test_a_model_is_found_by_its_name_and_heads_are_answered() -> None:
     app = FastAPI()
 
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any) -> Any:
         return
 
     asyncio.run(Routes(nothing)({"type": "lifespan", "app": app}, nothing, nothing))

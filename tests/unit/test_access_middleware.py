@@ -1,4 +1,4 @@
-"""Who is let in, over real HTTP: the middleware and the protocol before a small application."""
+"""Access control over real HTTP: middleware and protocol in front of a small application."""
 
 import time
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def guarded() -> Iterator[str]:
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error of a refusal, in OpenAI's shape."""
+    """Return the error of a refusal, in OpenAI's shape."""
     assert response.headers["content-type"] == "application/json"
     error: dict[str, Any] = response.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
@@ -153,7 +153,7 @@ def test_metrics_have_a_port_of_their_own() -> None:
         with pytest.raises(InvalidStatus):
             connect(url.replace("http", "ws") + "/metrics")
         port = bound.getsockname()[1]
-        with pytest.raises(OSError, match=f"port {port} cannot be taken .*; pass --metrics-port"):
+        with pytest.raises(OSError, match=f"cannot bind port {port} .*; pass --metrics-port"):
             bind_metrics("127.0.0.1", port)
 
 
@@ -228,7 +228,7 @@ def until(ready: Any) -> None:
         time.sleep(0.01)
 
 
-def test_a_keys_seats_come_back_when_its_client_leaves() -> None:
+def test_a_keys_slots_come_back_when_its_client_leaves() -> None:
     limits = KeyLimits(concurrency=3, rate=100)
     with serving(limits=limits) as url, httpx.Client(base_url=url, headers=MINE) as client:
         with client.stream("POST", "/v1/stream", json={"n": 2}) as response:
@@ -244,33 +244,33 @@ def test_a_keys_seats_come_back_when_its_client_leaves() -> None:
         assert (never.status_code, error_of(never)["param"]) == (400, "n")
 
 
-def test_what_finds_no_seat_costs_nothing_of_the_minute() -> None:
+def test_what_finds_no_slot_costs_nothing_of_the_minute() -> None:
     limits = KeyLimits(concurrency=1, rate=3)
     with (
         serving(limits=limits) as url,
         httpx.Client(base_url=url, headers=MINE) as client,
         client.stream("POST", "/v1/stream", json={}) as response,
     ):
-        chunks = response.iter_bytes()  # held: one that is let go closes its stream
+        chunks = response.iter_bytes()  # keep a reference: collecting it would close the stream
         next(chunks)
         refused = [client.post("/v1/x") for _ in range(10)]
         assert all("1 sequences at once" in error_of(each)["message"] for each in refused)
 
 
 def test_a_full_server_refuses_what_it_has_not_made_anything_of() -> None:
-    seats, limits = admission(4), KeyLimits(rate=4)
-    seats.taken = 3
+    slots, limits = admission(4), KeyLimits(rate=4)
+    slots.in_use = 3
     with (
-        serving(limits=limits, seats=seats) as url,
+        serving(limits=limits, slots=slots) as url,
         httpx.Client(base_url=url, headers=MINE) as client,
     ):
         before = refusals("capacity")
-        for _ in range(10):  # and it costs nothing of the minute
+        for _ in range(10):  # without using up the rate limit
             refused = client.post("/v1/chat/completions", json={"n": 2})
             assert refused.status_code == 503
             assert error_of(refused)["type"] == "Service Unavailable"
         assert refusals("capacity") == before + 10
         for path, n in (("/v1/chat/completions", 1), ("/v1/messages", 5), ("/tokenize", 2)):
             assert client.post(path, json={"n": n}).status_code == 200, "5 are too many for ever"
-        seats.taken, seats.closed = 0, True
+        slots.in_use, slots.closed = 0, True
         assert client.post("/v1/completions", json={}).status_code == 503, "it drains"

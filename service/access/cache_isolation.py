@@ -1,8 +1,8 @@
-"""API keys share no prefix cache: how fast a prompt is answered tells nobody what others asked.
+"""Prefix cache isolation: response times of one API key reveal nothing about prompts of another.
 
-vLLM caches what prompts have in common, for all who send it, and a prefix that is cached answers
-sooner. Its remedy is a salt in a request's ``cache_salt``, which only its client can set. Here the
-server adds one to whatever goes to the engine for an API key: prompts, probes and answers alike.
+vLLM shares its prefix cache between all clients, and a cached prefix is answered sooner. vLLM's
+countermeasure, a request's ``cache_salt``, is left to the client. Here the server adds a salt per
+API key to every prompt that goes to the engine: requests, probes and answers alike.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ __all__ = ["IsolatedEngine"]
 
 
 class IsolatedEngine:
-    """vLLM's engine client; prompts of each API key get a salt of its own.
+    """Wraps vLLM's engine client and salts the prompts of each API key.
 
-    The salts are new with every start, and unknown to all: they cannot be guessed.
+    The salts derive from a secret that is random at every start, so clients cannot guess them.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -30,11 +30,11 @@ class IsolatedEngine:
         return getattr(self._inner, name)
 
     def generate(self, prompt: Any, *args: Any, **options: Any) -> Any:
-        """As vLLM's, for whoever's request is being served."""
+        """Like vLLM's method, with a prompt salted for the current request."""
         return self._inner.generate(self._salted(prompt), *args, **options)
 
     def encode(self, prompt: Any, *args: Any, **options: Any) -> Any:
-        """As vLLM's, for whoever's request is being served."""
+        """Like vLLM's method, with a prompt salted for the current request."""
         return self._inner.encode(self._salted(prompt), *args, **options)
 
     def _salted(self, prompt: Any) -> Any:

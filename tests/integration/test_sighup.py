@@ -29,7 +29,7 @@ def test_a_hangup_of_server_or_engine_tears_no_stream(
                 os.kill(server.process.pid, signal.SIGHUP)
                 os.kill(server.engine(), signal.SIGHUP)
     assert parts[-1].finish_reason == "length"
-    assert "SIGHUP: API keys, request log and state file are opened anew." in server.said()
+    assert "SIGHUP: reopening API keys, request log and state file." in server.said()
     assert client.chat.completions.create(
         model="demo-base", messages=messages(1), max_tokens=20
     ).choices

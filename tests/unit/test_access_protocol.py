@@ -1,4 +1,4 @@
-"""What is no HTTP, or comes too slowly, and who answers it."""
+"""Answers to requests that are not valid HTTP or arrive too slowly."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ def guarded() -> Iterator[str]:
         yield url
 
 
-# What is no HTTP.
+# Invalid HTTP.
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_a_chunk_that_is_none_ends_a_request_that_was_let_in(guarded: str) -> No
 
 @pytest.mark.parametrize("endless", ["X: " + "a" * 3_000_000, "X: a\r\n" * 500_000])
 def test_a_head_without_end_is_refused(guarded: str, endless: str) -> None:
-    """In one header, or in many; sent in pieces, as a network does."""
+    """One large header or many small ones, sent in pieces."""
     status, _, body = raw(guarded, f"GET / HTTP/1.1\r\n{endless}")
     assert (status, json.loads(body)["error"]["code"]) == (431, 431)
     assert str(MAX_HEAD) in json.loads(body)["error"]["message"]
 
 
 def test_a_head_that_never_ends_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a new connection and after a response; one that has said nothing is closed."""
+    """On a new connection and after a response; an idle connection is closed."""
     monkeypatch.setattr(HttpProtocol, "head_seconds", 0.3)
     with serving() as url:
         host, port = url.removeprefix("http://").split(":")
@@ -94,7 +94,7 @@ def test_a_body_that_never_ends_has_its_time() -> None:
 
 
 def test_trailers_are_no_headers(guarded: str) -> None:
-    """Nor a key: a proxy may have checked the headers."""
+    """A trailer must not supply an API key: a proxy may have checked the headers."""
     request = "POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     trailers = f"3\r\nabc\r\n0\r\nAuthorization: Bearer {KEY}\r\n\r\n"
     assert raw(guarded, request + trailers)[0] == 401

@@ -1,8 +1,8 @@
-"""SIGHUP: every file that the server keeps open is opened anew, and nothing else happens.
+"""SIGHUP reopens every file of the server: API keys, request log and state file.
 
-As other daemons do it after files were moved. All are followed without it, too, and a request log
-may have no line for long: this is for who does not want to wait. It also means that a terminal that
-is closed takes no request with it.
+This is the convention of daemons after log rotation. The server also notices moved files by itself,
+but only at its next poll or log line. Handling SIGHUP also keeps the server alive when its terminal
+is closed.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from service.access.keys import KeyRing
 from service.records.log_writer import RequestLog
 from service.savings.measurement import SavingsMeasurement
 
-__all__ = ["reopen_on_hangup"]
+__all__ = ["reopen_on_sighup"]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
 
-def reopen_on_hangup(
+def reopen_on_sighup(
     keys: KeyRing, log: RequestLog | None, savings: SavingsMeasurement | None
 ) -> None:
-    """Have SIGHUP do so from now on; in the event loop of the main thread."""
+    """Install the handler in the running event loop, which must be the main thread's."""
 
     def reopen() -> None:
-        _log.info("SIGHUP: API keys, request log and state file are opened anew.")
+        _log.info("SIGHUP: reopening API keys, request log and state file.")
         keys.reload()
         if log is not None:
             log.reopen()

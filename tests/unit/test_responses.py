@@ -1,4 +1,4 @@
-"""The middleware: the block in the last chunk, everything else byte for byte and at once."""
+"""The block in the last chunk of responses; everything else passes unchanged and at once."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from stepgrpo_core import ExitReason, Outcome
 from tests.support.service.reporting import BLOCK, RECORD, serve
 
 IN_USAGE = BLOCK | {"settings": {"threshold": 0.9, "from": {}}, "saved": {}}
-"""The same where clients add it up: an object in one response is one in all."""
+"""The block as in ``usage``, which clients sum: objects are objects in every response."""
 
 
 def test_json_gets_the_block_true_reasoning_tokens_and_a_true_length() -> None:
@@ -29,7 +29,7 @@ SAVED.outcome = RECORD.outcome
 
 
 def told(kind: bytes, *records: SequenceRecord, body: bytes = b"{}") -> dict[str, str]:
-    """Headers of ours."""
+    """Return the headers that the middleware added."""
     _, headers, _ = serve([body], kind, records=records)
     names = [name for name in headers if name.startswith(b"x-")]
     return {name.decode(): headers[name].decode() for name in names}
@@ -83,7 +83,7 @@ def test_of_no_thinking_usage_has_zero_where_vllm_counts() -> None:
 
 
 def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
-    """Helpers that put a stream together drop what is new at the top of its last chunk."""
+    """SDKs that assemble a stream drop unknown fields at the top of its last chunk."""
     last = b'data: {"choices":[],"usage":{"completion_tokens":40}}\n\n'
     out, _, _ = serve([last, b"data: [DONE]\n\n"], b"text/event-stream")
     chunk = json.loads(b"".join(out).split(b"data: ")[1])
@@ -96,7 +96,7 @@ def test_the_block_is_in_the_usage_too_where_sdks_keep_it() -> None:
 
 
 def test_in_the_usage_an_object_is_one_in_every_response() -> None:
-    """Clients that add usages up raise where an object meets something else."""
+    """Clients that sum usages raise if an object meets another type."""
 
     def objects(value: Any) -> Any:
         return {k: objects(v) for k, v in value.items() if isinstance(v, dict)}
@@ -112,7 +112,7 @@ def test_in_the_usage_an_object_is_one_in_every_response() -> None:
         found.append(json.loads(b"".join(out))["usage"]["stepgrpo"])
     assert objects(found[0]) == objects(found[1]) == {"settings": {"from": {}}, "saved": {}}
     assert found[1]["saved"]["tokens"] == 4
-    assert (found[0]["cut_at"], "cut_at" in found[1]) == (31, False)  # no null meets a number
+    assert (found[0]["cut_at"], "cut_at" in found[1]) == (31, False)  # never null beside a number
 
 
 def test_without_a_policy_the_usage_is_vllms() -> None:

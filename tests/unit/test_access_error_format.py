@@ -1,4 +1,4 @@
-"""Errors of the framework are told as OpenAI's; all else passes byte for byte."""
+"""Errors of the framework get OpenAI's shape; everything else passes unchanged."""
 
 import asyncio
 import json
@@ -6,26 +6,26 @@ from typing import Any
 
 import pytest
 
-from service.access.shapes import Shaped
+from service.access.error_format import ErrorRewriter, format_framework_error
 
 JSON = (b"content-type", b"application/json")
 
 
 def passed(status: int, *parts: bytes, kind: tuple[bytes, bytes] = JSON) -> list[Any]:
-    """What comes out of a response in parts."""
+    """Return the messages sent for a response whose body comes in `parts`."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     async def respond() -> None:
-        shaped = Shaped(send)
+        rewriter = ErrorRewriter(send, format_framework_error)
         length = (b"content-length", str(len(b"".join(parts))).encode())
         headers = [kind, length, (b"x-other", b"1")]
-        await shaped.send({"type": "http.response.start", "status": status, "headers": headers})
+        await rewriter.send({"type": "http.response.start", "status": status, "headers": headers})
         for number, part in enumerate(parts, start=1):
             more = number < len(parts)
-            await shaped.send({"type": "http.response.body", "body": part, "more_body": more})
+            await rewriter.send({"type": "http.response.body", "body": part, "more_body": more})
 
     asyncio.run(respond())
     return sent

@@ -1,4 +1,4 @@
-"""The judge behind a URL, over real connections to one that misbehaves as told."""
+"""The client of a judge, over real connections to a server that misbehaves on demand."""
 
 import asyncio
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.clients.circuit_breaker import Breaker
+from service.clients.circuit_breaker import CircuitBreaker
 from service.clients.judge import OUTCOMES, JudgeClient, Judgement, JudgeServer
 from service.clients.openai import ATTEMPTS, MAX_BYTES
 from stepgrpo_core import InvalidSetting
@@ -18,7 +18,7 @@ from stepgrpo_core.policies.verifier import probability_of_yes
 from tests.support.service.judging import KEY, LocalJudge, completion, yes
 
 QUESTION = Judge("Problem: ", " Reasoning: ", " Enough?", max_tokens=1, top=20)
-TIMEOUT = 20.0  # where nothing should time out
+TIMEOUT = 20.0  # for tests in which nothing should time out
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def judge() -> Iterator[LocalJudge]:
 
 
 def ask(
-    judge: LocalJudge, *, times: int = 1, breaker: Breaker | None = None, **fields: Any
+    judge: LocalJudge, *, times: int = 1, breaker: CircuitBreaker | None = None, **fields: Any
 ) -> tuple[list[Reply | None], list[Judgement]]:
-    """Ask so often, one after the other: replies, and what became of the questions."""
+    """Ask `times` in a row; return replies and judgements."""
     server = JudgeServer(judge.url, **{"model": "judge", "timeout": TIMEOUT, **fields})
     judgements: list[Judgement] = []
 
     async def run() -> list[Reply | None]:
-        client = JudgeClient(server, judged=judgements.append, breaker=breaker)
+        client = JudgeClient(server, on_judgement=judgements.append, breaker=breaker)
         try:
             return [(await client.ask(QUESTION, "Enough?")).reply for _ in range(times)]
         finally:
@@ -71,7 +71,7 @@ def test_a_judge_is_asked_in_words_that_it_understands(judge: LocalJudge) -> Non
     replies, _ = ask(judge, times=2)
     assert replies == [Reply("no")] * 2
     assert [sorted(set(body) - {"model", "messages"}) for body in judge.asked[2:]] == [
-        ["max_tokens"],  # after two others that it did not
+        ["max_tokens"],  # after it rejected two others
         ["max_tokens"],
     ]
 
@@ -148,7 +148,9 @@ def test_a_judge_that_keeps_failing_is_not_asked_for_a_while(
 ) -> None:
     judge.behave = lambda _: (404, b"{}")
     with caplog.at_level(logging.INFO, "vllm.stepgrpo"):
-        _, judgements = ask(judge, times=6, breaker=Breaker(threshold=4, cooldown=3600), key=KEY)
+        _, judgements = ask(
+            judge, times=6, breaker=CircuitBreaker(threshold=4, cooldown=3600), key=KEY
+        )
     assert [each.outcome for each in judgements] == ["refused"] * 4 + ["paused"] * 2
     assert len(judge.asked) == 4
     (said,) = caplog.messages
@@ -162,19 +164,19 @@ def test_a_judge_that_recovers_is_asked_again(
     answers = iter([*[(404, b"{}")] * 2, *[yes({})] * 2])
     judge.behave = lambda _: next(answers)
     with caplog.at_level(logging.INFO, "vllm.stepgrpo"):
-        replies, _ = ask(judge, times=4, breaker=Breaker(threshold=2, cooldown=0.0))
+        replies, _ = ask(judge, times=4, breaker=CircuitBreaker(threshold=2, cooldown=0.0))
     assert [reply is not None for reply in replies] == [False, False, True, True]
-    assert "answers again" in caplog.messages[-1]
+    assert "responds again" in caplog.messages[-1]
 
 
 def test_a_question_that_is_cancelled_is_counted_and_no_failure(judge: LocalJudge) -> None:
     judge.behave = judge.hang
     judgements: list[Judgement] = []
-    breaker = Breaker(threshold=1)
+    breaker = CircuitBreaker(threshold=1)
 
     async def run() -> None:
         server = JudgeServer(judge.url, "judge", TIMEOUT)
-        client = JudgeClient(server, judged=judgements.append, breaker=breaker)
+        client = JudgeClient(server, on_judgement=judgements.append, breaker=breaker)
         task = asyncio.create_task(client.ask(QUESTION, "?"))
         assert await asyncio.to_thread(judge.arrived.wait, TIMEOUT)
         task.cancel()

@@ -1,18 +1,18 @@
-"""Whose prompt gets which salt."""
+"""Cache salts by API key."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from service.access.tenants import IsolatedEngine
+from service.access.cache_isolation import IsolatedEngine
 from service.records.sequence import RequestLedger, current_ledger
 
 PROMPT = {"prompt_token_ids": [1, 2]}
 
 
 class Recorder:
-    """An engine that answers what it is asked."""
+    """An engine that returns its prompt."""
 
     errored = False
 

@@ -1,4 +1,4 @@
-"""An engine that is forked from its server keeps nothing of it, and its own threads and cores."""
+"""A forked engine drops the state of its server and has its own threads and cores."""
 
 import multiprocessing
 import os
@@ -9,15 +9,15 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from service.process import lifeline
-from service.process.engine_process import Threads, _forget_server
+from service.process import die_with_parent
+from service.process.engine_process import Threads, _drop_server_state
 
 FORK = multiprocessing.get_context("fork")
 
 
 def forgetful(bound: list[socket.socket | None], ready: Connection) -> None:
-    """What an engine's process begins with; then it waits for its end."""
-    _forget_server(bound)
+    """Drop the server's state as an engine process does, then wait to be ended."""
+    _drop_server_state(bound)
     ready.send(True)
     signal.pause()
 
@@ -67,7 +67,7 @@ def test_threads_compute_on_the_chosen_cores_alone() -> None:
     core = min(os.sched_getaffinity(0))
 
     def settled(told: Connection) -> None:
-        Threads(1, frozenset([core])).settle()
+        Threads(1, frozenset([core])).apply()
         told.send((os.sched_getaffinity(0), torch.get_num_threads()))
 
     here, there = FORK.Pipe()
@@ -79,7 +79,7 @@ def test_threads_compute_on_the_chosen_cores_alone() -> None:
 
 def test_without_a_choice_nothing_is_changed() -> None:
     before = os.sched_getaffinity(0), torch.get_num_threads()
-    Threads(None, frozenset()).settle()
+    Threads(None, frozenset()).apply()
     assert (os.sched_getaffinity(0), torch.get_num_threads()) == before
 
 
@@ -87,6 +87,6 @@ def test_what_a_forked_engine_begins_with_is_forgotten_afterwards() -> None:
 
     def begin() -> None: ...
 
-    with lifeline.at_fork(begin):
-        assert lifeline._first == [begin]
-    assert lifeline._first == []
+    with die_with_parent.at_fork(begin):
+        assert die_with_parent._fork_hooks == [begin]
+    assert die_with_parent._fork_hooks == []

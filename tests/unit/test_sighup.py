@@ -1,4 +1,4 @@
-"""SIGHUP: files are opened anew, and nothing else happens."""
+"""SIGHUP reopens files, and nothing else happens."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.access import keys
 from service.access.keys import KeyRing, digest_of
-from service.process.hangup import reopen_on_hangup
+from service.process.sighup import reopen_on_sighup
 from service.records.log_writer import RequestLog
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
@@ -24,7 +24,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
-    """Before any line, request or second that would have had it done, too."""
+    """Files are reopened before a log line, request or poll would have done it."""
     log_path, key_path, state = (tmp_path / name for name in ("log", "keys", "sums.sqlite"))
     key_path.write_text("one\n")
     ring, log = KeyRing((), key_path), RequestLog(log_path)
@@ -32,7 +32,7 @@ def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
     evidence = SavingsMeasurement(Plan(holdout=0.5, state=state), SumStore(state))
 
     async def play() -> None:
-        reopen_on_hangup(ring, log, evidence)
+        reopen_on_sighup(ring, log, evidence)
         log.write({"line": 1})
         await until(lambda: log_path.stat().st_size)
         for path in (log_path, state):
@@ -53,28 +53,28 @@ def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
 
 
 def test_keys_are_read_again_though_the_file_looks_as_before(tmp_path: Path) -> None:
-    """As on mounts whose times and numbers do not change."""
+    """As on mounts where modification times and inodes do not change."""
     path = tmp_path / "keys"
     path.write_text("one\n")
     ring = KeyRing((), path)
     path.write_text("two\n")
     ring._seen = keys._state_of(path)
     ring.refresh(path)
-    assert not ring.knows(digest_of("two"))
+    assert not ring.contains(digest_of("two"))
 
     async def play() -> None:
-        reopen_on_hangup(ring, None, None)
+        reopen_on_sighup(ring, None, None)
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0)
         await until(lambda: ring._seen == ())
 
     asyncio.run(play())
     ring.refresh(path)
-    assert ring.knows(digest_of("two"))
+    assert ring.contains(digest_of("two"))
 
 
 def test_a_line_torn_before_stays_ended(tmp_path: Path) -> None:
-    """The file that is opened anew may be the same: what it ends with is not forgotten."""
+    """The reopened file may be the same one, and lines must continue after its end."""
     path = tmp_path / "log"
     log = RequestLog(path)
     path.write_bytes(b'{"half":')
