@@ -42,12 +42,12 @@ from service.params.model import model_of
 from service.params.reasoning_parser import parser_of
 from service.records.metrics import Metrics
 from service.records.reasons import Abstained
-from service.records.recent import Recent
+from service.records.recent import RecentResponses
 from service.records.sequence import (
     COMBINED,
-    RequestLedger,
+    RequestContext,
     SequenceRecord,
-    current_ledger,
+    current_request,
 )
 from stepgrpo_core import Baseline, ExitSettings, PolicyFailed
 from stepgrpo_core.families.table import Family
@@ -135,7 +135,7 @@ class EarlyExitEngine:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
         self.finishing = RunningRequests()
-        self.recent = Recent()
+        self.recent = RecentResponses()
         self.drain = Drain(self._admission, self.finishing)
         self._closing: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -199,7 +199,7 @@ class EarlyExitEngine:
         del request_id  # for vLLM's log
         if self.lost:
             raise QueueOverflowError
-        self._admission.ask(n, current_ledger.get())
+        self._admission.ask(n, current_request.get())
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
         """What a new request of `n` sequences would be refused with for now, before it is read."""
@@ -229,23 +229,24 @@ class EarlyExitEngine:
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs of one request. Bad parameters of ours raise here, before any output."""
-        ledger = current_ledger.get()
-        if ledger is not None:
-            self._admission.claim(sampling_params.n, ledger)
-        ledger = ledger or RequestLedger()
+        context = current_request.get()
+        if context is not None:
+            self._admission.claim(sampling_params.n, context)
+        context = context or RequestContext()
         try:
             job, asked = own_budget(
-                EngineRequest(request_id, prompt, sampling_params, options), ledger.asked
+                EngineRequest(request_id, prompt, sampling_params, options),
+                context.thinking_request,
             )
             job = self._openings.noted(job)
-            effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
+            effective = self._decider.effective(job, asked, tools=context.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
         except PolicyFailed as error:
             _log.error("%s; no exit for this request.", error)
             without = dataclasses.replace(self._defaults, policy="none")
             effective = Effective(without, abstained=Abstained.POLICY_ERROR)
-        return self._generate(job, effective, ledger, ledger.next_prompt())
+        return self._generate(job, effective, context, context.next_prompt())
 
     def check_parameters(self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest) -> None:
         """Refuse what no request can be granted, before anything is made of it; raises
@@ -254,28 +255,28 @@ class EarlyExitEngine:
             self._decider.wanted(xargs, asked)
 
     async def _generate(
-        self, job: EngineRequest, effective: Effective, ledger: RequestLedger, prompt: int
+        self, job: EngineRequest, effective: Effective, context: RequestContext, prompt: int
     ) -> AsyncGenerator[RequestOutput, None]:
         settings = effective.settings
-        conversation = ledger.conversation(prompt)
+        conversation = context.conversation(prompt)
         place = self.savings.place(job, effective, conversation)
         records = self._records(job, effective, place, first=prompt * job.params.n)
         self.savings.sort(job, records)
         if place is not None and place.held:
             job, settings = self.savings.withheld(job, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
-        job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
+        job = self._journal.begin(job, records, context.arrived, batch=context.batch)
         run = self._dispatcher.run(job, settings, records)
-        ledger.sequences += records
-        ledger.ids |= client_ids(job.request_id)
-        self._count_in(records, ledger)
+        context.sequences += records
+        context.ids |= client_ids(job.request_id)
+        self._count_in(records, context)
         try:
-            with self.finishing.running(ledger.caller, job.request_id, run):
+            with self.finishing.running(context.caller, job.request_id, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, job)
-                        if output.finished and (block := ledger.as_block()):
-                            self.recent.keep(ledger.caller, ledger.ids, block)
+                        if output.finished and (block := context.as_block()):
+                            self.recent.keep(context.caller, context.ids, block)
                         yield shown_closed(output, job.opening.end)
         except Exception:
             for record in records:
@@ -336,8 +337,8 @@ class EarlyExitEngine:
             for index in range(job.params.n)
         ]
 
-    def _count_in(self, records: list[SequenceRecord], ledger: RequestLedger) -> None:
-        self._admission.start(len(records), ledger)
+    def _count_in(self, records: list[SequenceRecord], context: RequestContext) -> None:
+        self._admission.start(len(records), context)
         for record in records:
             self._metrics.started(record)
 

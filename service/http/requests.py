@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.params import BadParameter, Template, ThinkingRequest, read_body, to_vllm_body
 from service.params.apis import BATCH, generating
 from service.params.eligibility import offers_tools
-from service.records.sequence import RequestLedger
+from service.records.sequence import RequestContext
 from service.savings.conversations import conversations_of
 from service.savings.measurement import SavingsMeasurement
 
@@ -30,10 +30,10 @@ class BodyReader:
     """
 
     def __init__(
-        self, receive: Receive, ledger: RequestLedger, scope: MutableMapping[str, Any]
+        self, receive: Receive, context: RequestContext, scope: MutableMapping[str, Any]
     ) -> None:
         self._receive = receive
-        self._ledger = ledger
+        self._context = context
         self._endpoint = generating(scope["path"])
         engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
         self._template: Template = getattr(engine, "template", Template())
@@ -75,18 +75,18 @@ class BodyReader:
         xargs = parsed.get("vllm_xargs")
         if self._check is not None and (xargs or asked != NOTHING):
             self._check(xargs, asked)
-        self._ledger.batch = endpoint == BATCH
+        self._context.batch = endpoint == BATCH
         self._note(parsed, asked)
         return body if told is None else json.dumps(told).encode()
 
     def _note(self, parsed: Mapping[str, Any], asked: ThinkingRequest) -> None:
         """What the engine will want to know, and finds in no parameter of its own."""
-        self._ledger.asked = asked
-        self._ledger.offers_tools = offers_tools(parsed)
+        self._context.thinking_request = asked
+        self._context.offers_tools = offers_tools(parsed)
         if self._deals:
-            self._ledger.conversations = conversations_of(parsed)
+            self._context.conversations = conversations_of(parsed)
         options = parsed.get("stream_options")
-        self._ledger.wants_usage = isinstance(options, dict) and _is(options.get("include_usage"))
+        self._context.wants_usage = isinstance(options, dict) and _is(options.get("include_usage"))
 
 
 def _is(value: Any) -> bool:

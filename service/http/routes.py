@@ -12,8 +12,8 @@ from service.access.identity import caller_of
 from service.access.scrape import asks_openmetrics, metrics_app
 from service.http.openapi import TITLE, describe, own_version
 from service.load.running import CannotFinish, RunningRequests
-from service.records.recent import KEPT_SECONDS, Recent
-from service.records.sequence import current_ledger
+from service.records.recent import KEPT_SECONDS, RecentResponses
+from service.records.sequence import current_request
 from service.savings.measurement import SavingsMeasurement
 from service.savings.report import as_csv, as_json, read_rows
 
@@ -77,7 +77,7 @@ def _error(status: HTTPStatus, kind: str, message: str, param: str = "id") -> JS
 async def response_of(id: str, request: Request) -> JSONResponse:  # noqa: A002
     """What exits did to a response of this API key, for some minutes after its end: the block that
     clients do not find in streams."""
-    recent: Recent = request.app.state.engine_client.recent
+    recent: RecentResponses = request.app.state.engine_client.recent
     block = recent.find(caller_of(request.headers.raw), id)
     if block is None:
         message = (
@@ -97,10 +97,10 @@ async def finish_thinking(id: str, request: Request) -> JSONResponse:  # noqa: A
 
     Asked again, or while it answers already, it changes nothing.
     """
-    ledger = current_ledger.get()
+    context = current_request.get()
     finishing: RunningRequests = request.app.state.engine_client.finishing
     try:
-        closed = finishing.finish(ledger.caller if ledger else b"", id)
+        closed = finishing.finish(context.caller if context else b"", id)
     except CannotFinish as refusal:
         return _error(HTTPStatus.CONFLICT, "ConflictError", str(refusal))
     if closed is None:

@@ -19,7 +19,7 @@ from vllm.exceptions import (
     VLLMValidationError,
 )
 
-from service.records.sequence import RequestLedger
+from service.records.sequence import RequestContext
 
 __all__ = ["Admission"]
 
@@ -78,15 +78,15 @@ class Admission:
             self.coming -= expected.n
             expected.n = 0
 
-    def ask(self, n: int, ledger: RequestLedger | None) -> None:
+    def ask(self, n: int, context: RequestContext | None) -> None:
         """Let in `n` sequences of an HTTP request, or refuse them.
 
-        Without a ledger, which means outside of one, nothing is kept for them. Raises
+        Without a context, which means outside of one, nothing is kept for them. Raises
         QueueOverflowError or MaxQueuedTokensError (HTTP 503: later, or elsewhere) and
         VLLMValidationError (HTTP 400: never).
         """
         self._arrive(_expected.get())
-        asked = n + (ledger.seats.granted if ledger else 0)
+        asked = n + (context.slots.granted if context else 0)
         if self._limit is not None and asked > self._limit:
             raise VLLMValidationError(
                 f"The request asks for {asked} sequences (n for each prompt), and this server "
@@ -95,8 +95,8 @@ class Admission:
             )
         if refusal := self.refusal(n):
             raise refusal
-        if ledger is not None:
-            self._grant(n, ledger)
+        if context is not None:
+            self._grant(n, context)
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
         """What keeps `n` more sequences out for now: all seats are taken, or the server drains.
@@ -114,35 +114,35 @@ class Admission:
             return MaxQueuedTokensError()
         return None
 
-    def claim(self, n: int, ledger: RequestLedger) -> None:
+    def claim(self, n: int, context: RequestContext) -> None:
         """Seats for one prompt of a request; asks for those that it was not granted.
 
         A request of which a sequence has started is not asked about any more: its response may
         be on its way, and what it generates now (a beam, a further turn) is part of it.
         """
-        seats = ledger.seats
+        seats = context.slots
         seats.claimed += n
         missing = seats.claimed - seats.granted
         if missing > 0 and not seats.started:
-            self.ask(missing, ledger)
+            self.ask(missing, context)
 
-    def start(self, n: int, ledger: RequestLedger) -> None:
+    def start(self, n: int, context: RequestContext) -> None:
         """`n` sequences begin; `end` gives their seats back."""
-        seats = ledger.seats
+        seats = context.slots
         seats.started += n
-        self._grant(max(seats.started - seats.granted, 0), ledger)
+        self._grant(max(seats.started - seats.granted, 0), context)
 
     def end(self, n: int) -> None:
         """`n` sequences have ended, and nothing of them runs any more."""
         self.taken -= n
 
-    def leave(self, ledger: RequestLedger) -> None:
+    def leave(self, context: RequestContext) -> None:
         """The HTTP request has ended: give back what no sequence of it began to use."""
-        seats = ledger.seats
+        seats = context.slots
         self.taken -= seats.granted - seats.started
         seats.granted = seats.started
 
-    def _grant(self, n: int, ledger: RequestLedger) -> None:
+    def _grant(self, n: int, context: RequestContext) -> None:
         self.taken += n
-        ledger.seats.granted += n
-        ledger.on_end = self.leave
+        context.slots.granted += n
+        context.on_end = self.leave

@@ -16,18 +16,18 @@ from stepgrpo_core import ExitReason
 from stepgrpo_core.control.policy_slots import PendingDecision
 from stepgrpo_core.policies import POLICIES
 
-__all__ = ["MAX_ID", "id_of", "line_of", "probe_of", "result_of"]
+__all__ = ["MAX_ID", "probe_event", "probe_result", "response_id", "to_log_line"]
 
 MAX_ID = 512  # characters: clients may choose it, and headers can be long
 _NUMBERED = re.compile(r"(cmpl-.+)-\d+|((?!chatcmpl-).+)_\d+", re.DOTALL)
 
 
-def line_of(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
+def to_log_line(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
     """What the log says of a sequence, as JSON has it."""
     assert timeline.ended is not None
     line = {
         "time": iso(timeline.start.wall_at(timeline.ended)),
-        "id": id_of(timeline.request_id),
+        "id": response_id(timeline.request_id),
         "index": record.choice,
         "model": record.model_name,
         "policy": record.policy,
@@ -43,7 +43,7 @@ def line_of(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
     return line
 
 
-def id_of(request_id: str) -> str:
+def response_id(request_id: str) -> str:
     """The id in the response. vLLM numbers the engine's requests of one HTTP request."""
     found = _NUMBERED.fullmatch(request_id)
     return ((found[1] or found[2]) if found else request_id)[:MAX_ID]
@@ -140,7 +140,7 @@ def events_of(record: SequenceRecord, timeline: Timeline) -> list[dict[str, Any]
     found = [
         _event(timeline, timeline.start.moment, "arrived", prompt_tokens=record.prompt_tokens),
         _event(timeline, timeline.first_token, "first_token"),
-        *(probe_of(timeline, number) for number in range(len(timeline.probes))),
+        *(probe_event(timeline, number) for number in range(len(timeline.probes))),
         _event(timeline, timeline.cut, "cut", **thought, **cut)
         if timeline.cut
         else _event(timeline, timeline.thought, "thinking_end", **thought),
@@ -155,7 +155,7 @@ def _event(timeline: Timeline, moment: Moment | None, name: str, **more: Any) ->
     return {"at": _between(timeline.start.moment, moment), "event": name, **more}
 
 
-def probe_of(timeline: Timeline, number: int) -> dict[str, Any]:
+def probe_event(timeline: Timeline, number: int) -> dict[str, Any]:
     """The event of a probe."""
     times = timeline.probes[number]
     asked = timeline.asked[number] if number < len(timeline.asked) else None
@@ -165,7 +165,7 @@ def probe_of(timeline: Timeline, number: int) -> dict[str, Any]:
         event["policy"] = _name_of(asked.seat.policy)
         event["reasoning_tokens"] = asked.boundary.reasoning_tokens
         event["steps"] = asked.boundary.steps
-    event["result"] = result_of(times, asked)
+    event["result"] = probe_result(times, asked)
     if asked is not None and asked.verdict is not None:
         event["confidence"] = _rounded(asked.verdict.confidence, 4)
     if times.refused is not None:
@@ -173,7 +173,7 @@ def probe_of(timeline: Timeline, number: int) -> dict[str, Any]:
     return event
 
 
-def result_of(times: ProbeTimes, asked: PendingDecision | None) -> str:
+def probe_result(times: ProbeTimes, asked: PendingDecision | None) -> str:
     """What became of a question: a closed set."""
     if times.refused is not None:
         return "refused"

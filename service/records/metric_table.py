@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-__all__ = ["CATALOGUE", "Metric", "counter", "family", "gauge", "histogram"]
+__all__ = ["METRICS", "Metric", "counter", "family", "gauge", "histogram"]
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -148,12 +148,12 @@ _ALL = (
         "Of the API key file, by what came of them.", ("to",),
     ),
 )  # fmt: skip
-CATALOGUE = {each.name: each for each in _ALL}
+METRICS = {each.name: each for each in _ALL}
 """By name."""
 
 
 def _of(kind: Kind, name: str) -> Metric:
-    found = CATALOGUE[f"stepgrpo_{name}"]
+    found = METRICS[f"stepgrpo_{name}"]
     assert found.kind == kind
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEPT_SECONDS", "MOST_BYTES", "Recent"]
+__all__ = ["KEPT_SECONDS", "MOST_BYTES", "RecentResponses"]
 
 KEPT_SECONDS = 300.0
 MOST_BYTES = 8 * 1024 * 1024
@@ -29,7 +29,7 @@ class _Kept:
     """By the clock."""
 
 
-class Recent:
+class RecentResponses:
     """What is kept; one event loop's, no locks."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -57,5 +57,5 @@ class ThinkingRequest:
     """Reasoning tokens; its value None is no limit."""
     off: Requested | None = None
     """What asked for no thinking at all: a switch, effort none, or a budget of 0."""
-    seen_to: bool = False
+    already_off: bool = False
     """Nothing is left to close: the chat template switches it off, or the model never thinks."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from service.records.reasons import Abstained, Refusal
 from service.records.requested import ThinkingRequest
-from service.records.timeline import UNTIMED, Timeline, Untimed
+from service.records.timeline import NULL_TIMELINE, NullTimeline, Timeline
 from service.records.trust import Trust
 from stepgrpo_core import Baseline, ExitReason, Outcome, Prediction
 from stepgrpo_core.savings.holdout import Arm
@@ -24,13 +24,13 @@ from stepgrpo_core.savings.holdout import Arm
 __all__ = [
     "COMBINED",
     "HOLDOUT",
-    "Follows",
-    "RequestLedger",
+    "AdmissionSlots",
+    "ContinuationInput",
+    "RequestContext",
     "Saved",
-    "Seats",
     "SequenceRecord",
     "Status",
-    "current_ledger",
+    "current_request",
 ]
 
 Status = Literal["completed", "aborted", "failed"]
@@ -56,7 +56,7 @@ class Saved:
 
 
 @dataclass(slots=True)
-class Follows:
+class ContinuationInput:
     """What a sequence generated, for a paired run that follows it."""
 
     ids: list[int] = field(default_factory=list)
@@ -104,7 +104,7 @@ class SequenceRecord:
     stopped: bool = False
     """A stop string ended it."""
     saved: Saved | None = None
-    timeline: Timeline | Untimed = UNTIMED
+    timeline: Timeline | NullTimeline = NULL_TIMELINE
     joined: bool = False
     """Its policy is joined of several, and not the server's default."""
     group: int = 0
@@ -113,7 +113,7 @@ class SequenceRecord:
     """Of its savings: requests that are dealt and served like it."""
     predicted: Prediction | None = None
     """Of its length, had it not been cut, before the interval is widened."""
-    follows: Follows | None = None
+    continuation: ContinuationInput | None = None
     """None: no paired run will follow."""
     first: int = 0
     """Number of the response's choice that is the first of the same prompt."""
@@ -261,7 +261,7 @@ class SequenceRecord:
 
 
 @dataclass(slots=True)
-class Seats:
+class AdmissionSlots:
     """Sequences for which admission has let one HTTP request in."""
 
     granted: int = 0
@@ -271,14 +271,14 @@ class Seats:
 
 
 @dataclass(slots=True)
-class RequestLedger:
+class RequestContext:
     """The sequences of one HTTP request, and what its body said outside vLLM's schema."""
 
     caller: bytes = b""
     """A digest of the API key that asks."""
     arrived: float = field(default_factory=time.monotonic)
     sequences: list[SequenceRecord] = field(default_factory=list)
-    asked: ThinkingRequest = field(default_factory=ThinkingRequest)
+    thinking_request: ThinkingRequest = field(default_factory=ThinkingRequest)
     """What the body asks of the thinking outside ``vllm_xargs``."""
     conversations: Sequence[bytes] = ()
     """What the body's conversation began with, or each of a batch; empty where nothing is held
@@ -287,8 +287,8 @@ class RequestLedger:
     """The answer may be a call."""
     wants_usage: bool = False
     """The body asks for the usage of its stream."""
-    seats: Seats = field(default_factory=Seats)
-    on_end: Callable[["RequestLedger"], None] | None = None
+    slots: AdmissionSlots = field(default_factory=AdmissionSlots)
+    on_end: Callable[["RequestContext"], None] | None = None
     """Takes back the seats that were not used."""
     batch: bool = False
     """Every prompt is a conversation, and one choice of the response."""
@@ -318,12 +318,12 @@ class RequestLedger:
         return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
 
     @property
-    def knows(self) -> bool:
+    def reasoning_known(self) -> bool:
         """Whether anything is known of its thinking; also where the engine was not asked."""
         return not self.sequences or any(each.outcome for each in self.sequences)
 
     @property
-    def tells(self) -> bool:
+    def policy_involved(self) -> bool:
         """Whether a policy acted, or was to: without one responses are vLLM's, but for the block
         at their top."""
         return any(each.policy != "none" or each.abstained for each in self.sequences)
@@ -352,7 +352,7 @@ class RequestLedger:
         }
 
 
-current_ledger: contextvars.ContextVar[RequestLedger | None] = contextvars.ContextVar(
-    "current_ledger", default=None
+current_request: contextvars.ContextVar[RequestContext | None] = contextvars.ContextVar(
+    "current_request", default=None
 )
-"""The ledger of the HTTP request being served, set by the reporting middleware."""
+"""The context of the HTTP request being served, set by the reporting middleware."""

@@ -1,7 +1,7 @@
 """When what happened to one sequence: noted once per event, read when it has ended.
 
 Moments are of the monotonic clock, so a wall clock that jumps moves nothing. A sequence that nobody
-follows has `UNTIMED`, on which everything is without effect.
+follows has `NULL_TIMELINE`, on which everything is without effect.
 """
 
 import time
@@ -14,7 +14,16 @@ from service.records.reasons import Refusal
 from stepgrpo_core import ExitController, ExitReason
 from stepgrpo_core.control.policy_slots import PendingDecision
 
-__all__ = ["MAX_PROBES", "UNTIMED", "Moment", "ProbeTimes", "Spans", "Start", "Timeline", "Untimed"]
+__all__ = [
+    "MAX_PROBES",
+    "NULL_TIMELINE",
+    "Moment",
+    "NullTimeline",
+    "ProbeTimes",
+    "Spans",
+    "Start",
+    "Timeline",
+]
 
 MAX_PROBES = 64  # of one sequence that are remembered; operators may allow more
 
@@ -67,7 +76,7 @@ class ProbeTimes:
 class Timeline:
     """When what happened to one sequence."""
 
-    on = True
+    recording = True
 
     def __init__(
         self,
@@ -80,13 +89,13 @@ class Timeline:
         self.request_id = request_id
         """As the engine has it."""
         self.start = start
-        self.handed = time.monotonic()
+        self.submitted = time.monotonic()
         """The request went to the engine."""
         self.texts = texts
         """What was delivered; None where nobody asked for it."""
-        self.awaits = True
+        self.awaiting_tokens = True
         """The next tokens are the first, or the answer's first: to be told to `took`."""
-        self.thinks = True
+        self.thinking = True
         """The thinking has not ended: the controller is to be shown to `see`."""
         self.first_token: Moment | None = None
         self.thought: Moment | None = None
@@ -110,49 +119,49 @@ class Timeline:
         """Of its trace, in hexadecimal; None where nobody keeps one."""
         return self.spans.trace_id if self.spans else None
 
-    def took(self, output: Any) -> None:
+    def received(self, output: Any) -> None:
         """Tokens that were awaited came in an output of vLLM's."""
-        self.awaits = False
+        self.awaiting_tokens = False
         if self.first_token is None:
             self.first_token, self.stats = time.monotonic(), output.metrics
         elif self.thought is not None:
             self.answer = time.monotonic()
 
-    def took_all(self, output: Any) -> None:
+    def received_all(self, output: Any) -> None:
         """All tokens came in one output of vLLM's, which knows when it had the first."""
         self.stats = output.metrics
         if self.stats is not None:
-            self.first_token = self.handed + self.stats.first_token_latency
+            self.first_token = self.submitted + self.stats.first_token_latency
 
-    def see(self, controller: ExitController) -> None:
+    def observe(self, controller: ExitController) -> None:
         """The controller has dealt with an event."""
         if controller.reason is ExitReason.NATURAL:
             self.thought = time.monotonic()
-            self.thinks, self.awaits = False, True
+            self.thinking, self.awaiting_tokens = False, True
 
-    def ask(self, number: int) -> Mapping[str, Any]:
+    def probe_started(self, number: int) -> Mapping[str, Any]:
         """A probe is put, or will be refused; with it go these options of ``generate``."""
         now = time.monotonic()
         if number == len(self.probes) < MAX_PROBES:
             self.probes.append(ProbeTimes(now))
         return self.spans.probe(number, now) if self.spans else {}
 
-    def answered(self, number: int) -> None:
+    def probe_answered(self, number: int) -> None:
         """A probe has answered, or failed."""
         if number < len(self.probes):
             self.probes[number].answered = time.monotonic()
 
-    def refused(self, number: int, refusal: Refusal) -> None:
+    def probe_refused(self, number: int, refusal: Refusal) -> None:
         """A probe was not put."""
         if number < len(self.probes):
             self.probes[number].refused = refusal
 
-    def cuts(self) -> None:
+    def truncated(self) -> None:
         """The thinking is being cut."""
         self.thought = self.cut = time.monotonic()
-        self.thinks, self.awaits = False, True
+        self.thinking, self.awaiting_tokens = False, True
 
-    def closes(self) -> Mapping[str, Any]:
+    def answer_started(self) -> Mapping[str, Any]:
         """The closing is injected and the answer asked for; with it go these options."""
         self.closed = time.monotonic()
         return self.spans.answer(self.closed) if self.spans else {}
@@ -163,36 +172,36 @@ class Timeline:
         self.ended = self.ended or time.monotonic()
 
 
-class Untimed:
+class NullTimeline:
     """Of a sequence that nobody follows: nothing is noted."""
 
-    on = awaits = thinks = False
+    recording = awaiting_tokens = thinking = False
     texts = trace_id = None
 
-    def took(self, output: Any) -> None:
+    def received(self, output: Any) -> None:
         """Nothing."""
 
-    def took_all(self, output: Any) -> None:
+    def received_all(self, output: Any) -> None:
         """Nothing."""
 
-    def see(self, controller: ExitController) -> None:
+    def observe(self, controller: ExitController) -> None:
         """Nothing."""
 
-    def ask(self, number: int) -> Mapping[str, Any]:
+    def probe_started(self, number: int) -> Mapping[str, Any]:
         """No options."""
         del number
         return {}
 
-    def answered(self, number: int) -> None:
+    def probe_answered(self, number: int) -> None:
         """Nothing."""
 
-    def refused(self, number: int, refusal: Refusal) -> None:
+    def probe_refused(self, number: int, refusal: Refusal) -> None:
         """Nothing."""
 
-    def cuts(self) -> None:
+    def truncated(self) -> None:
         """Nothing."""
 
-    def closes(self) -> Mapping[str, Any]:
+    def answer_started(self) -> Mapping[str, Any]:
         """No options."""
         return {}
 
@@ -200,4 +209,4 @@ class Untimed:
         """Nothing."""
 
 
-UNTIMED = Untimed()
+NULL_TIMELINE = NullTimeline()

@@ -22,16 +22,16 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.records.log_line import id_of, probe_of
+from service.records.log_line import probe_event, response_id
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Moment, Start, Timeline
 
-__all__ = ["RequestSpans", "SequenceSpans", "Tracing", "tracing_of"]
+__all__ = ["RequestSpans", "SequenceSpans", "Tracing", "tracing_from_config"]
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
-def tracing_of(config: Any) -> "Tracing | None":
+def tracing_from_config(config: Any) -> "Tracing | None":
     """Tracing as a vLLM configuration has it; None where it has none. To be asked for once vLLM's
     engine client is made, which sets up the exporter."""
     traced = config.observability_config.otlp_traces_endpoint is not None
@@ -88,7 +88,7 @@ class RequestSpans:
         self._ended.append(record)
         self._open -= 1
         if self._open == 0:
-            attributes = {"gen_ai.request.id": id_of(timeline.request_id)}
+            attributes = {"gen_ai.request.id": response_id(timeline.request_id)}
             self._span.set_attributes(attributes | request_attributes(self._ended))
             if any(each.status == "failed" for each in self._ended):
                 self._span.set_status(Status(StatusCode.ERROR))
@@ -141,7 +141,7 @@ class SequenceSpans:
 
     def _end_probes(self, timeline: Timeline, index: Mapping[str, int]) -> None:
         for number, (span, times) in enumerate(zip(self._probes, timeline.probes, strict=False)):
-            event = probe_of(timeline, number)
+            event = probe_event(timeline, number)
             told = {k: v for k, v in event.items() if k not in _TIMES and v is not None}
             span.set_attributes({**index, **{f"stepgrpo.{name}": v for name, v in told.items()}})
             refused = times.asked if times.refused else None

@@ -15,7 +15,7 @@ from service.engine.policy_resolver import PolicyResolver
 from service.engine.request import EngineRequest, ServedModel
 from service.params import Effective
 from service.records.metrics import Metrics
-from service.records.sequence import Follows, SequenceRecord
+from service.records.sequence import ContinuationInput, SequenceRecord
 from service.records.trust import Trust
 from service.savings.continuations import EngineRuns, RemoteRuns, Runs
 from service.savings.facts import digest_of, settings_facts, weights_of
@@ -160,7 +160,7 @@ class SavingsMeasurement(EngineHooks):
         for record in records:
             record.group = group
             if not exits and self._follows(record):
-                record.follows = Follows()
+                record.continuation = ContinuationInput()
 
     def _group(self, conversation: bytes | None) -> int:
         """The random group of a conversation; any for a request of none."""

@@ -20,7 +20,7 @@ from typing import Literal
 
 from service.clients.openai import Failed
 from service.engine.request import EngineRequest
-from service.records.sequence import Follows, SequenceRecord
+from service.records.sequence import ContinuationInput, SequenceRecord
 from service.savings.answer_comparer import Agreement, AnswerComparer
 from service.savings.continuations import Run, Runs
 from service.savings.plan import Plan
@@ -107,7 +107,7 @@ class Pairs:
         """Enter a sequence that ended, and queue its pair if it is drawn."""
         if not record.told:
             return
-        if record.follows is None:
+        if record.continuation is None:
             if record.acted:  # nothing was cut: what it saved is known, and what it cost
                 key = Key(EXIT, record.model_name, record.counted_as, _cell_of(record))
                 tokens = record.completion_tokens
@@ -120,7 +120,7 @@ class Pairs:
         if not measurable(job, record):
             self._store.add(key, {"unmeasurable": 1})
             return
-        pair = self._pair(key, job, record, record.follows)
+        pair = self._pair(key, job, record, record.continuation)
         tokens = record.completion_tokens
         entry = Measured(1, tokens, saved=pair.baseline - tokens, cost=record.cost)
         self._store.add(key, entry._asdict())
@@ -133,7 +133,7 @@ class Pairs:
         self._wake.set()
 
     def _pair(
-        self, key: Key, job: EngineRequest, record: SequenceRecord, follows: Follows
+        self, key: Key, job: EngineRequest, record: SequenceRecord, continuation: ContinuationInput
     ) -> _Pair:
         exits = key.series == EXIT
         predicted = record.predicted if exits else None
@@ -143,13 +143,13 @@ class Pairs:
                 job,
                 record.model_name if exits else str(self._plan.pairs_base),
                 base=not exits,
-                ids=follows.ids,
-                ended=follows.ended,
-                length=len(follows.ids),
+                ids=continuation.ids,
+                ended=continuation.ended,
+                length=len(continuation.ids),
             ),
             predicted,
             predicted.tokens if predicted else record.completion_tokens,
-            (follows.answer if exits else self._after_end(follows.answer)) or [],
+            (continuation.answer if exits else self._after_end(continuation.answer)) or [],
             contextvars.copy_context(),
         )
 
@@ -228,7 +228,7 @@ class Pairs:
         return answer if found else None
 
     def _after_end(self, ids: list[int]) -> list[int] | None:
-        """What follows the thinking; None where it never ended."""
+        """The answer after the thinking; None where it never ended."""
         thinking = self._writing.thinking
         end = [*thinking.before_end, thinking.end_id]
         places = range(len(end), len(ids) + 1)

@@ -11,66 +11,66 @@ from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValida
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
 from service.access.middleware import Access, Rules
-from service.records.sequence import RequestLedger
+from service.records.sequence import RequestContext
 from tests.support.service.access import admission
 
 
 def test_the_limit_is_exact_although_no_sequence_has_started() -> None:
     seats = admission(2)
-    ledgers = [RequestLedger() for _ in range(3)]
-    seats.ask(1, ledgers[0])
-    seats.ask(1, ledgers[1])
+    contexts = [RequestContext() for _ in range(3)]
+    seats.ask(1, contexts[0])
+    seats.ask(1, contexts[1])
     with pytest.raises(QueueOverflowError):
-        seats.ask(1, ledgers[2])
-    ledgers[0].end()
-    seats.ask(1, ledgers[2])
+        seats.ask(1, contexts[2])
+    contexts[0].end()
+    seats.ask(1, contexts[2])
     assert seats.taken == 2
 
 
 def test_a_started_sequence_keeps_its_seat_beyond_its_response() -> None:
-    seats, ledger = admission(1), RequestLedger()
-    seats.ask(1, ledger)
-    seats.claim(1, ledger)
-    seats.start(1, ledger)
-    ledger.end()
+    seats, context = admission(1), RequestContext()
+    seats.ask(1, context)
+    seats.claim(1, context)
+    seats.start(1, context)
+    context.end()
     assert seats.taken == 1
     seats.end(1)
     assert seats.taken == 0
 
 
 def test_a_request_of_several_prompts_is_let_in_whole_or_not_at_all() -> None:
-    seats, ledger = admission(4), RequestLedger()
-    seats.ask(2, ledger)  # vLLM asks for one prompt
-    seats.claim(2, ledger)
-    seats.claim(2, ledger)
+    seats, context = admission(4), RequestContext()
+    seats.ask(2, context)  # vLLM asks for one prompt
+    seats.claim(2, context)
+    seats.claim(2, context)
     assert seats.taken == 4
     with pytest.raises(VLLMValidationError, match=r"6 sequences.*4 at once"):
-        seats.claim(2, ledger)
-    ledger.end()
+        seats.claim(2, context)
+    context.end()
     assert seats.taken == 0
 
 
 def test_what_a_running_request_needs_is_never_refused() -> None:
-    seats, ledger = admission(1), RequestLedger()
-    seats.ask(1, ledger)
-    seats.claim(1, ledger)
-    seats.start(1, ledger)
+    seats, context = admission(1), RequestContext()
+    seats.ask(1, context)
+    seats.claim(1, context)
+    seats.start(1, context)
     seats.closed = True
-    seats.claim(1, ledger)
-    seats.start(1, ledger)
+    seats.claim(1, context)
+    seats.start(1, context)
     seats.end(1)
     seats.end(1)
-    ledger.end()
+    context.end()
     assert seats.taken == 0
 
 
 def test_a_sequence_that_starts_after_its_response_is_counted() -> None:
     """A response in the background: the client has gone with its id."""
-    seats, ledger = admission(1), RequestLedger()
-    seats.ask(1, ledger)
-    ledger.end()
+    seats, context = admission(1), RequestContext()
+    seats.ask(1, context)
+    context.end()
     assert seats.taken == 0
-    seats.start(1, ledger)
+    seats.start(1, context)
     assert seats.taken == 1
     seats.end(1)
     assert seats.taken == 0
@@ -79,8 +79,8 @@ def test_a_sequence_that_starts_after_its_response_is_counted() -> None:
 def test_more_sequences_than_there_are_seats_is_a_mistake_and_not_overload() -> None:
     seats = admission(8)
     with pytest.raises(VLLMValidationError, match=r"9 sequences.*8 at once.*--max-num-queued-reqs"):
-        seats.ask(9, RequestLedger())
-    seats.ask(8, RequestLedger())
+        seats.ask(9, RequestContext())
+    seats.ask(8, RequestContext())
 
 
 def test_a_closed_door_and_queued_tokens_refuse() -> None:
@@ -100,17 +100,17 @@ def test_outside_of_http_nothing_is_kept() -> None:
 
 
 def test_seats_are_kept_for_a_request_that_is_being_read() -> None:
-    seats, ledger = admission(3), RequestLedger()
+    seats, context = admission(3), RequestContext()
     with seats.expect(2) as limited:
         assert limited
         assert isinstance(seats.refusal(2), QueueOverflowError)
         assert seats.refusal(1) is None
-        seats.ask(2, ledger)  # its own are not in its way
+        seats.ask(2, context)  # its own are not in its way
         assert (seats.taken, seats.coming) == (2, 0)
         with seats.expect(1):
             pass  # it was refused for what it says
         assert seats.coming == 0
-    ledger.end()
+    context.end()
     with seats.expect(9), seats.expect(9):  # more than there will ever be: told so when they ask
         assert seats.refusal(3) is None
     assert (seats.taken, seats.coming) == (0, 0)
@@ -129,7 +129,7 @@ def test_of_a_crowd_those_without_a_seat_are_refused_before_any_is_read() -> Non
 
     async def reads(*_: Any) -> None:
         order.append("read")
-        seats.ask(1, RequestLedger())
+        seats.ask(1, RequestContext())
 
     guard = Access(reads)
     rules = Rules(KeyRing(()), KeyLimits(), max_body=100)

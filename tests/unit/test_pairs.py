@@ -12,7 +12,12 @@ from vllm.sampling_params import SamplingParams
 
 from service.clients.openai import Address, Remote
 from service.engine.request import EngineRequest
-from service.records.sequence import Follows, RequestLedger, SequenceRecord, current_ledger
+from service.records.sequence import (
+    ContinuationInput,
+    RequestContext,
+    SequenceRecord,
+    current_request,
+)
 from service.savings.continuations import RemoteRuns, Run, Runs
 from service.savings.pairs import QUEUE, Pairs
 from service.savings.plan import Plan
@@ -40,7 +45,7 @@ def exited(**changes: Any) -> SequenceRecord:
     made.status, made.finish_reason = "completed", "stop"
     made.generated_tokens, made.injected_tokens, made.discarded_tokens = 87, 3, 10
     made.probe_tokens, made.cut_at, made.predicted = 5, 60, PREDICTION
-    made.follows = Follows(list(range(100, 170)), answer=[50, 51])
+    made.continuation = ContinuationInput(list(range(100, 170)), answer=[50, 51])
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -48,7 +53,7 @@ def exited(**changes: Any) -> SequenceRecord:
 
 def natural(**changes: Any) -> SequenceRecord:
     outcome = Outcome(ExitReason.NATURAL, 2, 60, 1, 0, (0.5,), None)
-    blank = {"outcome": outcome, "cut_at": None, "predicted": None, "follows": None}
+    blank = {"outcome": outcome, "cut_at": None, "predicted": None, "continuation": None}
     return exited(**(blank | changes))
 
 
@@ -58,14 +63,14 @@ class Scripted:
     def __init__(self, rest: list[int], *, stops: int = 0, room: int = 1) -> None:
         self.rest, self.stops, self.seats = rest, stops, room
         self.seen: list[Run] = []
-        self.ledgers: list[RequestLedger | None] = []
+        self.contexts: list[RequestContext | None] = []
 
     def room(self) -> int:
         return self.seats
 
     async def go_on(self, run: Run) -> None:
         self.seen.append(run)
-        self.ledgers.append(current_ledger.get())
+        self.contexts.append(current_request.get())
         await asyncio.sleep(0)
         if self.stops:
             self.stops -= 1
@@ -147,16 +152,16 @@ def test_a_run_that_gave_way_goes_on_where_it_stopped(store: SumStore) -> None:
 
 
 def test_a_run_is_made_for_the_requests_tenant(store: SumStore) -> None:
-    """Whose salt it gets depends on the ledger of the request, long after its response."""
-    runs, ledger = Scripted([END, 50, 51], stops=1), RequestLedger(b"tenant")
+    """Whose salt it gets depends on the context of the request, long after its response."""
+    runs, context = Scripted([END, 50, 51], stops=1), RequestContext(b"tenant")
 
     def offer(pairs: Pairs) -> None:
-        token = current_ledger.set(ledger)
+        token = current_request.set(context)
         pairs.offer(job(), exited())
-        current_ledger.reset(token)
+        current_request.reset(token)
 
     make(store, runs, offer)
-    assert runs.ledgers == [ledger, ledger]
+    assert runs.contexts == [context, context]
 
 
 def test_a_shadow_of_a_policy_saves_nothing_and_is_not_counted(store: SumStore) -> None:
@@ -169,9 +174,9 @@ def test_a_shadow_of_a_policy_saves_nothing_and_is_not_counted(store: SumStore) 
 
 
 def test_a_run_that_had_ended_when_it_was_cut_costs_nothing(store: SumStore) -> None:
-    follows = Follows([100, END, 50, 51], ended=True, answer=[50, 51])
+    continuation = ContinuationInput([100, END, 50, 51], ended=True, answer=[50, 51])
     runs = Scripted([])
-    make(store, runs, lambda pairs: pairs.offer(job(), exited(follows=follows)))
+    make(store, runs, lambda pairs: pairs.offer(job(), exited(continuation=continuation)))
     assert runs.seen == []
     assert entered(store)["error"] == 4 - 150
     assert entered(store)["agreed"] == 1
@@ -194,9 +199,13 @@ def test_what_ended_by_itself_saved_nothing_and_cost_its_trials(store: SumStore)
 
 
 def test_requests_that_nothing_exits_are_paired_with_the_base_model(store: SumStore) -> None:
-    follows = Follows(answer=[11, 12, END, 50, 51])
+    continuation = ContinuationInput(answer=[11, 12, END, 50, 51])
     runs = Scripted([11] * 200 + [END, 50, 51])
-    make(store, runs, lambda pairs: pairs.offer(job(), natural(follows=follows, policy="none")))
+    make(
+        store,
+        runs,
+        lambda pairs: pairs.offer(job(), natural(continuation=continuation, policy="none")),
+    )
     found = entered(store, TRAINED)
     assert (found["requests"], found["error"], found["agreed"]) == (1, 203 - 80, 1)
     (run,) = runs.seen

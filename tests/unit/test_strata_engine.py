@@ -12,7 +12,7 @@ from benchmarks.wrapper import Script, consume, make_script, requested
 from service.engine.client import EarlyExitEngine
 from service.params.limits import ProbeLimits
 from service.records.metrics import Metrics
-from service.records.sequence import RequestLedger, current_ledger
+from service.records.sequence import RequestContext, current_request
 from service.savings.estimates import Part
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
@@ -52,7 +52,7 @@ async def serve(script: Script, settings: ExitSettings, share: float, state: Pat
     )
     await engine.prove()
     for number in range(REQUESTS):
-        current_ledger.set(RequestLedger(conversations=[str(number).encode()]))
+        current_request.set(RequestContext(conversations=[str(number).encode()]))
         await consume(requested(engine, script, number))
     await client.close()
     await savings.stop()
