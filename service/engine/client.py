@@ -188,9 +188,9 @@ class EarlyExitEngine:
         return "ready" if self._loop else "starting"
 
     @property
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is not as it should be, although requests may come."""
-        return self.savings.complaints()
+        return self.savings.warnings()
 
     # Admission and drain.
 
@@ -259,11 +259,11 @@ class EarlyExitEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         settings = effective.settings
         conversation = context.conversation(prompt)
-        place = self.savings.place(job, effective, conversation)
-        records = self._records(job, effective, place, first=prompt * job.params.n)
-        self.savings.sort(job, records)
-        if place is not None and place.held:
-            job, settings = self.savings.withheld(job, settings)
+        arm = self.savings.assign_arm(job, effective, conversation)
+        records = self._records(job, effective, arm, first=prompt * job.params.n)
+        self.savings.assign_stratum(job, records)
+        if arm is not None and arm.held:
+            job, settings = self.savings.as_control(job, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
         job = self._journal.begin(job, records, context.arrived, batch=context.batch)
         run = self._dispatcher.run(job, settings, records)
@@ -317,7 +317,7 @@ class EarlyExitEngine:
     # Records.
 
     def _records(
-        self, job: EngineRequest, effective: Effective, place: Arm | None, *, first: int
+        self, job: EngineRequest, effective: Effective, arm: Arm | None, *, first: int
     ) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
         name = job.adapter or self._model_name()
@@ -330,7 +330,7 @@ class EarlyExitEngine:
                 settings=effective.as_block(),
                 adapter=job.adapter,
                 abstained=effective.abstained,
-                place=place,
+                arm=arm,
                 joined=self._joins(effective.settings.policy),
                 first=first,
             )

@@ -67,7 +67,7 @@ async def _answer(engine: Any, send: Send) -> None:
     """The state, and below it what is not as it should be."""
     state = engine.readiness
     status = 200 if state == "ready" else UNAVAILABLE
-    body = "\n".join([state, *engine.complaints]).encode()
+    body = "\n".join([state, *engine.warnings]).encode()
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     if status == UNAVAILABLE:
         headers += _retry_headers()

@@ -15,7 +15,7 @@ from service.load.running import CannotFinish, RunningRequests
 from service.records.recent import KEPT_SECONDS, RecentResponses
 from service.records.sequence import current_request
 from service.savings.measurement import SavingsMeasurement
-from service.savings.report import as_csv, as_json, read_rows
+from service.savings.report import as_csv, as_json, read_estimates
 
 __all__ = ["Routes"]
 
@@ -39,8 +39,8 @@ def savings(request: Request, format: Literal["json", "csv"] = "json") -> Respon
     """What exits saved, by model and policy, as the holdout and paired runs show it."""
     savings = request.app.state.engine_client.savings
     measured = isinstance(savings, SavingsMeasurement)
-    rows = read_rows(savings.store) if measured else []
-    complaints = savings.store.complaints() if measured else []
+    rows = read_estimates(savings.store) if measured else []
+    complaints = savings.store.warnings() if measured else []
     if format == "csv":
         return PlainTextResponse(as_csv(rows), media_type="text/csv")
     return JSONResponse(as_json(rows, complaints))

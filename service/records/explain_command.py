@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service.records.explain import explained, shown
+from service.records.explain import explain_line, printable
 from service.records.log_line import MAX_ID
 
 __all__ = ["explain_command", "explain_parser", "find_lines"]
@@ -75,8 +75,8 @@ def _told(name: str, path: Path | None, form: str) -> str:
     if not found:
         remedy = "it may be in a rotated file, run still, or have been refused"
         if hints:
-            remedy = f"did you mean {' or '.join(map(shown, hints))}?"
-        raise ValueError(f"{path} has no request {shown(name)}: {remedy}")
+            remedy = f"did you mean {' or '.join(map(printable, hints))}?"
+        raise ValueError(f"{path} has no request {printable(name)}: {remedy}")
     if form == "json":
         return "\n".join(each.raw for each in found)
     return "\n\n\n".join(_section(path, each) for each in found)
@@ -84,9 +84,9 @@ def _told(name: str, path: Path | None, form: str) -> str:
 
 def _section(path: Path, found: Found) -> str:
     try:
-        return explained(found.line)
+        return explain_line(found.line)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"{type(error).__name__} {shown(error)}"
+        problem = f"{type(error).__name__} {printable(error)}"
         text = f"{path}, line {found.number}, is no line of a request log ({problem})"
         raise ValueError(text) from error
 

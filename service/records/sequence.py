@@ -84,7 +84,7 @@ class SequenceRecord:
     adapter: str | None = None
     """Name of the LoRA adapter that was asked for; None for the model itself."""
     abstained: Abstained | None = None
-    place: Arm | None = None
+    arm: Arm | None = None
     """Where the holdout dealt its conversation; None: it takes no part."""
     outcome: Outcome | None = None
     status: Status | None = None
@@ -151,7 +151,7 @@ class SequenceRecord:
     @property
     def label(self) -> str:
         """The policy as metrics have it. Responses do not say who was held out."""
-        return HOLDOUT if self.place is not None and self.place.held else self.counted_as
+        return HOLDOUT if self.arm is not None and self.arm.held else self.counted_as
 
     @property
     def counted_as(self) -> str:
@@ -191,7 +191,7 @@ class SequenceRecord:
             return
         self.predicted = self._predict(baseline, self.cut_at)
         if self.predicted is not None:
-            shown = trust.shown(self.predicted)
+            shown = trust.widen(self.predicted)
             saved = round(shown.tokens) - self.completion_tokens
             self.saved = Saved(
                 tokens=saved,

@@ -12,11 +12,11 @@ __all__ = ["Trust"]
 class Trust:
     """In the predictions for one model under one policy."""
 
-    by: float = 0.0
+    margin: float = 0.0
     """Tokens on both ends of their intervals."""
     stale: bool = False
     """Their intervals hold too few outcomes, or too many: calibrate again."""
 
-    def shown(self, prediction: Prediction) -> Prediction:
+    def widen(self, prediction: Prediction) -> Prediction:
         """The prediction as clients see it."""
-        return widened(prediction, self.by)
+        return widened(prediction, self.margin)

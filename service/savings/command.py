@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from service.savings.report import as_csv, as_json, as_table, read_rows
+from service.savings.report import as_csv, as_json, as_table, read_estimates
 from service.savings.state.series import JUDGED
 from service.savings.state.store import SumStore, SwitchedOff
 
@@ -116,7 +116,7 @@ def _opened(path: Path) -> Iterator[SumStore]:
 
 def _from_file(path: Path, form: str) -> str:
     with _opened(path) as store:
-        rows = read_rows(store)
+        rows = read_estimates(store)
     return as_csv(rows) if form == "csv" else _shown(as_json(rows), form)
 
 

@@ -16,13 +16,13 @@ from service.clients.openai import Failed, NotUnderstood, Remote
 from service.engine.request import LAST_PRIORITY, EngineRequest, ServedModel
 from service.streams.engine_streams import EngineStream, Inbox, extended_prompt
 
-__all__ = ["EngineRuns", "RemoteRuns", "Run", "Runs"]
+__all__ = ["Continuation", "ContinuationBackend", "EngineBackend", "RemoteBackend"]
 
 PATIENCE_SECONDS = 1.0  # without a token, a run in the engine gives way
 
 
 @dataclass(slots=True)
-class Run:
+class Continuation:
     """A run as far as it has come."""
 
     job: EngineRequest
@@ -39,13 +39,13 @@ class Run:
     """Tokens of the completion, once it has ended."""
 
 
-class Runs(Protocol):
+class ContinuationBackend(Protocol):
     """Makes runs."""
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many runs may be under way now."""
 
-    async def go_on(self, run: Run) -> None:
+    async def resume(self, run: Continuation) -> None:
         """Make or go on with a run; it has not ended yet if it had to give way. Raises whatever
         goes wrong."""
 
@@ -53,20 +53,20 @@ class Runs(Protocol):
         """Free what it holds."""
 
 
-class EngineRuns:
-    """Runs in the server's own engine, at the lowest priority."""
+class EngineBackend:
+    """ContinuationBackend in the server's own engine, at the lowest priority."""
 
     def __init__(self, served: ServedModel, share: float, spent: Callable[[int], None]) -> None:
         self._spent = spent  # is told how many tokens the engine generated for a run
         self._served = served
         self._share = share
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """A share of what runs; none while requests queue."""
         load = self._served.load
         return 0 if load.crowded else max(1, int(self._share * (load.running + 1)))
 
-    async def go_on(self, run: Run) -> None:
+    async def resume(self, run: Continuation) -> None:
         """Generate until it ends or others wait."""
         inbox: Inbox = asyncio.Queue()
         stream = EngineStream(
@@ -87,7 +87,7 @@ class EngineRuns:
                 _take(run, inbox.get_nowait()[1])
             self._spent(stream.tokens)
 
-    async def _follow(self, run: Run, inbox: Inbox) -> None:
+    async def _follow(self, run: Continuation, inbox: Inbox) -> None:
         while not run.ended and not self._served.load.waiting:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -98,7 +98,7 @@ class EngineRuns:
                 raise item
             _take(run, item)
 
-    def _options(self, run: Run) -> dict[str, Any]:
+    def _options(self, run: Continuation) -> dict[str, Any]:
         options = run.job.probe_options(priorities=self._served.priorities)
         if self._served.priorities:
             options["priority"] = LAST_PRIORITY
@@ -110,7 +110,7 @@ class EngineRuns:
         """Nothing is held."""
 
 
-def _take(run: Run, item: object) -> None:
+def _take(run: Continuation, item: object) -> None:
     if isinstance(item, RequestOutput) and not run.ended:
         completion = item.outputs[0]
         run.ids += completion.token_ids
@@ -130,30 +130,30 @@ def _params(params: SamplingParams, spent: int) -> SamplingParams:
     return own
 
 
-class RemoteRuns:
-    """Runs by another server that reads prompts as token ids, such as vLLM."""
+class RemoteBackend:
+    """ContinuationBackend by another server that reads prompts as token ids, such as vLLM."""
 
     AT_ONCE = 8
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """It looks after its own load."""
         return self.AT_ONCE
 
-    async def go_on(self, run: Run) -> None:
+    async def resume(self, run: Continuation) -> None:
         """Have all that is left made in one request; raises Failed."""
         run.text, tokens = await self._remote.guarded(lambda: self._ask(run))
         run.length = len(run.ids) + tokens
         run.ended = True
 
-    async def _ask(self, run: Run) -> tuple[str, int]:
+    async def _ask(self, run: Continuation) -> tuple[str, int]:
         with contextlib.suppress(NotUnderstood):
             return await self._say(run, _plain(run) | _of_vllm(run.job.params))
         return await self._say(run, _plain(run))
 
-    async def _say(self, run: Run, body: Mapping[str, Any]) -> tuple[str, int]:
+    async def _say(self, run: Continuation, body: Mapping[str, Any]) -> tuple[str, int]:
         said = {"model": run.model, **body}
         response = await self._remote.request("POST", "completions", said)
         try:
@@ -166,7 +166,7 @@ class RemoteRuns:
         await self._remote.close()
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _plain(run: Continuation) -> dict[str, Any]:
     params = _params(run.job.params, len(run.ids))
     return {
         "prompt": [*run.job.prompt_ids, *run.ids],

@@ -27,10 +27,10 @@ from service.savings.state.series import (
     SERIES,
     TRAINED,
     TRAINED_HOLDOUT,
-    Compared,
+    ArmName,
+    Contrast,
     Measure,
-    Side,
-    holdout,
+    holdout_series,
 )
 from stepgrpo_core.savings.estimators import (
     Comparison,
@@ -44,7 +44,7 @@ from stepgrpo_core.savings.estimators import (
 )
 from stepgrpo_core.savings.intervals import Estimate, combined
 
-__all__ = ["Figures", "Part", "Row", "rows_of"]
+__all__ = ["SavingsEstimate", "StratumSummary", "TokenSavings", "estimate_savings"]
 
 Source = Literal["exit", "training", "training+exit"]
 Method = Literal["holdout", "measured"]
@@ -54,7 +54,7 @@ Strata = Mapping[int, Series]
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class TokenSavings:
     """Of a row, once there is an interval. Tokens."""
 
     saved_per_request: Estimate
@@ -67,7 +67,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StratumSummary:
     """A stratum of a row."""
 
     since: float | None
@@ -76,12 +76,12 @@ class Part:
     """How its requests were dealt and served; of an earlier version none are known."""
     requests: int
     compared: int
-    told: bool
+    included: bool
     """The figures are also of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SavingsEstimate:
     """A model under a policy, by one method."""
 
     model_name: str
@@ -93,20 +93,20 @@ class Row:
     """That could exit. The totals are over those in strata that figures are of."""
     compared: int
     """Held out, or paired."""
-    figures: Figures | None
+    savings: TokenSavings | None
     """None: too little is known yet."""
     unmeasurable: int = 0
     """That exited, and that no paired run can follow: stop strings, grammars, penalties."""
     agreement: Estimate | None = None
     """Share of judged pairs in which the answer stayed as it was."""
     judged: int = 0
-    parts: tuple[Part, ...] = ()
+    strata: tuple[StratumSummary, ...] = ()
     """Strata, in their order in time."""
 
 
-def rows_of(
+def estimate_savings(
     sums: Mapping[Key, Sums], strata: Mapping[int, Stratum] = MappingProxyType({})
-) -> list[Row]:
+) -> list[SavingsEstimate]:
     """Of all sums of known series; `strata` are what is known of those."""
     by: dict[tuple[str, str], dict[int, dict[str, dict[int, Sums]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(dict))
@@ -119,7 +119,9 @@ def rows_of(
     return [row for key in sorted(by) for row in _rows(*key, by[key], strata)]
 
 
-def _rows(model: str, policy: str, by: Strata, known: Mapping[int, Stratum]) -> Iterator[Row]:
+def _rows(
+    model: str, policy: str, by: Strata, known: Mapping[int, Stratum]
+) -> Iterator[SavingsEstimate]:
     def having(prefix: str) -> dict[int, Series]:
         order = sorted(by, key=lambda number: known[number].since if number in known else 0.0)
         return {each: by[each] for each in order if any(s.startswith(prefix) for s in by[each])}
@@ -135,26 +137,26 @@ def _rows(model: str, policy: str, by: Strata, known: Mapping[int, Stratum]) -> 
 
 
 def _part(
-    number: int, known: Mapping[int, Stratum], requests: float, compared: float, *, told: bool
-) -> Part:
+    number: int, known: Mapping[int, Stratum], requests: float, compared: float, *, included: bool
+) -> StratumSummary:
     of = known.get(number)
     since, facts = (of.since, of.facts) if of else (None, {})
-    return Part(since, facts, int(requests), int(compared), told)
+    return StratumSummary(since, facts, int(requests), int(compared), included)
 
 
 def _holdout(
-    model: str, policy: str, by: Strata, compared: Compared, known: Mapping[int, Stratum]
-) -> Row:
+    model: str, policy: str, by: Strata, compared: Contrast, known: Mapping[int, Stratum]
+) -> SavingsEstimate:
     received, generated = (
         {number: _sides(series, measure, compared) for number, series in by.items()}
         for measure in MEASURES
     )
     parts = tuple(
-        _part(number, known, *map(_requests, sides), told=comparable(sides))
+        _part(number, known, *map(_requests, sides), included=comparable(sides))
         for number, sides in received.items()
     )
     gross, net = compare_strata(*received.values()), compare_strata(*generated.values())
-    return Row(
+    return SavingsEstimate(
         model,
         policy,
         "training+exit" if compared == "training" and policy != "none" else compared,
@@ -162,16 +164,16 @@ def _holdout(
         sum(each.requests for each in parts),
         sum(each.compared for each in parts),
         _compared(gross, net) if gross and net else None,
-        parts=parts,
+        strata=parts,
     )
 
 
 MEASURES: tuple[Measure, Measure] = ("completion", "engine")
 
 
-def _sides(series: Series, measure: Measure, compared: Compared) -> Sides:
-    def side(name: Side) -> dict[int, ServedTokens]:
-        found = series.get(holdout(name, measure, compared), {})
+def _sides(series: Series, measure: Measure, compared: Contrast) -> Sides:
+    def side(name: ArmName) -> dict[int, ServedTokens]:
+        found = series.get(holdout_series(name, measure, compared), {})
         return {group: ServedTokens(**each) for group, each in found.items()}
 
     return side("exited"), side("held")
@@ -181,8 +183,8 @@ def _requests(side: Mapping[int, ServedTokens]) -> float:
     return sum(each.requests for each in side.values())
 
 
-def _compared(gross: Comparison, net: Comparison) -> Figures:
-    return Figures(
+def _compared(gross: Comparison, net: Comparison) -> TokenSavings:
+    return TokenSavings(
         gross.saved,
         _times(gross.saved, gross.exited),
         net.saved,
@@ -197,7 +199,7 @@ def _total(groups: Groups, *names: str) -> float:
 
 def _measured(
     model: str, policy: str, source: Source, by: Mapping[int, Groups], known: Mapping[int, Stratum]
-) -> Row:
+) -> SavingsEstimate:
     runs = {number: _runs(groups) for number, groups in by.items()}
     parts = tuple(
         _part(
@@ -205,13 +207,13 @@ def _measured(
             known,
             _total(groups, "requests", "natural"),
             _total(groups, "pairs"),
-            told=measurable(runs[number]),
+            included=measurable(runs[number]),
         )
         for number, groups in by.items()
     )
-    told = [groups for groups, part in zip(by.values(), parts, strict=True) if part.told]
+    told = [groups for groups, part in zip(by.values(), parts, strict=True) if part.included]
     found = total_savings(*runs.values())
-    return Row(
+    return SavingsEstimate(
         model,
         policy,
         source,
@@ -245,7 +247,7 @@ def _agreement(strata: list[Groups]) -> Estimate | None:
     return combined((weight / requests, each) for weight, each in parts) if requests else None
 
 
-def _totals(saved: Estimate, strata: list[Groups]) -> Figures:
+def _totals(saved: Estimate, strata: list[Groups]) -> TokenSavings:
     cost, tokens, requests = (
         sum(_total(each, *names) for each in strata)
         for names in (("cost",), ("tokens", "natural_tokens"), ("requests", "natural"))
@@ -254,7 +256,7 @@ def _totals(saved: Estimate, strata: list[Groups]) -> Figures:
     # Of an interval as wide as the whole, one end would be a length below nothing.
     shares = [tokens / max(tokens + more, 1) for more in (saved.value, saved.high, saved.low)]
     each = 1 / max(requests, 1)
-    return Figures(_times(saved, each), saved, _times(net, each), net, Estimate(*shares))
+    return TokenSavings(_times(saved, each), saved, _times(net, each), net, Estimate(*shares))
 
 
 def _times(each: Estimate, factor: float) -> Estimate:

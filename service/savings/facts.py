@@ -13,7 +13,7 @@ from service.params.limits import ProbeLimits
 from service.savings.plan import Plan
 from stepgrpo_core import ExitSettings
 
-__all__ = ["digest_of", "engine_facts", "settings_facts", "weights_of"]
+__all__ = ["engine_facts", "settings_facts", "text_digest", "weights_digest"]
 
 _OF_MODEL = {".bin", ".gguf", ".jinja", ".json", ".model", ".pt", ".safetensors"}
 """Ends of the names of files that decide what a model says."""
@@ -25,7 +25,7 @@ BLOCKS, BLOCK_BYTES = 64, 4096
 DIGEST_BYTES = 8
 
 
-def digest_of(text: str) -> str:
+def text_digest(text: str) -> str:
     """A few characters that stand for a text."""
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
@@ -38,7 +38,7 @@ def settings_facts(
     for section in (settings, limits):
         found |= {each.name: getattr(section, each.name) for each in dataclasses.fields(section)}
     for name in _NOT_SHOWN & found.keys():
-        found[name] = found[name] and digest_of(found[name])
+        found[name] = found[name] and text_digest(found[name])
     found = {name: [*v] if isinstance(v, tuple) else v for name, v in found.items()}
     return found | {"effort": {**effort}, "stepgrpo": importlib.metadata.version("stepgrpo")}
 
@@ -55,11 +55,11 @@ def engine_facts(vllm_config: Any, chat_template: str | None) -> dict[str, Any]:
         "quantization": model.quantization,
         "max_model_len": model.max_model_len,
         "sampling": model.get_diff_sampling_param(),
-        "chat_template": chat_template and digest_of(chat_template),
+        "chat_template": chat_template and text_digest(chat_template),
     }
 
 
-def weights_of(path: Path) -> str:
+def weights_digest(path: Path) -> str:
     """A digest of a model's, an adapter's or a calibration's files; empty where there are none, as
     of a name on a hub."""
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []

@@ -15,16 +15,16 @@ from service.params import Effective
 from service.records.sequence import SequenceRecord
 from service.savings.plan import Plan
 from service.savings.state.contents import Key, cell
-from service.savings.state.series import Compared, Side, holdout
+from service.savings.state.series import ArmName, Contrast, holdout_series
 from service.savings.state.store import SumStore
 from stepgrpo_core import Baseline, ExitSettings
 from stepgrpo_core.savings.estimators import ServedTokens
 from stepgrpo_core.savings.holdout import Arm
 
-__all__ = ["compared", "enter", "takes_part", "withheld"]
+__all__ = ["as_control", "compared", "enter", "takes_part"]
 
 
-def compared(plan: Plan, adapter: str | None) -> Compared:
+def compared(plan: Plan, adapter: str | None) -> Contrast:
     """What a request's side is compared with; `adapter` is the one that it names."""
     return "exit" if adapter is None or plan.holdout_base is None else "training"
 
@@ -40,7 +40,7 @@ def takes_part(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
     return effective.abstained is None and compared(plan, job.adapter) == "training"
 
 
-def withheld(
+def as_control(
     plan: Plan, job: EngineRequest, settings: ExitSettings
 ) -> tuple[EngineRequest, ExitSettings]:
     """A request as it is served when it is held out."""
@@ -53,15 +53,15 @@ def enter(
     record: SequenceRecord,
     place: Arm,
     baseline: Baseline | None,
-    against: Compared = "exit",
+    against: Contrast = "exit",
 ) -> None:
     """Add a sequence that ended, whatever became of it."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
     tokens = predicted.tokens if predicted else 0.0
-    side: Side = "held" if place.held else "exited"
-    series = holdout(side, "completion", against)
+    side: ArmName = "held" if place.held else "exited"
+    series = holdout_series(side, "completion", against)
     key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
     store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())
     engine = record.generated_tokens + record.probe_tokens
-    key = key._replace(series=holdout(side, "engine", against))
+    key = key._replace(series=holdout_series(side, "engine", against))
     store.add(key, ServedTokens.one(engine, tokens)._asdict())

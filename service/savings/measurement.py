@@ -17,9 +17,9 @@ from service.params import Effective
 from service.records.metrics import Metrics
 from service.records.sequence import ContinuationInput, SequenceRecord
 from service.records.trust import Trust
-from service.savings.continuations import EngineRuns, RemoteRuns, Runs
-from service.savings.facts import digest_of, settings_facts, weights_of
-from service.savings.holdout import compared, enter, takes_part, withheld
+from service.savings.continuations import ContinuationBackend, EngineBackend, RemoteBackend
+from service.savings.facts import settings_facts, text_digest, weights_digest
+from service.savings.holdout import as_control, compared, enter, takes_part
 from service.savings.pairs import Pairs
 from service.savings.plan import KEY_VARIABLE, SECONDS, Plan
 from service.savings.predictions import Predictions
@@ -41,10 +41,10 @@ def open_measurement(
     if not plan.measures and not plan.state:
         return None
     found = SavingsMeasurement(
-        plan, SumStore(plan.state), {k: weights_of(v) for k, v in models.items()}
+        plan, SumStore(plan.state), {k: weights_digest(v) for k, v in models.items()}
     )
     if calibration is not None:
-        found.facts["calibration"] = weights_of(calibration)
+        found.facts["calibration"] = weights_digest(calibration)
     return found
 
 
@@ -61,12 +61,12 @@ class SavingsMeasurement(EngineHooks):
         """What decides how requests are served, beside the server's settings."""
         self._weights = weights
         self._strata = Strata(store)
-        self.guard = QualityGate(store, plan, self._strata.fingerprint)
+        self.quality_gate = QualityGate(store, plan, self._strata.fingerprint)
         self.predictions = Predictions(store, self._strata.fingerprint)
         self._dealer = Holdout(plan.holdout, store.secret("holdout"))
         self._pairs: Pairs | None = None
         self._report = ReportCollector(store)
-        store.watch(self._look_on)
+        store.add_watcher(self._look_on)
 
     # Lifecycle: in one event loop.
 
@@ -91,7 +91,7 @@ class SavingsMeasurement(EngineHooks):
         self._pairs = Pairs(
             self.plan,
             self.store,
-            self.guard,
+            self.quality_gate,
             self.predictions,
             runs=self._runs(served, metrics),
             writing=served.writing,
@@ -99,11 +99,11 @@ class SavingsMeasurement(EngineHooks):
             ended=lambda key, outcome: metrics.paired(key.model, key.policy, outcome),
         )
 
-    def _runs(self, served: ServedModel, metrics: Metrics) -> Runs:
+    def _runs(self, served: ServedModel, metrics: Metrics) -> ContinuationBackend:
         if self.plan.pairs_url is None:
-            return EngineRuns(served, self.plan.pairs_load, metrics.ran_pairs)
+            return EngineBackend(served, self.plan.pairs_load, metrics.ran_pairs)
         key = os.environ.get(KEY_VARIABLE, "").strip() or None
-        return RemoteRuns(Remote(Address(self.plan.pairs_url, SECONDS, key), "server of pairs"))
+        return RemoteBackend(Remote(Address(self.plan.pairs_url, SECONDS, key), "server of pairs"))
 
     async def stop(self) -> None:
         """Make no more pairs; what is entered stays."""
@@ -113,7 +113,7 @@ class SavingsMeasurement(EngineHooks):
 
     def _look_on(self) -> None:
         """In the store's thread, every second."""
-        self.guard.look()
+        self.quality_gate.update()
         self.predictions.refresh()
         if self._dealer.key != self.store.secret("holdout"):  # another file, shared with others
             self._dealer = Holdout(self.plan.holdout, self.store.secret("holdout"))
@@ -124,18 +124,18 @@ class SavingsMeasurement(EngineHooks):
 
     # Requests.
 
-    def sort(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
+    def assign_stratum(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
         """Put a request, as it came, into its stratum. An adapter that was loaded meanwhile is told
         by where it came from: reading it would take time."""
         lora = job.options.get("lora_request")
         weights = self._weights.get(job.adapter)
         if lora is not None and weights is None:
-            weights = digest_of(f"{lora.lora_path} {lora.lora_int_id}")
+            weights = text_digest(f"{lora.lora_path} {lora.lora_int_id}")
         found = self._over_base(job.adapter, weights or "")
         for each in records:
             each.stratum = self._strata.number(each.model_name, found)
 
-    def place(
+    def assign_arm(
         self, job: EngineRequest, effective: Effective, conversation: bytes | None
     ) -> Arm | None:
         """Where the holdout deals a request; None for one that asked for something itself, that
@@ -146,11 +146,11 @@ class SavingsMeasurement(EngineHooks):
             return None
         return self._dealer.place(conversation)
 
-    def withheld(
+    def as_control(
         self, job: EngineRequest, settings: ExitSettings
     ) -> tuple[EngineRequest, ExitSettings]:
         """A request as it is served when it is held out."""
-        return withheld(self.plan, job, settings)
+        return as_control(self.plan, job, settings)
 
     def prepare(
         self, records: Sequence[SequenceRecord], conversation: bytes | None, *, exits: bool
@@ -173,7 +173,7 @@ class SavingsMeasurement(EngineHooks):
         base = self.plan.pairs_base
         if self._pairs is None or base is None or base == record.model_name:
             return False
-        held = record.place is not None and record.place.held
+        held = record.arm is not None and record.arm.held
         return not held or compared(self.plan, record.adapter) == "exit"  # else the base served it
 
     def trust(self, model: str, policy: str) -> Trust:
@@ -182,15 +182,15 @@ class SavingsMeasurement(EngineHooks):
 
     def is_off(self, model: str, policy: str) -> bool:
         """Whether the quality gate has switched `policy` off for `model`."""
-        return self.guard.is_off(model, policy)
+        return self.quality_gate.is_off(model, policy)
 
     def ended(self, job: EngineRequest, record: SequenceRecord, baseline: Baseline | None) -> None:
         """Enter a sequence, whatever became of it."""
-        if record.place is not None:
+        if record.arm is not None:
             against = compared(self.plan, record.adapter)
-            enter(self.store, record, record.place, baseline, against)
+            enter(self.store, record, record.arm, baseline, against)
         if self._pairs is not None:
-            self._pairs.offer(job, record)
+            self._pairs.add(job, record)
 
     # Metrics.
 
@@ -200,14 +200,14 @@ class SavingsMeasurement(EngineHooks):
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus gets."""
-        for each in (self._report, self.guard, self.predictions):
+        for each in (self._report, self.quality_gate, self.predictions):
             yield from each.collect()
 
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What people should know who ask whether the server is well."""
-        off = self.guard.off
+        off = self.quality_gate.off
         switched = [f"policy {each.policy} is switched off for {each.model}" for each in off]
-        return [*switched, *self.store.complaints()]
+        return [*switched, *self.store.warnings()]
 
     def close(self) -> None:
         """Write what is pending, which may wait for the file."""

@@ -22,7 +22,7 @@ from service.clients.openai import Failed
 from service.engine.request import EngineRequest
 from service.records.sequence import ContinuationInput, SequenceRecord
 from service.savings.answer_comparer import Agreement, AnswerComparer
-from service.savings.continuations import Run, Runs
+from service.savings.continuations import Continuation, ContinuationBackend
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
 from service.savings.quality_gate import QualityGate
@@ -47,7 +47,7 @@ Outcome = Literal["measured", "dropped", "failed"]
 @dataclass(frozen=True, slots=True)
 class _Pair:
     key: Key
-    run: Run
+    run: Continuation
     predicted: Prediction | None
     baseline: float
     """Tokens that were entered as predicted."""
@@ -84,7 +84,7 @@ class Pairs:
         guard: QualityGate,
         predictions: Predictions,
         *,
-        runs: Runs,
+        runs: ContinuationBackend,
         writing: Writing,
         end: str,
         ended: Callable[[Key, Outcome], None],
@@ -103,7 +103,7 @@ class Pairs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
-    def offer(self, job: EngineRequest, record: SequenceRecord) -> None:
+    def add(self, job: EngineRequest, record: SequenceRecord) -> None:
         """Enter a sequence that ended, and queue its pair if it is drawn."""
         if not record.told:
             return
@@ -139,7 +139,7 @@ class Pairs:
         predicted = record.predicted if exits else None
         return _Pair(
             key,
-            Run(
+            Continuation(
                 job,
                 record.model_name if exits else str(self._plan.pairs_base),
                 base=not exits,
@@ -170,7 +170,7 @@ class Pairs:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                if len(self._tasks) < self._runs.room():
+                if len(self._tasks) < self._runs.capacity():
                     pair = self._queue.popleft()
                     task = asyncio.create_task(self._make(pair), context=pair.context.copy())
                     self._tasks.add(task)
@@ -181,7 +181,7 @@ class Pairs:
     async def _make(self, pair: _Pair) -> None:
         try:
             if not pair.run.ended:
-                await self._runs.go_on(pair.run)
+                await self._runs.resume(pair.run)
             if not pair.run.ended:
                 self._queue.appendleft(pair)
                 self._wake.set()
@@ -205,9 +205,9 @@ class Pairs:
         if key.series != EXIT:
             return
         if pair.predicted is not None:
-            self._predictions.enter(key.model, key.policy, pair.predicted, length)
+            self._predictions.record(key.model, key.policy, pair.predicted, length)
         if agreement != "unjudged":
-            self._guard.enter(key.model, key.policy, agreed=agreement == "agreed")
+            self._guard.record(key.model, key.policy, agreed=agreement == "agreed")
 
     async def _agreement(self, pair: _Pair) -> Agreement:
         other = self._answer(pair.run)
@@ -215,7 +215,7 @@ class Pairs:
             return "unjudged"  # one never came to an answer
         return await self._judges.compare(self._decode(pair.answer), other)
 
-    def _answer(self, run: Run) -> str | None:
+    def _answer(self, run: Continuation) -> str | None:
         """What a run answered; None where its thinking never ended."""
         begun = self._after_end(run.ids)
         if begun is not None:

@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 from service.records.metric_table import family
 from service.records.trust import Trust
 from service.savings.state.series import COVERED, SCORES, under
-from service.savings.state.store import Recent, SumStore
+from service.savings.state.store import RecentKey, SumStore
 from stepgrpo_core.savings.baseline import Prediction
 from stepgrpo_core.savings.conformal import Coverage, coverage, score, widening
 
@@ -30,15 +30,15 @@ class Predictions:
         """How far to trust a prediction."""
         return self._trust.get((model, policy), Trust())
 
-    def enter(self, model: str, policy: str, prediction: Prediction, outcome: float) -> None:
+    def record(self, model: str, policy: str, prediction: Prediction, outcome: float) -> None:
         """Note what was measured where `prediction` had been made."""
-        shown = self.trust(model, policy).shown(prediction)
+        shown = self.trust(model, policy).widen(prediction)
         held = shown.low <= outcome <= shown.high
-        self._store.note(self._key(COVERED, model, policy), float(held))
-        self._store.note(self._key(SCORES, model, policy), score(prediction, outcome))
+        self._store.append(self._key(COVERED, model, policy), float(held))
+        self._store.append(self._key(SCORES, model, policy), score(prediction, outcome))
 
-    def _key(self, series: str, model: str, policy: str) -> Recent:
-        return Recent(under(series, self._fingerprint(model)), model, policy)
+    def _key(self, series: str, model: str, policy: str) -> RecentKey:
+        return RecentKey(under(series, self._fingerprint(model)), model, policy)
 
     def refresh(self) -> None:
         """See what all processes have noted by now; called every second or so."""

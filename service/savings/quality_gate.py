@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from service.records.metric_table import family
 from service.savings.plan import Plan
 from service.savings.state.series import JUDGED, under
-from service.savings.state.store import Recent, SumStore, SwitchedOff
+from service.savings.state.store import RecentKey, SumStore, SwitchedOff
 from stepgrpo_core.savings.intervals import Estimate, wilson
 
 __all__ = ["QualityGate", "agreement"]
@@ -76,18 +76,18 @@ class QualityGate:
         for each in self._store.switched_off():
             if self._probation is not None and time.time() - each.since >= self._probation:
                 series = under(JUDGED, each.fingerprint)
-                self._store.forget(Recent(series, each.model, each.policy))
+                self._store.forget(RecentKey(series, each.model, each.policy))
                 self._store.switch_on(each.model, each.policy, each.fingerprint)
 
-    def enter(self, model: str, policy: str, *, agreed: bool) -> None:
+    def record(self, model: str, policy: str, *, agreed: bool) -> None:
         """Note a judged pair, to be looked at; for an event loop."""
-        self._store.note(self._judged(model, policy), float(agreed))
+        self._store.append(self._judged(model, policy), float(agreed))
         self._asked.add((model, policy))
 
-    def _judged(self, model: str, policy: str) -> Recent:
-        return Recent(under(JUDGED, self._fingerprint(model)), model, policy)
+    def _judged(self, model: str, policy: str) -> RecentKey:
+        return RecentKey(under(JUDGED, self._fingerprint(model)), model, policy)
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Judge what was asked for, and see what is off; called every second or so."""
         while self._asked:
             self.review(*self._asked.pop())

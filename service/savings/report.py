@@ -12,28 +12,28 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from service.records.metric_table import family
-from service.savings.estimates import Figures, Row, rows_of
+from service.savings.estimates import SavingsEstimate, TokenSavings, estimate_savings
 from service.savings.state.store import SumStore
 from service.savings.state.strata import changes, said
 from stepgrpo_core.savings.estimators import MIN_GROUPS
 from stepgrpo_core.savings.intervals import LEVEL, Estimate
 
-__all__ = ["ReportCollector", "as_csv", "as_json", "as_table", "read_rows"]
+__all__ = ["ReportCollector", "as_csv", "as_json", "as_table", "read_estimates"]
 
 _HEAD = (
     "model|policy|saved by|method|requests|compared|saved each|net|saved in all|tokens, %|"
     "same answer, %"
 )
-_FIGURES = tuple(field.name for field in fields(Figures))
+_FIGURES = tuple(field.name for field in fields(TokenSavings))
 _ESTIMATES = (*_FIGURES, "agreement")
 
 
-def read_rows(store: SumStore) -> list[Row]:
+def read_estimates(store: SumStore) -> list[SavingsEstimate]:
     """What a store knows by now."""
-    return rows_of(store.read(""), store.strata())
+    return estimate_savings(store.read(""), store.strata())
 
 
-def as_json(rows: list[Row], complaints: Iterable[str] = ()) -> dict[str, Any]:
+def as_json(rows: list[SavingsEstimate], complaints: Iterable[str] = ()) -> dict[str, Any]:
     """The response of ``GET /v1/stepgrpo/savings``."""
     return {
         "object": "list",
@@ -43,18 +43,18 @@ def as_json(rows: list[Row], complaints: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _strata(row: Row) -> list[dict[str, Any]]:
+def _strata(row: SavingsEstimate) -> list[dict[str, Any]]:
     """In their order in time; ``changed`` has what differs from the one before, by name."""
-    before = [None, *row.parts]
+    before = [None, *row.strata]
     return [
         {
             "since": part.since and _date(part.since),
             "requests": part.requests,
             "requests_compared": part.compared,
-            "in_figures": part.told,
+            "in_figures": part.included,
             "changed": changes(last.facts, part.facts) if last and last.facts else {},
         }
-        for last, part in zip(before, row.parts, strict=False)
+        for last, part in zip(before, row.strata, strict=False)
     ]
 
 
@@ -62,7 +62,7 @@ def _date(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: SavingsEstimate) -> dict[str, Any]:
     return {
         "model_name": row.model_name,
         "policy": row.policy,
@@ -72,7 +72,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "requests_compared": row.compared,
         "requests_unmeasurable": row.unmeasurable,
         **{
-            name: _rounded(name, getattr(row.figures, name) if row.figures else None)
+            name: _rounded(name, getattr(row.savings, name) if row.savings else None)
             for name in _FIGURES
         },
         "agreement": _rounded("agreement", row.agreement),
@@ -87,11 +87,11 @@ def _rounded(name: str, each: Estimate | None) -> dict[str, float] | None:
     return {part: round(value, digits) for part, value in asdict(each).items()}
 
 
-def as_csv(rows: list[Row]) -> str:
+def as_csv(rows: list[SavingsEstimate]) -> str:
     """The same figures in columns; what is not known yet is empty."""
     out = io.StringIO()
-    lines = [_columns(_flat(row)) | {"strata": len(row.parts)} for row in rows]
-    names = [*_columns(_flat(Row("", "", "exit", "holdout", 0, 0, None))), "strata"]
+    lines = [_columns(_flat(row)) | {"strata": len(row.strata)} for row in rows]
+    names = [*_columns(_flat(SavingsEstimate("", "", "exit", "holdout", 0, 0, None))), "strata"]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -196,7 +196,7 @@ class ReportCollector:
     def collect(self) -> Iterator[Metric]:
         """Requests always, figures once there is an interval; and whose sums they are, since
         servers that share them all show the same."""
-        rows = read_rows(self._store)
+        rows = read_estimates(self._store)
         yield from _holdout_metrics([row for row in rows if row.method == "holdout"])
         yield from _measured_metrics([row for row in rows if row.method == "measured"])
         state = family("state_info")
@@ -208,31 +208,31 @@ class ReportCollector:
         yield unavailable
 
 
-def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
+def _holdout_metrics(rows: list[SavingsEstimate]) -> Iterator[Metric]:
     requests = family("holdout_requests")
     saved = family("holdout_saved_tokens")
     for row in rows:
         key = [row.model_name, row.policy, row.source]
         requests.add_metric([*key, "exited"], row.requests)
         requests.add_metric([*key, "held"], row.compared)
-        if row.figures is not None:
+        if row.savings is not None:
             for measure, found in (
-                ("gross", row.figures.saved_per_request),
-                ("net", row.figures.net_saved_per_request),
+                ("gross", row.savings.saved_per_request),
+                ("net", row.savings.net_saved_per_request),
             ):
                 _add_bounds(saved, [*key, measure], found)
     yield requests
     yield saved
 
 
-def _measured_metrics(rows: list[Row]) -> Iterator[Metric]:
+def _measured_metrics(rows: list[SavingsEstimate]) -> Iterator[Metric]:
     saved = family("measured_saved_tokens")
     same = family("agreement_ratio")
     for row in rows:
         key = [row.model_name, row.policy, row.source]
-        if row.figures is not None:
-            _add_bounds(saved, [*key, "gross"], row.figures.saved_total)
-            _add_bounds(saved, [*key, "net"], row.figures.net_saved_total)
+        if row.savings is not None:
+            _add_bounds(saved, [*key, "gross"], row.savings.saved_total)
+            _add_bounds(saved, [*key, "net"], row.savings.net_saved_total)
         if row.agreement is not None:
             _add_bounds(same, key, row.agreement)
     yield saved

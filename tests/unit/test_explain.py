@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.cli import main
-from service.records.explain import explained
+from service.records.explain import explain_line
 from service.records.explain_command import explain_command
 
 PROBES: list[dict[str, Any]] = [
@@ -174,7 +174,7 @@ def test_what_did_not_happen_is_not_told() -> None:
         ],
         "text": "abc",
     }
-    assert explained(without) == (
+    assert explain_line(without) == (
         "chatcmpl-1f, sequence 0\n"
         "demo-base, policy confidence (counted as holdout), ended 2026-01-02T03:04:05.678Z\n"
         "The policy did not act, or not all of it: tools.\n"

@@ -17,7 +17,7 @@ def serve(
     status: int = 200,
     method: str = "GET",
     root_path: str = "",
-    complaints: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of one request; the application behind answers `status`."""
     sent: list[Any] = []
@@ -33,7 +33,7 @@ def serve(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    engine = SimpleNamespace(readiness=state, complaints=complaints)
+    engine = SimpleNamespace(readiness=state, warnings=warnings)
     scope = {
         "type": "http",
         "path": path,
@@ -56,7 +56,7 @@ def test_ready_says_how_the_engine_is(state: str, status: int) -> None:
 
 
 def test_what_is_not_as_it_should_be_is_told_below() -> None:
-    status, _, body = serve("ready", "/ready", complaints=["policy p is switched off for m"])
+    status, _, body = serve("ready", "/ready", warnings=["policy p is switched off for m"])
     assert (status, body) == (200, b"ready\npolicy p is switched off for m")
 
 

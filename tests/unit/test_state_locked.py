@@ -51,12 +51,12 @@ def client(savings: SavingsMeasurement) -> Iterator[TestClient]:
     app.add_middleware(Routes)
     app.add_middleware(Readiness)
     app.mount("/other-port", metrics_app(registry))
-    engine = SimpleNamespace(savings=savings, readiness="ready", complaints=[])
+    engine = SimpleNamespace(savings=savings, readiness="ready", warnings=[])
     app.state.engine_client = engine
 
     @app.middleware("http")
     async def complain(request, call_next):  # type: ignore[no-untyped-def]
-        engine.complaints = savings.complaints()
+        engine.warnings = savings.warnings()
         return await call_next(request)
 
     with TestClient(app) as made:
@@ -93,7 +93,7 @@ def test_while_it_is_locked_everything_is_served_from_memory(
         for count in range(1, 31):
             began = time.monotonic()
             store.add(KEY, {"requests": 1.0})
-            savings.guard.enter("demo", "confidence", agreed=True)
+            savings.quality_gate.record("demo", "confidence", agreed=True)
             scrape = client.get("/other-port/metrics").text
             row = client.get("/v1/stepgrpo/savings").json()["data"][-1]
             ready = client.get("/ready")

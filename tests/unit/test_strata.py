@@ -22,14 +22,14 @@ from service.params.effort import EFFORT
 from service.params.limits import ProbeLimits
 from service.records.sequence import SequenceRecord
 from service.savings.command import savings_command
-from service.savings.estimates import Row, rows_of
-from service.savings.facts import engine_facts, settings_facts, weights_of
+from service.savings.estimates import SavingsEstimate, estimate_savings
+from service.savings.facts import engine_facts, settings_facts, weights_digest
 from service.savings.measurement import SavingsMeasurement, open_measurement
 from service.savings.plan import Plan
 from service.savings.quality_gate import QualityGate
-from service.savings.report import as_csv, as_json, as_table, read_rows
+from service.savings.report import as_csv, as_json, as_table, read_estimates
 from service.savings.state.contents import cell, group_of, stratum_of
-from service.savings.state.series import EXIT, Measure, Side, holdout
+from service.savings.state.series import EXIT, ArmName, Measure, holdout_series
 from service.savings.state.store import Key, Sums, SumStore
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.savings.estimators import (
@@ -82,13 +82,15 @@ class Period:
         groups = rng.integers(0, GROUPS, self.count)
         tokens = rng.lognormal(np.log(self.tokens), 0.3, self.count) - self.saved * ~held
         found: dict[Key, dict[str, float]] = {}
-        sides: tuple[tuple[Side, Any], ...] = (("held", held), ("exited", ~held))
+        sides: tuple[tuple[ArmName, Any], ...] = (("held", held), ("exited", ~held))
         for side, chosen in sides:
             for group in range(GROUPS):
                 of = tokens[chosen & (groups == group)]
                 entry = ServedTokens(len(of), float(of.sum()))._asdict()
                 for measure in MEASURES:
-                    key = Key(holdout(side, measure), "demo", "confidence", cell(stratum, group))
+                    key = Key(
+                        holdout_series(side, measure), "demo", "confidence", cell(stratum, group)
+                    )
                     found[key] = entry
         return found
 
@@ -104,9 +106,9 @@ def pooled(sums: Mapping[Key, Sums]) -> dict[Key, Sums]:
 
 
 def saved(sums: Mapping[Key, Sums]) -> Estimate:
-    (row,) = rows_of(sums)
-    assert row.figures is not None
-    return row.figures.saved_per_request
+    (row,) = estimate_savings(sums)
+    assert row.savings is not None
+    return row.savings.saved_per_request
 
 
 def test_exits_that_save_nothing_save_nothing_after_another_share_and_shorter_conversations() -> (
@@ -177,13 +179,13 @@ def in_stratum(sums: Mapping[Key, Sums], stratum: int) -> dict[Key, Sums]:
 def test_a_stratum_with_too_little_in_it_is_left_out_of_the_figures_and_counted() -> None:
     """Of pairs likewise: their savings and what they cost are of the same requests."""
     for make, figure in ((sums, 40.0), (pairs, 1120 / 48)):
-        alone = rows_of(make(16))[0]
-        (row,) = rows_of(make(16) | in_stratum(make(5), 7))
-        assert row.figures is not None
-        assert row.figures.saved_per_request.value == pytest.approx(figure)
-        assert row.figures == alone.figures
+        alone = estimate_savings(make(16))[0]
+        (row,) = estimate_savings(make(16) | in_stratum(make(5), 7))
+        assert row.savings is not None
+        assert row.savings.saved_per_request.value == pytest.approx(figure)
+        assert row.savings == alone.savings
         assert row.requests > alone.requests
-        assert [part.told for part in row.parts] == [True, False]
+        assert [part.included for part in row.strata] == [True, False]
 
 
 def test_agreement_is_weighted_by_who_exited() -> None:
@@ -191,7 +193,7 @@ def test_agreement_is_weighted_by_who_exited() -> None:
     other: Sums = {"requests": 30, "agreed": 5, "differed": 5}
     found = {Key(EXIT, "demo", "confidence", 0): judged}
     found[Key(EXIT, "demo", "confidence", cell(3, 0))] = other
-    (row,) = rows_of(found)
+    (row,) = estimate_savings(found)
     assert row.agreement is not None
     assert row.agreement.value == pytest.approx(0.25 * 1 + 0.75 * 0.5)
     assert row.judged == 20
@@ -230,7 +232,7 @@ def job(**lora: Any) -> EngineRequest:
 
 def stratum(savings: SavingsMeasurement, model: str = "demo", **lora: Any) -> int:
     record = SequenceRecord(0, model, "confidence", prompt_tokens=1)
-    savings.sort(job(**lora), [record])
+    savings.assign_stratum(job(**lora), [record])
     return record.stratum
 
 
@@ -315,30 +317,30 @@ def test_weights_are_told_by_what_is_in_them(tmp_path: Path) -> None:
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(os.urandom(3_000_000))
     (model / "README.md").write_text("a model")
-    first = weights_of(model)
+    first = weights_digest(model)
     shutil.copytree(model, tmp_path / "copy")
     (tmp_path / "copy" / "README.md").write_text("a copy")
-    assert weights_of(tmp_path / "copy") == first
+    assert weights_digest(tmp_path / "copy") == first
     (model / "model.safetensors").write_bytes(os.urandom(3_000_000))
-    assert weights_of(model) != first
+    assert weights_digest(model) != first
     (tmp_path / "copy" / "config.json").write_text('{"rope_theta": 1}')
-    assert weights_of(tmp_path / "copy") != first
-    assert weights_of(Path("some/name-on-a-hub")) == ""
-    assert weights_of(model / "config.json") != ""
+    assert weights_digest(tmp_path / "copy") != first
+    assert weights_digest(Path("some/name-on-a-hub")) == ""
+    assert weights_digest(model / "config.json") != ""
 
 
 def test_a_calibration_of_its_own_is_a_fact(tmp_path: Path) -> None:
     (tmp_path / "calibration.json").write_text("{}")
     savings = open_measurement(PLAN, {None: tmp_path}, tmp_path / "calibration.json")
     assert savings is not None
-    assert savings.facts["calibration"] == weights_of(tmp_path / "calibration.json")
+    assert savings.facts["calibration"] == weights_digest(tmp_path / "calibration.json")
     savings.close()
 
 
 def test_requests_are_entered_in_their_stratum(tmp_path: Path) -> None:
     with serving(tmp_path / "sums.sqlite") as savings:
-        record = SequenceRecord(0, "demo", "confidence", 1, place=Arm(held=True, group=63))
-        savings.sort(job(), [record])
+        record = SequenceRecord(0, "demo", "confidence", 1, arm=Arm(held=True, group=63))
+        savings.assign_stratum(job(), [record])
         savings.ended(job(), record, None)
         keys = savings.store.read("holdout/held/")
         assert {stratum_of(key.group) for key in keys} == {stratum(savings)} != {0}
@@ -357,18 +359,18 @@ def test_a_verdict_holds_for_what_was_judged(tmp_path: Path) -> None:
     other = {"settings": dataclasses.replace(SETTINGS, threshold=0.99)}
     with serving(state, plan) as savings:
         for _ in range(50):
-            savings.guard.enter("demo", "confidence", agreed=False)
-        savings.guard.look()
-        assert savings.guard.is_off("demo", "confidence")
+            savings.quality_gate.record("demo", "confidence", agreed=False)
+        savings.quality_gate.update()
+        assert savings.quality_gate.is_off("demo", "confidence")
     for changed, off in ((other, False), ({}, True), ({"plan": Plan(holdout=0.1)}, True)):
         with serving(state, **{"plan": plan, **changed}) as savings:  # type: ignore[arg-type]
-            savings.guard.look()
-            assert savings.guard.is_off("demo", "confidence") is off
-            assert bool(savings.complaints()) is off
+            savings.quality_gate.update()
+            assert savings.quality_gate.is_off("demo", "confidence") is off
+            assert bool(savings.warnings()) is off
     with serving(state, plan, **other) as savings:  # type: ignore[arg-type]
-        savings.guard.enter("demo", "confidence", agreed=True)
-        savings.guard.look()
-        assert not savings.guard.is_off("demo", "confidence")  # nor do its pairs count with others
+        savings.quality_gate.record("demo", "confidence", agreed=True)
+        savings.quality_gate.update()
+        assert not savings.quality_gate.is_off("demo", "confidence")  # its pairs are its own
     store = SumStore(state)
     assert store.switch_on("demo", "confidence")
     assert store.switched_off() == []
@@ -389,9 +391,9 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
-def rows(path: Path) -> list[Row]:
+def rows(path: Path) -> list[SavingsEstimate]:
     store = SumStore(path)
-    found = read_rows(store)
+    found = read_estimates(store)
     store.close()
     return found
 
@@ -400,15 +402,15 @@ def test_sums_of_before_are_a_stratum_and_nothing_is_lost(
     old: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(old) as savings:
-        assert savings.guard.is_off("demo", "margin")  # whatever the settings were
+        assert savings.quality_gate.is_off("demo", "margin")  # whatever the settings were
         here = stratum(savings)
         for key, found in in_stratum(sums(15), here).items():
             savings.store.add(key, found)
     (row,) = rows(old)
     assert (row.requests, row.compared) == (35, 35)
-    assert [(part.since is None, part.requests) for part in row.parts] == [(True, 20), (False, 15)]
-    assert row.figures is not None
-    assert row.figures.saved_total.value == pytest.approx(35 * 40)
+    assert [(part.since is None, part.requests) for part in row.strata] == [(True, 20), (False, 15)]
+    assert row.savings is not None
+    assert row.savings.saved_total.value == pytest.approx(35 * 40)
     assert "an earlier version did not note its settings" in caplog.text
 
 
@@ -421,7 +423,7 @@ def test_a_version_before_goes_on_with_the_file(old: Path) -> None:
         file.execute(
             "INSERT INTO sums VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET value = value + excluded.value",
-            (holdout("held", "completion"), "demo", "confidence", 3, "requests", 1.0),
+            (holdout_series("held", "completion"), "demo", "confidence", 3, "requests", 1.0),
         )
         file.execute("INSERT INTO switched_off VALUES ('demo', 'budget', 1.0, 'why')")
     (row,) = rows(old)
@@ -453,14 +455,14 @@ def test_without_a_change_nothing_is_said_of_strata(tmp_path: Path) -> None:
     with serving(tmp_path / "sums.sqlite") as savings:
         for key, found in in_stratum(sums(12), stratum(savings)).items():
             savings.store.add(key, found)
-        assert "strata" not in as_table(as_json(read_rows(savings.store)))
+        assert "strata" not in as_table(as_json(read_estimates(savings.store)))
 
 
 def test_a_guard_without_fingerprints_judges_all(tmp_path: Path) -> None:
     store = SumStore(tmp_path / "sums.sqlite")
     guard = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40))
     for _ in range(50):
-        guard.enter("demo", "confidence", agreed=False)
-    guard.look()
+        guard.record("demo", "confidence", agreed=False)
+    guard.update()
     assert guard.is_off("demo", "confidence")
     store.close()

@@ -168,7 +168,7 @@ def test_more_probes_than_are_remembered_end_as_well() -> None:
     traced = Traced()
     _, (record,) = traced.begin()
     for number in range(MAX_PROBES + 3):
-        timeline_of(record).ask(number)
+        timeline_of(record).probe_started(number)
     traced.journal.end([record])
     assert len(traced.spans()["stepgrpo.probe"]) == MAX_PROBES + 3
 

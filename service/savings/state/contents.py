@@ -20,7 +20,7 @@ __all__ = [
     "Contents",
     "Damaged",
     "Key",
-    "Recent",
+    "RecentKey",
     "Stratum",
     "Sums",
     "SwitchedOff",
@@ -50,7 +50,7 @@ class Key(NamedTuple):
     """Random group of the conversation, with the stratum (`cell`)."""
 
 
-class Recent(NamedTuple):
+class RecentKey(NamedTuple):
     """What a series of recent values is of."""
 
     series: str
@@ -107,7 +107,7 @@ class Contents:
     """All of a file, or what is to be added to it."""
 
     sums: dict[Key, Sums] = field(default_factory=dict)
-    recent: dict[Recent, list[float]] = field(default_factory=dict)
+    recent: dict[RecentKey, list[float]] = field(default_factory=dict)
     """Oldest first."""
     switched_off: dict[tuple[str, str, str], SwitchedOff] = field(default_factory=dict)
     """By model, policy and fingerprint."""
@@ -170,7 +170,7 @@ def read_contents(query: Query) -> Contents:
         sums.setdefault(key, {})[name] = value
     found.sums = {**sums}
     for *of, value in query("SELECT series, model, policy, value FROM recent ORDER BY id"):
-        recent = Recent(*map(_text, of))
+        recent = RecentKey(*map(_text, of))
         _check_recent(recent.series, value)
         found.recent.setdefault(recent, []).append(value)
     for table, fingerprint in (("switched_off", "''"), ("verdicts", "fingerprint")):

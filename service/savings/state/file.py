@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from service.savings.state.contents import KEPT, Contents, Damaged, Recent, read_contents
+from service.savings.state.contents import KEPT, Contents, Damaged, RecentKey, read_contents
 from service.savings.state.schema import (
     ADD,
     FORGET,
@@ -165,7 +165,7 @@ class StateFile:
         with _transaction(self._open):
             _put(self._open, added)
 
-    def forget(self, key: Recent) -> None:
+    def forget(self, key: RecentKey) -> None:
         """Drop a series of recent values; raises sqlite3.Error."""
         with _transaction(self._open):
             self._open.execute(FORGET, key._asdict() | {"kept": 0})

@@ -11,17 +11,17 @@ __all__ = [
     "SERIES",
     "TRAINED",
     "TRAINED_HOLDOUT",
-    "Compared",
+    "ArmName",
+    "Contrast",
     "Measure",
-    "Side",
-    "holdout",
+    "holdout_series",
     "under",
 ]
 
-Side = Literal["exited", "held"]
+ArmName = Literal["exited", "held"]
 Measure = Literal["completion", "engine"]
 """completion: what the client received; engine: all that was generated for it."""
-Compared = Literal["exit", "training"]
+Contrast = Literal["exit", "training"]
 """With what the holdout compares: the same model without exits, or its base without exits."""
 
 HOLDOUT, TRAINED_HOLDOUT = "holdout/", "training/holdout/"
@@ -36,7 +36,7 @@ SCORES = "scores"
 """Recent pairs: how far the length was outside the predicted interval, in tokens."""
 
 
-def holdout(side: Side, measure: Measure, compared: Compared = "exit") -> str:
+def holdout_series(side: ArmName, measure: Measure, compared: Contrast = "exit") -> str:
     """Sums of one side."""
     return f"{HOLDOUT if compared == 'exit' else TRAINED_HOLDOUT}{side}/{measure}"
 
@@ -51,10 +51,10 @@ SERIES = (
     EXIT,
     TRAINED,
     *(
-        holdout(side, measure, compared)
-        for side in get_args(Side)
+        holdout_series(side, measure, compared)
+        for side in get_args(ArmName)
         for measure in get_args(Measure)
-        for compared in get_args(Compared)
+        for compared in get_args(Contrast)
     ),
 )
 """Of sums, all there are."""

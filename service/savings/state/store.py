@@ -27,7 +27,7 @@ from service.savings.state.contents import (
     KEPT,
     Contents,
     Key,
-    Recent,
+    RecentKey,
     Stratum,
     Sums,
     SwitchedOff,
@@ -36,7 +36,7 @@ from service.savings.state.contents import (
 from service.savings.state.file import StateFile, is_damage
 from stepgrpo_core.errors import InvalidSetting
 
-__all__ = ["KEPT", "Key", "Recent", "SumStore", "Sums", "SwitchedOff"]
+__all__ = ["KEPT", "Key", "RecentKey", "SumStore", "Sums", "SwitchedOff"]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
@@ -102,11 +102,11 @@ class SumStore:
         with self._lock:
             add_sums(self._added.sums, {key: sums})
 
-    def note(self, key: Recent, *values: float) -> None:
+    def append(self, key: RecentKey, *values: float) -> None:
         """Add to a series, of which the newest `KEPT` values are kept; never fails either."""
         self._add(Contents(recent={key: [*values]}))
 
-    def describe(self, number: int, stratum: Stratum) -> None:
+    def add_stratum(self, number: int, stratum: Stratum) -> None:
         """Add a stratum, if it is not known."""
         self._add(Contents(strata={number: stratum}))
 
@@ -135,7 +135,7 @@ class SumStore:
                 add_sums(found, mine)
         return {**found}
 
-    def recent(self, series: str) -> dict[Recent, list[float]]:
+    def recent(self, series: str) -> dict[RecentKey, list[float]]:
         """The newest values of the series that begin so, oldest first, as far as is known."""
         found = Contents()
         if not self._damaged:
@@ -179,7 +179,7 @@ class SumStore:
         """Why the file cannot be used now; None: it can."""
         return self._problem
 
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What people should know who ask whether the server is well."""
         since = self._replaced_at
         recently = since is not None and time.monotonic() - since < NOTICE_SECONDS
@@ -188,7 +188,7 @@ class SumStore:
 
     # With the file: not for an event loop.
 
-    def watch(self, watcher: Callable[[], None]) -> None:
+    def add_watcher(self, watcher: Callable[[], None]) -> None:
         """Have it called in the store's thread, every second, after the file was looked at."""
         self._watchers.append(watcher)
 
@@ -244,7 +244,7 @@ class SumStore:
         if writing:
             self._written.note(writing.sums)
 
-    def forget(self, key: Recent) -> None:
+    def forget(self, key: RecentKey) -> None:
         """Drop a series of recent values of a model and policy; raises sqlite3.Error."""
         with self._using:
             self.flush()

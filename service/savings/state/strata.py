@@ -90,7 +90,7 @@ class Strata:
         known = self._store.strata()
         if number not in known:
             self._say(model, facts, [each for each in known.values() if each.model == model])
-            self._store.describe(number, Stratum(model, time.time(), facts))
+            self._store.add_stratum(number, Stratum(model, time.time(), facts))
         return number
 
     def _say(self, model: str, facts: Facts, known: list[Stratum]) -> None:
