@@ -358,7 +358,7 @@ class EarlyExitEngine:
         deltas = job.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]
-            record.deliver(completion, adds=deltas, stopped=job.stopped(completion))
+            record.deliver(completion, delta=deltas, stopped=job.stopped(completion))
             if record.finish_reason is not None:
                 trust = self.savings.trust(record.model_name, record.counted_as)
                 record.settle(self._calibrations.get(record.adapter), trust)

@@ -352,9 +352,8 @@ class ControlledSequence:
         self._held.clear()
         self._record.cut_at = command.position
         if self._served.pairs:
-            self._record.continuation = ContinuationInput(
-                list(self._ids), ended=self._ended is not None
-            )
+            ended = self._ended is not None
+            self._record.continuation = ContinuationInput(list(self._ids), ended=ended)
         closing = list(command.closing_ids)
         self._record.injected_tokens = len(closing)
         kept = self._ids[: command.position]

@@ -1,4 +1,4 @@
-"""One line of the request log as text for people: the timeline of a sequence, and what it saved."""
+"""Renders one line of the request log as text: the timeline of a sequence and its savings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +9,9 @@ Line = Mapping[str, Any]
 
 
 def explain_line(line: Line) -> str:
-    """A section of text. Raises KeyError, TypeError or ValueError for what is no line of a log."""
-    rows = sorted(_rows(line), key=lambda row: row[0])  # stable: what is equal stays in its order
+    """Return a section of text. Raises KeyError, TypeError or ValueError for anything that is not a
+    line of a request log."""
+    rows = sorted(_rows(line), key=lambda row: row[0])  # stable for equal times
     return "\n".join(
         [
             *_head(line),
@@ -131,5 +132,5 @@ def _foot(line: Line) -> Iterator[str]:
 
 
 def printable(value: object) -> str:
-    """A name as a terminal may have it: without what moves the cursor or starts a line."""
+    """Escape control characters, so that a name cannot move the cursor or start a line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))

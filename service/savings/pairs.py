@@ -61,7 +61,7 @@ def measurable(job: EngineRequest, record: SequenceRecord) -> bool:
     """Whether a sequence that ended can be compared with a run of the same prompt."""
     params = job.params
     return (
-        record.told
+        record.counts_for_savings
         and not job.stops
         and not params.presence_penalty
         and not params.frequency_penalty  # they count what was generated, not what is a prompt
@@ -105,10 +105,10 @@ class Pairs:
 
     def add(self, job: EngineRequest, record: SequenceRecord) -> None:
         """Enter a sequence that ended, and queue its pair if it is drawn."""
-        if not record.told:
+        if not record.counts_for_savings:
             return
         if record.continuation is None:
-            if record.acted:  # nothing was cut: what it saved is known, and what it cost
+            if record.could_have_exited:  # no exit: saved nothing, at a known cost
                 key = Key(EXIT, record.model_name, record.counted_as, _cell_of(record))
                 tokens = record.completion_tokens
                 sums = {"natural": 1, "natural_tokens": tokens, "cost": record.cost}

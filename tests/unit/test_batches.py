@@ -43,19 +43,19 @@ def test_prompts_take_the_conversations_in_their_order() -> None:
 def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     application = Application()
     engine = application.engine
-    engine.evidence = SavingsMeasurement(Plan(holdout=0.5), SumStore(tmp_path / "sums"))
+    engine.savings = SavingsMeasurement(Plan(holdout=0.5), SumStore(tmp_path / "sums"))
     placed: list[bool] = []
-    deal = engine.evidence.place
+    deal = engine.savings.assign_arm
 
     def place(job: EngineRequest, effective: Effective, conversation: bytes | None) -> Any:
         found = deal(job, effective, conversation)
         placed.append(found is not None and found.held)
         return found
 
-    monkeypatch.setattr(engine.evidence, "place", place)
+    monkeypatch.setattr(engine.savings, "assign_arm", place)
     asked = application.ask(BATCH, PROPER[BATCH] | {"messages": OPENINGS})
     application.close()
-    engine.evidence.close()
+    engine.savings.close()
     assert asked.status == 200
     assert len(placed) == len(OPENINGS)
     assert 8 < sum(placed) < 32

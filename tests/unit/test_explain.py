@@ -224,7 +224,7 @@ def test_a_name_that_is_not_there(log: Path) -> None:
 
 
 def test_a_log_that_is_not_there(tmp_path: Path) -> None:
-    assert "is not there; it is made by --exit-log" in refused("x", "--log", tmp_path / "nope")
+    assert "does not exist; --exit-log creates it" in refused("x", "--log", tmp_path / "nope")
     assert "pass --log FILE" in refused("x")
     assert "Is a directory" in refused("x", "--log", tmp_path)
 
@@ -232,7 +232,7 @@ def test_a_log_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"timeline": 3}, {"seconds": None}, {"timeline": [{"at": 1}]}])
 def test_a_line_of_something_else_is_named(log: Path, change: dict[str, Any]) -> None:
     write(log, LINE | {"id": "chatcmpl-2f"} | change)
-    assert "line 2, is no line of a request log" in refused("chatcmpl-2f", "--log", log)
+    assert "line 2, is not a line of a request log" in refused("chatcmpl-2f", "--log", log)
 
 
 def test_an_id_cannot_steer_the_terminal(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
