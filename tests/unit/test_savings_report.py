@@ -138,7 +138,7 @@ def test_the_table_reads_what_a_server_sends() -> None:
     table = as_table(data)
     assert "demo" in table
     assert "40.0 (40.0 to 40.0)" in table
-    assert "Intervals of 95 %" in table
+    assert "Intervals are 95 %" in table
     assert "--exit-holdout" in as_table(as_json([]))
 
 
@@ -198,7 +198,7 @@ def test_the_guard_lists_and_switches_on(
     guard_command(["--state", str(path)])
     assert capsys.readouterr().out.splitlines() == [
         "Policy confidence is on again for demo.",
-        "Nothing is switched off.",
+        "No policy is switched off.",
     ]
     store = SumStore(path)
     assert store.recent(JUDGED) == {}
@@ -208,7 +208,7 @@ def test_the_guard_lists_and_switches_on(
 def test_the_guard_says_what_is_wrong(tmp_path: Path) -> None:
     SumStore(tmp_path / "sums.sqlite").close()
     for arguments, named in (
-        (["--state", str(tmp_path / "none")], "none is not there"),
+        (["--state", str(tmp_path / "none")], "none does not exist"),
         (
             ["--state", str(tmp_path / "sums.sqlite"), "--switch-on", "a", "b"],
             "'b' is not switched",

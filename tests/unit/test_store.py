@@ -154,7 +154,7 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="can be written"):
+    with pytest.raises(InvalidSetting, match="writable folder"):
         SumStore(tmp_path / "none" / "sums.sqlite")
 
 

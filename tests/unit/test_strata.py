@@ -411,7 +411,7 @@ def test_sums_of_before_are_a_stratum_and_nothing_is_lost(
     assert [(part.since is None, part.requests) for part in row.strata] == [(True, 20), (False, 15)]
     assert row.savings is not None
     assert row.savings.saved_total.value == pytest.approx(35 * 40)
-    assert "an earlier version did not note its settings" in caplog.text
+    assert "an earlier version did not record its settings" in caplog.text
 
 
 def test_a_version_before_goes_on_with_the_file(old: Path) -> None:
@@ -446,7 +446,7 @@ def test_the_report_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert first["since"] <= second["since"]
     savings_command(["--state", str(state)])
     table = capsys.readouterr().out
-    assert "demo, confidence, holdout: 2 strata" in table
+    assert "demo, confidence, holdout: settings changed; 2 strata" in table
     assert "holdout 0.5 → 0.05, threshold 0.95 → 0.9" in table
     assert as_csv(rows(state)).splitlines()[1].endswith(",2")
 

@@ -12,7 +12,7 @@ from service.engine.request import EngineRequest
 from service.params import Effective
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
-from service.savings.holdout import takes_part
+from service.savings.holdout import is_eligible
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
 from service.savings.state.series import ArmName, Contrast, holdout_series
@@ -52,8 +52,8 @@ def settings(policy: str, **more: Any) -> ExitSettings:
         (BASE, "tuned", Effective(settings("none"), abstained=Abstained.TOOLS), False),
     ],
 )
-def test_who_takes_part(plan: Plan, adapter: str | None, effective: Effective, part: bool) -> None:
-    assert takes_part(plan, job(adapter), effective) is part
+def test_who_is_eligible(plan: Plan, adapter: str | None, effective: Effective, part: bool) -> None:
+    assert is_eligible(plan, job(adapter), effective) is part
 
 
 Make = Callable[[Plan], SavingsMeasurement]
@@ -133,9 +133,9 @@ def test_each_comparison_has_sums_of_its_own(
 def test_a_pair_never_compares_the_base_with_itself(evidence: Make) -> None:
     shown = evidence(Plan(holdout=1, holdout_base="base", pairs=1, pairs_base="base"))
     shown._pairs = SimpleNamespace()  # type: ignore[assignment] # as once it has started
-    assert shown._follows(record("tuned"))
-    assert shown._follows(record("tuned", SERVED))
-    assert not shown._follows(record("tuned", HELD))
-    assert not shown._follows(record(None))
+    assert shown._base_may_repeat(record("tuned"))
+    assert shown._base_may_repeat(record("tuned", SERVED))
+    assert not shown._base_may_repeat(record("tuned", HELD))
+    assert not shown._base_may_repeat(record(None))
     shown.plan = Plan(holdout=1, pairs=1, pairs_base="base")  # held out, but served by itself
-    assert shown._follows(record("tuned", HELD))
+    assert shown._base_may_repeat(record("tuned", HELD))
