@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.files import write_text
+
 __all__ = ["Clock", "Walls", "full_disk"]
 
 SHIFTED = '''\
@@ -50,9 +52,7 @@ class Clock:
 
     def shift(self, seconds: int) -> None:
         """From now on it is so many seconds ahead of the machine's."""
-        part = self._file.with_suffix(".part")
-        part.write_text(str(seconds), encoding="utf-8")
-        part.replace(self._file)
+        write_text(self._file, str(seconds))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.reports import number, shown
 from stepgrpo_core.savings.intervals import Estimate
+from training.files import replacing
 
 __all__ = ["draw", "page", "summary"]
 
@@ -393,6 +394,5 @@ def draw(found: Found, path: Path) -> None:
             axes.set(xscale="log", yscale="log", xlabel="requests at once", ylabel=SERVED[name])
             axes.grid(alpha=0.3)
             axes.legend()
-        partial = path.with_suffix(".partial.png")
-        figure.savefig(partial, dpi=100, metadata={"Software": None})
-    partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})

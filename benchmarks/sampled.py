@@ -14,6 +14,8 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
+from training.files import write_text
+
 __all__ = ["INTERVAL_SECONDS", "STACKS", "Sampler"]
 
 INTERVAL_SECONDS = 0.004  # the kernel's tick, as a rule
@@ -47,9 +49,7 @@ class Sampler:
         """All counts, as JSON; they begin anew."""
         counts, self.counts = self.counts, Counter()  # samples go on while this is written
         rows = [{"stack": list(stack), "count": count} for stack, count in counts.items()]
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(rows), encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(rows))
 
 
 def main() -> None:

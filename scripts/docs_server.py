@@ -7,7 +7,7 @@ from service.config.access import ACCESS, AccessSettings
 from service.config.server import OPTIONS
 from service.params import EFFORT, FOREIGN, PARAMETERS
 from service.params.limits import ProbeLimits
-from service.records.metric_table import CATALOGUE
+from service.records.metric_table import METRICS
 from service.records.reasons import Abstained
 from stepgrpo_core import POLICIES, ExitSettings
 from stepgrpo_core.families.table import FAMILIES, Family
@@ -217,7 +217,7 @@ def metrics() -> str:
     """Every metric of ours."""
     rows = [
         f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.unit} | {each.help} |"
-        for each in CATALOGUE.values()
+        for each in METRICS.values()
     ]
     text = """
 ## Metrics

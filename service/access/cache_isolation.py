@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from service.records.sequence import current_ledger
+from service.records.sequence import current_request
 
 __all__ = ["IsolatedEngine"]
 
@@ -38,9 +38,9 @@ class IsolatedEngine:
         return self._inner.encode(self._salted(prompt), *args, **options)
 
     def _salted(self, prompt: Any) -> Any:
-        ledger = current_ledger.get()
-        if ledger is None or not ledger.caller or not isinstance(prompt, Mapping):
+        context = current_request.get()
+        if context is None or not context.caller or not isinstance(prompt, Mapping):
             return prompt
         own = str(prompt.get("cache_salt") or "").encode()
-        salt = hmac.new(self._secret, ledger.caller + own, hashlib.sha256).hexdigest()
+        salt = hmac.new(self._secret, context.caller + own, hashlib.sha256).hexdigest()
         return {**prompt, "cache_salt": salt}

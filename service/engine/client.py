@@ -42,12 +42,12 @@ from service.params.model import model_of
 from service.params.reasoning_parser import parser_of
 from service.records.metrics import Metrics
 from service.records.reasons import Abstained
-from service.records.recent import Recent
+from service.records.recent import RecentResponses
 from service.records.sequence import (
     COMBINED,
-    RequestLedger,
+    RequestContext,
     SequenceRecord,
-    current_ledger,
+    current_request,
 )
 from stepgrpo_core import Baseline, ExitSettings, PolicyFailed
 from stepgrpo_core.families.table import Family
@@ -135,7 +135,7 @@ class EarlyExitEngine:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
         self.running = RunningRequests()
-        self.recent = Recent()
+        self.recent = RecentResponses()
         self.drain = Drain(self._admission, self.running)
         self._closing: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -190,7 +190,7 @@ class EarlyExitEngine:
     @property
     def warnings(self) -> list[str]:
         """What is not as it should be, although requests may come."""
-        return self.savings.complaints()
+        return self.savings.warnings()
 
     # Admission and drain.
 
@@ -199,7 +199,7 @@ class EarlyExitEngine:
         del request_id  # for vLLM's log
         if self.lost:
             raise QueueOverflowError
-        self._admission.admit(n, current_ledger.get())
+        self._admission.admit(n, current_request.get())
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
         """What a new request of `n` sequences would be refused with for now, before it is read."""
@@ -229,23 +229,24 @@ class EarlyExitEngine:
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs of one request. Bad parameters of ours raise here, before any output."""
-        ledger = current_ledger.get()
-        if ledger is not None:
-            self._admission.claim(sampling_params.n, ledger)
-        ledger = ledger or RequestLedger()
+        context = current_request.get()
+        if context is not None:
+            self._admission.claim(sampling_params.n, context)
+        context = context or RequestContext()
         try:
             job, asked = own_budget(
-                EngineRequest(request_id, prompt, sampling_params, options), ledger.asked
+                EngineRequest(request_id, prompt, sampling_params, options),
+                context.thinking_request,
             )
             job = self._openings.noted(job)
-            effective = self._decider.effective(job, asked, tools=ledger.offers_tools)
+            effective = self._decider.effective(job, asked, tools=context.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
         except PolicyFailed as error:
             _log.error("%s; no exit for this request.", error)
             without = dataclasses.replace(self._defaults, policy="none")
             effective = Effective(without, abstained=Abstained.POLICY_ERROR)
-        return self._generate(job, effective, ledger, ledger.next_prompt())
+        return self._generate(job, effective, context, context.next_prompt())
 
     def check_parameters(self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest) -> None:
         """Refuse what no request can be granted, before anything is made of it; raises
@@ -254,29 +255,29 @@ class EarlyExitEngine:
             self._decider.wanted(xargs, asked)
 
     async def _generate(
-        self, job: EngineRequest, effective: Effective, ledger: RequestLedger, prompt: int
+        self, job: EngineRequest, effective: Effective, context: RequestContext, prompt: int
     ) -> AsyncGenerator[RequestOutput, None]:
         settings = effective.settings
-        conversation = ledger.conversation(prompt)
-        place = self.savings.place(job, effective, conversation)
-        records = self._records(job, effective, place, first=prompt * job.params.n)
-        self.savings.sort(job, records)
-        if place is not None and place.held:
-            job, settings = self.savings.withheld(job, settings)
+        conversation = context.conversation(prompt)
+        arm = self.savings.assign_arm(job, effective, conversation)
+        records = self._records(job, effective, arm, first=prompt * job.params.n)
+        self.savings.assign_stratum(job, records)
+        if arm is not None and arm.held:
+            job, settings = self.savings.as_control(job, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
-        job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)
+        job = self._journal.begin(job, records, context.arrived, batch=context.batch)
         run = self._dispatcher.run(job, settings, records)
-        ledger.sequences += records
-        ids = client_ids(job.request_id, batch=ledger.batch)
-        ledger.ids |= ids
-        self._count_in(records, ledger)
+        context.sequences += records
+        ids = client_ids(job.request_id, batch=context.batch)
+        context.ids |= ids
+        self._count_in(records, context)
         try:
-            with self.running.track(ledger.caller, ids, run):
+            with self.running.track(context.caller, ids, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, job)
-                        if output.finished and (block := ledger.as_block()):
-                            self.recent.keep(ledger.caller, ledger.ids, block)
+                        if output.finished and (block := context.as_block()):
+                            self.recent.keep(context.caller, context.ids, block)
                         yield shown_closed(output, job.opening.end)
         except Exception:
             for record in records:
@@ -317,7 +318,7 @@ class EarlyExitEngine:
     # Records.
 
     def _records(
-        self, job: EngineRequest, effective: Effective, place: Arm | None, *, first: int
+        self, job: EngineRequest, effective: Effective, arm: Arm | None, *, first: int
     ) -> list[SequenceRecord]:
         prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
         name = job.adapter or self._model_name()
@@ -330,15 +331,15 @@ class EarlyExitEngine:
                 settings=effective.as_block(),
                 adapter=job.adapter,
                 abstained=effective.abstained,
-                place=place,
+                arm=arm,
                 joined=self._joins(effective.settings.policy),
                 first=first,
             )
             for index in range(job.params.n)
         ]
 
-    def _count_in(self, records: list[SequenceRecord], ledger: RequestLedger) -> None:
-        self._admission.start(len(records), ledger)
+    def _count_in(self, records: list[SequenceRecord], context: RequestContext) -> None:
+        self._admission.start(len(records), context)
         for record in records:
             self._metrics.started(record)
 
@@ -358,7 +359,7 @@ class EarlyExitEngine:
         deltas = job.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]
-            record.deliver(completion, adds=deltas, stopped=job.stopped(completion))
+            record.deliver(completion, delta=deltas, stopped=job.stopped(completion))
             if record.finish_reason is not None:
                 trust = self.savings.trust(record.model_name, record.counted_as)
                 record.settle(self._calibrations.get(record.adapter), trust)

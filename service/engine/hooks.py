@@ -34,17 +34,17 @@ class EngineHooks:
         del model, policy
         return False
 
-    def place(
+    def assign_arm(
         self, job: EngineRequest, effective: Effective, conversation: bytes | None
     ) -> Arm | None:
         """Return the experiment arm of a request, or None if it is not eligible."""
         del job, effective, conversation
         return None
 
-    def sort(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
+    def assign_stratum(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
         """Called with a request as it came, before its arm changes it."""
 
-    def withheld(
+    def as_control(
         self, job: EngineRequest, settings: ExitSettings
     ) -> tuple[EngineRequest, ExitSettings]:
         """Return what a request of the control arm is served with."""
@@ -63,7 +63,7 @@ class EngineHooks:
     def ended(self, job: EngineRequest, record: SequenceRecord, baseline: Baseline | None) -> None:
         """Called once for every sequence, however it ended."""
 
-    def complaints(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Return what an operator should know although the server is ready."""
         return []
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vllm.sampling_params import RequestOutputKind
 
 from service.engine.request import EngineRequest
-from service.records.log_line import id_of, line_of, response_id
+from service.records.log_line import logged_id, response_id, to_log_line
 from service.records.log_writer import RequestLog
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Start, Timeline
@@ -71,12 +71,14 @@ class RequestObserver:
     def _tell(self, record: SequenceRecord, timeline: Timeline) -> None:
         try:
             if self._log is not None:
-                self._log.write(line_of(record, timeline))
+                self._log.write(to_log_line(record, timeline))
             if isinstance(timeline.spans, SequenceSpans):
                 timeline.spans.end(record, timeline)
         except Exception as error:  # noqa: BLE001 - a request does not fail of what is told of it
             name = type(error).__name__
-            _log.error("What became of %r cannot be told: %s", id_of(timeline.request_id), name)
+            _log.error(
+                "What became of %r cannot be told: %s", logged_id(timeline.request_id), name
+            )
 
     def close(self) -> None:
         """Write what waits."""

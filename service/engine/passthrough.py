@@ -65,7 +65,7 @@ class PassthroughRequest:
         ]
         self._delta = job.params.output_kind is RequestOutputKind.DELTA
         self._whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
-        self._timed = any(record.timeline.on for record in records)
+        self._timed = any(record.timeline.recording for record in records)
         self._ends = _ends_of(served.thinking)
         self._end_id = None if served.thinking is None else served.thinking.end_id
         self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
@@ -185,12 +185,12 @@ class PassthroughRequest:
     def _note(self, index: int, output: RequestOutput) -> None:
         timeline = self._records[index].timeline
         if self._whole:
-            timeline.took_all(output)
+            timeline.received_all(output)
             return
-        if timeline.awaits:
-            timeline.took(output)
-        if timeline.thinks and self._controllers:
-            timeline.see(self._controllers[index])
+        if timeline.awaiting_tokens:
+            timeline.received(output)
+        if timeline.thinking and self._controllers:
+            timeline.observe(self._controllers[index])
 
     def _observe(self, completion: CompletionOutput, output: RequestOutput) -> Size | None:
         """Show the controller what passes; the size of what comes before the answer, where the
@@ -207,8 +207,8 @@ class PassthroughRequest:
             self._passed[index].note(completion, output)
         unread = self._unread[index]
         unread += ids
-        if (follows := self._records[index].follows) is not None:
-            follows.answer += ids
+        if (continuation := self._records[index].continuation) is not None:
+            continuation.answer += ids
         cause, size = cause_of(completion), None
         if not self._ends.isdisjoint(ids):
             size = self._read_to_end(index, ids)

@@ -15,7 +15,7 @@ from vllm.sampling_params import SamplingParams
 
 from service.engine.request import EngineRequest, ServedModel, cause_of
 from service.records.reasons import Abstained
-from service.records.sequence import Follows, SequenceRecord
+from service.records.sequence import ContinuationInput, SequenceRecord
 from service.streams.detokenizer import Passed, TokenTexts
 from service.streams.engine_streams import (
     EngineStream,
@@ -211,16 +211,16 @@ class ControlledSequence:
 
     async def _take_piece(self, output: RequestOutput, texts: list[str]) -> list[RequestOutput]:
         ids = list(output.outputs[0].token_ids)
-        if self._timeline.awaits:
-            self._timeline.took(output)
+        if self._timeline.awaiting_tokens:
+            self._timeline.received(output)
         if self._stops:
             answers = self._in_answer(ids, texts, self._stops)
             number = len(self._ids) + 1
             output = self._stops.take(output, number) if answers else self._stops.leave(output)
         if len(self._streams) == 1:
             self._ids += ids
-        elif self._record.follows is not None:
-            self._record.follows.answer += ids
+        elif self._record.continuation is not None:
+            self._record.continuation.answer += ids
         self._held.append((output, texts))
         events: list[Event] = [Tokens(ids, texts)]
         cause = self._ended = cause_of(output.outputs[0])
@@ -247,7 +247,7 @@ class ControlledSequence:
         if item is None:
             answer = self._answer(question, outputs)
         outputs.clear()
-        self._timeline.answered(probe)
+        self._timeline.probe_answered(probe)
         if self._controller.state is State.DONE:
             return []
         return await self._execute(self._controller.receive(ProbeAnswered(probe, answer)))
@@ -277,8 +277,8 @@ class ControlledSequence:
     async def _execute(self, commands: Sequence[Command]) -> list[RequestOutput]:
         ready: list[RequestOutput] = []
         unasked: list[Event] = []
-        if self._timeline.thinks:
-            self._timeline.see(self._controller)
+        if self._timeline.thinking:
+            self._timeline.observe(self._controller)
         for command in commands:
             if isinstance(command, Emit):
                 ready += self._emit(command.count)
@@ -297,7 +297,7 @@ class ControlledSequence:
     def _start_probe(self, command: StartProbe) -> Event | None:
         """Put the question; or what becomes of it, if it is not put."""
         kept = self._ids[: command.position]
-        trace = self._timeline.ask(command.probe)
+        trace = self._timeline.probe_started(command.probe)
         if isinstance(command.question, Judge) and command.question.url:
             return self._ask_judge(command.probe, command.question, kept)
         probe = put_question(command.question, self._job.prompt_ids, kept, self._writing)
@@ -305,7 +305,7 @@ class ControlledSequence:
             return ProbeAnswered(command.probe, None)
         if self._params.seed is None and (refusal := self._served.load.refusal()):
             self._record.refused_probes[refusal] += 1
-            self._timeline.refused(command.probe, refusal)
+            self._timeline.probe_refused(command.probe, refusal)
             return ProbeRefused(command.probe)
         stream = self._stream(
             "probe",
@@ -346,13 +346,14 @@ class ControlledSequence:
 
     async def _close_thinking(self, command: CloseThinking) -> list[RequestOutput]:
         assert self._first is not None
-        self._timeline.cuts()
+        self._timeline.truncated()
         await self._streams[0].stop()
         self._stops, self._stopped = None, False  # the answer's own stream has vLLM look for them
         self._held.clear()
         self._record.cut_at = command.position
         if self._served.pairs:
-            self._record.follows = Follows(list(self._ids), ended=self._ended is not None)
+            ended = self._ended is not None
+            self._record.continuation = ContinuationInput(list(self._ids), ended=ended)
         closing = list(command.closing_ids)
         self._record.injected_tokens = len(closing)
         kept = self._ids[: command.position]
@@ -361,7 +362,7 @@ class ControlledSequence:
         self._open(
             extended_prompt(self._job.prompt, [*kept, *closing]),
             params,
-            {**self._job.answer_options(), **self._timeline.closes()},
+            {**self._job.answer_options(), **self._timeline.answer_started()},
         )
         unsent = "".join(self._kept_texts)[self._sent_characters :]
         first, *rest = self._texts_after(kept).texts(closing)

@@ -11,7 +11,7 @@ from service.access.middleware import replayed
 from service.params import BadParameter, Template, ThinkingRequest, read_body, to_vllm_body
 from service.params.apis import BATCH, generating
 from service.params.eligibility import offers_tools
-from service.records.sequence import RequestLedger
+from service.records.sequence import RequestContext
 from service.savings.conversations import conversations_of
 from service.savings.measurement import SavingsMeasurement
 
@@ -29,9 +29,9 @@ class BodyReader:
     Parameters that vLLM's schema lacks are moved to where the chat template finds them.
     """
 
-    def __init__(self, receive: Receive, ledger: RequestLedger, scope: Scope) -> None:
+    def __init__(self, receive: Receive, context: RequestContext, scope: Scope) -> None:
         self._receive = receive
-        self._ledger = ledger
+        self._context = context
         self._endpoint = generating(scope["path"])
         engine = getattr(getattr(scope.get("app"), "state", None), "engine_client", None)
         self._template: Template = getattr(engine, "template", Template())
@@ -67,19 +67,19 @@ class BodyReader:
         xargs = parsed.get("vllm_xargs")
         if self._check is not None and (xargs or asked != NOTHING):
             self._check(xargs, asked)
-        self._ledger.batch = endpoint == BATCH
+        self._context.batch = endpoint == BATCH
         self._note(parsed, asked)
         return body if changed is None else json.dumps(changed).encode()
 
     def _note(self, parsed: Mapping[str, Any], asked: ThinkingRequest) -> None:
         """Note what the engine needs to know and no parameter of vLLM carries."""
-        self._ledger.asked = asked
-        self._ledger.offers_tools = offers_tools(parsed)
+        self._context.thinking_request = asked
+        self._context.offers_tools = offers_tools(parsed)
         if self._measures:
-            self._ledger.conversations = conversations_of(parsed)
+            self._context.conversations = conversations_of(parsed)
         options = parsed.get("stream_options")
         usage = options.get("include_usage") if isinstance(options, dict) else None
-        self._ledger.wants_usage = _is_true(usage)
+        self._context.wants_usage = _is_true(usage)
 
 
 def _is_true(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """ASGI middleware that adds the ``stepgrpo`` block and exact reasoning token counts to responses.
 
-vLLM's chat layer builds the responses and has no field for either. The middleware opens a ledger
+vLLM's chat layer builds the responses and has no field for either. The middleware opens a context
 for each request, reads its parameters, and amends the JSON of the response or the last event of its
 stream. Chat messages also get their reasoning as ``reasoning_content``. Everything else passes
 through unchanged and without delay.
@@ -20,7 +20,7 @@ from service.http.requests import BodyReader
 from service.http.stream_errors import error_events
 from service.params import BadParameter
 from service.params.apis import Api, api_of
-from service.records.sequence import RequestLedger, current_ledger
+from service.records.sequence import RequestContext, current_request
 
 __all__ = ["ResponseReporter"]
 
@@ -36,7 +36,7 @@ _REASONING = re.compile(_KEY + rb'("[^"\\]*(?:\\.[^"\\]*)*"|null)')
 
 
 class ResponseReporter:
-    """Middleware that opens a ledger for every POST request, and amends the responses of ``/v1/``
+    """Middleware that opens a context for every POST request, and amends the responses of ``/v1/``
     and ``/invocations``."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,26 +47,26 @@ class ResponseReporter:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        ledger = RequestLedger(caller_of(scope.get("headers", ())))
-        token = current_ledger.set(ledger)
+        context = RequestContext(caller_of(scope.get("headers", ())))
+        token = current_request.set(context)
         try:
             if "/v1/" in scope["path"] or scope["path"].endswith("/invocations"):
-                await self._read(ledger, scope, receive, send)
+                await self._read(context, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
         finally:
-            current_ledger.reset(token)
-            ledger.end()
+            current_request.reset(token)
+            context.end()
 
     async def _read(
-        self, ledger: RequestLedger, scope: Scope, receive: Receive, send: Send
+        self, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
-            receive = await BodyReader(receive, ledger, scope).read()
+            receive = await BodyReader(receive, context, scope).read()
         except BadParameter as error:
             await _refuse(error, send)
             return
-        await self._amend(_Amender(send, ledger, api_of(scope["path"])), scope, receive)
+        await self._amend(_Amender(send, context, api_of(scope["path"])), scope, receive)
 
     async def _amend(self, amender: "_Amender", scope: Scope, receive: Receive) -> None:
         try:
@@ -87,9 +87,9 @@ async def _refuse(error: BadParameter | VLLMValidationError, send: Send) -> None
 class _Amender:
     """Amends a JSON body or the last event of an event stream."""
 
-    def __init__(self, send: Send, ledger: RequestLedger, api: Api) -> None:
+    def __init__(self, send: Send, context: RequestContext, api: Api) -> None:
         self._send = send
-        self._ledger = ledger
+        self._context = context
         self._api = api
         self._kind = b""
         self._start: Message | None = None
@@ -105,7 +105,7 @@ class _Amender:
             await self._take_start(message)
         elif self._kind.startswith(b"application/json"):
             await self._take_json(message)
-        elif self._early and not self._ledger.sequences and message.get("more_body", False):
+        elif self._early and not self._context.sequences and message.get("more_body", False):
             self._early.append(message)
         elif self._kind.startswith(b"text/event-stream"):
             await self._send_early()
@@ -148,12 +148,12 @@ class _Amender:
             return
         assert self._start is not None
         plain = b"".join(self._body)
-        amended = _amended(plain, self._ledger, self._api)
+        amended = _amended(plain, self._context, self._api)
         body = self._both_names(amended)
         headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
         if amended is not plain:
-            headers += headers_of(self._ledger)
+            headers += headers_of(self._context)
         await self._send({**self._start, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -203,17 +203,17 @@ class _Amender:
         if not data or not body.endswith(_END):
             return event
         holder = self._api.holder
-        return head + data + _amended(body[: -len(_END)], self._ledger, self._api, holder) + _END
+        return head + data + _amended(body[: -len(_END)], self._context, self._api, holder) + _END
 
     def _usage(self) -> bytes:
         """Return the usage chunk of a stream that breaks off, if it asked for one. It precedes the
         error, where clients stop reading."""
         before = self._before.removesuffix(_END).rpartition(_END)[2]
-        if not (self._ledger.wants_usage and self._api.waits and before.startswith(_DATA)):
+        if not (self._context.wants_usage and self._api.waits and before.startswith(_DATA)):
             return b""
         like = json.loads(before.removeprefix(_DATA))
         head = {name: like.get(name) for name in ("id", "object", "created", "model")}
-        chunk = head | {"choices": [], "usage": self._ledger.usage()}
+        chunk = head | {"choices": [], "usage": self._context.usage()}
         return _DATA + json.dumps(chunk, separators=(",", ":")).encode() + _END
 
     def _both_names(self, body: bytes) -> bytes:
@@ -230,14 +230,14 @@ class _Amender:
         return b"".join((body[:end], b',"reasoning_content":', found[1], body[end:]))
 
 
-def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
+def headers_of(context: RequestContext) -> list[tuple[bytes, bytes]]:
     """Return response headers for proxies and scripts that do not parse the body.
 
     Several sequences have only the sum of their reasoning tokens: their exit reasons differ, and
     their intervals cannot be added.
     """
-    records = [record for record in ledger.sequences if record.outcome is not None]
-    found = {"reasoning-tokens": str(ledger.reasoning_tokens)} if ledger.knows else {}
+    records = [record for record in context.sequences if record.outcome is not None]
+    found = {"reasoning-tokens": str(context.reasoning_tokens)} if context.reasoning_known else {}
     if len(records) == 1 and (outcome := records[0].outcome):
         found["exit-reason"] = str(outcome.reason)
         if saved := records[0].saved:
@@ -246,9 +246,9 @@ def headers_of(ledger: RequestLedger) -> list[tuple[bytes, bytes]]:
     return [(f"x-stepgrpo-{name}".encode(), value.encode()) for name, value in found.items()]
 
 
-def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = None) -> bytes:
+def _amended(body: bytes, context: RequestContext, api: Api, holder: str | None = None) -> bytes:
     """Return the response with the block, or `body` itself if there is nothing to add."""
-    block = ledger.as_block()
+    block = context.as_block()
     if block is None:
         return body
     try:
@@ -262,11 +262,11 @@ def _amended(body: bytes, ledger: RequestLedger, api: Api, holder: str | None = 
     if isinstance(usage, dict) and api.tokens in usage:
         # vLLM's parsers count 0 if the prompt opened the thinking, too few if a character takes
         # several tokens, and count the markers; without a parser there is no count.
-        details, counted = usage.get(api.details) or {}, ledger.reasoning_tokens
-        if ledger.knows and (counted or "reasoning_tokens" in details):
+        details, counted = usage.get(api.details) or {}, context.reasoning_tokens
+        if context.reasoning_known and (counted or "reasoning_tokens" in details):
             usage[api.details] = details | {"reasoning_tokens": counted}
     response["stepgrpo"] = block
-    if isinstance(usage, dict) and ledger.tells:
+    if isinstance(usage, dict) and context.policy_involved:
         usage["stepgrpo"] = _addable(block)  # SDKs that assemble streams keep `usage`
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 

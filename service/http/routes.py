@@ -13,10 +13,10 @@ from service.access.refusals import error_object
 from service.access.scrape import metrics_app, wants_openmetrics
 from service.http.openapi import TITLE, describe, own_version
 from service.load.running import CannotFinish, RunningRequests
-from service.records.recent import KEPT_SECONDS, Recent
-from service.records.sequence import current_ledger
+from service.records.recent import KEPT_SECONDS, RecentResponses
+from service.records.sequence import current_request
 from service.savings.measurement import SavingsMeasurement
-from service.savings.report import as_csv, as_json, read_rows
+from service.savings.report import as_csv, as_json, read_estimates
 
 __all__ = ["Routes"]
 
@@ -38,8 +38,8 @@ def savings(request: Request, format: Literal["json", "csv"] = "json") -> Respon
     """Tokens saved by exits, by model and policy, measured by the holdout and paired runs."""
     savings = request.app.state.engine_client.savings
     measured = isinstance(savings, SavingsMeasurement)
-    rows = read_rows(savings.store) if measured else []
-    warnings = savings.store.complaints() if measured else []
+    rows = read_estimates(savings.store) if measured else []
+    warnings = savings.store.warnings() if measured else []
     if format == "csv":
         return PlainTextResponse(as_csv(rows), media_type="text/csv")
     return JSONResponse(as_json(rows, warnings))
@@ -75,7 +75,7 @@ def _error(status: HTTPStatus, kind: str, message: str, param: str = "id") -> JS
 async def response_of(id: str, request: Request) -> JSONResponse:  # noqa: A002
     """Return the ``stepgrpo`` block of a response of this API key, for some minutes after its end.
     Clients that drop unknown fields from streams can fetch it here."""
-    recent: Recent = request.app.state.engine_client.recent
+    recent: RecentResponses = request.app.state.engine_client.recent
     block = recent.find(caller_of(request.headers.raw), id)
     if block is None:
         message = (
@@ -95,10 +95,10 @@ async def finish_thinking(id: str, request: Request) -> JSONResponse:  # noqa: A
 
     Has no effect on a request that is already answering.
     """
-    ledger = current_ledger.get()
+    context = current_request.get()
     running: RunningRequests = request.app.state.engine_client.running
     try:
-        closed = running.finish(ledger.caller if ledger else b"", id)
+        closed = running.finish(context.caller if context else b"", id)
     except CannotFinish as refusal:
         return _error(HTTPStatus.CONFLICT, "ConflictError", str(refusal))
     if closed is None:

@@ -19,7 +19,7 @@ from vllm.exceptions import (
     VLLMValidationError,
 )
 
-from service.records.sequence import RequestLedger
+from service.records.sequence import RequestContext
 
 __all__ = ["Admission"]
 
@@ -77,15 +77,15 @@ class Admission:
             self.reserved -= reservation.n
             reservation.n = 0
 
-    def admit(self, n: int, ledger: RequestLedger | None) -> None:
+    def admit(self, n: int, context: RequestContext | None) -> None:
         """Admit `n` sequences of an HTTP request, or refuse them.
 
-        Without a ledger, that is outside of an HTTP request, no slots are taken. Raises
+        Without a context, that is outside of an HTTP request, no slots are taken. Raises
         QueueOverflowError or MaxQueuedTokensError (HTTP 503, may be retried) and
         VLLMValidationError (HTTP 400, more sequences than the server has slots).
         """
         self._release(_reservation.get())
-        asked = n + (ledger.seats.granted if ledger else 0)
+        asked = n + (context.slots.granted if context else 0)
         if self._limit is not None and asked > self._limit:
             raise VLLMValidationError(
                 f"The request asks for {asked} sequences (n for each prompt), and this server "
@@ -94,8 +94,8 @@ class Admission:
             )
         if refusal := self.refusal(n):
             raise refusal
-        if ledger is not None:
-            self._grant(n, ledger)
+        if context is not None:
+            self._grant(n, context)
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
         """Return why `n` more sequences cannot run now: the server is full or draining.
@@ -113,35 +113,35 @@ class Admission:
             return MaxQueuedTokensError()
         return None
 
-    def claim(self, n: int, ledger: RequestLedger) -> None:
+    def claim(self, n: int, context: RequestContext) -> None:
         """Claim `n` slots for one prompt of a request; admit those that it was not granted yet.
 
         Once a sequence of the request has started, nothing is refused any more: its response may
         have started, and what it generates now (a beam, another turn) belongs to it.
         """
-        seats = ledger.seats
+        seats = context.slots
         seats.claimed += n
         missing = seats.claimed - seats.granted
         if missing > 0 and not seats.started:
-            self.admit(missing, ledger)
+            self.admit(missing, context)
 
-    def start(self, n: int, ledger: RequestLedger) -> None:
+    def start(self, n: int, context: RequestContext) -> None:
         """Start `n` sequences, whose slots `end` releases."""
-        seats = ledger.seats
+        seats = context.slots
         seats.started += n
-        self._grant(max(seats.started - seats.granted, 0), ledger)
+        self._grant(max(seats.started - seats.granted, 0), context)
 
     def end(self, n: int) -> None:
         """Release the slots of `n` sequences of which nothing runs any more."""
         self.in_use -= n
 
-    def release_unused(self, ledger: RequestLedger) -> None:
+    def release_unused(self, context: RequestContext) -> None:
         """Release the slots that no sequence of an ended HTTP request has used."""
-        seats = ledger.seats
+        seats = context.slots
         self.in_use -= seats.granted - seats.started
         seats.granted = seats.started
 
-    def _grant(self, n: int, ledger: RequestLedger) -> None:
+    def _grant(self, n: int, context: RequestContext) -> None:
         self.in_use += n
-        ledger.seats.granted += n
-        ledger.on_end = self.release_unused
+        context.slots.granted += n
+        context.on_end = self.release_unused

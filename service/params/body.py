@@ -137,7 +137,7 @@ def to_vllm_body(
     off and the template cannot; a budget of 0 closes it at once instead.
     """
     told = dict(body)
-    asked = dataclasses.replace(asked, seen_to=asked.off is not None and not template.thinks)
+    asked = dataclasses.replace(asked, already_off=asked.off is not None and not template.thinks)
     if endpoint != COMPLETIONS:  # it has no template, so thinking is closed at once
         asked = _carry_switch(told, asked, template)
         _carry_effort(told, asked, endpoint, template)
@@ -158,8 +158,8 @@ def _carry_switch(
             given = told.get(_KWARGS) or {}
             said = {name: value for name, value in given.items() if value is not None}
             told[_KWARGS] = variables | said
-    seen_to = asked.seen_to or bool(asked.off and template.can_switch)
-    return dataclasses.replace(asked, seen_to=seen_to)
+    already_off = asked.already_off or bool(asked.off and template.can_switch)
+    return dataclasses.replace(asked, already_off=already_off)
 
 
 def _no_switch(template: Template) -> str:

@@ -154,7 +154,7 @@ def _demand(
     """The bound that must hold: not one an effort implies, nor what the template sees to."""
     if bound is not None and bound.value is not None:
         explicit = _is_ours(bound) or bound is asked.budget
-        if explicit or (asked.off and not asked.seen_to):
+        if explicit or (asked.off and not asked.already_off):
             return bound
     if "max_steps" in changes:
         return Requested(changes["max_steps"], f"{CONTAINER}.exit_max_steps")

@@ -42,7 +42,7 @@ from service.process.engine_process import choose_executor, engine_client
 from service.process.sighup import reopen_on_sighup
 from service.records.log_writer import RequestLog
 from service.records.metrics import Metrics
-from service.records.tracing import tracing_of
+from service.records.tracing import tracing_from_config
 from service.savings.facts import engine_facts
 from service.savings.measurement import SavingsMeasurement
 from stepgrpo_core import Baseline
@@ -217,7 +217,7 @@ async def serve(
             stop_in_thinking=defaults.stop_in_thinking,
             with_tools=defaults.with_tools,
             journal=RequestObserver(
-                log, tracing_of(inner.vllm_config), with_text=defaults.log_text
+                log, tracing_from_config(inner.vllm_config), with_text=defaults.log_text
             ),
         )
         await engine.warm_up()

@@ -1,1 +1,1 @@
-"""What is recorded of a request and where it shows: metrics, log lines, traces, the response."""
+"""Records of requests, and where they are shown: metrics, log lines, traces, the response."""

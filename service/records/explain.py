@@ -1,16 +1,17 @@
-"""One line of the request log as text for people: the timeline of a sequence, and what it saved."""
+"""Renders one line of the request log as text: the timeline of a sequence and its savings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["explained", "shown"]
+__all__ = ["explain_line", "printable"]
 
 Line = Mapping[str, Any]
 
 
-def explained(line: Line) -> str:
-    """A section of text. Raises KeyError, TypeError or ValueError for what is no line of a log."""
-    rows = sorted(_rows(line), key=lambda row: row[0])  # stable: what is equal stays in its order
+def explain_line(line: Line) -> str:
+    """Return a section of text. Raises KeyError, TypeError or ValueError for anything that is not a
+    line of a request log."""
+    rows = sorted(_rows(line), key=lambda row: row[0])  # stable for equal times
     return "\n".join(
         [
             *_head(line),
@@ -23,11 +24,12 @@ def explained(line: Line) -> str:
 
 
 def _head(line: Line) -> Iterator[str]:
-    label = "" if line["label"] == line["policy"] else f" (counted as {shown(line['label'])})"
-    yield f"{shown(line['id'])}, sequence {line['index']}"
-    yield f"{shown(line['model'])}, policy {shown(line['policy'])}{label}, ended {line['time']}"
+    label = "" if line["label"] == line["policy"] else f" (counted as {printable(line['label'])})"
+    yield f"{printable(line['id'])}, sequence {line['index']}"
+    policy = f"policy {printable(line['policy'])}{label}"
+    yield f"{printable(line['model'])}, {policy}, ended {line['time']}"
     if line["abstained"]:
-        yield f"The policy did not act, or not all of it: {shown(line['abstained'])}."
+        yield f"The policy did not act, or not all of it: {printable(line['abstained'])}."
 
 
 def _rows(line: Line) -> Iterator[tuple[float, str]]:
@@ -36,7 +38,7 @@ def _rows(line: Line) -> Iterator[tuple[float, str]]:
 
 
 def _unknown(event: Line, _: Line) -> Iterator[tuple[float, str]]:
-    yield event["at"], shown(event["event"])
+    yield event["at"], printable(event["event"])
 
 
 def _arrived(event: Line, line: Line) -> Iterator[tuple[float, str]]:
@@ -53,13 +55,15 @@ def _probe(event: Line, _: Line) -> Iterator[tuple[float, str]]:
     name = f"probe {event['probe']}"
     place = ""
     if "policy" in event:
-        place = f" by {shown(event['policy'])} after {event['reasoning_tokens']} reasoning tokens"
+        place = (
+            f" by {printable(event['policy'])} after {event['reasoning_tokens']} reasoning tokens"
+        )
         place += f", step {event['steps']}"
-    result = shown(event["result"])
+    result = printable(event["result"])
     if event.get("confidence") is not None:
         result += f", confidence {event['confidence']}"
     if event["result"] == "refused":
-        yield event["at"], f"{name} refused{place}: {shown(event['cause'])}"
+        yield event["at"], f"{name} refused{place}: {printable(event['cause'])}"
         return
     yield event["at"], f"{name} asked{place}"
     answered = event["answered"]
@@ -71,11 +75,11 @@ def _probe(event: Line, _: Line) -> Iterator[tuple[float, str]]:
 
 def _cut(event: Line, _: Line) -> Iterator[tuple[float, str]]:
     dropped = f"{event['discarded_tokens']} tokens past it dropped"
-    yield event["at"], f"thinking cut ({_kept(event)}): {shown(event['reason'])}; {dropped}"
+    yield event["at"], f"thinking cut ({_kept(event)}): {printable(event['reason'])}; {dropped}"
 
 
 def _thinking_end(event: Line, _: Line) -> Iterator[tuple[float, str]]:
-    yield event["at"], f"thinking ended ({_kept(event)}): {shown(event['reason'])}"
+    yield event["at"], f"thinking ended ({_kept(event)}): {printable(event['reason'])}"
 
 
 def _kept(event: Line) -> str:
@@ -91,9 +95,9 @@ def _answer(event: Line, _: Line) -> Iterator[tuple[float, str]]:
 
 
 def _end(event: Line, line: Line) -> Iterator[tuple[float, str]]:
-    finish = "" if line["finish_reason"] is None else f", {shown(line['finish_reason'])}"
+    finish = "" if line["finish_reason"] is None else f", {printable(line['finish_reason'])}"
     tokens = f"{line['completion_tokens']} tokens delivered"
-    yield event["at"], f"{shown(event['outcome'])}{finish}: {tokens}"
+    yield event["at"], f"{printable(event['outcome'])}{finish}: {tokens}"
 
 
 _TEXTS = {
@@ -112,9 +116,9 @@ def _foot(line: Line) -> Iterator[str]:
     reason, steps = line["exit_reason"], line["steps"]
     if reason is not None:
         length = f"{line['reasoning_tokens']} tokens, {steps} steps"
-        yield f"Thinking: {length}; exit reason: {shown(reason)}."
+        yield f"Thinking: {length}; exit reason: {printable(reason)}."
     if line["shadow_reason"]:
-        yield f"In shadow mode; the policy would have exited: {shown(line['shadow_reason'])}."
+        yield f"In shadow mode; the policy would have exited: {printable(line['shadow_reason'])}."
     cost = f"{line['probe_tokens']} probe and {line['discarded_tokens']} discarded tokens"
     yield f"Cost: {line['probes']} probes; {cost}."
     saved = line["saved"]
@@ -122,11 +126,11 @@ def _foot(line: Line) -> Iterator[str]:
         yield "Saved: no estimate."
     else:
         band = f"({saved['low']} to {saved['high']}), net of probes {saved['net']}"
-        yield f"Saved: {saved['tokens']} tokens {band}; method: {shown(saved['method'])}."
+        yield f"Saved: {saved['tokens']} tokens {band}; method: {printable(saved['method'])}."
     if "text" in line:
         yield f"Text: {len(line['text'])} characters in the log; --format json shows them."
 
 
-def shown(value: object) -> str:
-    """A name as a terminal may have it: without what moves the cursor or starts a line."""
+def printable(value: object) -> str:
+    """Escape control characters, so that a name cannot move the cursor or start a line."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))

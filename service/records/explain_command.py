@@ -1,4 +1,4 @@
-"""`stepgrpo-serve explain ID --log FILE`: the timeline of one request."""
+"""`stepgrpo-serve explain ID --log FILE`: print the timeline of one request."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service.records.explain import explained, shown
+from service.records.explain import explain_line, printable
 from service.records.log_line import MAX_ID
 
 __all__ = ["explain_command", "explain_parser", "find_lines"]
@@ -18,11 +18,11 @@ HINTS = 3
 DESCRIPTION = """\
 Print what happened to one request, from the log of a server that was started with
 --exit-log FILE: when it arrived, its first token, each probe (where in the reasoning it was
-asked, when it was answered and what that decided), the cut, the closing, the first token of
-the answer, the end; and what it saved, by which method. Times are seconds since it arrived.
+sent, when it was answered, and the decision), the exit, the forced tokens, the first token of
+the answer, the end; and the estimated savings with their method. Times are seconds since arrival.
 
 ID is the "id" of the response and of each chunk of its stream, such as chatcmpl-9f2c...
-With n > 1, or an id that clients used again, each sequence has a section.
+Each sequence has a section, with n > 1 or if clients used the id again.
 """
 EPILOG = """\
 examples:
@@ -33,7 +33,7 @@ examples:
 
 
 class Found(NamedTuple):
-    """A line of a log."""
+    """A matching line of a log."""
 
     number: int
     raw: str
@@ -41,16 +41,16 @@ class Found(NamedTuple):
 
 
 def explain_command(arguments: list[str], environment: Mapping[str, str]) -> None:
-    """Print the sections; ends with one clear line where there are none to be had."""
+    """Print the sections of a request; exit with a one-line message if there are none."""
     args = explain_parser(environment.get(VARIABLE)).parse_args(arguments)
     try:
-        print(_told(args.id, args.log, args.format))
+        print(_output(args.id, args.log, args.format))
     except (OSError, ValueError) as error:
         sys.exit(f"stepgrpo-serve explain: {error}")
 
 
 def explain_parser(log: str | None) -> argparse.ArgumentParser:
-    """The flags of `explain`; `log` is the file unless one is passed."""
+    """Return the parser of `explain`; `log` is the default file."""
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve explain",
         description=DESCRIPTION,
@@ -61,22 +61,22 @@ def explain_parser(log: str | None) -> argparse.ArgumentParser:
     text = f"File of the server's --exit-log. Default: ${VARIABLE}."
     default = Path(log) if log else None
     parser.add_argument("--log", metavar="FILE", type=Path, default=default, help=text)
-    form = "Text for people, or the lines as they are. Default: %(default)s."
+    form = "Readable text, or the JSON lines unchanged. Default: %(default)s."
     parser.add_argument("--format", choices=("text", "json"), default="text", help=form)
     return parser
 
 
-def _told(name: str, path: Path | None, form: str) -> str:
+def _output(name: str, path: Path | None, form: str) -> str:
     if path is None:
         raise ValueError(f"pass --log FILE, the file of the server's --exit-log, or set {VARIABLE}")
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; it is made by --exit-log")
+        raise FileNotFoundError(f"{path} does not exist; --exit-log creates it")
     found, hints = find_lines(path, name)
     if not found:
-        remedy = "it may be in a rotated file, run still, or have been refused"
+        remedy = "it may be in a rotated file, still running, or have been refused"
         if hints:
-            remedy = f"did you mean {' or '.join(map(shown, hints))}?"
-        raise ValueError(f"{path} has no request {shown(name)}: {remedy}")
+            remedy = f"did you mean {' or '.join(map(printable, hints))}?"
+        raise ValueError(f"{path} has no request {printable(name)}: {remedy}")
     if form == "json":
         return "\n".join(each.raw for each in found)
     return "\n\n\n".join(_section(path, each) for each in found)
@@ -84,15 +84,16 @@ def _told(name: str, path: Path | None, form: str) -> str:
 
 def _section(path: Path, found: Found) -> str:
     try:
-        return explained(found.line)
+        return explain_line(found.line)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"{type(error).__name__} {shown(error)}"
-        text = f"{path}, line {found.number}, is no line of a request log ({problem})"
+        problem = f"{type(error).__name__} {printable(error)}"
+        text = f"{path}, line {found.number}, is not a line of a request log ({problem})"
         raise ValueError(text) from error
 
 
 def find_lines(path: Path, name: str) -> tuple[list[Found], list[str]]:
-    """The lines of the sequences with this id; without any, ids that end in it."""
+    """Return the lines of the sequences with this id and, if there are none, longer ids that end in
+    it."""
     found: list[Found] = []
     hints: list[str] = []
     name = name[:MAX_ID]
@@ -105,11 +106,11 @@ def find_lines(path: Path, name: str) -> tuple[list[Found], list[str]]:
 
 
 def _lines_with(path: Path, name: str) -> Iterator[Found]:
-    """Lines that mention a name; half ones, as a full disk leaves them, are passed over."""
-    sign = json.dumps(name)[1:-1]
+    """Yield lines that contain `name`; skip incomplete ones, which a full disk can leave."""
+    quoted = json.dumps(name)[1:-1]
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, raw in enumerate(file, start=1):
-            if sign not in raw:
+            if quoted not in raw:
                 continue
             try:
                 line = json.loads(raw)

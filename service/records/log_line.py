@@ -1,7 +1,7 @@
-"""A line of the request log: what one sequence that has ended cost and saved, and its timeline.
+"""A line of the request log: cost, savings and timeline of one finished sequence.
 
-There is nothing in it that a client wrote or a model said, but the request's id, which may be a
-client's, and with ``--exit-log-text`` the completion.
+It contains no text of clients or models, except the request id, which clients may choose, and the
+completion if ``--exit-log-text`` is set.
 """
 
 import dataclasses
@@ -16,27 +16,27 @@ from stepgrpo_core import ExitReason
 from stepgrpo_core.control.policy_slots import PendingDecision
 from stepgrpo_core.policies import POLICIES
 
-__all__ = ["MAX_ID", "id_of", "line_of", "probe_of", "response_id", "result_of"]
+__all__ = ["MAX_ID", "logged_id", "probe_event", "probe_result", "response_id", "to_log_line"]
 
-MAX_ID = 512  # characters: clients may choose it, and headers can be long
+MAX_ID = 512  # characters; clients may choose the id in a header
 _NUMBERED = re.compile(r"(cmpl-.+)-\d+|((?!chatcmpl-).+)_\d+", re.DOTALL)
 
 
-def line_of(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
-    """What the log says of a sequence, as JSON has it."""
+def to_log_line(record: SequenceRecord, timeline: Timeline) -> dict[str, Any]:
+    """Return the log line of a sequence, ready for JSON."""
     assert timeline.ended is not None
     line = {
-        "time": iso(timeline.start.wall_at(timeline.ended)),
-        "id": id_of(timeline.request_id),
+        "time": iso_time(timeline.start.wall_at(timeline.ended)),
+        "id": logged_id(timeline.request_id),
         "index": record.choice,
         "model": record.model_name,
         "policy": record.policy,
         "label": record.label,
-        **_end_of(record),
-        **_costs_of(record),
+        **_ending(record),
+        **_costs(record),
         "saved": None if record.saved is None else dataclasses.asdict(record.saved),
-        "seconds": seconds_of(record, timeline),
-        "timeline": events_of(record, timeline),
+        "seconds": durations(record, timeline),
+        "timeline": timeline_events(record, timeline),
     }
     if timeline.texts is not None:
         line["text"] = "".join(timeline.texts)
@@ -55,18 +55,18 @@ def response_id(request_id: str, *, batch: bool = False) -> str:
     return (found[1] or found[2]) if found else request_id
 
 
-def id_of(request_id: str) -> str:
+def logged_id(request_id: str) -> str:
     """Return the id in the response, in at most `MAX_ID` characters."""
     return response_id(request_id)[:MAX_ID]
 
 
-def iso(wall: int) -> str:
-    """Nanoseconds since 1970 in UTC, to the millisecond."""
+def iso_time(wall: int) -> str:
+    """Format nanoseconds since 1970 as ISO 8601 in UTC, to the millisecond."""
     moment = datetime.datetime.fromtimestamp(wall / 1e9, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _end_of(record: SequenceRecord) -> dict[str, Any]:
+def _ending(record: SequenceRecord) -> dict[str, Any]:
     outcome = record.outcome
     shadow = outcome.shadow_reason if outcome else None
     return {
@@ -78,7 +78,7 @@ def _end_of(record: SequenceRecord) -> dict[str, Any]:
     }
 
 
-def _costs_of(record: SequenceRecord) -> dict[str, Any]:
+def _costs(record: SequenceRecord) -> dict[str, Any]:
     outcome = record.outcome
     confidence = outcome.confidence if outcome else None
     return {
@@ -102,10 +102,10 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def seconds_of(record: SequenceRecord, timeline: Timeline) -> dict[str, float | None]:
-    """How long it took; None for what did not come or cannot be told."""
+def durations(record: SequenceRecord, timeline: Timeline) -> dict[str, float | None]:
+    """Return durations in seconds; None for phases that did not occur or cannot be measured."""
     begin, first, end = timeline.start.moment, timeline.first_token, timeline.ended
-    thought, answer = _ends_of_thinking(record, timeline)
+    thought, answer = _thinking_end_and_answer_start(record, timeline)
     return {
         "queue": _queued(timeline.stats),
         "first_token": _between(begin, first),
@@ -115,16 +115,16 @@ def seconds_of(record: SequenceRecord, timeline: Timeline) -> dict[str, float | 
     }
 
 
-def _ends_of_thinking(
+def _thinking_end_and_answer_start(
     record: SequenceRecord, timeline: Timeline
 ) -> tuple[Moment | None, Moment | None]:
-    """When the thinking ended, and from when on the answer was under way."""
+    """Return when the thinking ended and when the answer started."""
     outcome, thought = record.outcome, timeline.thought
     if thought is not None:
         return thought, thought
     if outcome is None or not outcome.reasoning_tokens:
         return None, timeline.first_token
-    if outcome.reason is ExitReason.NATURAL:  # it came as a whole, and nobody saw when
+    if outcome.reason is ExitReason.NATURAL:  # the output came in one piece
         return None, None
     return timeline.ended, None
 
@@ -134,24 +134,24 @@ def _between(begin: Moment | None, end: Moment | None) -> float | None:
 
 
 def _queued(stats: Any) -> float | None:
-    """In vLLM's queue, by the engine's own monotonic clock."""
+    """Return the seconds in vLLM's queue, by the engine's own monotonic clock."""
     if stats is None or not stats.scheduled_ts:
         return None
     return _between(stats.queued_ts, stats.scheduled_ts)
 
 
-def events_of(record: SequenceRecord, timeline: Timeline) -> list[dict[str, Any]]:
-    """The timeline: `at` and `answered` are seconds since the request came."""
+def timeline_events(record: SequenceRecord, timeline: Timeline) -> list[dict[str, Any]]:
+    """Return the timeline. `at` and `answered` are seconds since the request arrived."""
     outcome, reason = record.outcome, str(record.outcome.reason) if record.outcome else None
     thought = {"reason": reason, "reasoning_tokens": outcome.reasoning_tokens if outcome else None}
     answer = timeline.answer
     if answer is None and timeline.cut is None and record.status == "completed":
-        answer = timeline.thought  # its first token came with the end of the thinking
+        answer = timeline.thought  # the answer follows the thinking directly
     cut = {"discarded_tokens": record.discarded_tokens}
     found = [
         _event(timeline, timeline.start.moment, "arrived", prompt_tokens=record.prompt_tokens),
         _event(timeline, timeline.first_token, "first_token"),
-        *(probe_of(timeline, number) for number in range(len(timeline.probes))),
+        *(probe_event(timeline, number) for number in range(len(timeline.probes))),
         _event(timeline, timeline.cut, "cut", **thought, **cut)
         if timeline.cut
         else _event(timeline, timeline.thought, "thinking_end", **thought),
@@ -166,17 +166,17 @@ def _event(timeline: Timeline, moment: Moment | None, name: str, **more: Any) ->
     return {"at": _between(timeline.start.moment, moment), "event": name, **more}
 
 
-def probe_of(timeline: Timeline, number: int) -> dict[str, Any]:
-    """The event of a probe."""
+def probe_event(timeline: Timeline, number: int) -> dict[str, Any]:
+    """Return the event of one probe."""
     times = timeline.probes[number]
     asked = timeline.asked[number] if number < len(timeline.asked) else None
     event = _event(timeline, times.asked, "probe", probe=number)
     event["answered"] = _between(timeline.start.moment, times.answered)
     if asked is not None:
-        event["policy"] = _name_of(asked.seat.policy)
+        event["policy"] = _policy_name(asked.seat.policy)
         event["reasoning_tokens"] = asked.boundary.reasoning_tokens
         event["steps"] = asked.boundary.steps
-    event["result"] = result_of(times, asked)
+    event["result"] = probe_result(times, asked)
     if asked is not None and asked.verdict is not None:
         event["confidence"] = _rounded(asked.verdict.confidence, 4)
     if times.refused is not None:
@@ -184,17 +184,17 @@ def probe_of(timeline: Timeline, number: int) -> dict[str, Any]:
     return event
 
 
-def result_of(times: ProbeTimes, asked: PendingDecision | None) -> str:
-    """What became of a question: a closed set."""
+def probe_result(times: ProbeTimes, asked: PendingDecision | None) -> str:
+    """Return the result of a probe, from a closed set."""
     if times.refused is not None:
         return "refused"
     if asked is not None and asked.verdict is not None:
         return "declined" if asked.verdict.reason is None else "fired"
     if asked is not None and asked.answered and asked.answer is None:
         return "failed"
-    return "unused"  # something before it had decided, or the client had left
+    return "unused"  # decided before it, or the client disconnected
 
 
-def _name_of(policy: object) -> str:
+def _policy_name(policy: object) -> str:
     names: Mapping[Any, str] = {made: name for name, made in POLICIES.items()}
     return names.get(type(policy), type(policy).__name__)

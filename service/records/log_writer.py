@@ -1,8 +1,12 @@
-"""Writes the request log from a thread of its own: whatever the disk does, no request waits for it.
+"""Writes the request log in a background thread, so that a slow disk never delays a request.
 
-Lines wait in memory, as many as fit the bounds; what does not fit or cannot be written is dropped
-and counted, and the file is tried again with the next line. Each line is one append, so several
-servers may share a file.
+Lines wait in a bounded queue. Lines that exceed the bounds or cannot be written are dropped and
+counted; the next line tries the file again. Each line is a single append, so several servers can
+share a file.
+
+This is not `logging.handlers`: QueueHandler does not bound characters, QueueListener cannot stop
+with a timeout, and WatchedFileHandler neither counts lost lines, repairs a half-written line, nor
+refuses a pipe without a reader.
 """
 
 import json
@@ -20,18 +24,16 @@ __all__ = ["RequestLog"]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
-MAX_LINES = 4096  # that wait
-MAX_CHARACTERS = 32 * 2**20  # of completions in them
+MAX_LINES = 4096  # in the queue
+MAX_CHARACTERS = 32 * 2**20  # of completions in the queue
 CLOSE_SECONDS = 5.0
 
 Line = Mapping[str, Any]
 
 
 class RequestLog:
-    """A file of JSON lines, opened at once and anew whenever its name means another file.
-
-    Raises InvalidSetting for a file that cannot be opened.
-    """
+    """A file of JSON lines. It is reopened when it was renamed, removed or replaced. Raises
+    InvalidSetting if it cannot be opened."""
 
     def __init__(self, path: Path, *, max_lines: int = MAX_LINES) -> None:
         self._path = path
@@ -39,11 +41,11 @@ class RequestLog:
         self._dropped: Callable[[int], None] = lambda _: None
         self._lines: deque[Line] = deque()
         self._characters = 0
-        self._ready = threading.Condition()  # over the four around it
+        self._ready = threading.Condition()  # guards the queue and the flags around it
         self._closing = False
-        self._anew = False
+        self._reopening = False
         self._failing = False
-        self._torn = False  # the file ends within a line
+        self._torn = False  # the file ends in a half-written line
         try:
             self._file, self._identity = _open(path)
         except OSError as error:
@@ -52,12 +54,13 @@ class RequestLog:
         self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
 
     def start(self, dropped: Callable[[int], None]) -> None:
-        """Begin to write; `dropped` is told, in any thread, how many lines were lost."""
+        """Start the writer thread; `dropped` is called from any thread with the number of lost
+        lines."""
         self._dropped = dropped
         self._thread.start()
 
     def write(self, line: Line) -> None:
-        """Take a line to be written; returns at once, and never fails."""
+        """Queue a line. Non-blocking; never raises."""
         size = len(line.get("text", ""))
         with self._ready:
             fits = len(self._lines) < self._max_lines
@@ -70,40 +73,41 @@ class RequestLog:
             self._dropped(1)
 
     def reopen(self) -> None:
-        """Open the file anew before the next line, and at once: whoever sent a signal looks for
-        it."""
+        """Reopen the file immediately; used as a signal handler's action."""
         with self._ready:
-            self._anew = True
+            self._reopening = True
             self._ready.notify()
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """Write what waits, for at most `timeout` seconds."""
+        """Write queued lines, waiting at most `timeout` seconds."""
         with self._ready:
             self._closing = True
             self._ready.notify()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            _log.warning("Request log: %d lines were not written to the end.", len(self._lines))
+            _log.warning(
+                "Request log: %d lines were not written before shutdown.", len(self._lines)
+            )
         else:
             os.close(self._file)
 
     def _work(self) -> None:
         while True:
             with self._ready:
-                while not (self._lines or self._closing or self._anew):
+                while not (self._lines or self._closing or self._reopening):
                     self._ready.wait()
-                anew, self._anew = self._anew, False
+                reopen, self._reopening = self._reopening, False
                 line = self._lines.popleft() if self._lines else None
-                if line is None and not anew:
+                if line is None and not reopen:
                     return
                 if line is not None:
                     self._characters -= len(line.get("text", ""))
-            self._put(line, anew=anew)
+            self._put(line, reopen=reopen)
 
-    def _put(self, line: Line | None, *, anew: bool) -> None:
-        """Write a line, or only look for the file."""
+    def _put(self, line: Line | None, *, reopen: bool) -> None:
+        """Write a line, or only reopen the file."""
         try:
-            self._follow(anew=anew)
+            self._reopen_if_moved(reopen=reopen)
             if line is not None:
                 self._append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         except (OSError, ValueError, TypeError) as error:
@@ -114,16 +118,16 @@ class RequestLog:
             self._failing = True
         else:
             if self._failing:
-                _log.info("Request log %s is written again.", self._path)
+                _log.info("Request log %s is writable again.", self._path)
             self._failing = False
 
-    def _follow(self, *, anew: bool) -> None:
-        """Open the file anew when it was moved away, as by logrotate, or when asked to."""
+    def _reopen_if_moved(self, *, reopen: bool) -> None:
+        """Reopen the file if it was moved, as logrotate does, or if `reopen` is set."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
             found = None
-        if anew or found is None or (found.st_dev, found.st_ino) != self._identity:
+        if reopen or found is None or (found.st_dev, found.st_ino) != self._identity:
             file, identity = _open(self._path)
             os.close(self._file)
             self._torn = self._torn and identity == self._identity
@@ -137,8 +141,8 @@ class RequestLog:
 
 
 def _open(path: Path) -> tuple[int, tuple[int, int]]:
-    """A descriptor, and what tells the file from others. A pipe that nobody reads is an error
-    rather than a place to wait at."""
+    """Return a descriptor and the file's identity. A pipe without a reader raises OSError instead
+    of blocking."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
     file = os.open(path, flags, 0o640)
     os.set_blocking(file, True)

@@ -1,6 +1,7 @@
-"""Every metric of ours, once: `docs/reference.md` has the same table.
+"""Table of every metric of the server; `docs/reference.md` is generated from it.
 
-Labels are bounded, so the number of series is: served models, registered policies, and closed sets.
+Labels are bounded, so the number of series is too: served models, registered policies, and closed
+sets.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-__all__ = ["CATALOGUE", "Metric", "counter", "family", "gauge", "histogram"]
+__all__ = ["METRICS", "Metric", "counter", "family", "gauge", "histogram"]
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -22,7 +23,7 @@ _STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One of them."""
+    """Definition of one metric."""
 
     kind: Kind
     name: str
@@ -37,123 +38,154 @@ def _by_policy(kind: Kind, name: str, unit: str, text: str, *more: str) -> Metri
 
 
 _ALL = (
-    _by_policy("counter", "requests_started_total", "sequences", "Admitted; n=2 counts two."),
-    _by_policy("counter", "requests_total", "sequences", "Ended, by how.", "outcome"),
-    _by_policy("counter", "exits_total", "sequences", "Why the thinking ended.", "exit_reason"),
     _by_policy(
-        "counter", "completion_tokens_total", "tokens", "Delivered, injected closings included."
+        "counter", "requests_started_total", "sequences",
+        "Sequences admitted; n=2 counts two.",
     ),
-    _by_policy("counter", "reasoning_tokens_total", "tokens", "Between <think> and </think>."),
-    _by_policy("counter", "injected_tokens_total", "tokens", "Closings put in by exits."),
     _by_policy(
-        "counter", "probe_tokens_total", "tokens", "Generated for trial answers, and one at start."
+        "counter", "requests_total", "sequences",
+        "Sequences that ended, by outcome.", "outcome",
     ),
-    _by_policy("counter", "discarded_tokens_total", "tokens", "Generated past an exit."),
-    _by_policy("counter", "aborted_tokens_total", "tokens", "Generated for clients that had left."),
     _by_policy(
-        "counter", "saved_tokens_total", "tokens", "Saved by exits, estimated, gross of probes.",
+        "counter", "exits_total", "sequences",
+        "Sequences by the reason why their thinking ended.", "exit_reason",
+    ),
+    _by_policy(
+        "counter", "completion_tokens_total", "tokens", "Tokens delivered, forced tokens included."
+    ),
+    _by_policy(
+        "counter", "reasoning_tokens_total", "tokens",
+        "Tokens between <think> and </think>.",
+    ),
+    _by_policy(
+        "counter", "injected_tokens_total", "tokens",
+        "Forced tokens that exits injected to close the thinking.",
+    ),
+    _by_policy(
+        "counter", "probe_tokens_total", "tokens",
+        "Tokens generated for probes, and one at startup.",
+    ),
+    _by_policy("counter", "discarded_tokens_total", "tokens", "Tokens generated after an exit."),
+    _by_policy(
+        "counter", "aborted_tokens_total", "tokens",
+        "Tokens generated after the client had disconnected.",
+    ),
+    _by_policy(
+        "counter", "saved_tokens_total", "tokens",
+        "Estimated tokens saved by exits, before probe cost.",
         "method",
     ),
     _by_policy(
-        "counter", "overspent_tokens_total", "tokens", "By which exits cost more, estimated.",
+        "counter", "overspent_tokens_total", "tokens",
+        "Estimated tokens by which exits cost more than they saved.",
         "method",
     ),
     Metric(
         "histogram", "stepgrpo_request_saved_tokens", "tokens",
-        "Saved per sequence, estimated; 0 where an exit cost more.",
+        "Estimated tokens saved per sequence; 0 if an exit cost more than it saved.",
         (*_POLICY, "method"), _TOKENS,
     ),
     Metric(
-        "histogram", "stepgrpo_reasoning_steps", "steps", "Steps per sequence.", buckets=_STEPS
+        "histogram", "stepgrpo_reasoning_steps", "steps",
+        "Reasoning steps per sequence.", buckets=_STEPS
     ),
     _by_policy(
         "counter", "thoughts_without_marker_total", "sequences",
-        "Whose thinking of 1 000 tokens or more had no step marker: see --exit-markers.",
+        "Sequences with 1 000 reasoning tokens or more and no step marker: see --exit-markers.",
     ),
     _by_policy(
-        "counter", "abstained_total", "sequences", "In which a policy did not act, or in part.",
+        "counter", "abstained_total", "sequences",
+        "Sequences in which a policy did not act, or only in part.",
         "cause",
     ),
     _by_policy(
-        "counter", "policy_errors_total", "sequences", "Whose policy failed; they ran on unexited."
+        "counter", "policy_errors_total", "sequences",
+        "Sequences whose policy failed; they continued without exits.",
     ),
     _by_policy(
-        "counter", "probes_failed_total", "probes", "That failed or could not be read."
+        "counter", "probes_failed_total", "probes",
+        "Probes that failed or whose answer could not be parsed.",
     ),
     _by_policy(
-        "counter", "probes_refused_total", "probes", "Not asked for, to spare the engine.", "cause"
+        "counter", "probes_refused_total", "probes",
+        "Probes not sent, to limit the load of the engine.", "cause"
     ),
     Metric(
-        "counter", "stepgrpo_judge_requests_total", "questions",
-        "To the judge behind a URL, by what became of them.", ("outcome",),
+        "counter", "stepgrpo_judge_requests_total", "requests",
+        "Requests to the judge behind a URL, by outcome.", ("outcome",),
     ),
     Metric(
         "counter", "stepgrpo_judge_tokens_total", "tokens",
-        "Of the judge behind a URL, as it counts them.", ("kind",),
+        "Tokens of the judge behind a URL, as it reports them.", ("kind",),
     ),
-    _by_policy("counter", "pairs_total", "runs", "Paired runs, by what became of them.", "outcome"),
+    _by_policy("counter", "pairs_total", "runs", "Paired continuations, by outcome.", "outcome"),
     Metric(
         "counter", "stepgrpo_pair_tokens_total", "tokens",
-        "Generated by this engine for paired runs.", (),
+        "Tokens generated by this engine for paired continuations.", (),
     ),
     _by_policy(
-        "gauge", "holdout_requests", "sequences", "That take part in the comparison, by side.",
+        "gauge", "holdout_requests", "sequences", "Sequences in the holdout experiment, by arm.",
         "source", "side",
     ),
     _by_policy(
         "gauge", "holdout_saved_tokens", "tokens",
-        "Saved per sequence, as the holdout shows, and its 95 % interval.",
+        "Tokens saved per sequence, measured by the holdout, with a 95 % interval.",
         "source", "measure", "bound",
     ),
     _by_policy(
         "gauge", "measured_saved_tokens", "tokens",
-        "Saved in all, as paired runs show, and its 95 % interval.", "source", "measure", "bound",
+        "Tokens saved in total, measured by pairs, with a 95 % interval.", "source", "measure",
+        "bound",
     ),
     _by_policy(
         "gauge", "agreement_ratio", "ratio",
-        "Judged pairs whose answer stayed as it was, and its 95 % interval.", "source", "bound",
+        "Share of judged pairs with an unchanged answer, with a 95 % interval.", "source", "bound",
     ),
     _by_policy(
         "gauge", "prediction_coverage_ratio", "ratio",
-        "Measured lengths that lay in the predicted interval of 90 %; 95 % interval.", "bound",
+        "Share of measured lengths inside the predicted 90 % interval; 95 % interval.", "bound",
     ),
     _by_policy(
-        "gauge", "prediction_stale", "0 or 1", "Intervals hold too few of the lengths, or too many."
+        "gauge", "prediction_stale", "0 or 1", "1 if intervals cover too few or too many lengths."
     ),
     Metric(
         "gauge", "stepgrpo_state_info", "1",
-        "Which sums the gauges above are of: servers that share them have the same.", ("state",),
+        "Identifies the state file behind the gauges above; equal on servers that share it.",
+        ("state",),
     ),
     Metric(
         "gauge", "stepgrpo_state_unavailable", "0 or 1",
-        "The state file cannot be read or written, or is damaged: sums wait in memory.", (),
+        "1 if the state file cannot be read or written, or is damaged: sums wait in memory.", (),
     ),
-    _by_policy("gauge", "policy_switched_off", "0 or 1", "The quality guard keeps it off."),
+    _by_policy(
+        "gauge", "policy_switched_off", "0 or 1",
+        "1 if the quality gate has switched the policy off.",
+    ),
     Metric(
         "counter", "stepgrpo_log_lines_dropped_total", "lines",
-        "Of the request log, that could not be written.", (),
+        "Lines of the request log that could not be written.", (),
     ),
     Metric(
         "counter", "stepgrpo_engine_busy_seconds_total", "seconds",
-        "In which the engine had something to run.", (),
+        "Seconds in which the engine had requests to run.", (),
     ),
-    Metric("gauge", "stepgrpo_tasks", "tasks", "Of the event loop.", ()),
+    Metric("gauge", "stepgrpo_tasks", "tasks", "Tasks in the event loop.", ()),
     Metric(
         "counter", "stepgrpo_refusals_total", "requests",
-        "Refused before anything read them, by cause.", ("cause",),
+        "Requests refused before their body was read, by cause.", ("cause",),
     ),
-    Metric("gauge", "stepgrpo_api_keys", "keys", "In force.", ()),
+    Metric("gauge", "stepgrpo_api_keys", "keys", "API keys in force.", ()),
     Metric(
         "counter", "stepgrpo_api_key_reloads_total", "changes",
-        "Of the API key file, by what came of them.", ("to",),
+        "Changes of the API key file, by result.", ("to",),
     ),
 )  # fmt: skip
-CATALOGUE = {each.name: each for each in _ALL}
-"""By name."""
+METRICS = {each.name: each for each in _ALL}
+"""Definitions by name."""
 
 
 def _of(kind: Kind, name: str) -> Metric:
-    found = CATALOGUE[f"stepgrpo_{name}"]
+    found = METRICS[f"stepgrpo_{name}"]
     assert found.kind == kind
     return found
 
@@ -162,19 +194,19 @@ Made = TypeVar("Made", Counter, Gauge, Histogram)
 
 
 def counter(name: str, registry: CollectorRegistry) -> Counter:
-    """The counter of this name, less the prefix."""
+    """Register and return the counter with this name, without prefix."""
     of = _of("counter", name)
     return _registered(Counter(of.name, of.help, of.labels, registry=None), registry)
 
 
 def gauge(name: str, registry: CollectorRegistry) -> Gauge:
-    """The gauge of this name, less the prefix."""
+    """Register and return the gauge with this name, without prefix."""
     of = _of("gauge", name)
     return _registered(Gauge(of.name, of.help, of.labels, registry=None), registry)
 
 
 def histogram(name: str, registry: CollectorRegistry) -> Histogram:
-    """The histogram of this name, less the prefix."""
+    """Register and return the histogram with this name, without prefix."""
     of = _of("histogram", name)
     buckets: Sequence[float] = of.buckets
     made = Histogram(of.name, of.help, of.labels, registry=None, buckets=buckets)
@@ -187,7 +219,7 @@ def _registered(made: Made, registry: CollectorRegistry) -> Made:
 
 
 class _WithoutCreated:
-    """Shows a metric without its creation times: a series more for each, that says little."""
+    """Collector that hides the ``_created`` samples, which double the series for little use."""
 
     def __init__(self, made: Counter | Gauge | Histogram) -> None:
         self._made = made
@@ -202,6 +234,6 @@ class _WithoutCreated:
 
 
 def family(name: str) -> GaugeMetricFamily:
-    """The gauge of this name as it is shown in one scrape."""
+    """Return the gauge with this name for one scrape."""
     of = _of("gauge", name)
     return GaugeMetricFamily(of.name, of.help, labels=of.labels)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of early exit, beside the engine's own ``vllm:`` names."""
+"""Prometheus metrics of early exit, beside the engine's ``vllm:`` metrics."""
 
 import asyncio
 import functools
@@ -15,7 +15,7 @@ __all__ = ["Metrics"]
 
 
 class Metrics:
-    """What is counted as it happens; `catalogue` says what it means."""
+    """Updates counters as events happen; `metric_table` describes them."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._started = counter("requests_started_total", registry)
@@ -45,45 +45,45 @@ class Metrics:
         self._tasks = gauge("tasks", registry)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Show how many tasks the loop has: as many as before, when nothing runs."""
+        """Report the number of tasks in the event loop; it is constant while the server is idle."""
         self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def started(self, record: SequenceRecord) -> None:
-        """Count a sequence in."""
+        """Count a sequence that starts."""
         labels = (record.model_name, record.label)
         _series(self._started, *labels).inc()
         if record.abstained is not None:
             self._abstained.labels(*labels, str(record.abstained)).inc()
 
     def judged(self, judgement: Judgement) -> None:
-        """Count a question to the judge behind a URL."""
+        """Count a request to the judge behind a URL."""
         self._judge_requests.labels(judgement.outcome).inc()
         self._judge_tokens.labels("prompt").inc(judgement.prompt_tokens)
         self._judge_tokens.labels("completion").inc(judgement.completion_tokens)
 
     def busy(self, seconds: float) -> None:
-        """Count time in which the engine had something to run."""
+        """Count seconds in which the engine had requests to run."""
         self._busy.inc(seconds)
 
     def log_dropped(self, lines: int) -> None:
-        """Count lines of the request log that are lost; called in any thread."""
+        """Count lost lines of the request log; callable from any thread."""
         self._log_dropped.inc(lines)
 
     def paired(self, model_name: str, policy: str, outcome: str) -> None:
-        """Count a paired run."""
+        """Count a paired continuation."""
         self._pairs.labels(model_name, policy, outcome).inc()
 
     def ran_pairs(self, tokens: int) -> None:
-        """Count tokens of paired runs."""
+        """Count tokens of paired continuations."""
         self._pair_tokens.inc(tokens)
 
     def proved(self, model_name: str, policy: str) -> None:
-        """Count the token that is generated at start: a trial, and nobody's completion."""
+        """Count the token that is generated at startup as a probe token."""
         self._probe.labels(model_name, policy).inc()
 
     def ended(self, record: SequenceRecord) -> None:
-        """Count a sequence out, whatever became of it."""
-        labels, exemplar = (record.model_name, record.label), exemplar_of(record)
+        """Count a sequence that ended, however it ended."""
+        labels, exemplar = (record.model_name, record.label), trace_exemplar(record)
         add = _adder(labels, exemplar)
         add(self._requests, 1, str(record.status))
         add(self._completion, record.delivered_tokens)
@@ -103,13 +103,12 @@ class Metrics:
         if (saved := record.saved) is not None:
             add(self._saved, max(saved.tokens, 0), saved.method)
             add(self._overspent, max(-saved.tokens, 0), saved.method)
-            # A sum must not fall: what cost more is in the lowest bucket all the same.
+            # A histogram's sum must not decrease: a negative saving is counted as 0.
             self._saved_each.labels(*labels, saved.method).observe(max(saved.tokens, 0), exemplar)
 
 
-def exemplar_of(record: SequenceRecord) -> dict[str, str] | None:
-    """With what a scrape in the OpenMetrics format leads from a figure to a trace; None for a
-    sequence without one."""
+def trace_exemplar(record: SequenceRecord) -> dict[str, str] | None:
+    """Return the exemplar that links a sample to a trace (OpenMetrics); None without a trace."""
     trace = record.timeline.trace_id
     return None if trace is None else {"trace_id": trace}
 
@@ -119,7 +118,7 @@ Add = Callable[..., None]
 
 def _adder(labels: tuple[str, str], exemplar: dict[str, str] | None) -> Add:
     def add(to: Counter, amount: float, *more: str) -> None:
-        series = _series(to, *labels, *more)  # is there from now on, also with nothing in it
+        series = _series(to, *labels, *more)  # creates the series, even for an amount of 0
         if amount:
             series.inc(amount, exemplar)
 
@@ -128,5 +127,5 @@ def _adder(labels: tuple[str, str], exemplar: dict[str, str] | None) -> Add:
 
 @functools.lru_cache(maxsize=4096)
 def _series(of: Counter, *labels: str) -> Counter:
-    """As `labels` has it, which takes several times as long, a dozen times a request."""
+    """Return ``of.labels(*labels)``, cached because the lookup is slow and frequent."""
     return of.labels(*labels)

@@ -1,4 +1,4 @@
-"""Closed sets of reasons, used in responses, logs and as labels of metrics."""
+"""Closed sets of reasons, used in responses, in logs, and as metric labels."""
 
 import enum
 
@@ -6,37 +6,40 @@ __all__ = ["OBSTACLES", "Abstained", "Refusal"]
 
 
 class Abstained(enum.StrEnum):
-    """Why a policy does not act, or only in parts: a closed set, in responses and metrics."""
+    """Reason why a policy does not act, or acts only in part. Shown in responses and metrics."""
 
     NO_THINKING_TOKENS = "no_thinking_tokens"
-    """How the model writes thinking is not known: it is neither counted nor ended."""
+    """The model's thinking format is unknown, so its thinking is neither counted nor ended."""
     COUNTS_ONLY = "counts_only"
-    """Thinking of the model's family is only counted: it cannot be closed safely."""
+    """Thinking of this model family is only counted, because it cannot be closed safely."""
     NO_TOKEN_IDS = "no_token_ids"  # noqa: S105 - no password
-    """The prompt has no token ids: embeddings."""
+    """The prompt consists of embeddings and has no token ids."""
     CUMULATIVE_OUTPUT = "cumulative_output"
-    """The caller wants outputs that repeat what came before; no HTTP route does."""
+    """The caller wants outputs that repeat earlier text. No HTTP route does."""
     CONTINUED_THINKING = "continued_thinking"
-    """The prompt ends inside a thought that has begun (continue_final_message): it is the
-    caller's, and where its steps began is unknown. It is counted, its exit_reason is none."""
+    """The prompt ends inside unfinished thinking (continue_final_message). That thinking is the
+    caller's, and it is unknown where its steps began. It is counted, and its exit_reason is none.
+    """
     IGNORE_EOS = "ignore_eos"
-    """Exactly so many tokens are wanted."""
+    """The request wants an exact number of tokens."""
     PROMPT_LOGPROBS = "prompt_logprobs"
-    """A prompt is being scored (echo with log-probs), not answered."""
+    """The prompt is scored (echo with log-probs), not answered."""
     GRAMMAR = "grammar"
-    """The output follows a grammar or a schema from its first token on; one that waits for the
-    answer is no obstacle."""
+    """A grammar or schema constrains the output from its first token. A grammar that applies only
+    to the answer is no obstacle."""
     NO_PREFIX_CACHING = "no_prefix_caching"
-    """[policies that ask] Every question would cost its whole prefix again."""
+    """[policies that probe] Without prefix caching, every probe would recompute its whole prefix.
+    """
     TOOLS = "tools"
-    """[policies that ask for an answer] Tools are offered, so what follows may be a call, and a
-    trial answer says nothing about it. A request that names its policy itself is taken at its
-    word, and one with ``tool_choice`` none is not concerned. With ``--exit-with-tools`` policies
-    act all the same, on the thinking before the call."""
+    """[policies that probe for an answer] The request offers tools, so the reply may be a tool
+    call, about which a probe's answer says nothing. Requests that name their policy themselves, or
+    that set ``tool_choice`` to none, are not affected. With ``--exit-with-tools``, policies act on
+    the thinking before the call."""
     SWITCHED_OFF = "switched_off"
-    """The quality guard has switched the policy off: its exits changed too many answers."""
+    """The quality gate switched the policy off because its exits changed too many answers."""
     POLICY_ERROR = "policy_error"
-    """The policy failed: a bug in it. The thinking ran on without exits."""
+    """The policy raised an exception, which is a bug in it. The thinking continued without exits.
+    """
 
 
 OBSTACLES = {
@@ -49,13 +52,13 @@ OBSTACLES = {
     Abstained.PROMPT_LOGPROBS: "the prompt is scored; leave prompt_logprobs out",
     Abstained.GRAMMAR: "a grammar forms the output from its first token on",
 }
-"""Why nothing can hold a bound."""
+"""Reasons why a requested limit cannot be enforced."""
 
 
 class Refusal(enum.StrEnum):
-    """Why a probe was not put: a closed set, used as a metric's label."""
+    """Reason why a probe was not sent. Used as a metric label."""
 
     QUEUE = "queue"
-    """A request waits for a place in the batch, or would have to wait for this probe's."""
+    """A request waits for a place in the batch, or would wait because of this probe."""
     LOAD = "load"
-    """Probes have their share of the running sequences."""
+    """Probes already use their share of the running sequences."""

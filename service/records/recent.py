@@ -1,7 +1,7 @@
-"""The blocks of responses that ended lately, by the id that their clients know.
+"""Cache of the ``stepgrpo`` blocks of recent responses, by response id.
 
-Many SDKs drop what is new to them from streams, but all keep the id. The API key that made the
-request finds its block here for some minutes; to any other it does not exist.
+Many SDKs drop unknown fields from streams, but all keep the id. A block is kept for a few minutes
+and is visible only to the API key that made the request.
 """
 
 import json
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEPT_SECONDS", "MOST_BYTES", "Recent"]
+__all__ = ["KEPT_SECONDS", "MOST_BYTES", "RecentResponses"]
 
 KEPT_SECONDS = 300.0
 MOST_BYTES = 8 * 1024 * 1024
-"""Of all blocks, ids and what keeps them; the oldest go first."""
-_OVERHEAD = 512  # bytes of an entry's objects
+"""Limit on the size of all blocks, ids and bookkeeping; the oldest are evicted first."""
+_OVERHEAD = 512  # bytes of Python objects per entry
 
 Key = tuple[bytes, str]
 
@@ -24,13 +24,13 @@ Key = tuple[bytes, str]
 @dataclass(frozen=True, slots=True)
 class _Kept:
     block: bytes
-    """As JSON."""
+    """JSON."""
     until: float
-    """By the clock."""
+    """Expiry by the cache's clock, in seconds."""
 
 
-class Recent:
-    """What is kept; one event loop's, no locks."""
+class RecentResponses:
+    """The cache. Used from one event loop, without locks."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,19 +38,20 @@ class Recent:
         self._bytes = 0
 
     def keep(self, caller: bytes, ids: Iterable[str], block: Mapping[str, Any]) -> None:
-        """Keep a response's block under its `ids`; what had one of them before is gone."""
+        """Store a response's block under all its `ids`, replacing earlier blocks of these ids."""
         kept = _Kept(json.dumps(block).encode(), self._clock() + KEPT_SECONDS)
         for each in ids:
             self._drop((caller, each))
             self._kept[caller, each] = kept
             self._bytes += _size((caller, each), kept)
-        while self._kept and (self._bytes > MOST_BYTES or self._is_over(next(iter(self._kept)))):
+        while self._kept and (self._bytes > MOST_BYTES or self._is_expired(next(iter(self._kept)))):
             self._drop(next(iter(self._kept)))
 
     def find(self, caller: bytes, client_id: str) -> Any:
-        """The block of a response of this caller's; None if there is none any more."""
+        """Return the block of a response that this caller made, or None if it is unknown or
+        expired."""
         key = (caller, client_id)
-        if key in self._kept and self._is_over(key):
+        if key in self._kept and self._is_expired(key):
             self._drop(key)
         kept = self._kept.get(key)
         return None if kept is None else json.loads(kept.block)
@@ -58,7 +59,7 @@ class Recent:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _is_over(self, key: Key) -> bool:
+    def _is_expired(self, key: Key) -> bool:
         return self._kept[key].until <= self._clock()
 
     def _drop(self, key: Key) -> None:

@@ -1,4 +1,4 @@
-"""What a request asks for outside ``vllm_xargs``, each value with the parameter that set it."""
+"""Parameters of a request outside ``vllm_xargs``: each value with the name of its parameter."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 __all__ = ["BadParameter", "Requested", "ThinkingRequest"]
 
 
-_SHOWN = 100  # characters of what a client wrote
+_SHOWN = 100  # characters of a client's value that a message quotes
 
 
 class BadParameter(ValueError):
-    """A request parameter that cannot be honoured; becomes HTTP 400 in OpenAI's shape."""
+    """A request parameter that is invalid here; becomes HTTP 400 in OpenAI's error format."""
 
     def __init__(self, parameter: str, value: object, remedy: str) -> None:
         name, shown = _shortened(parameter), _shortened(repr(value))
@@ -25,37 +25,37 @@ def _shortened(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A value, and the parameter that asked for it."""
+    """A value and the parameter that set it."""
 
     value: Any
     parameter: str
     written: Any = field(default=None, compare=False)
-    """The value as the client wrote it, where that is another."""
+    """The value as the client wrote it, if it was converted."""
 
     @property
     def shown(self) -> Any:
-        """The value as its client knows it."""
+        """The value as the client knows it, for messages."""
         return self.value if self.written is None else self.written
 
     def __str__(self) -> str:
         return f"{self.parameter}={_shortened(repr(self.shown))}"
 
     def refusal(self, remedy: str) -> BadParameter:
-        """What is answered to it."""
+        """Return the error that rejects this value; `remedy` says what to do instead."""
         return BadParameter(self.parameter, self.shown, remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingRequest:
-    """What a request's body asks for outside ``vllm_xargs``."""
+    """Thinking parameters of a request body outside ``vllm_xargs``."""
 
     switch: Requested | None = None
     """Thinking on or off."""
     effort: Requested | None = None
     """One of `EFFORTS`."""
     budget: Requested | None = None
-    """Reasoning tokens; its value None is no limit."""
+    """Reasoning tokens; the value None means no limit."""
     off: Requested | None = None
-    """What asked for no thinking at all: a switch, effort none, or a budget of 0."""
-    seen_to: bool = False
-    """Nothing is left to close: the chat template switches it off, or the model never thinks."""
+    """The parameter that turned thinking off: a switch, effort none, or a budget of 0."""
+    already_off: bool = False
+    """There is no thinking to close: the chat template turns it off, or the model never thinks."""

@@ -1,10 +1,10 @@
-"""What requests cost and saved: one record per sequence, kept while it runs.
+"""Token accounting of requests: one record per sequence, updated while it runs.
 
-Accounting rules. Delivered tokens are what the client received; probe and discarded tokens are
-never among them. Everything the engine generated is in exactly one of delivered (less the
-injected closing), discarded, aborted and probe tokens, so their sum equals the engine's own
-counter. A saving is an estimate with its method and interval, net of probes, may be negative,
-and exists only for sequences that completed.
+Accounting rules. Delivered tokens are what the client received; they never include probe tokens or
+discarded tokens. Every token that the engine generates is counted in exactly one of delivered
+(without forced tokens), discarded, aborted and probe tokens, so their sum equals the engine's own
+counter. Saved tokens are an estimate with a method and an interval, net of probes. They may be
+negative, and exist only for sequences that completed.
 """
 
 import contextvars
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from service.records.reasons import Abstained, Refusal
 from service.records.requested import ThinkingRequest
-from service.records.timeline import UNTIMED, Timeline, Untimed
+from service.records.timeline import NULL_TIMELINE, NullTimeline, Timeline
 from service.records.trust import Trust
 from stepgrpo_core import Baseline, ExitReason, Outcome, Prediction
 from stepgrpo_core.savings.holdout import Arm
@@ -24,21 +24,21 @@ from stepgrpo_core.savings.holdout import Arm
 __all__ = [
     "COMBINED",
     "HOLDOUT",
-    "Follows",
-    "RequestLedger",
+    "AdmissionSlots",
+    "ContinuationInput",
+    "RequestContext",
     "Saved",
-    "Seats",
     "SequenceRecord",
     "Status",
-    "current_ledger",
+    "current_request",
 ]
 
 Status = Literal["completed", "aborted", "failed"]
 _STATUS: Mapping[str, Status] = {"abort": "aborted", "error": "failed"}
 COMBINED = "combined"
-"""Label of policies that requests join."""
+"""Label of policies that a request combined itself."""
 HOLDOUT = "holdout"
-"""Label of requests that a policy was withheld from."""
+"""Label of requests in the control arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,129 +49,131 @@ class Saved:
     low: int
     high: int
     net: int
-    """`tokens` less the probe tokens they cost."""
+    """`tokens` minus probe tokens."""
     method: Literal["predicted"] = "predicted"
     stale: bool = False
-    """Measured lengths no longer lie in predicted intervals as often as they should."""
+    """Prediction intervals no longer cover measured lengths as often as they should."""
 
 
 @dataclass(slots=True)
-class Follows:
-    """What a sequence generated, for a paired run that follows it."""
+class ContinuationInput:
+    """Generated tokens that a paired continuation starts from."""
 
     ids: list[int] = field(default_factory=list)
-    """With which the run begins: of an exit's, all that the main stream had shown."""
+    """Prefix of the continuation; after an exit, every token that the main stream generated."""
     ended: bool = False
-    """The run has ended by that."""
+    """The prefix is already a complete generation."""
     answer: list[int] = field(default_factory=list)
-    """Ids of the answer after an exit, or of the whole completion without one."""
+    """Token ids of the answer after an exit, or of the whole completion without one."""
 
 
 LONG = 1000
-"""Reasoning tokens of a thought that should hold a step marker."""
+"""Reasoning tokens above which thinking is expected to contain a step marker."""
 
 
 @dataclass(slots=True)
 class SequenceRecord:
-    """The account of one sequence."""
+    """Accounting of one sequence."""
 
     index: int
     model_name: str
     policy: str
     prompt_tokens: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of the policy, as the response echoes them."""
+    """Policy settings, as the response echoes them."""
     adapter: str | None = None
-    """Name of the LoRA adapter that was asked for; None for the model itself."""
+    """Name of the requested LoRA adapter; None for the model itself."""
     abstained: Abstained | None = None
-    place: Arm | None = None
-    """Where the holdout dealt its conversation; None: it takes no part."""
+    arm: Arm | None = None
+    """Experiment arm of its conversation; None if the request is not part of the experiment."""
     outcome: Outcome | None = None
     status: Status | None = None
     finish_reason: str | None = None
     cut_at: int | None = None
-    """Generated tokens before the exit; None without one."""
+    """Generated tokens before the exit; None without an exit."""
     generated_tokens: int = 0
-    """By the main stream and the answer's, whatever became of them."""
+    """Tokens of the main and the answer stream, delivered or not."""
     probe_tokens: int = 0
     refused_probes: Counter[Refusal] = field(default_factory=Counter)
     judge_tokens: int = 0
-    """Of a judge behind a URL, prompts included: cost of another engine, in no other account."""
+    """Tokens of a judge behind a URL, prompts included. Another engine generates them, so no other
+    count includes them."""
     delivered_tokens: int = 0
     injected_tokens: int = 0
     discarded_tokens: int = 0
-    """Generated past the cut or a stop string."""
+    """Tokens generated after the exit or a stop string."""
     stopped: bool = False
     """A stop string ended it."""
     saved: Saved | None = None
-    timeline: Timeline | Untimed = UNTIMED
+    timeline: Timeline | NullTimeline = NULL_TIMELINE
     joined: bool = False
-    """Its policy is joined of several, and not the server's default."""
+    """The request combined several policies that are not the server's default."""
     group: int = 0
     """Random group of its conversation."""
     stratum: int = 0
-    """Of its savings: requests that are dealt and served like it."""
+    """Stratum of its savings: requests assigned and served under equal settings."""
     predicted: Prediction | None = None
-    """Of its length, had it not been cut, before the interval is widened."""
-    follows: Follows | None = None
-    """None: no paired run will follow."""
+    """Predicted length without the exit, before its interval is widened."""
+    continuation: ContinuationInput | None = None
+    """Input of a paired continuation; None if there will be none."""
     first: int = 0
-    """Number of the response's choice that is the first of the same prompt."""
+    """Index of the first choice of the same prompt in the response."""
 
     @property
     def choice(self) -> int:
-        """Number of its choice in the response."""
+        """Index of its choice in the response."""
         return self.first + self.index
 
     @property
-    def told(self) -> bool:
-        """Whether it ended in a way that tells something about savings."""
+    def counts_for_savings(self) -> bool:
+        """True if it ended in a way that is informative about savings."""
         reason = self.outcome.reason if self.outcome else None
-        closed = reason in (ExitReason.EOS_IN_THINKING, ExitReason.CLIENT)  # by no policy
+        closed = reason in (ExitReason.EOS_IN_THINKING, ExitReason.CLIENT)  # not closed by a policy
         ended = self.status == "completed" and self.finish_reason == "stop" and not self.stopped
         return ended and reason is not None and not closed
 
     @property
-    def acted(self) -> bool:
-        """Whether a policy could have cut its thinking, which ended by itself."""
+    def could_have_exited(self) -> bool:
+        """True if a policy could have exited, but the thinking ended naturally."""
         natural = self.outcome is not None and self.outcome.reason is ExitReason.NATURAL
         return natural and not self.settings.get("shadow") and self.label not in ("none", HOLDOUT)
 
     @property
     def lacks_markers(self) -> bool:
-        """Whether a long thought held no step marker: then they are hardly its model's words."""
+        """True if long thinking had no step marker: the markers probably do not fit the model."""
         outcome = self.outcome
         return outcome is not None and outcome.steps == 1 and outcome.reasoning_tokens >= LONG
 
     @property
     def cost(self) -> int:
-        """Tokens that the engine generated beyond the completion."""
+        """Generated tokens that are not part of the completion."""
         return self.probe_tokens + self.discarded_tokens
 
     @property
     def label(self) -> str:
-        """The policy as metrics have it. Responses do not say who was held out."""
-        return HOLDOUT if self.place is not None and self.place.held else self.counted_as
+        """Policy label in metrics. Responses do not reveal the control arm."""
+        return HOLDOUT if self.arm is not None and self.arm.held else self.counted_as
 
     @property
     def counted_as(self) -> str:
-        """The policy in sums and metrics: clients join them in any order, and series are few."""
+        """Policy label in sums: combined policies share one, because clients can combine them
+        freely and the number of series must stay small."""
         return COMBINED if self.joined else self.policy
 
     @property
     def completion_tokens(self) -> int:
-        """What the completion is made of, delivered or not yet."""
+        """Tokens of the completion, delivered or not."""
         return self.generated_tokens - self.discarded_tokens + self.injected_tokens
 
     @property
     def aborted_tokens(self) -> int:
-        """Generated, but neither delivered nor discarded: the client had left."""
+        """Tokens neither delivered nor discarded, because the client had disconnected."""
         return self.completion_tokens - self.delivered_tokens
 
-    def deliver(self, completion: Any, *, adds: bool, stopped: bool) -> None:
-        """Enter vLLM's output of this sequence that is about to go out: it `adds` to those before,
-        or repeats them, and may be `stopped` by what its request named."""
-        before = self.delivered_tokens if adds else 0
+    def deliver(self, completion: Any, *, delta: bool, stopped: bool) -> None:
+        """Count an output of vLLM's just before it is sent. With `delta`, it extends earlier
+        outputs; otherwise it repeats them. `stopped` says that a stop string ended it."""
+        before = self.delivered_tokens if delta else 0
         self.delivered_tokens = before + len(completion.token_ids)
         if self.timeline.texts is not None:
             self.timeline.texts.append(completion.text)
@@ -181,39 +183,39 @@ class SequenceRecord:
             self.status = _STATUS.get(completion.finish_reason, "completed")
 
     def settle(self, baseline: Baseline | None, trust: Trust) -> None:
-        """Estimate the saving, if there is a basis for one."""
-        if baseline is None or self.policy == "none" or not self.told:
+        """Estimate the saved tokens if `baseline` allows it."""
+        if baseline is None or self.policy == "none" or not self.counts_for_savings:
             return
         if self.cut_at is None:
-            # Ended by itself under a policy that may exit: nothing was cut, probes were spent.
+            # The thinking ended naturally: nothing was saved, but probes cost tokens.
             if self.outcome and self.outcome.reason is ExitReason.NATURAL:
                 self.saved = Saved(0, 0, 0, -self.probe_tokens)
             return
         self.predicted = self._predict(baseline, self.cut_at)
         if self.predicted is not None:
-            shown = trust.shown(self.predicted)
-            saved = round(shown.tokens) - self.completion_tokens
+            widened = trust.widen(self.predicted)
+            saved = round(widened.tokens) - self.completion_tokens
             self.saved = Saved(
                 tokens=saved,
-                low=round(shown.low) - self.completion_tokens,
-                high=round(shown.high) - self.completion_tokens,
+                low=round(widened.low) - self.completion_tokens,
+                high=round(widened.high) - self.completion_tokens,
                 net=saved - self.probe_tokens,
                 stale=trust.stale,
             )
 
     def _predict(self, baseline: Baseline, cut_at: int) -> Prediction | None:
-        """What it would have taken, had it not been cut."""
+        """Predict the length without the exit."""
         assert self.outcome is not None
-        tried = self.outcome.reason is ExitReason.CONFIDENT  # by a trial, at a step boundary
+        probed = self.outcome.reason is ExitReason.CONFIDENT  # a probe at a step boundary decided
         return baseline.predict(
             self.prompt_tokens,
             longer_than=cut_at,
             steps=self.outcome.steps,
-            confidence=self.outcome.confidence if tried else None,
+            confidence=self.outcome.confidence if probed else None,
         )
 
     def as_block(self) -> dict[str, Any]:
-        """The ``stepgrpo`` block of the response."""
+        """Return the ``stepgrpo`` block of the response."""
         outcome = self.outcome
         if outcome is None:
             return self._uncounted()
@@ -246,7 +248,7 @@ class SequenceRecord:
         return block
 
     def _uncounted(self) -> dict[str, Any]:
-        """The block where nothing is known of the thinking, and why."""
+        """Return the block of a sequence whose thinking was not tracked, with the reason."""
         unknown = ("exit_reason", "steps", "reasoning_tokens", "cut_at", "confidence", "saved")
         block = {"policy": self.policy, "settings": dict(self.settings)}
         cost = {"injected_tokens": 0, "discarded_tokens": self.discarded_tokens}
@@ -255,82 +257,80 @@ class SequenceRecord:
 
     @property
     def has_block(self) -> bool:
-        """Whether there is something to say: what came of it, or why nothing is known."""
+        """True if there is anything to report: an outcome, or why there is none."""
         ended = self.status is not None and self.abstained is not None
         return self.outcome is not None or ended
 
 
 @dataclass(slots=True)
-class Seats:
-    """Sequences for which admission has let one HTTP request in."""
+class AdmissionSlots:
+    """Sequences that admission control admitted for one HTTP request."""
 
     granted: int = 0
     claimed: int = 0
-    """By the engine's calls of ``generate``, started or not."""
+    """Sequences of calls of ``generate``, started or not."""
     started: int = 0
 
 
 @dataclass(slots=True)
-class RequestLedger:
-    """The sequences of one HTTP request, and what its body said outside vLLM's schema."""
+class RequestContext:
+    """One HTTP request: its sequences, and the parameters outside vLLM's schema."""
 
     caller: bytes = b""
-    """A digest of the API key that asks."""
+    """Digest of the API key."""
     arrived: float = field(default_factory=time.monotonic)
     sequences: list[SequenceRecord] = field(default_factory=list)
-    asked: ThinkingRequest = field(default_factory=ThinkingRequest)
-    """What the body asks of the thinking outside ``vllm_xargs``."""
+    thinking_request: ThinkingRequest = field(default_factory=ThinkingRequest)
+    """Thinking parameters of the body outside ``vllm_xargs``."""
     conversations: Sequence[bytes] = ()
-    """What the body's conversation began with, or each of a batch; empty where nothing is held
-    out."""
+    """Conversation keys of the body, one or one per batch item; empty without a holdout."""
     offers_tools: bool = False
-    """The answer may be a call."""
+    """The reply may be a tool call."""
     wants_usage: bool = False
-    """The body asks for the usage of its stream."""
-    seats: Seats = field(default_factory=Seats)
-    on_end: Callable[["RequestLedger"], None] | None = None
-    """Takes back the seats that were not used."""
+    """The body asks for usage in its stream."""
+    slots: AdmissionSlots = field(default_factory=AdmissionSlots)
+    on_end: Callable[["RequestContext"], None] | None = None
+    """Callback of `end` that releases unused admission slots."""
     batch: bool = False
-    """Every prompt is a conversation, and one choice of the response."""
+    """Each prompt is a conversation of its own and one choice of the response."""
     prompts: int = 0
-    """That the engine was asked for."""
+    """Prompts passed to the engine so far."""
     ids: set[str] = field(default_factory=set)
-    """By which its client may know the response."""
+    """Ids by which the client may know the response."""
 
     def next_prompt(self) -> int:
-        """Number of the next prompt, in the order of the body's."""
+        """Return the index of the next prompt, in the order of the body."""
         self.prompts += 1
         return self.prompts - 1
 
     def conversation(self, prompt: int) -> bytes | None:
-        """The beginning of a prompt's conversation; all prompts of an ordinary body share one."""
-        places = len(self.conversations)
-        return self.conversations[min(prompt, places - 1)] if places else None
+        """Return the conversation key of a prompt; all prompts of a non-batch body share one."""
+        last = len(self.conversations) - 1
+        return self.conversations[min(prompt, last)] if last >= 0 else None
 
     def end(self) -> None:
-        """The response is out, or nobody waits for it."""
+        """Release what the request holds: the response is sent, or the client has disconnected."""
         if self.on_end is not None:
             self.on_end(self)
 
     @property
     def reasoning_tokens(self) -> int:
-        """Over all sequences, for ``usage``."""
+        """Reasoning tokens of all sequences, for ``usage``."""
         return sum(each.outcome.reasoning_tokens for each in self.sequences if each.outcome)
 
     @property
-    def knows(self) -> bool:
-        """Whether anything is known of its thinking; also where the engine was not asked."""
+    def reasoning_known(self) -> bool:
+        """True if any thinking was tracked, or if the engine was not called."""
         return not self.sequences or any(each.outcome for each in self.sequences)
 
     @property
-    def tells(self) -> bool:
-        """Whether a policy acted, or was to: without one responses are vLLM's, but for the block
-        at their top."""
+    def policy_involved(self) -> bool:
+        """True if a policy acted or abstained. If not, the response is vLLM's except for the block
+        at its top level."""
         return any(each.policy != "none" or each.abstained for each in self.sequences)
 
     def usage(self) -> dict[str, int]:
-        """Of what was delivered, where vLLM has not come to count it: prompts once for all their
-        sequences, as it does."""
+        """Return usage for a stream that ended before vLLM reported it; each prompt counts once."""
         prompt = sum(each.prompt_tokens for each in self.sequences if each.index == 0)
         completion = sum(each.delivered_tokens for each in self.sequences)
         return {
@@ -340,7 +340,7 @@ class RequestLedger:
         }
 
     def as_block(self) -> dict[str, Any] | None:
-        """The response's block: flat for one sequence, a list under ``choices`` for several."""
+        """Return the response's block: flat for one sequence, a ``choices`` list for several."""
         done = sorted((r for r in self.sequences if r.has_block), key=lambda r: r.choice)
         if not done:
             return None
@@ -352,7 +352,7 @@ class RequestLedger:
         }
 
 
-current_ledger: contextvars.ContextVar[RequestLedger | None] = contextvars.ContextVar(
-    "current_ledger", default=None
+current_request: contextvars.ContextVar[RequestContext | None] = contextvars.ContextVar(
+    "current_request", default=None
 )
-"""The ledger of the HTTP request being served, set by the reporting middleware."""
+"""Context of the HTTP request being served, set by the reporting middleware."""

@@ -1,7 +1,7 @@
-"""When what happened to one sequence: noted once per event, read when it has ended.
+"""Timestamps of one sequence, recorded once per event and read after it ended.
 
-Moments are of the monotonic clock, so a wall clock that jumps moves nothing. A sequence that nobody
-follows has `UNTIMED`, on which everything is without effect.
+Moments are readings of the monotonic clock, so changes of the wall clock do not affect them. A
+sequence that is neither logged nor traced has `NULL_TIMELINE`, whose methods do nothing.
 """
 
 import time
@@ -14,9 +14,18 @@ from service.records.reasons import Refusal
 from stepgrpo_core import ExitController, ExitReason
 from stepgrpo_core.control.policy_slots import PendingDecision
 
-__all__ = ["MAX_PROBES", "UNTIMED", "Moment", "ProbeTimes", "Spans", "Start", "Timeline", "Untimed"]
+__all__ = [
+    "MAX_PROBES",
+    "NULL_TIMELINE",
+    "Moment",
+    "NullTimeline",
+    "ProbeTimes",
+    "Spans",
+    "Start",
+    "Timeline",
+]
 
-MAX_PROBES = 64  # of one sequence that are remembered; operators may allow more
+MAX_PROBES = 64  # recorded per sequence; the operator's limit may be higher
 
 Moment = float
 """Seconds, by ``time.monotonic``."""
@@ -24,50 +33,50 @@ Moment = float
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When a request came."""
+    """Arrival of a request on both clocks."""
 
     moment: Moment
     wall: int
-    """Nanoseconds since 1970, as a wall clock had them."""
+    """Nanoseconds since 1970 by the wall clock."""
 
     @classmethod
     def at(cls, moment: Moment) -> "Start":
-        """A request that came at this moment, of late."""
+        """Return the start of a request that arrived at `moment`, shortly before now."""
         return cls(moment, time.time_ns() - round((time.monotonic() - moment) * 1e9))
 
     def wall_at(self, moment: Moment) -> int:
-        """What a wall clock that never jumped would show then, in nanoseconds since 1970."""
+        """Return `moment` as wall-clock nanoseconds since 1970, extrapolated from the start."""
         return self.wall + round((moment - self.moment) * 1e9)
 
 
 class Spans(Protocol):
-    """The spans of a sequence that a trace follows."""
+    """Tracing spans of one sequence."""
 
     @property
     def trace_id(self) -> str | None:
-        """Of the trace, in hexadecimal; None where nobody keeps it."""
+        """Trace id in hexadecimal; None if the trace is not sampled."""
 
     def probe(self, number: int, moment: Moment) -> Mapping[str, Any]:
-        """A probe is put; with it go these options of ``generate``."""
+        """Start the span of a probe; return options for its ``generate`` call."""
 
     def answer(self, moment: Moment) -> Mapping[str, Any]:
-        """The answer after a cut is asked for; with it go these options."""
+        """Start the span of the answer after an exit; return options for its ``generate`` call."""
 
 
 @dataclass(slots=True)
 class ProbeTimes:
-    """Of one probe."""
+    """Timestamps of one probe."""
 
     asked: Moment
     answered: Moment | None = None
     refused: Refusal | None = None
-    """It was not put."""
+    """Reason why the probe was not sent."""
 
 
 class Timeline:
-    """When what happened to one sequence."""
+    """Timestamps of one sequence."""
 
-    on = True
+    recording = True
 
     def __init__(
         self,
@@ -78,126 +87,127 @@ class Timeline:
         spans: Spans | None = None,
     ) -> None:
         self.request_id = request_id
-        """As the engine has it."""
+        """Id of the engine's request."""
         self.start = start
-        self.handed = time.monotonic()
-        """The request went to the engine."""
+        self.submitted = time.monotonic()
+        """The moment at which the request was passed to the engine."""
         self.texts = texts
-        """What was delivered; None where nobody asked for it."""
-        self.awaits = True
-        """The next tokens are the first, or the answer's first: to be told to `took`."""
-        self.thinks = True
-        """The thinking has not ended: the controller is to be shown to `see`."""
+        """Delivered text; None unless the log includes text."""
+        self.awaiting_tokens = True
+        """The next tokens are the first, or the first of the answer: call `received` with them."""
+        self.thinking = True
+        """The thinking has not ended: call `observe` after every controller event."""
         self.first_token: Moment | None = None
         self.thought: Moment | None = None
-        """The thinking ended: its end came, or it was cut."""
+        """End of the thinking, natural or by an exit."""
         self.cut: Moment | None = None
         self.closed: Moment | None = None
-        """The closing was injected."""
+        """Injection of the forced tokens that close the thinking."""
         self.answer: Moment | None = None
-        """Its first token came."""
+        """Arrival of the first token of the answer."""
         self.ended: Moment | None = None
         self.probes: list[ProbeTimes] = []
-        """By number."""
+        """Timestamps by probe number."""
         self.asked: Sequence[PendingDecision] = ()
-        """By number, with what was decided; once the sequence has ended."""
+        """Decisions by probe number; filled in when the sequence has ended."""
         self.stats: Any = None
-        """vLLM's ``RequestStateStats`` of the first stream; None where it keeps none."""
+        """vLLM's ``RequestStateStats`` of the first stream; None if vLLM keeps none."""
         self.spans = spans
 
     @property
     def trace_id(self) -> str | None:
-        """Of its trace, in hexadecimal; None where nobody keeps one."""
+        """Trace id in hexadecimal; None if the trace is not sampled."""
         return self.spans.trace_id if self.spans else None
 
-    def took(self, output: Any) -> None:
-        """Tokens that were awaited came in an output of vLLM's."""
-        self.awaits = False
+    def received(self, output: Any) -> None:
+        """Record the arrival of awaited tokens in an output of vLLM's."""
+        self.awaiting_tokens = False
         if self.first_token is None:
             self.first_token, self.stats = time.monotonic(), output.metrics
         elif self.thought is not None:
             self.answer = time.monotonic()
 
-    def took_all(self, output: Any) -> None:
-        """All tokens came in one output of vLLM's, which knows when it had the first."""
+    def received_all(self, output: Any) -> None:
+        """Record the arrival of all tokens in one output; vLLM knows when the first one came."""
         self.stats = output.metrics
         if self.stats is not None:
-            self.first_token = self.handed + self.stats.first_token_latency
+            self.first_token = self.submitted + self.stats.first_token_latency
 
-    def see(self, controller: ExitController) -> None:
-        """The controller has dealt with an event."""
+    def observe(self, controller: ExitController) -> None:
+        """Record the natural end of the thinking, if `controller` has seen it."""
         if controller.reason is ExitReason.NATURAL:
             self.thought = time.monotonic()
-            self.thinks, self.awaits = False, True
+            self.thinking, self.awaiting_tokens = False, True
 
-    def ask(self, number: int) -> Mapping[str, Any]:
-        """A probe is put, or will be refused; with it go these options of ``generate``."""
+    def probe_started(self, number: int) -> Mapping[str, Any]:
+        """Record a probe that is sent or refused; return options for its ``generate`` call."""
         now = time.monotonic()
         if number == len(self.probes) < MAX_PROBES:
             self.probes.append(ProbeTimes(now))
         return self.spans.probe(number, now) if self.spans else {}
 
-    def answered(self, number: int) -> None:
-        """A probe has answered, or failed."""
+    def probe_answered(self, number: int) -> None:
+        """Record that a probe was answered or failed."""
         if number < len(self.probes):
             self.probes[number].answered = time.monotonic()
 
-    def refused(self, number: int, refusal: Refusal) -> None:
-        """A probe was not put."""
+    def probe_refused(self, number: int, refusal: Refusal) -> None:
+        """Record that a probe was not sent."""
         if number < len(self.probes):
             self.probes[number].refused = refusal
 
-    def cuts(self) -> None:
-        """The thinking is being cut."""
+    def truncated(self) -> None:
+        """Record that an exit truncates the thinking."""
         self.thought = self.cut = time.monotonic()
-        self.thinks, self.awaits = False, True
+        self.thinking, self.awaiting_tokens = False, True
 
-    def closes(self) -> Mapping[str, Any]:
-        """The closing is injected and the answer asked for; with it go these options."""
+    def answer_started(self) -> Mapping[str, Any]:
+        """Record that the thinking was closed and the answer requested; return options for its
+        ``generate`` call."""
         self.closed = time.monotonic()
         return self.spans.answer(self.closed) if self.spans else {}
 
     def finish(self, asked: Sequence[PendingDecision] = ()) -> None:
-        """The sequence has ended; `asked` are its controller's questions."""
+        """Record the end of the sequence; `asked` are the decisions of its controller."""
         self.asked = asked or self.asked
         self.ended = self.ended or time.monotonic()
 
 
-class Untimed:
-    """Of a sequence that nobody follows: nothing is noted."""
+class NullTimeline:
+    """Timeline of a sequence that is neither logged nor traced: every method does nothing."""
 
-    on = awaits = thinks = False
+    recording = awaiting_tokens = thinking = False
     texts = trace_id = None
 
-    def took(self, output: Any) -> None:
-        """Nothing."""
+    def received(self, output: Any) -> None:
+        """Do nothing."""
 
-    def took_all(self, output: Any) -> None:
-        """Nothing."""
+    def received_all(self, output: Any) -> None:
+        """Do nothing."""
 
-    def see(self, controller: ExitController) -> None:
-        """Nothing."""
+    def observe(self, controller: ExitController) -> None:
+        """Do nothing."""
 
-    def ask(self, number: int) -> Mapping[str, Any]:
-        """No options."""
+    def probe_started(self, number: int) -> Mapping[str, Any]:
+        """Return no options."""
         del number
         return {}
 
-    def answered(self, number: int) -> None:
-        """Nothing."""
+    def probe_answered(self, number: int) -> None:
+        """Do nothing."""
 
-    def refused(self, number: int, refusal: Refusal) -> None:
-        """Nothing."""
+    def probe_refused(self, number: int, refusal: Refusal) -> None:
+        """Do nothing."""
 
-    def cuts(self) -> None:
-        """Nothing."""
+    def truncated(self) -> None:
+        """Do nothing."""
 
-    def closes(self) -> Mapping[str, Any]:
-        """No options."""
+    def answer_started(self) -> Mapping[str, Any]:
+        """Return no options."""
         return {}
 
     def finish(self, asked: Sequence[PendingDecision] = ()) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-UNTIMED = Untimed()
+NULL_TIMELINE = NullTimeline()

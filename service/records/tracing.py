@@ -1,10 +1,11 @@
 """OpenTelemetry spans of a request, its thinking, its probes and its answer.
 
-They go where vLLM's own go (``--otlp-traces-endpoint``), and vLLM's hang below them: of the main
-stream below the request, of a probe below the probe, of the answer after a cut below the answer.
-vLLM makes no span of a stream that was aborted, as the main one is by a cut. Spans hold numbers and
-names of closed sets, no text. A span that others hang below is opened when its time comes, because
-they need its id; all are sent when the request has ended, so nothing is done per token.
+They are exported to the same place as vLLM's spans (``--otlp-traces-endpoint``), which become their
+children: vLLM's span of the main stream is a child of the request, that of a probe a child of the
+probe, that of the answer after an exit a child of the answer. vLLM makes no span of an aborted
+stream, so the main stream of an exit has none. Spans hold numbers and names from closed sets, no
+text. Spans with children start when their work starts, because the children need their id; the rest
+are built when the request has ended, so there is no work per token.
 """
 
 from collections.abc import Mapping
@@ -22,30 +23,30 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.records.log_line import id_of, probe_of
+from service.records.log_line import probe_event, logged_id
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Moment, Start, Timeline
 
-__all__ = ["RequestSpans", "SequenceSpans", "Tracing", "tracing_of"]
+__all__ = ["RequestSpans", "SequenceSpans", "Tracing", "tracing_from_config"]
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
-def tracing_of(config: Any) -> "Tracing | None":
-    """Tracing as a vLLM configuration has it; None where it has none. To be asked for once vLLM's
-    engine client is made, which sets up the exporter."""
+def tracing_from_config(config: Any) -> "Tracing | None":
+    """Return tracing as a vLLM configuration sets it up, or None. Call it after vLLM's engine
+    client was created, which installs the exporter."""
     traced = config.observability_config.otlp_traces_endpoint is not None
     return Tracing(get_tracer("stepgrpo")) if traced else None
 
 
 class Tracing:
-    """Opens the spans of requests."""
+    """Creates the spans of requests."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     def request(self, start: Start, headers: Mapping[str, str] | None) -> "RequestSpans":
-        """The span of a request that came then, with these trace headers."""
+        """Start the span of a request with these trace headers."""
         context = _PROPAGATOR.extract(headers or {})
         span = self._tracer.start_span(
             "stepgrpo.request", context, SpanKind.SERVER, start_time=start.wall
@@ -60,7 +61,7 @@ class RequestSpans:
         self.start = start
         context = span.get_span_context()
         self.trace_id = format_trace_id(context.trace_id) if context.trace_flags.sampled else None
-        """In hexadecimal; None where the sampler keeps no trace."""
+        """Trace id in hexadecimal; None if the trace is not sampled."""
         self._tracer = tracer
         self._span = span
         self._ended: list[SequenceRecord] = []
@@ -68,39 +69,39 @@ class RequestSpans:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of ``generate``, for a stream below it."""
+        """Options of ``generate`` for a child stream."""
         return _options(self._span)
 
     def sequence(self) -> "SequenceSpans":
-        """The spans of one more of its sequences."""
+        """Return the spans of one more sequence."""
         self._open += 1
         return SequenceSpans(self)
 
-    def below(self, name: str, moment: Moment) -> Span:
-        """A span below it, from this moment on."""
+    def child(self, name: str, moment: Moment) -> Span:
+        """Start a child span at `moment`."""
         context = set_span_in_context(self._span)
         return self._tracer.start_span(
             f"stepgrpo.{name}", context, start_time=self.start.wall_at(moment)
         )
 
     def leave(self, record: SequenceRecord, timeline: Timeline) -> None:
-        """A sequence has ended."""
+        """Record that a sequence has ended; end the span after the last one."""
         self._ended.append(record)
         self._open -= 1
         if self._open == 0:
-            attributes = {"gen_ai.request.id": id_of(timeline.request_id)}
+            attributes = {"gen_ai.request.id": logged_id(timeline.request_id)}
             self._span.set_attributes(attributes | request_attributes(self._ended))
             if any(each.status == "failed" for each in self._ended):
                 self._span.set_status(Status(StatusCode.ERROR))
             self.end(self._span, timeline.ended)
 
     def end(self, span: Span, moment: Moment | None) -> None:
-        """End a span at this moment, or now."""
+        """End a span at `moment`, or now."""
         span.end(None if moment is None else self.start.wall_at(moment))
 
 
 class SequenceSpans:
-    """The spans of one sequence, below its request's."""
+    """Spans of one sequence, children of its request's span."""
 
     def __init__(self, request: RequestSpans) -> None:
         self._request = request
@@ -109,29 +110,29 @@ class SequenceSpans:
 
     @property
     def trace_id(self) -> str | None:
-        """Of the trace, in hexadecimal; None where the sampler keeps none."""
+        """Trace id in hexadecimal; None if the trace is not sampled."""
         return self._request.trace_id
 
     def probe(self, number: int, moment: Moment) -> Mapping[str, Any]:
-        """A probe is put; with it go these options of ``generate``."""
-        del number  # they come in their order
-        self._probes.append(self._request.below("probe", moment))
+        """Start the span of a probe; return options for its ``generate`` call."""
+        del number  # probes start in order
+        self._probes.append(self._request.child("probe", moment))
         return _options(self._probes[-1])
 
     def answer(self, moment: Moment) -> Mapping[str, Any]:
-        """The answer after a cut is asked for; with it go these options."""
-        self._answer = self._request.below("answer", moment)
+        """Start the span of the answer after an exit; return options for its ``generate`` call."""
+        self._answer = self._request.child("answer", moment)
         return _options(self._answer)
 
     def end(self, record: SequenceRecord, timeline: Timeline) -> None:
-        """The sequence has ended: complete its spans and send them."""
+        """Complete and end the spans of the sequence."""
         index = {"stepgrpo.index": record.choice}
         self._end_probes(timeline, index)
         if record.outcome is not None and record.outcome.reasoning_tokens:
             self._end_thinking(record, timeline, index)
         answer = self._answer
         if answer is None and timeline.thought is not None and timeline.cut is None:
-            answer = self._request.below("answer", timeline.thought)
+            answer = self._request.child("answer", timeline.thought)
         if answer is not None:
             answer.set_attributes(index)
             if record.finish_reason is not None:
@@ -141,9 +142,11 @@ class SequenceSpans:
 
     def _end_probes(self, timeline: Timeline, index: Mapping[str, int]) -> None:
         for number, (span, times) in enumerate(zip(self._probes, timeline.probes, strict=False)):
-            event = probe_of(timeline, number)
-            told = {k: v for k, v in event.items() if k not in _TIMES and v is not None}
-            span.set_attributes({**index, **{f"stepgrpo.{name}": v for name, v in told.items()}})
+            event = probe_event(timeline, number)
+            attributes = {k: v for k, v in event.items() if k not in _TIMES and v is not None}
+            span.set_attributes(
+                {**index, **{f"stepgrpo.{name}": v for name, v in attributes.items()}}
+            )
             refused = times.asked if times.refused else None
             self._request.end(span, times.answered or refused or timeline.thought or timeline.ended)
         for span in self._probes[len(timeline.probes) :]:
@@ -154,7 +157,7 @@ class SequenceSpans:
     ) -> None:
         if timeline.first_token is None:
             return
-        span = self._request.below("thinking", timeline.first_token)
+        span = self._request.child("thinking", timeline.first_token)
         span.set_attributes({**index, **thinking_attributes(record)})
         self._request.end(span, timeline.thought or timeline.ended)
 
@@ -163,7 +166,7 @@ _TIMES = ("at", "answered", "event")
 
 
 def request_attributes(records: list[SequenceRecord]) -> dict[str, Any]:
-    """Of a request, its sequences together."""
+    """Return attributes of a request, summed over its sequences."""
     first = records[0]
     reasons = [str(each.outcome.reason) for each in records if each.outcome]
     outcomes = [each.outcome for each in records if each.outcome]
@@ -182,7 +185,7 @@ def request_attributes(records: list[SequenceRecord]) -> dict[str, Any]:
 
 
 def thinking_attributes(record: SequenceRecord) -> dict[str, Any]:
-    """Of the thinking of a sequence that has some."""
+    """Return attributes of the thinking of a sequence that has an outcome."""
     outcome = record.outcome
     assert outcome is not None
     confidence = {} if outcome.confidence is None else {"stepgrpo.confidence": outcome.confidence}

@@ -1,4 +1,4 @@
-"""How far predicted savings can be trusted."""
+"""Trust in predicted savings."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ __all__ = ["Trust"]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """In the predictions for one model under one policy."""
+    """Trust in the predictions for one model under one policy."""
 
-    by: float = 0.0
-    """Tokens on both ends of their intervals."""
+    margin: float = 0.0
+    """Tokens that widen a prediction interval at both ends."""
     stale: bool = False
-    """Their intervals hold too few outcomes, or too many: calibrate again."""
+    """The intervals cover too few or too many outcomes: calibrate again."""
 
-    def shown(self, prediction: Prediction) -> Prediction:
-        """The prediction as clients see it."""
-        return widened(prediction, self.by)
+    def widen(self, prediction: Prediction) -> Prediction:
+        """Return the prediction with its interval widened by the margin, as clients see it."""
+        return widened(prediction, self.margin)

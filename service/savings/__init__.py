@@ -1,1 +1,1 @@
-"""What was saved, and how that is known: a randomised holdout, paired runs, and their sums."""
+"""Measurement of savings: a randomized holdout, paired continuations, and their sums."""

@@ -1,9 +1,9 @@
-r"""Agreement of two answers: the answer with an exit and the one without.
+r"""Agreement of two answers: with an exit and without.
 
-Of two answers with a ``\boxed{}`` `stepgrpo_core.sameness` tells, as for the grader and the
-policies, and with formulas `stepgrpo_math`, in a process of its own under a limit of processor
-time. Without boxes equal texts, less case and white space, agree; other short ones differ. Long
-ones can say the same in other words, so of them nothing is said.
+Answers that both have a ``\boxed{}`` are compared by `stepgrpo_core.sameness`, like in the grader
+and the policies, and formulas by `stepgrpo_math` in a separate process with a limit on CPU time.
+Answers without boxes agree if their texts are equal, ignoring case and white space. Short texts
+that are not equal differ. Long ones can be paraphrases, so they are not judged.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ __all__ = ["Agreement", "AnswerComparer", "compare_texts"]
 Agreement = Literal["agreed", "differed", "unjudged"]
 
 SHORT_WORDS = 12
-SECONDS = 5.0  # of processor time
-STALLED_S = 600.0  # of wall time, for a process that is neither busy nor done
+SECONDS = 5.0  # of CPU time
+STALLED_S = 600.0  # of wall time, for a worker that neither computes nor finishes
 
 
 def compare_texts(left: str, right: str) -> Agreement | None:
-    """Return what can be said without mathematics; None: it takes that."""
+    """Return the agreement as far as it needs no mathematics, or None."""
     one, other = last_box(left), last_box(right)
     if one is not None and other is not None:
         return _compare_boxes(one, other)
     if one is not None or other is not None:
-        return "differed"  # one has a result, and the other has none
+        return "differed"  # only one has a boxed result
     words = left.casefold().split(), right.casefold().split()
     if words[0] == words[1]:
         return "agreed"
@@ -49,13 +49,13 @@ def _compare_boxes(one: str, other: str) -> Agreement | None:
 
 
 class AnswerComparer:
-    """One process that compares formulas, started with the first that needs it."""
+    """Compares formulas in one worker process, started on first use."""
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     async def compare(self, left: str, right: str) -> Agreement:
-        """Whether two answers say the same; never raises."""
+        """Return the agreement of two answers. Never raises."""
         found = compare_texts(left, right)
         if found is not None:
             return found
@@ -65,7 +65,7 @@ class AnswerComparer:
             return judged
         except BrokenProcessPool:
             self.close()
-        except Exception:  # noqa: BLE001, S110 - the process was ended, or never came to be
+        except Exception:  # noqa: BLE001, S110 - the worker stopped or did not start
             pass
         return "unjudged"
 
@@ -76,18 +76,19 @@ class AnswerComparer:
                 initializer=prepare_process,
                 context=multiprocessing.get_context("spawn"),  # no threads inherited
             )
-        return self._pool.schedule(_judged, args=boxes, timeout=STALLED_S)
+        return self._pool.schedule(_judge, args=boxes, timeout=STALLED_S)
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
             pool.stop()
             pool.join()
 
 
-def _judged(left: str, right: str) -> Agreement:
-    """Compare in either order, in the process: a comparison with a gold is not symmetric."""
+def _judge(left: str, right: str) -> Agreement:
+    """Compare in both orders, because a comparison with a gold answer is not symmetric. Runs in the
+    worker."""
     pairs = ((left, right), (right, left))
     same = {"same", "unevaluated"}
     try:

@@ -1,6 +1,6 @@
-"""`stepgrpo-serve savings`: what a running server, or the file of its sums, says was saved.
+"""`stepgrpo-serve savings`: print the savings of a running server or of a state file.
 
-`stepgrpo-serve guard`: what the quality guard has switched off, and how to switch it on.
+`stepgrpo-serve guard`: list policies that the quality gate has switched off, or switch one on.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from service.savings.report import as_csv, as_json, as_table, read_rows
+from service.savings.report import as_csv, as_json, as_table, read_estimates
 from service.savings.state.series import JUDGED
 from service.savings.state.store import SumStore, SwitchedOff
 
@@ -26,7 +26,7 @@ PATH = "/v1/stepgrpo/savings"
 
 
 def savings_command(arguments: list[str]) -> None:
-    """Print the savings; ends with one clear line where there are none to be had."""
+    """Print the savings; exit with a one-line message on failure."""
     args = savings_parser().parse_args(arguments)
     try:
         print(_from_file(args.state, args.format) if args.state else _from_server(args))
@@ -35,65 +35,66 @@ def savings_command(arguments: list[str]) -> None:
 
 
 def savings_parser() -> argparse.ArgumentParser:
-    """The flags of `savings`."""
+    """Return the parser of `savings`."""
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve savings",
-        description="Print what exits saved, by model and policy, as a server's holdout and "
-        "paired runs show (--exit-holdout, --exit-pairs). The API key comes from OPENAI_API_KEY.",
+        description="Print the tokens that exits saved, by model and policy, as measured by the "
+        "holdout and pairs of a server (--exit-holdout, --exit-pairs). The API key comes from "
+        "OPENAI_API_KEY.",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--url", default="http://localhost:8000", help="Server to ask. Default: %(default)s."
+        "--url", default="http://localhost:8000", help="URL of the server. Default: %(default)s."
     )
-    source.add_argument("--state", type=Path, help="File of --exit-state, read without a server.")
-    form = "Form of the output. Default: %(default)s."
+    source.add_argument("--state", type=Path, help="Read this --exit-state file instead.")
+    form = "Output format. Default: %(default)s."
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help=form)
     return parser
 
 
 def guard_parser() -> argparse.ArgumentParser:
-    """The flags of `guard`."""
+    """Return the parser of `guard`."""
     parser = argparse.ArgumentParser(
         prog="stepgrpo-serve guard",
-        description="List the policies that the quality guard (--exit-agreement) has switched off, "
-        "or switch one on again: servers with this file follow within seconds, and count its "
-        "pairs anew.",
+        description="List the policies that the quality gate (--exit-agreement) has switched off, "
+        "or switch one on again: servers with this file follow within seconds, and restart "
+        "the count of its pairs.",
     )
-    parser.add_argument("--state", type=Path, required=True, help="File of --exit-state.")
+    parser.add_argument("--state", type=Path, required=True, help="The --exit-state file.")
     parser.add_argument(
         "--switch-on",
         nargs=2,
         metavar=("MODEL", "POLICY"),
-        help="Policy to switch on, and of which model, as listed.",
+        help="Switch this policy on for this model; names as listed.",
     )
     return parser
 
 
 def guard_command(arguments: list[str]) -> None:
-    """List what is switched off, or switch a policy on; one clear line where that fails."""
+    """List switched-off policies or switch one on; exit with a one-line message on failure."""
     args = guard_parser().parse_args(arguments)
     try:
-        with _opened(args.state) as store:
-            print(_switched_on(store, *args.switch_on) if args.switch_on else _listed(store))
+        with _open_store(args.state) as store:
+            print(_switch_on(store, *args.switch_on) if args.switch_on else _list(store))
     except (OSError, ValueError, sqlite3.Error) as error:
         sys.exit(f"stepgrpo-serve guard: {error}")
 
 
-def _listed(store: SumStore) -> str:
-    return "\n".join(map(_line, store.switched_off())) or "Nothing is switched off."
+def _list(store: SumStore) -> str:
+    return "\n".join(map(_line, store.switched_off())) or "No policy is switched off."
 
 
 def _line(off: SwitchedOff) -> str:
     of = f" (settings {off.fingerprint})" if off.fingerprint else ""
-    return f"{off.model}  {off.policy}  since {_local(off.since)}: {off.why}{of}"
+    return f"{off.model}  {off.policy}  since {_utc(off.since)}: {off.why}{of}"
 
 
-def _local(seconds: float) -> str:
+def _utc(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(" ", "seconds")
 
 
-def _switched_on(store: SumStore, model: str, policy: str) -> str:
-    for key in store.recent(JUDGED):  # under whatever settings
+def _switch_on(store: SumStore, model: str, policy: str) -> str:
+    for key in store.recent(JUDGED):  # under all fingerprints
         if key[1:] == (model, policy):
             store.forget(key)
     if not store.switch_on(model, policy):
@@ -102,9 +103,9 @@ def _switched_on(store: SumStore, model: str, policy: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[SumStore]:
+def _open_store(path: Path) -> Iterator[SumStore]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; it is made by --exit-state")
+        raise FileNotFoundError(f"{path} does not exist; --exit-state creates it")
     store = SumStore(path)
     try:
         if store.problem is not None:
@@ -115,9 +116,9 @@ def _opened(path: Path) -> Iterator[SumStore]:
 
 
 def _from_file(path: Path, form: str) -> str:
-    with _opened(path) as store:
-        rows = read_rows(store)
-    return as_csv(rows) if form == "csv" else _shown(as_json(rows), form)
+    with _open_store(path) as store:
+        rows = read_estimates(store)
+    return as_csv(rows) if form == "csv" else _render(as_json(rows), form)
 
 
 def _from_server(args: argparse.Namespace) -> str:
@@ -130,8 +131,8 @@ def _from_server(args: argparse.Namespace) -> str:
     )
     if answer.is_error:
         raise ValueError(f"{args.url} answered {answer.status_code}: {answer.text[:500]}")
-    return answer.text if args.format == "csv" else _shown(answer.json(), args.format)
+    return answer.text if args.format == "csv" else _render(answer.json(), args.format)
 
 
-def _shown(data: dict[str, Any], form: str) -> str:
+def _render(data: dict[str, Any], form: str) -> str:
     return json.dumps(data, indent=2) if form == "json" else as_table(data)

@@ -1,6 +1,7 @@
-"""Where paired runs are made: in the server's own engine, or by another server.
+"""Backends that generate paired continuations: the server's own engine, or another server.
 
-In the engine a run gives way: it stops while requests queue, and goes on later where it stopped.
+A continuation in the server's own engine yields to requests: it stops while they queue and resumes
+later where it stopped.
 """
 
 import asyncio
@@ -16,58 +17,58 @@ from service.clients.openai import OpenAIClient, RequestFailed, RequestRejected
 from service.engine.request import LAST_PRIORITY, EngineRequest, ServedModel
 from service.streams.engine_streams import EngineStream, Inbox, extended_prompt
 
-__all__ = ["EngineRuns", "RemoteRuns", "Run", "Runs"]
+__all__ = ["Continuation", "ContinuationBackend", "EngineBackend", "RemoteBackend"]
 
-PATIENCE_SECONDS = 1.0  # without a token, a run in the engine gives way
+PATIENCE_SECONDS = 1.0  # without a token, after which a continuation yields
 
 
 @dataclass(slots=True)
-class Run:
-    """A run as far as it has come."""
+class Continuation:
+    """A continuation and its progress."""
 
     job: EngineRequest
-    """Whose prompt and sampling parameters it has."""
+    """Request whose prompt and sampling parameters it uses."""
     model: str
     base: bool
-    """Of the base model, without an adapter."""
+    """Generate with the base model, without the adapter."""
     ids: list[int]
-    """Of the completion."""
+    """Token ids of the completion so far."""
     ended: bool = False
     text: str | None = None
-    """Of the completion, where it comes without ids."""
+    """Rest of the completion as text, from backends that return no ids."""
     length: int = field(default=0)
     """Tokens of the completion, once it has ended."""
 
 
-class Runs(Protocol):
-    """Makes runs."""
+class ContinuationBackend(Protocol):
+    """Generates continuations."""
 
-    def room(self) -> int:
-        """How many runs may be under way now."""
+    def capacity(self) -> int:
+        """Return how many continuations may run at the same time now."""
 
-    async def go_on(self, run: Run) -> None:
-        """Make or go on with a run; it has not ended yet if it had to give way. Raises whatever
-        goes wrong."""
+    async def resume(self, run: Continuation) -> None:
+        """Start or resume a continuation. If it had to yield, it has not ended on return. Raises
+        any failure."""
 
     async def close(self) -> None:
-        """Free what it holds."""
+        """Release resources."""
 
 
-class EngineRuns:
-    """Runs in the server's own engine, at the lowest priority."""
+class EngineBackend:
+    """Continuations in the server's own engine, at the lowest priority."""
 
     def __init__(self, served: ServedModel, share: float, spent: Callable[[int], None]) -> None:
-        self._spent = spent  # is told how many tokens the engine generated for a run
+        self._spent = spent  # called with the number of tokens generated
         self._served = served
         self._share = share
 
-    def room(self) -> int:
-        """A share of what runs; none while requests queue."""
+    def capacity(self) -> int:
+        """Return a share of the running sequences; 0 while requests queue."""
         load = self._served.load
         return 0 if load.saturated else max(1, int(self._share * (load.running + 1)))
 
-    async def go_on(self, run: Run) -> None:
-        """Generate until it ends or others wait."""
+    async def resume(self, run: Continuation) -> None:
+        """Generate until the continuation ends or requests queue."""
         inbox: Inbox = asyncio.Queue()
         stream = EngineStream(
             self._served.engine,
@@ -80,14 +81,14 @@ class EngineRuns:
             load=self._served.load,
         )
         try:
-            await self._follow(run, inbox)
+            await self._consume(run, inbox)
         finally:
             await stream.stop()
             while not inbox.empty():
-                _take(run, inbox.get_nowait()[1])
+                _extend(run, inbox.get_nowait()[1])
             self._spent(stream.tokens)
 
-    async def _follow(self, run: Run, inbox: Inbox) -> None:
+    async def _consume(self, run: Continuation, inbox: Inbox) -> None:
         while not run.ended and not self._served.load.waiting:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -96,9 +97,9 @@ class EngineRuns:
                 return
             if isinstance(item, Exception):
                 raise item
-            _take(run, item)
+            _extend(run, item)
 
-    def _options(self, run: Run) -> dict[str, Any]:
+    def _options(self, run: Continuation) -> dict[str, Any]:
         options = run.job.probe_options(priorities=self._served.priorities)
         if self._served.priorities:
             options["priority"] = LAST_PRIORITY
@@ -107,10 +108,10 @@ class EngineRuns:
         return options
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; there are no resources."""
 
 
-def _take(run: Run, item: object) -> None:
+def _extend(run: Continuation, item: object) -> None:
     if isinstance(item, RequestOutput) and not run.ended:
         completion = item.outputs[0]
         run.ids += completion.token_ids
@@ -119,7 +120,7 @@ def _take(run: Run, item: object) -> None:
 
 
 def _params(params: SamplingParams, spent: int) -> SamplingParams:
-    """Of what is left of a run: free draws, of which ids are all that is read."""
+    """Return parameters for the rest of a continuation: unseeded sampling, ids only."""
     own = params.clone()
     own.n, own.seed = 1, None
     own.logprobs = own.prompt_logprobs = None
@@ -130,43 +131,43 @@ def _params(params: SamplingParams, spent: int) -> SamplingParams:
     return own
 
 
-class RemoteRuns:
-    """Runs by another server that reads prompts as token ids, such as vLLM."""
+class RemoteBackend:
+    """Continuations by another server that accepts prompts as token ids, such as vLLM."""
 
-    AT_ONCE = 8
+    MAX_CONCURRENT = 8
 
     def __init__(self, remote: OpenAIClient) -> None:
         self._remote = remote
 
-    def room(self) -> int:
-        """It looks after its own load."""
-        return self.AT_ONCE
+    def capacity(self) -> int:
+        """Return a constant: the remote server does its own admission control."""
+        return self.MAX_CONCURRENT
 
-    async def go_on(self, run: Run) -> None:
-        """Have all that is left made in one request; raises RequestFailed."""
-        run.text, tokens = await self._remote.run(lambda: self._ask(run))
+    async def resume(self, run: Continuation) -> None:
+        """Generate the rest in a single request. Raises RequestFailed."""
+        run.text, tokens = await self._remote.run(lambda: self._request(run))
         run.length = len(run.ids) + tokens
         run.ended = True
 
-    async def _ask(self, run: Run) -> tuple[str, int]:
+    async def _request(self, run: Continuation) -> tuple[str, int]:
         with contextlib.suppress(RequestRejected):
-            return await self._say(run, _plain(run) | _of_vllm(run.job.params))
-        return await self._say(run, _plain(run))
+            return await self._complete(run, _openai_body(run) | _vllm_extras(run.job.params))
+        return await self._complete(run, _openai_body(run))
 
-    async def _say(self, run: Run, body: Mapping[str, Any]) -> tuple[str, int]:
-        said = {"model": run.model, **body}
-        response = await self._remote.request("POST", "completions", said)
+    async def _complete(self, run: Continuation, body: Mapping[str, Any]) -> tuple[str, int]:
+        payload = {"model": run.model, **body}
+        response = await self._remote.request("POST", "completions", payload)
         try:
             return str(response["choices"][0]["text"]), int(response["usage"]["completion_tokens"])
         except (TypeError, KeyError, IndexError, ValueError) as error:
             raise RequestFailed("garbage") from error
 
     async def close(self) -> None:
-        """Free the connections."""
+        """Close the connections."""
         await self._remote.close()
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _openai_body(run: Continuation) -> dict[str, Any]:
     params = _params(run.job.params, len(run.ids))
     return {
         "prompt": [*run.job.prompt_ids, *run.ids],
@@ -178,11 +179,11 @@ def _plain(run: Run) -> dict[str, Any]:
     }
 
 
-def _of_vllm(params: SamplingParams) -> dict[str, Any]:
+def _vllm_extras(params: SamplingParams) -> dict[str, Any]:
     return {
         "top_k": params.top_k,
         "min_p": params.min_p,
         "repetition_penalty": params.repetition_penalty,
         "skip_special_tokens": False,
-        "vllm_xargs": {"exit_policy": "none"},  # another one of ours must not exit either
+        "vllm_xargs": {"exit_policy": "none"},  # another stepgrpo server must not exit
     }

@@ -1,7 +1,7 @@
-"""What makes requests one conversation: how it began.
+"""Conversation keys: requests belong to the same conversation if they begin alike.
 
-Chat clients send the whole conversation with every turn, so its beginning, up to the first message
-of the user, is what all turns share. It is hashed with a secret key, neither kept nor logged.
+Chat clients send the whole conversation with every turn, so all turns share its beginning up to the
+first user message. The beginning is hashed with a secret key; it is neither stored nor logged.
 """
 
 import json
@@ -11,25 +11,25 @@ from typing import Any
 __all__ = ["conversation_of", "conversations_of"]
 
 _OPENINGS = ("system", "instructions", "conversation", "prompt_cache_key", "model")
-"""Fields of a body that all turns share, where an API has them outside its messages."""
+"""Body fields outside the messages that all turns of a conversation share."""
 
 
 def conversation_of(body: Mapping[str, Any]) -> bytes:
-    """The beginning of a request body's conversation."""
+    """Return the beginning of a request body's conversation."""
     shared = {name: body[name] for name in _OPENINGS if name in body}
     return json.dumps([shared, _beginning(body)], sort_keys=True).encode()
 
 
 def conversations_of(body: Mapping[str, Any]) -> list[bytes]:
-    """The same of each conversation of a batch; of any other body the only one."""
-    several = body.get("messages")
-    if isinstance(several, list) and several and all(isinstance(each, list) for each in several):
-        return [conversation_of({**body, "messages": each}) for each in several]
+    """Return the beginning of each conversation of a batch, or the only one of other bodies."""
+    batch = body.get("messages")
+    if isinstance(batch, list) and batch and all(isinstance(each, list) for each in batch):
+        return [conversation_of({**body, "messages": each}) for each in batch]
     return [conversation_of(body)]
 
 
 def _beginning(body: Mapping[str, Any]) -> list[Any]:
-    """Messages up to the first of the user; of an API without messages the whole prompt."""
+    """Return the messages up to the first user message; without messages, the prompt."""
     messages = body.get("messages", body.get("input"))
     if isinstance(messages, list):
         return list(_until_user(messages))

@@ -1,16 +1,17 @@
-"""What is known of savings, a row for every model, policy and method.
+"""Estimates of savings: one for every model, policy and method.
 
-`holdout`: the difference of means between those served without exits and all others; of a trained
-model whose base serves those, between that and the trained model. Where exits act on this as well,
-the row is of both, and named so. Every admitted request counts on the side it was dealt to,
-whatever became of it: leaving out those that were cut off would compare the patient of one side
-with the patient of the other.
+`holdout` is the difference of means between the control arm, served without exits, and the
+treatment arm. For a trained model whose base model serves the control arm, it compares the base
+model with the trained model; if exits act on the trained model as well, the estimate is of both and
+its source says so. Every admitted request counts in the arm that it was assigned to, however it
+ended (intention to treat): leaving out aborted requests would introduce survivorship bias.
 
-`measured`: paired runs. Predictions of what exits saved, less the mean error of those that a paired
-run measured. Requests that were aborted, stopped or cut by their limit add nothing.
+`measured` comes from pairs: the predicted savings of all exits, minus the mean error of the
+predictions whose continuation was generated. Requests that were aborted, stopped or truncated by
+their limit add nothing.
 
-Figures are made within strata and combined by the number of requests that exited (`strata`). A
-stratum in which too little is known is left out of them, and said to be.
+Estimates are computed within strata and combined by the number of treated requests (see
+`state.strata`). A stratum with too little data is excluded and marked as such.
 """
 
 from collections import defaultdict
@@ -27,10 +28,10 @@ from service.savings.state.series import (
     SERIES,
     TRAINED,
     TRAINED_HOLDOUT,
-    Compared,
+    ArmName,
+    Contrast,
     Measure,
-    Side,
-    holdout,
+    holdout_series,
 )
 from stepgrpo_core.savings.estimators import (
     Comparison,
@@ -44,7 +45,7 @@ from stepgrpo_core.savings.estimators import (
 )
 from stepgrpo_core.savings.intervals import Estimate, combined
 
-__all__ = ["Figures", "Part", "Row", "rows_of"]
+__all__ = ["SavingsEstimate", "StratumSummary", "TokenSavings", "estimate_savings"]
 
 Source = Literal["exit", "training", "training+exit"]
 Method = Literal["holdout", "measured"]
@@ -54,60 +55,61 @@ Strata = Mapping[int, Series]
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Of a row, once there is an interval. Tokens."""
+class TokenSavings:
+    """Savings in tokens, once there is an interval."""
 
     saved_per_request: Estimate
     saved_total: Estimate
     net_saved_per_request: Estimate
-    """Less trial answers and what was generated past the cut."""
+    """Savings minus probe tokens and tokens generated after the exit."""
     net_saved_total: Estimate
     compression: Estimate
-    """Completion tokens over what they would have been."""
+    """Completion tokens divided by the completion tokens without exits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A stratum of a row."""
+class StratumSummary:
+    """One stratum of an estimate."""
 
     since: float | None
-    """Seconds since the epoch; None: counted by an earlier version."""
+    """Seconds since the epoch; None if an earlier version counted it."""
     facts: Mapping[str, Any]
-    """How its requests were dealt and served; of an earlier version none are known."""
+    """Settings under which its requests were assigned and served; empty if an earlier version
+    counted it."""
     requests: int
     compared: int
-    told: bool
-    """The figures are also of it."""
+    included: bool
+    """The estimate includes this stratum."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A model under a policy, by one method."""
+class SavingsEstimate:
+    """Savings of a model under a policy, by one method."""
 
     model_name: str
     policy: str
     source: Source
-    """What saves: an exit from outside, the training of the model, or both together."""
+    """The cause of the savings: exits, training of the model, or both."""
     method: Method
     requests: int
-    """That could exit. The totals are over those in strata that figures are of."""
+    """Requests that could exit. Totals cover only included strata."""
     compared: int
-    """Held out, or paired."""
-    figures: Figures | None
-    """None: too little is known yet."""
+    """Requests of the control arm, or pairs."""
+    savings: TokenSavings | None
+    """None if there is too little data."""
     unmeasurable: int = 0
-    """That exited, and that no paired run can follow: stop strings, grammars, penalties."""
+    """Requests that exited but cannot be continued: stop strings, grammars, penalties."""
     agreement: Estimate | None = None
-    """Share of judged pairs in which the answer stayed as it was."""
+    """Share of judged pairs with an unchanged answer."""
     judged: int = 0
-    parts: tuple[Part, ...] = ()
-    """Strata, in their order in time."""
+    strata: tuple[StratumSummary, ...] = ()
+    """Strata in chronological order."""
 
 
-def rows_of(
+def estimate_savings(
     sums: Mapping[Key, Sums], strata: Mapping[int, Stratum] = MappingProxyType({})
-) -> list[Row]:
-    """Of all sums of known series; `strata` are what is known of those."""
+) -> list[SavingsEstimate]:
+    """Return estimates from all sums of known series; `strata` describes the strata."""
     by: dict[tuple[str, str], dict[int, dict[str, dict[int, Sums]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(dict))
     )
@@ -116,77 +118,79 @@ def rows_of(
             continue
         of = by[key.model, key.policy][stratum_of(key.group)]
         of[key.series][group_of(key.group)] = found
-    return [row for key in sorted(by) for row in _rows(*key, by[key], strata)]
+    return [row for key in sorted(by) for row in _estimates(*key, by[key], strata)]
 
 
-def _rows(model: str, policy: str, by: Strata, known: Mapping[int, Stratum]) -> Iterator[Row]:
-    def having(prefix: str) -> dict[int, Series]:
+def _estimates(
+    model: str, policy: str, by: Strata, known: Mapping[int, Stratum]
+) -> Iterator[SavingsEstimate]:
+    def with_series(prefix: str) -> dict[int, Series]:
         order = sorted(by, key=lambda number: known[number].since if number in known else 0.0)
         return {each: by[each] for each in order if any(s.startswith(prefix) for s in by[each])}
 
-    if of := having(HOLDOUT):
+    if of := with_series(HOLDOUT):
         yield _holdout(model, policy, of, "exit", known)
-    if of := having(TRAINED_HOLDOUT):
+    if of := with_series(TRAINED_HOLDOUT):
         yield _holdout(model, policy, of, "training", known)
-    if of := having(EXIT):
+    if of := with_series(EXIT):
         yield _measured(model, policy, "exit", {k: v[EXIT] for k, v in of.items()}, known)
-    if of := having(TRAINED):
+    if of := with_series(TRAINED):
         yield _measured(model, policy, "training", {k: v[TRAINED] for k, v in of.items()}, known)
 
 
-def _part(
-    number: int, known: Mapping[int, Stratum], requests: float, compared: float, *, told: bool
-) -> Part:
+def _summary(
+    number: int, known: Mapping[int, Stratum], requests: float, compared: float, *, included: bool
+) -> StratumSummary:
     of = known.get(number)
     since, facts = (of.since, of.facts) if of else (None, {})
-    return Part(since, facts, int(requests), int(compared), told)
+    return StratumSummary(since, facts, int(requests), int(compared), included)
 
 
 def _holdout(
-    model: str, policy: str, by: Strata, compared: Compared, known: Mapping[int, Stratum]
-) -> Row:
+    model: str, policy: str, by: Strata, compared: Contrast, known: Mapping[int, Stratum]
+) -> SavingsEstimate:
     received, generated = (
-        {number: _sides(series, measure, compared) for number, series in by.items()}
+        {number: _arms(series, measure, compared) for number, series in by.items()}
         for measure in MEASURES
     )
     parts = tuple(
-        _part(number, known, *map(_requests, sides), told=comparable(sides))
+        _summary(number, known, *map(_requests, sides), included=comparable(sides))
         for number, sides in received.items()
     )
     gross, net = compare_strata(*received.values()), compare_strata(*generated.values())
-    return Row(
+    return SavingsEstimate(
         model,
         policy,
         "training+exit" if compared == "training" and policy != "none" else compared,
         "holdout",
         sum(each.requests for each in parts),
         sum(each.compared for each in parts),
-        _compared(gross, net) if gross and net else None,
-        parts=parts,
+        _from_comparisons(gross, net) if gross and net else None,
+        strata=parts,
     )
 
 
 MEASURES: tuple[Measure, Measure] = ("completion", "engine")
 
 
-def _sides(series: Series, measure: Measure, compared: Compared) -> Sides:
-    def side(name: Side) -> dict[int, ServedTokens]:
-        found = series.get(holdout(name, measure, compared), {})
+def _arms(series: Series, measure: Measure, compared: Contrast) -> Sides:
+    def arm(name: ArmName) -> dict[int, ServedTokens]:
+        found = series.get(holdout_series(name, measure, compared), {})
         return {group: ServedTokens(**each) for group, each in found.items()}
 
-    return side("exited"), side("held")
+    return arm("exited"), arm("held")
 
 
 def _requests(side: Mapping[int, ServedTokens]) -> float:
     return sum(each.requests for each in side.values())
 
 
-def _compared(gross: Comparison, net: Comparison) -> Figures:
-    return Figures(
+def _from_comparisons(gross: Comparison, net: Comparison) -> TokenSavings:
+    return TokenSavings(
         gross.saved,
-        _times(gross.saved, gross.exited),
+        _scaled(gross.saved, gross.exited),
         net.saved,
-        _times(net.saved, net.exited),
+        _scaled(net.saved, net.exited),
         gross.ratio,
     )
 
@@ -197,28 +201,28 @@ def _total(groups: Groups, *names: str) -> float:
 
 def _measured(
     model: str, policy: str, source: Source, by: Mapping[int, Groups], known: Mapping[int, Stratum]
-) -> Row:
+) -> SavingsEstimate:
     runs = {number: _runs(groups) for number, groups in by.items()}
     parts = tuple(
-        _part(
+        _summary(
             number,
             known,
             _total(groups, "requests", "natural"),
             _total(groups, "pairs"),
-            told=measurable(runs[number]),
+            included=measurable(runs[number]),
         )
         for number, groups in by.items()
     )
-    told = [groups for groups, part in zip(by.values(), parts, strict=True) if part.told]
+    included = [groups for groups, part in zip(by.values(), parts, strict=True) if part.included]
     found = total_savings(*runs.values())
-    return Row(
+    return SavingsEstimate(
         model,
         policy,
         source,
         "measured",
         sum(each.requests for each in parts),
         sum(each.compared for each in parts),
-        _totals(found, told) if found else None,
+        _from_totals(found, included) if found else None,
         int(sum(_total(each, "unmeasurable") for each in by.values())),
         _agreement(list(by.values())),
         int(sum(_total(each, *JUDGED) for each in by.values())),
@@ -235,7 +239,7 @@ def _runs(groups: Groups) -> dict[int, Measured]:
 
 
 def _agreement(strata: list[Groups]) -> Estimate | None:
-    """Over the strata in which pairs were judged, by the requests that were cut."""
+    """Combine the agreement of strata with judged pairs, weighted by requests that exited."""
     parts = [
         (_total(each, "requests"), found)
         for each in strata
@@ -245,17 +249,17 @@ def _agreement(strata: list[Groups]) -> Estimate | None:
     return combined((weight / requests, each) for weight, each in parts) if requests else None
 
 
-def _totals(saved: Estimate, strata: list[Groups]) -> Figures:
+def _from_totals(saved: Estimate, strata: list[Groups]) -> TokenSavings:
     cost, tokens, requests = (
         sum(_total(each, *names) for each in strata)
         for names in (("cost",), ("tokens", "natural_tokens"), ("requests", "natural"))
     )
     net = Estimate(saved.value - cost, saved.low - cost, saved.high - cost)
-    # Of an interval as wide as the whole, one end would be a length below nothing.
+    # With a very wide interval, one bound of the length without exits would be negative.
     shares = [tokens / max(tokens + more, 1) for more in (saved.value, saved.high, saved.low)]
     each = 1 / max(requests, 1)
-    return Figures(_times(saved, each), saved, _times(net, each), net, Estimate(*shares))
+    return TokenSavings(_scaled(saved, each), saved, _scaled(net, each), net, Estimate(*shares))
 
 
-def _times(each: Estimate, factor: float) -> Estimate:
+def _scaled(each: Estimate, factor: float) -> Estimate:
     return Estimate(each.value * factor, each.low * factor, each.high * factor)

@@ -1,4 +1,5 @@
-"""What decides how requests are dealt and served, by name: facts of a stratum."""
+"""Facts of a stratum: settings and weights that decide how requests are assigned and served, by
+name."""
 
 import dataclasses
 import hashlib
@@ -13,39 +14,38 @@ from service.params.limits import ProbeLimits
 from service.savings.plan import Plan
 from stepgrpo_core import ExitSettings
 
-__all__ = ["digest_of", "engine_facts", "settings_facts", "weights_of"]
+__all__ = ["engine_facts", "settings_facts", "text_digest", "weights_digest"]
 
-_OF_MODEL = {".bin", ".gguf", ".jinja", ".json", ".model", ".pt", ".safetensors"}
-"""Ends of the names of files that decide what a model says."""
-_OF_PLAN = ("holdout", "holdout_base", "pairs", "pairs_base", "pairs_url")
-_NOT_SHOWN = {"pairs_url", "verifier_url"}  # reports show facts
+_MODEL_SUFFIXES = {".bin", ".gguf", ".jinja", ".json", ".model", ".pt", ".safetensors"}
+"""Suffixes of files that affect a model's output."""
+_PLAN_FIELDS = ("holdout", "holdout_base", "pairs", "pairs_base", "pairs_url")
+_HASHED = {"pairs_url", "verifier_url"}  # reports show facts, but not addresses
 
-BLOCKS, BLOCK_BYTES = 64, 4096
-"""Read of a large file, evenly spread: training changes nearly every weight."""
+BLOCKS, BLOCK_BYTES = 64, 4096  # evenly spaced sample of a file: training changes most weights
 DIGEST_BYTES = 8
 
 
-def digest_of(text: str) -> str:
-    """A few characters that stand for a text."""
+def text_digest(text: str) -> str:
+    """Return a short digest of a text."""
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def settings_facts(
     plan: Plan, settings: ExitSettings, limits: ProbeLimits, effort: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Of what the operator has set."""
-    found = {name: getattr(plan, name) for name in _OF_PLAN}
+    """Return the operator's settings."""
+    found = {name: getattr(plan, name) for name in _PLAN_FIELDS}
     for section in (settings, limits):
         found |= {each.name: getattr(section, each.name) for each in dataclasses.fields(section)}
-    for name in _NOT_SHOWN & found.keys():
-        found[name] = found[name] and digest_of(found[name])
+    for name in _HASHED & found.keys():
+        found[name] = found[name] and text_digest(found[name])
     found = {name: [*v] if isinstance(v, tuple) else v for name, v in found.items()}
     return found | {"effort": {**effort}, "stepgrpo": importlib.metadata.version("stepgrpo")}
 
 
 def engine_facts(vllm_config: Any, chat_template: str | None) -> dict[str, Any]:
-    """Of the engine and its model, beside the weights; `chat_template` is one that replaces the
-    model's own."""
+    """Return facts of the engine and its model, except weights; `chat_template` overrides the
+    model's."""
     model = vllm_config.model_config
     return {
         "vllm": vllm.__version__,
@@ -55,18 +55,18 @@ def engine_facts(vllm_config: Any, chat_template: str | None) -> dict[str, Any]:
         "quantization": model.quantization,
         "max_model_len": model.max_model_len,
         "sampling": model.get_diff_sampling_param(),
-        "chat_template": chat_template and digest_of(chat_template),
+        "chat_template": chat_template and text_digest(chat_template),
     }
 
 
-def weights_of(path: Path) -> str:
-    """A digest of a model's, an adapter's or a calibration's files; empty where there are none, as
-    of a name on a hub."""
+def weights_digest(path: Path) -> str:
+    """Return a digest of the files of a model, adapter or calibration; empty if there are none, as
+    for a name on a hub."""
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     found = hashlib.blake2b(digest_size=DIGEST_BYTES)
     read = False
     for each in files:
-        if each.is_file() and (each == path or each.suffix in _OF_MODEL):
+        if each.is_file() and (each == path or each.suffix in _MODEL_SUFFIXES):
             size = each.stat().st_size
             found.update(f"{each.name} {size}\n".encode())
             _add_blocks(found, each, size)

@@ -1,11 +1,11 @@
-"""The holdout's sums: what became of the requests of both sides.
+"""Sums of the randomized holdout: tokens of the treatment and the control arm.
 
-Only what the server's own default policy decides is held out. A request that names a policy, a
-budget or an effort gets it.
+Only requests that the server's default policy controls take part. A request that names a policy, a
+budget or an effort gets what it asks for.
 
-Held out of exits, a request is served by the same model without them. Where the plan names a base
-model, those of a trained one, an adapter beside it, are served by the base instead. That is another
-comparison, with sums of its own.
+The control arm is served by the same model without exits. If the plan names a base model, the
+control arm of a trained model (an adapter) is served by that base model instead. That is a
+different contrast, with sums of its own.
 """
 
 import dataclasses
@@ -15,53 +15,55 @@ from service.params import Effective
 from service.records.sequence import SequenceRecord
 from service.savings.plan import Plan
 from service.savings.state.contents import Key, cell
-from service.savings.state.series import Compared, Side, holdout
+from service.savings.state.series import ArmName, Contrast, holdout_series
 from service.savings.state.store import SumStore
 from stepgrpo_core import Baseline, ExitSettings
 from stepgrpo_core.savings.estimators import ServedTokens
 from stepgrpo_core.savings.holdout import Arm
 
-__all__ = ["compared", "enter", "takes_part", "withheld"]
+__all__ = ["add_outcome", "as_control", "contrast_of", "is_eligible"]
 
 
-def compared(plan: Plan, adapter: str | None) -> Compared:
-    """What a request's side is compared with; `adapter` is the one that it names."""
+def contrast_of(plan: Plan, adapter: str | None) -> Contrast:
+    """Return what the experiment contrasts; `adapter` is the one that the request names."""
     return "exit" if adapter is None or plan.holdout_base is None else "training"
 
 
-def takes_part(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
-    """Whether there is anything to withhold from a request that asked for nothing itself."""
+def is_eligible(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
+    """Return whether a request is eligible: it has a policy or adapter to withhold and set none
+    itself."""
     settings = effective.settings
     if effective.sources or settings.shadow:
         return False
     if settings.policy != "none":
         return True
-    # One whose policy stepped aside may have asked for it.
-    return effective.abstained is None and compared(plan, job.adapter) == "training"
+    # If the policy abstained, the request may have caused it.
+    return effective.abstained is None and contrast_of(plan, job.adapter) == "training"
 
 
-def withheld(
+def as_control(
     plan: Plan, job: EngineRequest, settings: ExitSettings
 ) -> tuple[EngineRequest, ExitSettings]:
-    """A request as it is served when it is held out."""
-    by_base = compared(plan, job.adapter) == "training"
-    return job.without_adapter() if by_base else job, dataclasses.replace(settings, policy="none")
+    """Return the request and settings that serve it in the control arm."""
+    served_by_base = contrast_of(plan, job.adapter) == "training"
+    without = dataclasses.replace(settings, policy="none")
+    return job.without_adapter() if served_by_base else job, without
 
 
-def enter(
+def add_outcome(
     store: SumStore,
     record: SequenceRecord,
     place: Arm,
     baseline: Baseline | None,
-    against: Compared = "exit",
+    against: Contrast = "exit",
 ) -> None:
-    """Add a sequence that ended, whatever became of it."""
+    """Add a sequence that ended, however it ended."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
     tokens = predicted.tokens if predicted else 0.0
-    side: Side = "held" if place.held else "exited"
-    series = holdout(side, "completion", against)
+    side: ArmName = "held" if place.held else "exited"
+    series = holdout_series(side, "completion", against)
     key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
     store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())
     engine = record.generated_tokens + record.probe_tokens
-    key = key._replace(series=holdout(side, "engine", against))
+    key = key._replace(series=holdout_series(side, "engine", against))
     store.add(key, ServedTokens.one(engine, tokens)._asdict())

@@ -1,4 +1,4 @@
-"""All that shows what was saved, as the engine sees it: one object, told of every request."""
+"""Savings measurement as hooks of the engine client, called for every request."""
 
 import os
 import random
@@ -15,11 +15,11 @@ from service.engine.policy_resolver import PolicyResolver
 from service.engine.request import EngineRequest, ServedModel
 from service.params import Effective
 from service.records.metrics import Metrics
-from service.records.sequence import Follows, SequenceRecord
+from service.records.sequence import ContinuationInput, SequenceRecord
 from service.records.trust import Trust
-from service.savings.continuations import EngineRuns, RemoteRuns, Runs
-from service.savings.facts import digest_of, settings_facts, weights_of
-from service.savings.holdout import compared, enter, takes_part, withheld
+from service.savings.continuations import ContinuationBackend, EngineBackend, RemoteBackend
+from service.savings.facts import settings_facts, text_digest, weights_digest
+from service.savings.holdout import add_outcome, as_control, contrast_of, is_eligible
 from service.savings.pairs import Pairs
 from service.savings.plan import KEY_VARIABLE, SECONDS, Plan
 from service.savings.predictions import Predictions
@@ -36,20 +36,20 @@ __all__ = ["SavingsMeasurement", "open_measurement"]
 def open_measurement(
     plan: Plan, models: Mapping[str | None, Path], calibration: Path | None
 ) -> "SavingsMeasurement | None":
-    """What a plan asks for; None where nothing is measured. `models` are the folders of what is
-    served, by adapter, None for the model itself. Raises InvalidSetting."""
+    """Return the measurement that `plan` asks for, or None if nothing is measured. `models` are the
+    folders of the served models by adapter, None for the base model. Raises InvalidSetting."""
     if not plan.measures and not plan.state:
         return None
     found = SavingsMeasurement(
-        plan, SumStore(plan.state), {k: weights_of(v) for k, v in models.items()}
+        plan, SumStore(plan.state), {k: weights_digest(v) for k, v in models.items()}
     )
     if calibration is not None:
-        found.facts["calibration"] = weights_of(calibration)
+        found.facts["calibration"] = weights_digest(calibration)
     return found
 
 
 class SavingsMeasurement(EngineHooks):
-    """Deals conversations, has pairs made, guards quality, and knows how far to trust
+    """Assigns conversations to arms, generates pairs, gates quality, and tracks trust in
     predictions."""
 
     def __init__(
@@ -58,31 +58,31 @@ class SavingsMeasurement(EngineHooks):
         self.plan = plan
         self.store = store
         self.facts: dict[str, Any] = {}
-        """What decides how requests are served, beside the server's settings."""
+        """Facts that decide how requests are served, besides the server's settings."""
         self._weights = weights
         self._strata = Strata(store)
-        self.guard = QualityGate(store, plan, self._strata.fingerprint)
+        self.quality_gate = QualityGate(store, plan, self._strata.fingerprint)
         self.predictions = Predictions(store, self._strata.fingerprint)
-        self._dealer = Holdout(plan.holdout, store.secret("holdout"))
+        self._holdout = Holdout(plan.holdout, store.secret("holdout"))
         self._pairs: Pairs | None = None
         self._report = ReportCollector(store)
-        store.watch(self._look_on)
+        store.add_watcher(self._update)
 
-    # Lifecycle: in one event loop.
+    # Lifecycle, in one event loop
 
     @property
     def makes_pairs(self) -> bool:  # type: ignore[override]
-        """Whether truncated reasoning is continued."""
+        """True if truncated reasoning is continued."""
         return bool(self.plan.pairs)
 
     def start(
-        self, served: ServedModel, metrics: Metrics, name: str, decider: PolicyResolver
+        self, served: ServedModel, metrics: Metrics, name: str, resolver: PolicyResolver
     ) -> None:
-        """Begin to count, and to make pairs where the model thinks. `name` is the model's."""
-        settings = settings_facts(self.plan, decider.defaults, decider.limits, decider.effort)
+        """Start counting, and generating pairs if the model thinks. `name` is the model's."""
+        settings = settings_facts(self.plan, resolver.defaults, resolver.limits, resolver.effort)
         self._strata.begin({**settings, **self.facts})
         for adapter, weights in self._weights.items():
-            self._strata.number(adapter or name, self._over_base(adapter, weights))
+            self._strata.number(adapter or name, self._with_base(adapter, weights))
         if not self.plan.pairs or served.writing is None:
             return
         thinking = served.writing.thinking
@@ -91,7 +91,7 @@ class SavingsMeasurement(EngineHooks):
         self._pairs = Pairs(
             self.plan,
             self.store,
-            self.guard,
+            self.quality_gate,
             self.predictions,
             runs=self._runs(served, metrics),
             writing=served.writing,
@@ -99,118 +99,119 @@ class SavingsMeasurement(EngineHooks):
             ended=lambda key, outcome: metrics.paired(key.model, key.policy, outcome),
         )
 
-    def _runs(self, served: ServedModel, metrics: Metrics) -> Runs:
+    def _runs(self, served: ServedModel, metrics: Metrics) -> ContinuationBackend:
         if self.plan.pairs_url is None:
-            return EngineRuns(served, self.plan.pairs_load, metrics.ran_pairs)
+            return EngineBackend(served, self.plan.pairs_load, metrics.ran_pairs)
         key = os.environ.get(KEY_VARIABLE, "").strip() or None
-        return RemoteRuns(
+        return RemoteBackend(
             OpenAIClient(Address(self.plan.pairs_url, SECONDS, key), "server of pairs")
         )
 
     async def stop(self) -> None:
-        """Make no more pairs; what is entered stays."""
+        """Stop generating pairs; recorded ones are kept."""
         pairs, self._pairs = self._pairs, None
         if pairs is not None:
             await pairs.close()
 
-    def _look_on(self) -> None:
-        """In the store's thread, every second."""
-        self.guard.look()
+    def _update(self) -> None:
+        """Update from the store, every second in the store's thread."""
+        self.quality_gate.update()
         self.predictions.refresh()
-        if self._dealer.key != self.store.secret("holdout"):  # another file, shared with others
-            self._dealer = Holdout(self.plan.holdout, self.store.secret("holdout"))
+        if self._holdout.key != self.store.secret("holdout"):  # the file was replaced
+            self._holdout = Holdout(self.plan.holdout, self.store.secret("holdout"))
 
-    def _over_base(self, adapter: str | None, weights: str) -> str:
-        """Of an adapter with the model it is over."""
+    def _with_base(self, adapter: str | None, weights: str) -> str:
+        """Combine an adapter's digest with that of its base model."""
         return weights if adapter is None else f"{self._weights.get(None)}-{weights}"
 
-    # Requests.
+    # Requests
 
-    def sort(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
-        """Put a request, as it came, into its stratum. An adapter that was loaded meanwhile is told
-        by where it came from: reading it would take time."""
+    def assign_stratum(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
+        """Set the stratum of a request as it arrived. An adapter that was loaded at runtime is
+        identified by its path, because reading its weights would take time."""
         lora = job.options.get("lora_request")
         weights = self._weights.get(job.adapter)
         if lora is not None and weights is None:
-            weights = digest_of(f"{lora.lora_path} {lora.lora_int_id}")
-        found = self._over_base(job.adapter, weights or "")
+            weights = text_digest(f"{lora.lora_path} {lora.lora_int_id}")
+        found = self._with_base(job.adapter, weights or "")
         for each in records:
             each.stratum = self._strata.number(each.model_name, found)
 
-    def place(
+    def assign_arm(
         self, job: EngineRequest, effective: Effective, conversation: bytes | None
     ) -> Arm | None:
-        """Where the holdout deals a request; None for one that asked for something itself, that
-        nothing could be withheld from, or that shares its beginning with no other."""
+        """Return the experiment arm of a request, or None if it is not eligible or has no
+        conversation."""
         if not self.plan.holdout or conversation is None:
             return None
-        if not takes_part(self.plan, job, effective):
+        if not is_eligible(self.plan, job, effective):
             return None
-        return self._dealer.place(conversation)
+        return self._holdout.place(conversation)
 
-    def withheld(
+    def as_control(
         self, job: EngineRequest, settings: ExitSettings
     ) -> tuple[EngineRequest, ExitSettings]:
-        """A request as it is served when it is held out."""
-        return withheld(self.plan, job, settings)
+        """Return the request and settings that serve it in the control arm."""
+        return as_control(self.plan, job, settings)
 
     def prepare(
         self, records: Sequence[SequenceRecord], conversation: bytes | None, *, exits: bool
     ) -> None:
-        """Make room for what a paired run needs to know."""
+        """Prepare records for a paired continuation."""
         group = self._group(conversation)
         for record in records:
             record.group = group
-            if not exits and self._follows(record):
-                record.follows = Follows()
+            if not exits and self._base_may_repeat(record):
+                record.continuation = ContinuationInput()
 
     def _group(self, conversation: bytes | None) -> int:
-        """The random group of a conversation; any for a request of none."""
+        """Return the random group of a conversation; a random one without a conversation."""
         if conversation is None:
             return random.randrange(GROUPS)
-        return self._dealer.place(conversation).group
+        return self._holdout.place(conversation).group
 
-    def _follows(self, record: SequenceRecord) -> bool:
-        """Whether a run of the base model may follow a sequence that nothing exits."""
+    def _base_may_repeat(self, record: SequenceRecord) -> bool:
+        """Return whether the base model may repeat a sequence that no policy exits."""
         base = self.plan.pairs_base
         if self._pairs is None or base is None or base == record.model_name:
             return False
-        held = record.place is not None and record.place.held
-        return not held or compared(self.plan, record.adapter) == "exit"  # else the base served it
+        held = record.arm is not None and record.arm.held
+        # The base model has already served the control arm of a training contrast.
+        return not held or contrast_of(self.plan, record.adapter) == "exit"
 
     def trust(self, model: str, policy: str) -> Trust:
-        """How far predictions for `model` under `policy` can be trusted."""
+        """Return the trust in predictions for `model` under `policy`."""
         return self.predictions.trust(model, policy)
 
     def is_off(self, model: str, policy: str) -> bool:
-        """Whether the quality gate has switched `policy` off for `model`."""
-        return self.guard.is_off(model, policy)
+        """Return whether the quality gate has switched `policy` off for `model`."""
+        return self.quality_gate.is_off(model, policy)
 
     def ended(self, job: EngineRequest, record: SequenceRecord, baseline: Baseline | None) -> None:
-        """Enter a sequence, whatever became of it."""
-        if record.place is not None:
-            against = compared(self.plan, record.adapter)
-            enter(self.store, record, record.place, baseline, against)
+        """Record a sequence, however it ended."""
+        if record.arm is not None:
+            against = contrast_of(self.plan, record.adapter)
+            add_outcome(self.store, record, record.arm, baseline, against)
         if self._pairs is not None:
-            self._pairs.offer(job, record)
+            self._pairs.add(job, record)
 
-    # Metrics.
+    # Metrics
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance: it would be computed twice."""
+        """Return nothing, so that registration computes no metric."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """What Prometheus gets."""
-        for each in (self._report, self.guard, self.predictions):
+        """Yield the metrics of a scrape."""
+        for each in (self._report, self.quality_gate, self.predictions):
             yield from each.collect()
 
-    def complaints(self) -> list[str]:
-        """What people should know who ask whether the server is well."""
-        off = self.guard.off
+    def warnings(self) -> list[str]:
+        """Return warnings for the operator."""
+        off = self.quality_gate.off
         switched = [f"policy {each.policy} is switched off for {each.model}" for each in off]
-        return [*switched, *self.store.complaints()]
+        return [*switched, *self.store.warnings()]
 
     def close(self) -> None:
-        """Write what is pending, which may wait for the file."""
+        """Write pending sums; may wait for the file."""
         self.store.close()

@@ -1,12 +1,13 @@
-"""Paired runs: what a request would have taken, measured.
+"""Paired continuations: measure the length and the answer of a request without its exit.
 
-After an exit the un-exited run is made in the background: the request's own reasoning is gone on
-with, from the last token that was generated, by free draws from the same model. So the pair is
-what would have come, not another try, and only its rest costs anything. Savings of training are
-measured likewise: a request that nothing exits is run by the base model, from the beginning.
+After an exit, the reasoning is continued in the background from its last generated token, by
+unseeded sampling from the same model. The continuation is therefore the counterfactual of this very
+request, not a second attempt, and only its remaining tokens cost anything. Savings of training are
+measured likewise: the base model repeats a request that no policy exits, from the beginning.
 
-Which requests are paired is drawn at random when they end. A run that could not be made is left
-out, and counted: for being dropped it matters how busy the server was, not how long the run is.
+Requests are drawn for pairing at random when they end. Continuations that are dropped or fail are
+counted but excluded, which adds no bias: dropping depends on the load of the server, not on the
+length of the continuation.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from typing import Literal
 
 from service.clients.openai import RequestFailed
 from service.engine.request import EngineRequest
-from service.records.sequence import Follows, SequenceRecord
+from service.records.sequence import ContinuationInput, SequenceRecord
 from service.savings.answer_comparer import Agreement, AnswerComparer
-from service.savings.continuations import Run, Runs
+from service.savings.continuations import Continuation, ContinuationBackend
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
 from service.savings.quality_gate import QualityGate
@@ -41,86 +42,86 @@ QUEUE = 64
 POLL_SECONDS = 0.2
 
 Outcome = Literal["measured", "dropped", "failed"]
-"""Of a pair; dropped: too many waited, or the server ended."""
+"""Outcome of a pair; dropped means that the queue was full or the server shut down."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
     key: Key
-    run: Run
+    run: Continuation
     predicted: Prediction | None
     baseline: float
-    """Tokens that were entered as predicted."""
+    """Predicted tokens that were added to the sums."""
     answer: list[int]
-    """Ids of the request's, to compare the run's with."""
+    """Token ids of the request's answer, compared with the continuation's."""
     context: contextvars.Context
-    """Of the request: the run is its tenant's, too."""
+    """Context of the request, because the continuation belongs to the same tenant."""
 
 
 def measurable(job: EngineRequest, record: SequenceRecord) -> bool:
-    """Whether a sequence that ended can be compared with a run of the same prompt."""
+    """Return whether a continuation of the same prompt is comparable with the sequence."""
     params = job.params
     return (
-        record.told
+        record.counts_for_savings
         and not job.stops
         and not params.presence_penalty
-        and not params.frequency_penalty  # they count what was generated, not what is a prompt
+        and not params.frequency_penalty  # penalties count generated tokens, not prompt tokens
         and not job.has_grammar
         and job.prompt.get("type", "token") == "token"
     )
 
 
-def _cell_of(record: SequenceRecord) -> int:
+def _cell(record: SequenceRecord) -> int:
     return cell(record.stratum, record.group)
 
 
 class Pairs:
-    """Draws, queues and makes pairs, and enters what they show. One event loop's."""
+    """Draws, queues and generates pairs, and records their results. Used from one event loop."""
 
     def __init__(
         self,
         plan: Plan,
         store: SumStore,
-        guard: QualityGate,
+        quality_gate: QualityGate,
         predictions: Predictions,
         *,
-        runs: Runs,
+        runs: ContinuationBackend,
         writing: Writing,
         end: str,
         ended: Callable[[Key, Outcome], None],
     ) -> None:
         self._plan = plan
         self._store = store
-        self._guard = guard
+        self._quality_gate = quality_gate
         self._predictions = predictions
         self._runs = runs
         self._writing = writing
-        self._end = end  # of the thinking, as text
+        self._end_text = end  # of the thinking
         self._ended = ended
-        self._judges = AnswerComparer()
+        self._comparer = AnswerComparer()
         self._queue: deque[_Pair] = deque()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
-    def offer(self, job: EngineRequest, record: SequenceRecord) -> None:
-        """Enter a sequence that ended, and queue its pair if it is drawn."""
-        if not record.told:
+    def add(self, job: EngineRequest, record: SequenceRecord) -> None:
+        """Record a sequence that ended, and queue its pair if it is drawn."""
+        if not record.counts_for_savings:
             return
-        if record.follows is None:
-            if record.acted:  # nothing was cut: what it saved is known, and what it cost
-                key = Key(EXIT, record.model_name, record.counted_as, _cell_of(record))
+        if record.continuation is None:
+            if record.could_have_exited:  # no exit: saved nothing, at a known cost
+                key = Key(EXIT, record.model_name, record.counted_as, _cell(record))
                 tokens = record.completion_tokens
                 sums = {"natural": 1, "natural_tokens": tokens, "cost": record.cost}
                 self._store.add(key, sums)
             return
         exits = record.cut_at is not None
         policy = record.counted_as if exits else "none"
-        key = Key(EXIT if exits else TRAINED, record.model_name, policy, _cell_of(record))
+        key = Key(EXIT if exits else TRAINED, record.model_name, policy, _cell(record))
         if not measurable(job, record):
             self._store.add(key, {"unmeasurable": 1})
             return
-        pair = self._pair(key, job, record, record.follows)
+        pair = self._pair(key, job, record, record.continuation)
         tokens = record.completion_tokens
         entry = Measured(1, tokens, saved=pair.baseline - tokens, cost=record.cost)
         self._store.add(key, entry._asdict())
@@ -133,28 +134,28 @@ class Pairs:
         self._wake.set()
 
     def _pair(
-        self, key: Key, job: EngineRequest, record: SequenceRecord, follows: Follows
+        self, key: Key, job: EngineRequest, record: SequenceRecord, continuation: ContinuationInput
     ) -> _Pair:
         exits = key.series == EXIT
         predicted = record.predicted if exits else None
         return _Pair(
             key,
-            Run(
+            Continuation(
                 job,
                 record.model_name if exits else str(self._plan.pairs_base),
                 base=not exits,
-                ids=follows.ids,
-                ended=follows.ended,
-                length=len(follows.ids),
+                ids=continuation.ids,
+                ended=continuation.ended,
+                length=len(continuation.ids),
             ),
             predicted,
             predicted.tokens if predicted else record.completion_tokens,
-            (follows.answer if exits else self._after_end(follows.answer)) or [],
+            (continuation.answer if exits else self._after_end(continuation.answer)) or [],
             contextvars.copy_context(),
         )
 
     async def close(self) -> None:
-        """Make no more of them."""
+        """Stop generating pairs."""
         tasks = [self._dispatcher, *self._tasks]
         for task in tasks:
             task.cancel()
@@ -162,7 +163,7 @@ class Pairs:
         for pair in self._queue:
             self._ended(pair.key, "dropped")
         self._queue.clear()
-        await asyncio.to_thread(self._judges.close)
+        await asyncio.to_thread(self._comparer.close)
         await self._runs.close()
 
     async def _dispatch(self) -> None:
@@ -170,71 +171,70 @@ class Pairs:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                if len(self._tasks) < self._runs.room():
+                if len(self._tasks) < self._runs.capacity():
                     pair = self._queue.popleft()
-                    task = asyncio.create_task(self._make(pair), context=pair.context.copy())
+                    task = asyncio.create_task(self._run(pair), context=pair.context.copy())
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 else:
                     await asyncio.sleep(POLL_SECONDS)
 
-    async def _make(self, pair: _Pair) -> None:
+    async def _run(self, pair: _Pair) -> None:
         try:
             if not pair.run.ended:
-                await self._runs.go_on(pair.run)
+                await self._runs.resume(pair.run)
             if not pair.run.ended:
                 self._queue.appendleft(pair)
                 self._wake.set()
                 return
             agreement = await self._agreement(pair)
-            self._enter(pair, agreement)
+            self._record(pair, agreement)
         except asyncio.CancelledError:
             self._ended(pair.key, "dropped")
             raise
         except RequestFailed:
-            self._ended(pair.key, "failed")  # its server's log says more
-        except Exception as error:  # noqa: BLE001 - nothing of it may reach a request
-            _log.warning("A paired run failed: %s", type(error).__name__)
+            self._ended(pair.key, "failed")  # the remote client has logged the reason
+        except Exception as error:  # noqa: BLE001 - must not affect requests
+            _log.warning("A paired continuation failed: %s", type(error).__name__)
             self._ended(pair.key, "failed")
         else:
             self._ended(pair.key, "measured")
 
-    def _enter(self, pair: _Pair, agreement: Agreement) -> None:
+    def _record(self, pair: _Pair, agreement: Agreement) -> None:
         key, length = pair.key, pair.run.length
         self._store.add(key, {"pairs": 1, "error": length - pair.baseline, agreement: 1})
         if key.series != EXIT:
             return
         if pair.predicted is not None:
-            self._predictions.enter(key.model, key.policy, pair.predicted, length)
+            self._predictions.record(key.model, key.policy, pair.predicted, length)
         if agreement != "unjudged":
-            self._guard.enter(key.model, key.policy, agreed=agreement == "agreed")
+            self._quality_gate.record(key.model, key.policy, agreed=agreement == "agreed")
 
     async def _agreement(self, pair: _Pair) -> Agreement:
         other = self._answer(pair.run)
         if not pair.answer or not other:
-            return "unjudged"  # one never came to an answer
-        return await self._judges.compare(self._decode(pair.answer), other)
+            return "unjudged"  # one of them has no answer
+        return await self._comparer.compare(self._decode(pair.answer), other)
 
-    def _answer(self, run: Run) -> str | None:
-        """What a run answered; None where its thinking never ended."""
-        begun = self._after_end(run.ids)
-        if begun is not None:
-            return self._decode(begun) + (run.text or "")
+    def _answer(self, run: Continuation) -> str | None:
+        """Return the answer of a continuation, or None if its thinking never ended."""
+        answer_ids = self._after_end(run.ids)
+        if answer_ids is not None:
+            return self._decode(answer_ids) + (run.text or "")
         thinking = self._writing.thinking
         text = self._decode(run.ids) + (run.text or "") if thinking.end_text else run.text
         if text is None:
             return None
-        _, found, answer = text.partition(self._end)
+        _, found, answer = text.partition(self._end_text)
         return answer if found else None
 
     def _after_end(self, ids: list[int]) -> list[int] | None:
-        """What follows the thinking; None where it never ended."""
+        """Return the ids after the thinking, or None if it never ended."""
         thinking = self._writing.thinking
         end = [*thinking.before_end, thinking.end_id]
-        places = range(len(end), len(ids) + 1)
-        found = (place for place in places if ids[place - len(end) : place] == end)
-        place = next(found, None)
-        return None if place is None else ids[place:]
+        stops = range(len(end), len(ids) + 1)
+        stop = next((i for i in stops if ids[i - len(end) : i] == end), None)
+        return None if stop is None else ids[stop:]
 
     def _decode(self, ids: list[int]) -> str:
         assert self._writing.decode is not None

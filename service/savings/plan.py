@@ -1,4 +1,4 @@
-"""How savings are measured: what the operator decides."""
+"""The operator's settings of how savings are measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,34 +9,34 @@ from stepgrpo_core import InvalidSetting
 __all__ = ["KEY_VARIABLE", "SECONDS", "Plan"]
 
 KEY_VARIABLE = "STEPGRPO_PAIRS_API_KEY"
-SECONDS = 600.0  # for one run elsewhere
+SECONDS = 600.0  # timeout of a remote continuation
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Raises InvalidSetting for what cannot work."""
+    """Settings of the measurement. Raises InvalidSetting for values that cannot work."""
 
     holdout: float = 0.0
-    """Share of conversations that are served without exits."""
+    """Share of conversations in the control arm, which are served without exits."""
     holdout_base: str | None = None
-    """Name of the model that serves them where an adapter would; None: the adapter does."""
+    """Model that serves the control arm of an adapter; None: the adapter does."""
     pairs: float = 0.0
-    """Share of requests whose run without exits, or of the base model, is made as well."""
+    """Share of requests with a paired continuation."""
     pairs_load: float = 0.1
-    """Share of the running sequences that may be such runs; one may always run."""
+    """Largest share of the running sequences that may be continuations; one may always run."""
     pairs_url: str | None = None
-    """Where they are made; None: in the server's own engine."""
+    """Server that generates continuations; None: this server's engine."""
     pairs_base: str | None = None
-    """Name of the model that trained savings are measured against; None: they are not."""
+    """Base model against which savings of training are measured; None: they are not."""
     agreement: float | None = None
-    """Share of answers that exits must leave as they were; None: no guard."""
+    """Share of answers that exits must leave unchanged; None: no quality gate."""
     agreement_pairs: int = 100
-    """Judged pairs before the guard judges a policy."""
+    """Judged pairs before the quality gate decides."""
     probation: float | None = None
-    """Seconds after which a policy that was switched off is tried again; None: an operator
-    switches it on."""
+    """Seconds after which a switched-off policy is tried again; None: an operator switches it on.
+    """
     state: Path | None = None
-    """File of the sums."""
+    """State file that stores the sums."""
 
     def __post_init__(self) -> None:
         for name in ("holdout", "pairs"):
@@ -44,7 +44,7 @@ class Plan:
                 raise InvalidSetting(name, getattr(self, name), "use a number from 0 to 1")
         if not 0 < self.pairs_load <= 1:
             raise InvalidSetting("pairs_load", self.pairs_load, "use a number above 0, up to 1")
-        self._check_guard()
+        self._check_quality_gate()
         if self.holdout_base is not None and not self.holdout:
             raise InvalidSetting("holdout_base", self.holdout_base, "set holdout as well")
         for name in ("pairs_url", "pairs_base", "agreement"):
@@ -53,7 +53,7 @@ class Plan:
         if self.pairs_url is not None:
             Address(self.pairs_url, SECONDS).check("pairs_url", KEY_VARIABLE)
 
-    def _check_guard(self) -> None:
+    def _check_quality_gate(self) -> None:
         if self.agreement is not None and not 0 < self.agreement < 1:
             remedy = "use a number between 0 and 1, such as 0.95"
             raise InvalidSetting("agreement", self.agreement, remedy)
@@ -64,5 +64,5 @@ class Plan:
 
     @property
     def measures(self) -> bool:
-        """Whether anything is measured."""
+        """True if anything is measured."""
         return bool(self.holdout or self.pairs)

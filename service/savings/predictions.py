@@ -1,4 +1,5 @@
-"""How far predictions can be trusted: widened by what pairs have shown, and watched."""
+"""Trust in predictions: their intervals are widened by the errors of pairs (conformal), and
+monitored."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 from service.records.metric_table import family
 from service.records.trust import Trust
 from service.savings.state.series import COVERED, SCORES, under
-from service.savings.state.store import Recent, SumStore
+from service.savings.state.store import RecentKey, SumStore
 from stepgrpo_core.savings.baseline import Prediction
 from stepgrpo_core.savings.conformal import Coverage, coverage, score, widening
 
@@ -17,40 +18,40 @@ __all__ = [
 
 
 class Predictions:
-    """By model and policy, as of the last `refresh`."""
+    """Trust by model and policy, as of the last `refresh`."""
 
     def __init__(self, store: SumStore, fingerprint: Callable[[str], str] = lambda _: "") -> None:
         self._store = store
-        self._fingerprint = fingerprint  # of how a model is served
+        self._fingerprint = fingerprint  # of the settings that serve a model
         self._trust: dict[tuple[str, str], Trust] = {}
         self._coverage: dict[tuple[str, str], Coverage] = {}
         self.refresh()
 
     def trust(self, model: str, policy: str) -> Trust:
-        """How far to trust a prediction."""
+        """Return the trust in predictions for `model` under `policy`."""
         return self._trust.get((model, policy), Trust())
 
-    def enter(self, model: str, policy: str, prediction: Prediction, outcome: float) -> None:
-        """Note what was measured where `prediction` had been made."""
-        shown = self.trust(model, policy).shown(prediction)
-        held = shown.low <= outcome <= shown.high
-        self._store.note(self._key(COVERED, model, policy), float(held))
-        self._store.note(self._key(SCORES, model, policy), score(prediction, outcome))
+    def record(self, model: str, policy: str, prediction: Prediction, outcome: float) -> None:
+        """Record the measured `outcome` of a request for which `prediction` was made."""
+        widened = self.trust(model, policy).widen(prediction)
+        covered = widened.low <= outcome <= widened.high
+        self._store.append(self._key(COVERED, model, policy), float(covered))
+        self._store.append(self._key(SCORES, model, policy), score(prediction, outcome))
 
-    def _key(self, series: str, model: str, policy: str) -> Recent:
-        return Recent(under(series, self._fingerprint(model)), model, policy)
+    def _key(self, series: str, model: str, policy: str) -> RecentKey:
+        return RecentKey(under(series, self._fingerprint(model)), model, policy)
 
     def refresh(self) -> None:
-        """See what all processes have noted by now; called every second or so."""
-        scores, held = self._recent(SCORES), self._recent(COVERED)
-        found = {key: coverage(values) for key, values in held.items()}
+        """Recompute from the pairs of all processes; called about every second."""
+        scores, covered = self._recent(SCORES), self._recent(COVERED)
+        found = {key: coverage(values) for key, values in covered.items()}
         self._coverage = {key: each for key, each in found.items() if each is not None}
         self._trust = {
             key: Trust(widening(values), self._is_stale(*key)) for key, values in scores.items()
         }
 
     def _recent(self, series: str) -> dict[tuple[str, str], list[float]]:
-        """By model and policy, of how those are served now."""
+        """Return recent values by model and policy, under the current fingerprints."""
         return {
             (key.model, key.policy): values
             for key, values in self._store.recent(series).items()
@@ -62,11 +63,11 @@ class Predictions:
         return found is not None and found.stale
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance."""
+        """Return nothing, so that registration computes no metric."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Coverage with its interval, and whether it is out of its band."""
+        """Yield the coverage with its interval, and whether it is stale."""
         share = family("prediction_coverage_ratio")
         stale = family("prediction_stale")
         for key, found in sorted(self._coverage.items()):

@@ -1,11 +1,11 @@
-"""The quality guard: a policy whose exits change too many answers is switched off.
+"""The quality gate: switches off a policy whose exits change too many answers.
 
-It looks at the newest judged pairs of a model and policy. When the lower end of the 95 % interval
-of their agreement is under the target, the policy is off for that model, in all processes that
-share the state file, until an operator switches it on (`stepgrpo-serve guard`) or a probation has
-passed. Then its pairs are counted anew. A verdict holds for the settings and weights that were
-judged: others are judged by pairs of their own. It asks the store, which knows the file as of a
-second ago: all of this runs in the store's thread.
+It looks at the newest judged pairs of a model and policy. If the lower bound of the 95 % interval
+of their agreement is below the target, the policy is switched off for that model, in all processes
+that share the state file, until an operator switches it on (`stepgrpo-serve guard`) or its
+probation ends. Counting then restarts. A decision applies to the settings and weights under which
+the pairs were judged; others need pairs of their own. All methods except `record` run in the
+store's thread and read the store's memory.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from service.records.metric_table import family
 from service.savings.plan import Plan
 from service.savings.state.series import JUDGED, under
-from service.savings.state.store import Recent, SumStore, SwitchedOff
+from service.savings.state.store import RecentKey, SumStore, SwitchedOff
 from stepgrpo_core.savings.intervals import Estimate, wilson
 
 __all__ = ["QualityGate", "agreement"]
@@ -28,73 +28,75 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 
 def agreement(agreed: float, judged: float) -> Estimate | None:
-    """Share of answers that stayed, with its 95 % interval; None of none."""
+    """Return the share of unchanged answers with its 95 % interval; None without judged pairs."""
     if not judged:
         return None
     return Estimate(agreed / judged, *wilson(agreed / judged, judged))
 
 
 class QualityGate:
-    """Says which policies are off; without a target it switches none off."""
+    """Decides which policies are off. Without a target, it switches none off."""
 
     def __init__(
         self, store: SumStore, plan: Plan, fingerprint: Callable[[str], str] = lambda _: ""
     ) -> None:
         self._store = store
-        self._fingerprint = fingerprint  # of how a model is served
+        self._fingerprint = fingerprint  # of the settings that serve a model
         self._target = plan.agreement
         self._pairs = plan.agreement_pairs
         self._probation = plan.probation
-        self._asked: set[tuple[str, str]] = set()
+        self._to_review: set[tuple[str, str]] = set()
         self._off: dict[tuple[str, str], SwitchedOff] = {}
         self.refresh()
 
     @property
     def off(self) -> list[SwitchedOff]:
-        """What is switched off, as of the last `refresh`."""
+        """Switched-off policies, as of the last `refresh`."""
         return sorted(self._off.values())
 
     def is_off(self, model: str, policy: str) -> bool:
-        """Whether exits of this policy are switched off for this model."""
+        """Return whether `policy` is switched off for `model`."""
         return (model, policy) in self._off
 
     def refresh(self) -> None:
-        """See what is off by now, and end probations."""
+        """Read which policies are off, and end probations."""
         if self._store.problem is None:
-            with contextlib.suppress(sqlite3.Error, OSError):  # the store says so; it stays off
+            with contextlib.suppress(sqlite3.Error, OSError):  # the store warns; policies stay off
                 self._end_probations()
-        found = [each for each in self._store.switched_off() if self._concerns(each)]
+        found = [each for each in self._store.switched_off() if self._applies(each)]
         for key in self._off.keys() - {each[:2] for each in found}:
-            _log.warning("Policy %s is on again for %s: its pairs count anew.", key[1], key[0])
+            _log.warning(
+                "Policy %s is on again for %s: the count of its pairs restarts.", key[1], key[0]
+            )
         self._off = {each[:2]: each for each in found}
 
-    def _concerns(self, off: SwitchedOff) -> bool:
-        """Whether a verdict is of what is served here."""
+    def _applies(self, off: SwitchedOff) -> bool:
+        """Return whether a decision applies to the settings that are served here."""
         return off.fingerprint in ("", self._fingerprint(off.model))
 
     def _end_probations(self) -> None:
         for each in self._store.switched_off():
             if self._probation is not None and time.time() - each.since >= self._probation:
                 series = under(JUDGED, each.fingerprint)
-                self._store.forget(Recent(series, each.model, each.policy))
+                self._store.forget(RecentKey(series, each.model, each.policy))
                 self._store.switch_on(each.model, each.policy, each.fingerprint)
 
-    def enter(self, model: str, policy: str, *, agreed: bool) -> None:
-        """Note a judged pair, to be looked at; for an event loop."""
-        self._store.note(self._judged(model, policy), float(agreed))
-        self._asked.add((model, policy))
+    def record(self, model: str, policy: str, *, agreed: bool) -> None:
+        """Record a judged pair; callable from an event loop."""
+        self._store.append(self._judged(model, policy), float(agreed))
+        self._to_review.add((model, policy))
 
-    def _judged(self, model: str, policy: str) -> Recent:
-        return Recent(under(JUDGED, self._fingerprint(model)), model, policy)
+    def _judged(self, model: str, policy: str) -> RecentKey:
+        return RecentKey(under(JUDGED, self._fingerprint(model)), model, policy)
 
-    def look(self) -> None:
-        """Judge what was asked for, and see what is off; called every second or so."""
-        while self._asked:
-            self.review(*self._asked.pop())
+    def update(self) -> None:
+        """Review policies with new pairs, then refresh; called about every second."""
+        while self._to_review:
+            self.review(*self._to_review.pop())
         self.refresh()
 
     def review(self, model: str, policy: str) -> None:
-        """Judge a policy by its newest pairs."""
+        """Decide about a policy by its newest pairs."""
         if self._target is None or self.is_off(model, policy):
             return
         key = self._judged(model, policy)
@@ -103,8 +105,8 @@ class QualityGate:
         if found is None or len(judged) < self._pairs or found.low >= self._target:
             return
         why = (
-            f"{100 * found.value:.1f} % of the last {len(judged)} judged answers stayed as they "
-            f"were (95 % interval from {100 * found.low:.1f} %), the target is "
+            f"{100 * found.value:.1f} % of the last {len(judged)} judged answers are unchanged "
+            f"(95 % interval from {100 * found.low:.1f} %), the target is "
             f"{100 * self._target:.1f} %"
         )
         off = SwitchedOff(model, policy, time.time(), why, self._fingerprint(model))
@@ -113,11 +115,11 @@ class QualityGate:
         self.refresh()
 
     def describe(self) -> list[Metric]:
-        """Nothing in advance."""
+        """Return nothing, so that registration computes no metric."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """A gauge that is 1 for what is off."""
+        """Yield a gauge that is 1 for every policy that is off."""
         gauge = family("policy_switched_off")
         for each in self.off:
             gauge.add_metric([each.model, each.policy], 1)

@@ -1,4 +1,4 @@
-"""What is known of savings, as JSON, CSV, a table or metrics."""
+"""Report of savings as JSON, CSV, a table, or metrics."""
 
 import csv
 import datetime
@@ -12,49 +12,50 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from service.records.metric_table import family
-from service.savings.estimates import Figures, Row, rows_of
+from service.savings.estimates import SavingsEstimate, TokenSavings, estimate_savings
 from service.savings.state.store import SumStore
-from service.savings.state.strata import changes, said
+from service.savings.state.strata import changes, describe_changes
 from stepgrpo_core.savings.estimators import MIN_GROUPS
 from stepgrpo_core.savings.intervals import LEVEL, Estimate
 
-__all__ = ["ReportCollector", "as_csv", "as_json", "as_table", "read_rows"]
+__all__ = ["ReportCollector", "as_csv", "as_json", "as_table", "read_estimates"]
 
-_HEAD = (
+_HEADER = (
     "model|policy|saved by|method|requests|compared|saved each|net|saved in all|tokens, %|"
     "same answer, %"
 )
-_FIGURES = tuple(field.name for field in fields(Figures))
-_ESTIMATES = (*_FIGURES, "agreement")
+_SAVINGS = tuple(field.name for field in fields(TokenSavings))
+_ESTIMATES = (*_SAVINGS, "agreement")
 
 
-def read_rows(store: SumStore) -> list[Row]:
-    """What a store knows by now."""
-    return rows_of(store.read(""), store.strata())
+def read_estimates(store: SumStore) -> list[SavingsEstimate]:
+    """Return the estimates from the sums that a store knows."""
+    return estimate_savings(store.read(""), store.strata())
 
 
-def as_json(rows: list[Row], complaints: Iterable[str] = ()) -> dict[str, Any]:
-    """The response of ``GET /v1/stepgrpo/savings``."""
+def as_json(rows: list[SavingsEstimate], warnings: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the response of ``GET /v1/stepgrpo/savings``."""
     return {
         "object": "list",
         "level": LEVEL,
-        "complaints": [*complaints],
-        "data": [_flat(row) | {"strata": _strata(row)} for row in rows],
+        "complaints": [*warnings],
+        "data": [_fields(row) | {"strata": _strata(row)} for row in rows],
     }
 
 
-def _strata(row: Row) -> list[dict[str, Any]]:
-    """In their order in time; ``changed`` has what differs from the one before, by name."""
-    before = [None, *row.parts]
+def _strata(row: SavingsEstimate) -> list[dict[str, Any]]:
+    """Return strata in chronological order; ``changed`` holds the facts that differ from the
+    previous one."""
+    before = [None, *row.strata]
     return [
         {
             "since": part.since and _date(part.since),
             "requests": part.requests,
             "requests_compared": part.compared,
-            "in_figures": part.told,
+            "in_figures": part.included,
             "changed": changes(last.facts, part.facts) if last and last.facts else {},
         }
-        for last, part in zip(before, row.parts, strict=False)
+        for last, part in zip(before, row.strata, strict=False)
     ]
 
 
@@ -62,7 +63,7 @@ def _date(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _fields(row: SavingsEstimate) -> dict[str, Any]:
     return {
         "model_name": row.model_name,
         "policy": row.policy,
@@ -72,8 +73,8 @@ def _flat(row: Row) -> dict[str, Any]:
         "requests_compared": row.compared,
         "requests_unmeasurable": row.unmeasurable,
         **{
-            name: _rounded(name, getattr(row.figures, name) if row.figures else None)
-            for name in _FIGURES
+            name: _rounded(name, getattr(row.savings, name) if row.savings else None)
+            for name in _SAVINGS
         },
         "agreement": _rounded("agreement", row.agreement),
         "pairs_judged": row.judged,
@@ -83,15 +84,15 @@ def _flat(row: Row) -> dict[str, Any]:
 def _rounded(name: str, each: Estimate | None) -> dict[str, float] | None:
     digits = 4 if name in ("compression", "agreement") else 1
     if each is None or not all(map(math.isfinite, asdict(each).values())):
-        return None  # without a token there is no ratio
+        return None  # a ratio of zero tokens is undefined
     return {part: round(value, digits) for part, value in asdict(each).items()}
 
 
-def as_csv(rows: list[Row]) -> str:
-    """The same figures in columns; what is not known yet is empty."""
+def as_csv(rows: list[SavingsEstimate]) -> str:
+    """Return the estimates as CSV; unknown values are empty."""
     out = io.StringIO()
-    lines = [_columns(_flat(row)) | {"strata": len(row.parts)} for row in rows]
-    names = [*_columns(_flat(Row("", "", "exit", "holdout", 0, 0, None))), "strata"]
+    lines = [_columns(_fields(row)) | {"strata": len(row.strata)} for row in rows]
+    names = [*_columns(_fields(SavingsEstimate("", "", "exit", "holdout", 0, 0, None))), "strata"]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -110,8 +111,8 @@ def _columns(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_table(data: dict[str, Any]) -> str:
-    """What `as_json` says, for people; takes the JSON, which may come from a server."""
-    head = tuple(_HEAD.split("|"))
+    """Return a table for terminals from the JSON of `as_json`, which may come from a server."""
+    head = tuple(_HEADER.split("|"))
     lines = [head, *(_line(figures) for figures in data["data"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = [
@@ -129,11 +130,11 @@ def _line(figures: dict[str, Any]) -> tuple[str, ...]:
         figures["method"],
         f"{figures['requests']:,}",
         f"{figures['requests_compared']:,}",
-        _shown(figures["saved_per_request"]),
-        _shown(figures["net_saved_per_request"]),
-        _shown(figures["saved_total"]),
-        _shown(_percent(figures["compression"])),
-        _shown(_percent(figures["agreement"]), "none judged")
+        _interval_text(figures["saved_per_request"]),
+        _interval_text(figures["net_saved_per_request"]),
+        _interval_text(figures["saved_total"]),
+        _interval_text(_percent(figures["compression"])),
+        _interval_text(_percent(figures["agreement"]), "none judged")
         if figures["method"] == "measured"
         else "",
     )
@@ -143,64 +144,65 @@ def _percent(estimate: dict[str, float] | None) -> dict[str, float] | None:
     return None if estimate is None else {part: 100 * each for part, each in estimate.items()}
 
 
-def _shown(estimate: dict[str, float] | None, nothing: str = "too early") -> str:
+def _interval_text(estimate: dict[str, float] | None, missing: str = "too early") -> str:
     if estimate is None:
-        return nothing
+        return missing
     digits = 1 if abs(estimate["value"]) < 10_000 else 0
     value, low, high = (f"{estimate[part]:,.{digits}f}" for part in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
 def _notes(data: dict[str, Any]) -> list[str]:
-    complaints = [f"Beware: {each}." for each in data.get("complaints", [])]
+    warnings = [f"Warning: {each}." for each in data.get("complaints", [])]
     if not data["data"]:
-        nothing = "Nothing was counted: start the server with --exit-holdout or --exit-pairs."
-        return complaints or [nothing]
+        nothing = "No requests were counted: start the server with --exit-holdout or --exit-pairs."
+        return warnings or [nothing]
     notes = [
-        *complaints,
-        f"Intervals of {100 * data['level']:.0f} %.",
-        "holdout: against requests served without exits; of training, by the base model.",
-        "measured: against runs without exits, or of the base model, that followed requests.",
+        *warnings,
+        f"Intervals are {100 * data['level']:.0f} % confidence intervals.",
+        "holdout: compared with requests served without exits (training: by the base model).",
+        "measured: compared with continuations without exits (training: of the base model).",
     ]
     if any(figures["saved_per_request"] is None for figures in data["data"]):
-        notes.append(f"Too early: it takes conversations in {MIN_GROUPS} random groups.")
+        notes.append(f"Too early: estimates need conversations in {MIN_GROUPS} random groups.")
     return [*notes, *(note for figures in data["data"] for note in _changes(figures))]
 
 
 def _changes(figures: dict[str, Any]) -> Iterator[str]:
-    """What changed while a row was counted."""
+    """Yield notes about settings that changed while an estimate was counted."""
     strata = figures.get("strata", [])
     if len(strata) < 2:
         return
     name = f"{figures['model_name']}, {figures['policy']}, {figures['method']}"
-    yield f"{name}: {len(strata)} strata, compared apart and combined, since settings changed:"
+    yield f"{name}: settings changed; {len(strata)} strata are estimated separately and combined:"
     for each in strata:
         counted = f"{each['requests']:,} requests, {each['requests_compared']:,} compared"
-        left_out = "" if each["in_figures"] else "; too early, and left out of the figures"
+        left_out = "" if each["in_figures"] else "; too early, and excluded"
         yield f"  {_began(each)}: {counted}{left_out}"
 
 
 def _began(stratum: dict[str, Any]) -> str:
     if stratum["since"] is None:
-        return "by an earlier version, which did not note its settings"
-    return f"since {stratum['since']}, {said(stratum['changed']) or 'the first settings noted'}"
+        return "by an earlier version, which did not record its settings"
+    changed = describe_changes(stratum["changed"]) or "the first recorded settings"
+    return f"since {stratum['since']}, {changed}"
 
 
 class ReportCollector:
-    """The figures as gauges, computed when they are scraped."""
+    """Collector of estimates as gauges, computed for each scrape."""
 
     def __init__(self, store: SumStore) -> None:
         self._store = store
-        store.secret("state")  # made while somebody may wait for it
+        store.secret("state")  # created now, because a scrape must not wait for the file
 
     def collect(self) -> Iterator[Metric]:
-        """Requests always, figures once there is an interval; and whose sums they are, since
-        servers that share them all show the same."""
-        rows = read_rows(self._store)
+        """Yield request counts, estimates that have an interval, and the identity of the state
+        file: servers that share one report the same."""
+        rows = read_estimates(self._store)
         yield from _holdout_metrics([row for row in rows if row.method == "holdout"])
         yield from _measured_metrics([row for row in rows if row.method == "measured"])
         state = family("state_info")
-        # Which sums these are, and nothing secret.
+        # A prefix identifies the file; the secret itself is not exposed.
         state.add_metric([self._store.secret("state")[:6].hex()], 1)
         yield state
         unavailable = family("state_unavailable")
@@ -208,31 +210,31 @@ class ReportCollector:
         yield unavailable
 
 
-def _holdout_metrics(rows: list[Row]) -> Iterator[Metric]:
+def _holdout_metrics(rows: list[SavingsEstimate]) -> Iterator[Metric]:
     requests = family("holdout_requests")
     saved = family("holdout_saved_tokens")
     for row in rows:
         key = [row.model_name, row.policy, row.source]
         requests.add_metric([*key, "exited"], row.requests)
         requests.add_metric([*key, "held"], row.compared)
-        if row.figures is not None:
+        if row.savings is not None:
             for measure, found in (
-                ("gross", row.figures.saved_per_request),
-                ("net", row.figures.net_saved_per_request),
+                ("gross", row.savings.saved_per_request),
+                ("net", row.savings.net_saved_per_request),
             ):
                 _add_bounds(saved, [*key, measure], found)
     yield requests
     yield saved
 
 
-def _measured_metrics(rows: list[Row]) -> Iterator[Metric]:
+def _measured_metrics(rows: list[SavingsEstimate]) -> Iterator[Metric]:
     saved = family("measured_saved_tokens")
     same = family("agreement_ratio")
     for row in rows:
         key = [row.model_name, row.policy, row.source]
-        if row.figures is not None:
-            _add_bounds(saved, [*key, "gross"], row.figures.saved_total)
-            _add_bounds(saved, [*key, "net"], row.figures.net_saved_total)
+        if row.savings is not None:
+            _add_bounds(saved, [*key, "gross"], row.savings.saved_total)
+            _add_bounds(saved, [*key, "net"], row.savings.net_saved_total)
         if row.agreement is not None:
             _add_bounds(same, key, row.agreement)
     yield saved

@@ -17,8 +17,8 @@ from service.records.metrics import Metrics
 from service.records.sequence import SequenceRecord
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.state.series import COVERED, EXIT, Measure, Side, holdout
-from service.savings.state.store import Key, Recent, SumStore
+from service.savings.state.series import COVERED, EXIT, ArmName, Measure, holdout_series
+from service.savings.state.store import Key, RecentKey, SumStore
 from stepgrpo_core.savings.estimators import ServedTokens
 from tests.support.chat import EXIT as EXITS
 from tests.support.chat import messages
@@ -101,7 +101,7 @@ def test_recorded_rules_have_values(scraped: str) -> None:
 GROUPS = 12
 REQUESTS = 4
 MEASURES: tuple[Measure, ...] = ("completion", "engine")
-SIDES: tuple[tuple[Side, int], ...] = (("exited", 60), ("held", 100))
+SIDES: tuple[tuple[ArmName, int], ...] = (("exited", 60), ("held", 100))
 PAIR = {"requests": 2, "tokens": 100, "saved": 60, "cost": 10, "pairs": 1, "error": 5, "agreed": 1}
 
 
@@ -119,10 +119,10 @@ def sharing(state: Path) -> Iterator[str]:
     for group in range(GROUPS):
         for side, tokens in SIDES:
             for measure in MEASURES:
-                key = Key(holdout(side, measure), "demo", "confidence", group)
+                key = Key(holdout_series(side, measure), "demo", "confidence", group)
                 store.add(key, ServedTokens.one(tokens, 0)._asdict())
         store.add(Key(EXIT, "demo", "confidence", group), PAIR)
-    store.note(Recent(COVERED, "demo", "confidence"), *[1.0] * 20)
+    store.append(RecentKey(COVERED, "demo", "confidence"), *[1.0] * 20)
     store.flush()
     savings.predictions.refresh()
     httpd, thread = start_http_server(0, "127.0.0.1", registry)

@@ -15,7 +15,7 @@ import pytest
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.records.sequence import RequestLedger, current_ledger
+from service.records.sequence import RequestContext, current_request
 from service.streams.engine_streams import BACKLOG
 from tests.support.chat import IDLE_SECONDS, messages
 from tests.support.engines import PROMPTS, Machine, Ours
@@ -31,7 +31,7 @@ NEVER_ENDS_HERE = {int(token): bias for token, bias in NEVER_ENDS.items()}
 
 async def read_late(machine: Machine, ours: Ours, policy: str, xargs: dict[str, Any]) -> list[int]:
     """The ids of a stream whose client reads its beginning, and the rest when all is generated."""
-    current_ledger.set(RequestLedger())
+    current_request.set(RequestContext())
     params = SamplingParams(
         temperature=0.0,
         max_tokens=LENGTH,

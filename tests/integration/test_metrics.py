@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.records.metric_table import CATALOGUE
+from service.records.metric_table import METRICS
 from stepgrpo_core import POLICIES
 from tests.support.chat import EXIT, messages
 from tests.support.servers import Server
@@ -40,8 +40,8 @@ def test_every_metric_is_in_the_catalogue_with_its_labels(server: Server) -> Non
     found = shown(server)
     assert len(found) > 20
     for name, labels in found.items():
-        assert name in CATALOGUE
-        assert labels <= {tuple(sorted(CATALOGUE[name].labels))}, name
+        assert name in METRICS
+        assert labels <= {tuple(sorted(METRICS[name].labels))}, name
 
 
 def test_clients_cannot_make_series_by_joining_policies(server: Server) -> None:

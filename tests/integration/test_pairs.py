@@ -14,7 +14,7 @@ import pytest
 from scripts.dashboards import SAVINGS
 from service.clients.openai import Address, OpenAIClient
 from service.engine.request import EngineRequest
-from service.savings.continuations import RemoteRuns, Run
+from service.savings.continuations import Continuation, RemoteBackend
 from stepgrpo_core import last_box
 from tests.support.observing.prometheus import check_data, scraping, wait_scrapes
 from tests.support.servers import (
@@ -154,11 +154,11 @@ def test_another_server_makes_the_same_run(paired: Server) -> None:
     job = EngineRequest(
         "a", {"prompt_token_ids": ids}, SamplingParams(temperature=0, max_tokens=900), {}
     )
-    run = Run(job, "demo-base", base=False, ids=[])
+    run = Continuation(job, "demo-base", base=False, ids=[])
 
     async def make() -> None:
-        runs = RemoteRuns(OpenAIClient(Address(f"{paired.url}/v1", 60), "server of pairs"))
-        await runs.go_on(run)
+        runs = RemoteBackend(OpenAIClient(Address(f"{paired.url}/v1", 60), "server of pairs"))
+        await runs.resume(run)
         await runs.close()
 
     asyncio.run(make())

@@ -22,7 +22,7 @@ from service.params.limits import ProbeLimits
 from service.process.die_with_parent import end_engine_with_server
 from service.process.engine_process import forking
 from service.records.metrics import Metrics
-from service.records.sequence import RequestLedger, SequenceRecord, current_ledger
+from service.records.sequence import RequestContext, SequenceRecord, current_request
 from stepgrpo_core import ExitSettings
 from tests.support.models import PROBLEMS, TOKENIZER, prompt_ids
 from tests.support.servers import EXECUTOR, MODEL, ROOT
@@ -124,8 +124,8 @@ class Ours:
         **params: Any,
     ) -> tuple[list[list[int]], list[SequenceRecord]]:
         """The token ids of each sequence, and their records."""
-        ledger = RequestLedger(offers_tools=tools)
-        token = current_ledger.set(ledger)
+        context = RequestContext(offers_tools=tools)
+        token = current_request.set(context)
         asked = ({"exit_policy": policy} if policy else {}) | (xargs or {})
         sampling = SamplingParams(
             **{
@@ -144,8 +144,8 @@ class Ours:
                 for each in output.outputs:
                     ids[each.index] += each.token_ids
         finally:
-            current_ledger.reset(token)
-        return ids, ledger.sequences
+            current_request.reset(token)
+        return ids, context.sequences
 
     def counted(self, name: str) -> float:
         """A counter of ours, summed over its labels."""

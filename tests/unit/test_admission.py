@@ -11,66 +11,66 @@ from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValida
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
 from service.access.middleware import Access, Rules
-from service.records.sequence import RequestLedger
+from service.records.sequence import RequestContext
 from tests.support.service.access import admission
 
 
 def test_the_limit_is_exact_although_no_sequence_has_started() -> None:
     slots = admission(2)
-    ledgers = [RequestLedger() for _ in range(3)]
-    slots.admit(1, ledgers[0])
-    slots.admit(1, ledgers[1])
+    contexts = [RequestContext() for _ in range(3)]
+    slots.admit(1, contexts[0])
+    slots.admit(1, contexts[1])
     with pytest.raises(QueueOverflowError):
-        slots.admit(1, ledgers[2])
-    ledgers[0].end()
-    slots.admit(1, ledgers[2])
+        slots.admit(1, contexts[2])
+    contexts[0].end()
+    slots.admit(1, contexts[2])
     assert slots.in_use == 2
 
 
 def test_a_started_sequence_keeps_its_slot_beyond_its_response() -> None:
-    slots, ledger = admission(1), RequestLedger()
-    slots.admit(1, ledger)
-    slots.claim(1, ledger)
-    slots.start(1, ledger)
-    ledger.end()
+    slots, context = admission(1), RequestContext()
+    slots.admit(1, context)
+    slots.claim(1, context)
+    slots.start(1, context)
+    context.end()
     assert slots.in_use == 1
     slots.end(1)
     assert slots.in_use == 0
 
 
 def test_a_request_of_several_prompts_is_let_in_whole_or_not_at_all() -> None:
-    slots, ledger = admission(4), RequestLedger()
-    slots.admit(2, ledger)  # vLLM asks for one prompt
-    slots.claim(2, ledger)
-    slots.claim(2, ledger)
+    slots, context = admission(4), RequestContext()
+    slots.admit(2, context)  # vLLM asks for one prompt
+    slots.claim(2, context)
+    slots.claim(2, context)
     assert slots.in_use == 4
     with pytest.raises(VLLMValidationError, match=r"6 sequences.*4 at once"):
-        slots.claim(2, ledger)
-    ledger.end()
+        slots.claim(2, context)
+    context.end()
     assert slots.in_use == 0
 
 
 def test_what_a_running_request_needs_is_never_refused() -> None:
-    slots, ledger = admission(1), RequestLedger()
-    slots.admit(1, ledger)
-    slots.claim(1, ledger)
-    slots.start(1, ledger)
+    slots, context = admission(1), RequestContext()
+    slots.admit(1, context)
+    slots.claim(1, context)
+    slots.start(1, context)
     slots.closed = True
-    slots.claim(1, ledger)
-    slots.start(1, ledger)
+    slots.claim(1, context)
+    slots.start(1, context)
     slots.end(1)
     slots.end(1)
-    ledger.end()
+    context.end()
     assert slots.in_use == 0
 
 
 def test_a_sequence_that_starts_after_its_response_is_counted() -> None:
     """A background response: its HTTP request ends before its sequence starts."""
-    slots, ledger = admission(1), RequestLedger()
-    slots.admit(1, ledger)
-    ledger.end()
+    slots, context = admission(1), RequestContext()
+    slots.admit(1, context)
+    context.end()
     assert slots.in_use == 0
-    slots.start(1, ledger)
+    slots.start(1, context)
     assert slots.in_use == 1
     slots.end(1)
     assert slots.in_use == 0
@@ -79,8 +79,8 @@ def test_a_sequence_that_starts_after_its_response_is_counted() -> None:
 def test_more_sequences_than_there_are_slots_is_a_mistake_and_not_overload() -> None:
     slots = admission(8)
     with pytest.raises(VLLMValidationError, match=r"9 sequences.*8 at once.*--max-num-queued-reqs"):
-        slots.admit(9, RequestLedger())
-    slots.admit(8, RequestLedger())
+        slots.admit(9, RequestContext())
+    slots.admit(8, RequestContext())
 
 
 def test_a_closed_door_and_queued_tokens_refuse() -> None:
@@ -100,17 +100,17 @@ def test_outside_of_http_nothing_is_kept() -> None:
 
 
 def test_slots_are_kept_for_a_request_that_is_being_read() -> None:
-    slots, ledger = admission(3), RequestLedger()
+    slots, context = admission(3), RequestContext()
     with slots.reserve(2) as limited:
         assert limited
         assert isinstance(slots.refusal(2), QueueOverflowError)
         assert slots.refusal(1) is None
-        slots.admit(2, ledger)  # the reservation of the request itself does not count
+        slots.admit(2, context)  # the reservation of the request itself does not count
         assert (slots.in_use, slots.reserved) == (2, 0)
         with slots.reserve(1):
             pass  # refused as invalid
         assert slots.reserved == 0
-    ledger.end()
+    context.end()
     with slots.reserve(9), slots.reserve(9):  # larger than the limit: refused at admission
         assert slots.refusal(3) is None
     assert (slots.in_use, slots.reserved) == (0, 0)
@@ -129,7 +129,7 @@ def test_of_a_crowd_those_without_a_slot_are_refused_before_any_is_read() -> Non
 
     async def reads(*_: Any) -> None:
         order.append("read")
-        slots.admit(1, RequestLedger())
+        slots.admit(1, RequestContext())
 
     guard = Access(reads)
     rules = Rules(KeyRing(()), KeyLimits(), max_body=100)

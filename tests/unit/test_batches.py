@@ -13,7 +13,7 @@ from service.params import Effective
 from service.params.apis import BATCH
 from service.records.explain_command import find_lines
 from service.records.log_writer import RequestLog
-from service.records.sequence import RequestLedger, SequenceRecord
+from service.records.sequence import RequestContext, SequenceRecord
 from service.savings.conversations import conversation_of, conversations_of
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
@@ -35,9 +35,9 @@ def test_each_conversation_of_a_batch_is_dealt_as_it_is_alone() -> None:
 
 
 def test_prompts_take_the_conversations_in_their_order() -> None:
-    ledger = RequestLedger(conversations=[b"a", b"b"])
-    assert [ledger.conversation(ledger.next_prompt()) for _ in range(3)] == [b"a", b"b", b"b"]
-    assert RequestLedger().conversation(0) is None
+    context = RequestContext(conversations=[b"a", b"b"])
+    assert [context.conversation(context.next_prompt()) for _ in range(3)] == [b"a", b"b", b"b"]
+    assert RequestContext().conversation(0) is None
 
 
 def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,14 +45,14 @@ def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.M
     engine = application.engine
     engine.savings = SavingsMeasurement(Plan(holdout=0.5), SumStore(tmp_path / "sums"))
     placed: list[bool] = []
-    deal = engine.savings.place
+    deal = engine.savings.assign_arm
 
     def place(job: EngineRequest, effective: Effective, conversation: bytes | None) -> Any:
         found = deal(job, effective, conversation)
         placed.append(found is not None and found.held)
         return found
 
-    monkeypatch.setattr(engine.savings, "place", place)
+    monkeypatch.setattr(engine.savings, "assign_arm", place)
     asked = application.ask(BATCH, PROPER[BATCH] | {"messages": OPENINGS})
     application.close()
     engine.savings.close()
@@ -86,9 +86,9 @@ def test_choices_of_several_prompts_are_told_apart() -> None:
         made.outcome = Outcome(ExitReason.NATURAL, steps, 2, 0, 0, (), None)
         return made
 
-    ledger = RequestLedger()
-    ledger.sequences = [record(0, 0, 1), record(0, 2, 3), record(1, 0, 2), record(1, 2, 4)]
-    block = ledger.as_block()
+    context = RequestContext()
+    context.sequences = [record(0, 0, 1), record(0, 2, 3), record(1, 0, 2), record(1, 2, 4)]
+    block = context.as_block()
     assert block is not None
     assert [(each["index"], each["steps"]) for each in block["choices"]] == [
         *((0, 1), (1, 2), (2, 3), (3, 4))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.cli import main
-from service.records.explain import explained
+from service.records.explain import explain_line
 from service.records.explain_command import explain_command
 
 PROBES: list[dict[str, Any]] = [
@@ -174,7 +174,7 @@ def test_what_did_not_happen_is_not_told() -> None:
         ],
         "text": "abc",
     }
-    assert explained(without) == (
+    assert explain_line(without) == (
         "chatcmpl-1f, sequence 0\n"
         "demo-base, policy confidence (counted as holdout), ended 2026-01-02T03:04:05.678Z\n"
         "The policy did not act, or not all of it: tools.\n"
@@ -224,7 +224,7 @@ def test_a_name_that_is_not_there(log: Path) -> None:
 
 
 def test_a_log_that_is_not_there(tmp_path: Path) -> None:
-    assert "is not there; it is made by --exit-log" in refused("x", "--log", tmp_path / "nope")
+    assert "does not exist; --exit-log creates it" in refused("x", "--log", tmp_path / "nope")
     assert "pass --log FILE" in refused("x")
     assert "Is a directory" in refused("x", "--log", tmp_path)
 
@@ -232,7 +232,7 @@ def test_a_log_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"timeline": 3}, {"seconds": None}, {"timeline": [{"at": 1}]}])
 def test_a_line_of_something_else_is_named(log: Path, change: dict[str, Any]) -> None:
     write(log, LINE | {"id": "chatcmpl-2f"} | change)
-    assert "line 2, is no line of a request log" in refused("chatcmpl-2f", "--log", log)
+    assert "line 2, is not a line of a request log" in refused("chatcmpl-2f", "--log", log)
 
 
 def test_an_id_cannot_steer_the_terminal(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

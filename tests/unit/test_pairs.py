@@ -12,8 +12,13 @@ from vllm.sampling_params import SamplingParams
 
 from service.clients.openai import Address, OpenAIClient
 from service.engine.request import EngineRequest
-from service.records.sequence import Follows, RequestLedger, SequenceRecord, current_ledger
-from service.savings.continuations import RemoteRuns, Run, Runs
+from service.records.sequence import (
+    ContinuationInput,
+    RequestContext,
+    SequenceRecord,
+    current_request,
+)
+from service.savings.continuations import Continuation, ContinuationBackend, RemoteBackend
 from service.savings.pairs import QUEUE, Pairs
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
@@ -40,7 +45,7 @@ def exited(**changes: Any) -> SequenceRecord:
     made.status, made.finish_reason = "completed", "stop"
     made.generated_tokens, made.injected_tokens, made.discarded_tokens = 87, 3, 10
     made.probe_tokens, made.cut_at, made.predicted = 5, 60, PREDICTION
-    made.follows = Follows(list(range(100, 170)), answer=[50, 51])
+    made.continuation = ContinuationInput(list(range(100, 170)), answer=[50, 51])
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -48,7 +53,7 @@ def exited(**changes: Any) -> SequenceRecord:
 
 def natural(**changes: Any) -> SequenceRecord:
     outcome = Outcome(ExitReason.NATURAL, 2, 60, 1, 0, (0.5,), None)
-    blank = {"outcome": outcome, "cut_at": None, "predicted": None, "follows": None}
+    blank = {"outcome": outcome, "cut_at": None, "predicted": None, "continuation": None}
     return exited(**(blank | changes))
 
 
@@ -57,15 +62,15 @@ class Scripted:
 
     def __init__(self, rest: list[int], *, stops: int = 0, room: int = 1) -> None:
         self.rest, self.stops, self.seats = rest, stops, room
-        self.seen: list[Run] = []
-        self.ledgers: list[RequestLedger | None] = []
+        self.seen: list[Continuation] = []
+        self.contexts: list[RequestContext | None] = []
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         return self.seats
 
-    async def go_on(self, run: Run) -> None:
+    async def resume(self, run: Continuation) -> None:
         self.seen.append(run)
-        self.ledgers.append(current_ledger.get())
+        self.contexts.append(current_request.get())
         await asyncio.sleep(0)
         if self.stops:
             self.stops -= 1
@@ -89,7 +94,11 @@ Offer = Callable[[Pairs], None]
 
 
 def make(
-    store: SumStore, runs: Runs, offer: Offer, plan: Plan | None = None, count: int = 1
+    store: SumStore,
+    runs: ContinuationBackend,
+    offer: Offer,
+    plan: Plan | None = None,
+    count: int = 1,
 ) -> Counter[str]:
     """What became of the pairs, once `count` of them have ended."""
     plan = plan or Plan(pairs=1, pairs_base="base")
@@ -123,7 +132,7 @@ def entered(store: SumStore, series: str = EXIT) -> Mapping[str, float]:
 
 def test_the_rest_of_the_run_is_made_and_compared(store: SumStore) -> None:
     runs = Scripted([*range(10, 30), END, 50, 51])
-    assert make(store, runs, lambda pairs: pairs.offer(job(), exited())) == {"measured": 1}
+    assert make(store, runs, lambda pairs: pairs.add(job(), exited())) == {"measured": 1}
     assert entered(store) == {
         "requests": 1, "tokens": 80, "saved": 70, "cost": 15,
         "pairs": 1, "error": 93 - 150, "agreed": 1,
@@ -135,58 +144,58 @@ def test_the_rest_of_the_run_is_made_and_compared(store: SumStore) -> None:
 
 def test_another_answer_differs_and_none_is_not_judged(store: SumStore) -> None:
     for rest, name in (([END, 50, 52], "differed"), ([11, 12, 13], "unjudged")):
-        make(store, Scripted(rest), lambda pairs: pairs.offer(job(), exited()))
+        make(store, Scripted(rest), lambda pairs: pairs.add(job(), exited()))
         assert entered(store)[name] == 1
 
 
 def test_a_run_that_gave_way_goes_on_where_it_stopped(store: SumStore) -> None:
     runs = Scripted([END, 50, 51], stops=3)
-    make(store, runs, lambda pairs: pairs.offer(job(), exited()))
+    make(store, runs, lambda pairs: pairs.add(job(), exited()))
     assert len(runs.seen) == 4
     assert entered(store)["error"] == 70 + 3 + 3 - 150
 
 
 def test_a_run_is_made_for_the_requests_tenant(store: SumStore) -> None:
-    """Whose salt it gets depends on the ledger of the request, long after its response."""
-    runs, ledger = Scripted([END, 50, 51], stops=1), RequestLedger(b"tenant")
+    """Whose salt it gets depends on the context of the request, long after its response."""
+    runs, context = Scripted([END, 50, 51], stops=1), RequestContext(b"tenant")
 
     def offer(pairs: Pairs) -> None:
-        token = current_ledger.set(ledger)
-        pairs.offer(job(), exited())
-        current_ledger.reset(token)
+        token = current_request.set(context)
+        pairs.add(job(), exited())
+        current_request.reset(token)
 
     make(store, runs, offer)
-    assert runs.ledgers == [ledger, ledger]
+    assert runs.contexts == [context, context]
 
 
 def test_a_shadow_of_a_policy_saves_nothing_and_is_not_counted(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
-        pairs.offer(job(), natural(settings={"shadow": True}))
-        pairs.offer(job(), exited())
+        pairs.add(job(), natural(settings={"shadow": True}))
+        pairs.add(job(), exited())
 
     make(store, Scripted([END, 50]), offer)
     assert "natural" not in entered(store)
 
 
 def test_a_run_that_had_ended_when_it_was_cut_costs_nothing(store: SumStore) -> None:
-    follows = Follows([100, END, 50, 51], ended=True, answer=[50, 51])
+    continuation = ContinuationInput([100, END, 50, 51], ended=True, answer=[50, 51])
     runs = Scripted([])
-    make(store, runs, lambda pairs: pairs.offer(job(), exited(follows=follows)))
+    make(store, runs, lambda pairs: pairs.add(job(), exited(continuation=continuation)))
     assert runs.seen == []
     assert entered(store)["error"] == 4 - 150
     assert entered(store)["agreed"] == 1
 
 
 def test_without_a_prediction_the_request_itself_is_the_baseline(store: SumStore) -> None:
-    make(store, Scripted([END, 50]), lambda pairs: pairs.offer(job(), exited(predicted=None)))
+    make(store, Scripted([END, 50]), lambda pairs: pairs.add(job(), exited(predicted=None)))
     assert (entered(store)["saved"], entered(store)["error"]) == (0, 72 - 80)
     assert store.recent("scores") == {}
 
 
 def test_what_ended_by_itself_saved_nothing_and_cost_its_trials(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
-        pairs.offer(job(), natural())
-        pairs.offer(job(), exited())
+        pairs.add(job(), natural())
+        pairs.add(job(), exited())
 
     make(store, Scripted([END, 50]), offer)
     found = entered(store)
@@ -194,9 +203,13 @@ def test_what_ended_by_itself_saved_nothing_and_cost_its_trials(store: SumStore)
 
 
 def test_requests_that_nothing_exits_are_paired_with_the_base_model(store: SumStore) -> None:
-    follows = Follows(answer=[11, 12, END, 50, 51])
+    continuation = ContinuationInput(answer=[11, 12, END, 50, 51])
     runs = Scripted([11] * 200 + [END, 50, 51])
-    make(store, runs, lambda pairs: pairs.offer(job(), natural(follows=follows, policy="none")))
+    make(
+        store,
+        runs,
+        lambda pairs: pairs.add(job(), natural(continuation=continuation, policy="none")),
+    )
     found = entered(store, TRAINED)
     assert (found["requests"], found["error"], found["agreed"]) == (1, 203 - 80, 1)
     (run,) = runs.seen
@@ -218,8 +231,8 @@ def test_what_tells_nothing_is_not_paired(
     store: SumStore, fields: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     def offer(pairs: Pairs) -> None:
-        pairs.offer(job(**fields), exited(**changes))
-        pairs.offer(job(), exited())
+        pairs.add(job(**fields), exited(**changes))
+        pairs.add(job(), exited())
 
     assert make(store, Scripted([END, 50]), offer) == {"measured": 1}
     assert entered(store)["requests"] == 1
@@ -229,7 +242,7 @@ def test_what_tells_nothing_is_not_paired(
 def test_the_queue_is_bounded_and_what_waits_at_the_end_is_dropped(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
         for _ in range(QUEUE + 5):
-            pairs.offer(job(), exited())
+            pairs.add(job(), exited())
 
     runs = Scripted([], room=0)
     ended = make(store, runs, offer, count=5)
@@ -241,7 +254,7 @@ def test_the_queue_is_bounded_and_what_waits_at_the_end_is_dropped(store: SumSto
 def test_only_the_share_is_paired(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
         for _ in range(400):
-            pairs.offer(job(), exited())
+            pairs.add(job(), exited())
 
     ended = make(store, Scripted([END, 50], room=400), offer, Plan(pairs=0.1), count=15)
     assert 15 <= ended.total() <= 75  # 40 expected, five standard errors
@@ -256,8 +269,8 @@ def judge() -> Iterator[LocalJudge]:
         yield serving
 
 
-def remote(url: str, seconds: float = 20.0) -> RemoteRuns:
-    return RemoteRuns(OpenAIClient(Address(url, seconds, "a-key"), "server of pairs"))
+def remote(url: str, seconds: float = 20.0) -> RemoteBackend:
+    return RemoteBackend(OpenAIClient(Address(url, seconds, "a-key"), "server of pairs"))
 
 
 def said(text: str, tokens: int) -> tuple[int, bytes]:
@@ -284,14 +297,14 @@ def run_remote(store: SumStore, url: str, count: int = 1, seconds: float = 20.0)
         """Made inside the loop that uses it."""
 
         def __init__(self) -> None:
-            self._runs: RemoteRuns | None = None
+            self._runs: RemoteBackend | None = None
 
-        def room(self) -> int:
+        def capacity(self) -> int:
             return 1
 
-        async def go_on(self, run: Run) -> None:
+        async def resume(self, run: Continuation) -> None:
             self._runs = self._runs or remote(url, seconds)
-            await self._runs.go_on(run)
+            await self._runs.resume(run)
 
         async def close(self) -> None:
             if self._runs is not None:
@@ -299,7 +312,7 @@ def run_remote(store: SumStore, url: str, count: int = 1, seconds: float = 20.0)
 
     def offer(pairs: Pairs) -> None:
         for _ in range(count):
-            pairs.offer(job(), exited())
+            pairs.add(job(), exited())
 
     return make(store, Later(), offer, count=count)
 

@@ -117,7 +117,7 @@ def test_switching_off_closes_the_prompt_or_is_refused(name: str) -> None:
         return
     told, asked = to_vllm_body({}, body, CHAT, model.template)
     assert told is not None
-    assert asked.seen_to
+    assert asked.already_off
     variables = told["chat_template_kwargs"]
     assert state(name, prompt(name, "What is 47+8?", **variables)) != "open"
     on = model.template.switched(on=True)
@@ -234,4 +234,4 @@ def test_an_effort_that_a_published_template_refuses_goes_to_it_as_one_that_it_t
         {"reasoning_effort": "none"}, read_body({"reasoning_effort": "none"}), CHAT, solar
     )
     assert after == {"chat_template_kwargs": {"reasoning_effort": "minimal"}}
-    assert asked.seen_to
+    assert asked.already_off

@@ -1,7 +1,7 @@
 """Blocks of responses by their id: for the key that asked, for some minutes, in bounded memory."""
 
 from service.params.apis import BATCH, CHAT
-from service.records.recent import KEPT_SECONDS, MOST_BYTES, Recent
+from service.records.recent import KEPT_SECONDS, MOST_BYTES, RecentResponses
 from tests.support.service.application import PROPER, Application
 
 BLOCK = {"policy": "confidence", "exit_reason": "confident", "reasoning_tokens": 12}
@@ -16,7 +16,7 @@ class Clock:
 
 
 def test_a_response_is_found_by_each_of_its_ids_with_the_key_that_asked() -> None:
-    recent = Recent()
+    recent = RecentResponses()
     recent.keep(b"mine", {"resp_a", "resp_a_0"}, BLOCK)
     assert recent.find(b"mine", "resp_a") == recent.find(b"mine", "resp_a_0") == BLOCK
     assert recent.find(b"yours", "resp_a") is None
@@ -25,7 +25,7 @@ def test_a_response_is_found_by_each_of_its_ids_with_the_key_that_asked() -> Non
 
 
 def test_an_id_that_comes_again_means_the_latest() -> None:
-    recent = Recent()
+    recent = RecentResponses()
     for number in range(3):
         recent.keep(b"", ["x"], BLOCK | {"reasoning_tokens": number})
     assert recent.find(b"", "x")["reasoning_tokens"] == 2
@@ -34,7 +34,7 @@ def test_an_id_that_comes_again_means_the_latest() -> None:
 
 def test_after_some_minutes_it_is_gone() -> None:
     clock = Clock()
-    recent = Recent(clock)
+    recent = RecentResponses(clock)
     recent.keep(b"", ["old"], BLOCK)
     clock.now = KEPT_SECONDS - 1
     assert recent.find(b"", "old") == BLOCK
@@ -48,7 +48,7 @@ def test_after_some_minutes_it_is_gone() -> None:
 
 
 def test_memory_is_bounded_however_many_and_large_they_are() -> None:
-    recent = Recent()
+    recent = RecentResponses()
     large = {"choices": ["x" * 1000] * 100}
     for number in range(1000):
         recent.keep(b"", [f"{number}"], large)

@@ -10,10 +10,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.engine.observer import RequestObserver
 from service.engine.request import EngineRequest
-from service.records.log_line import MAX_ID, id_of, line_of
+from service.records.log_line import MAX_ID, response_id, to_log_line
 from service.records.log_writer import RequestLog
 from service.records.sequence import Saved, SequenceRecord
-from service.records.timeline import MAX_PROBES, UNTIMED, Start, Timeline
+from service.records.timeline import MAX_PROBES, NULL_TIMELINE, Start, Timeline
 from stepgrpo_core import ExitReason, Outcome
 from stepgrpo_core.savings.holdout import Arm
 
@@ -48,9 +48,9 @@ def test_a_line_says_it_all_and_no_more() -> None:
         probe_tokens=12,
         judge_tokens=5,
         saved=Saved(44, 2, 100, 32),
-        place=Arm(held=True, group=3),
+        arm=Arm(held=True, group=3),
     )
-    assert line_of(made, timeline(first_token=100.5, thought=101.0, answer=101.25)) == {
+    assert to_log_line(made, timeline(first_token=100.5, thought=101.0, answer=101.25)) == {
         "time": "2023-11-14T22:13:22.000Z",
         "id": "chatcmpl-x",
         "index": 1,
@@ -107,12 +107,12 @@ def test_a_line_says_it_all_and_no_more() -> None:
 
 def test_a_sequence_without_thinking_answers_from_its_first_token_on() -> None:
     for outcome in (None, Outcome(ExitReason.NONE, 0, 0, 0, 0, (), None)):
-        seconds = line_of(record(outcome=outcome), timeline(first_token=100.5))["seconds"]
+        seconds = to_log_line(record(outcome=outcome), timeline(first_token=100.5))["seconds"]
         assert (seconds["thinking"], seconds["answer"]) == (None, 1.5)
 
 
 def test_one_that_never_began_has_a_line_all_the_same() -> None:
-    line = line_of(record(status="failed"), timeline())
+    line = to_log_line(record(status="failed"), timeline())
     assert [event["event"] for event in line["timeline"]] == ["arrived", "end"]
     assert line["seconds"]["first_token"] is None
 
@@ -131,16 +131,16 @@ def test_one_that_never_began_has_a_line_all_the_same() -> None:
     ],
 )
 def test_the_id_is_the_one_that_the_response_has(engine: str, response: str) -> None:
-    assert id_of(engine) == response
+    assert response_id(engine) == response
 
 
 def test_probes_that_are_remembered_are_bounded() -> None:
     made = timeline()
     for number in range(3 * MAX_PROBES):
-        assert made.ask(number) == {}
-        made.answered(number)
+        assert made.probe_started(number) == {}
+        made.probe_answered(number)
     assert len(made.probes) == MAX_PROBES
-    assert len(line_of(record(), made)["timeline"]) == MAX_PROBES + 2
+    assert len(to_log_line(record(), made)["timeline"]) == MAX_PROBES + 2
 
 
 # The journal.
@@ -155,7 +155,7 @@ def test_where_nobody_wants_to_know_nothing_is_noted() -> None:
     made, asked = record(), job()
     journal = RequestObserver(with_text=True)
     assert journal.begin(asked, [made], 0.0) is asked
-    assert made.timeline is UNTIMED
+    assert made.timeline is NULL_TIMELINE
     journal.end([made])
     journal.close()
 

@@ -11,7 +11,7 @@ from vllm.exceptions import GracefulHTTPError
 
 from service.http.responses import ResponseReporter
 from service.params import Requested, Template, ThinkingRequest
-from service.records.sequence import RequestLedger, current_ledger
+from service.records.sequence import RequestContext, current_request
 from tests.support.service.access import refusals
 from tests.support.service.reporting import serve
 
@@ -56,15 +56,15 @@ def read_and_refused(parts: tuple[bytes, ...], path: str = "/v1/chat/completions
 
 def read_through(
     parts: list[Any], template: Template, path: str = "/v1/chat/completions"
-) -> tuple[list[Any], RequestLedger | None]:
+) -> tuple[list[Any], RequestContext | None]:
     """Return the messages that the application receives of a body sent in `parts`."""
     got: list[Any] = []
-    ledgers: list[RequestLedger | None] = []
+    contexts: list[RequestContext | None] = []
 
     async def app(_: Any, receive: Any, __: Any) -> None:
         got.append(await receive())
         got.append(await receive())
-        ledgers.append(current_ledger.get())
+        contexts.append(current_request.get())
 
     async def receive() -> Any:
         return parts.pop(0)
@@ -76,7 +76,7 @@ def read_through(
     state = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
     scope = {"type": "http", "method": "POST", "path": path, "app": state}
     asyncio.run(ResponseReporter(app)(scope, receive, send))
-    return got, ledgers[0]
+    return got, contexts[0]
 
 
 GONE = {"type": "http.disconnect"}
@@ -89,24 +89,24 @@ def part(body: bytes, more: bool = False) -> dict[str, Any]:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/prefix/v1/messages", "/invocations"])
 def test_what_the_schema_has_no_place_for_reaches_the_template(path: str) -> None:
     parts = [part(b'{"enable_thi', more=True), part(b'nking": false}'), GONE]
-    got, ledger = read_through(parts, Template(("thinking",)), path)
+    got, context = read_through(parts, Template(("thinking",)), path)
     assert json.loads(got[0]["body"]) == {
         "enable_thinking": False,
         "chat_template_kwargs": {"thinking": False},
     }
     assert got[0]["more_body"] is False
     assert got[1] is GONE
-    assert ledger is not None
-    assert ledger.asked.off is not None
-    assert ledger.asked.seen_to
+    assert context is not None
+    assert context.thinking_request.off is not None
+    assert context.thinking_request.already_off
 
 
 def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within() -> None:
     body = b'{"thinking_token_budget" : 7}'
-    got, ledger = read_through([part(body), GONE], Template())
+    got, context = read_through([part(body), GONE], Template())
     assert got == [part(body), GONE]
-    assert ledger is not None
-    assert ledger.asked.budget == Requested(7, "thinking_token_budget")
+    assert context is not None
+    assert context.thinking_request.budget == Requested(7, "thinking_token_budget")
     assert read_through([part(b"{", more=True), GONE, GONE], Template())[0] == [GONE, GONE]
 
 
@@ -128,9 +128,9 @@ def test_a_body_that_says_all_passes_byte_for_byte_and_a_client_may_leave_within
 )
 def test_usage_is_wanted_where_vllms_schema_reads_it_so(written: Any, wanted: bool) -> None:
     body = json.dumps({"stream_options": {"include_usage": written}}).encode()
-    _, ledger = read_through([part(body), GONE], Template())
-    assert ledger is not None
-    assert ledger.wants_usage is wanted
+    _, context = read_through([part(body), GONE], Template())
+    assert context is not None
+    assert context.wants_usage is wanted
 
 
 @pytest.mark.parametrize("stream", [True, "true", 1])
@@ -143,25 +143,25 @@ def test_a_batch_that_is_to_stream_is_refused(stream: Any) -> None:
 
 def test_only_bodies_that_generate_are_read() -> None:
     for path in ("/v1/embeddings", "/v1/messages/count_tokens"):
-        got, ledger = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
+        got, context = read_through([part(b'{"exit_policy": 1}'), GONE], Template(), path)
         assert got[0]["body"] == b'{"exit_policy": 1}'
-        assert ledger is not None
-        assert ledger.asked == ThinkingRequest()
+        assert context is not None
+        assert context.thinking_request == ThinkingRequest()
 
 
 def test_other_paths_are_left_alone() -> None:
-    out, _, ledger = serve([b'{"a":1}'], b"application/json", path="/health")
-    assert ledger is not None  # for admission
+    out, _, context = serve([b'{"a":1}'], b"application/json", path="/health")
+    assert context is not None  # for admission
     assert b"".join(out) == b'{"a":1}'
 
 
 def test_the_end_of_a_response_is_told_to_the_ledger() -> None:
-    ended: list[RequestLedger] = []
+    ended: list[RequestContext] = []
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
-        ledger = current_ledger.get()
-        assert ledger is not None
-        ledger.on_end = ended.append
+        context = current_request.get()
+        assert context is not None
+        context.on_end = ended.append
         raise ConnectionError
 
     async def gone(*_: Any) -> Any:

@@ -27,6 +27,7 @@ ORDER = {
         "cli",
     ),
     "training": (
+        "files",
         "data",
         "rollouts",
         "config",

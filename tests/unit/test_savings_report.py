@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from service.savings.command import guard_command, savings_command
-from service.savings.estimates import rows_of
+from service.savings.estimates import estimate_savings
 from service.savings.report import ReportCollector, as_csv, as_json, as_table
 from service.savings.state.series import JUDGED, TRAINED
-from service.savings.state.store import Recent, SumStore, SwitchedOff
+from service.savings.state.store import RecentKey, SumStore, SwitchedOff
 from tests.support.service.sums import pairs, sums
 
 
 def test_savings_gross_and_net_and_in_all() -> None:
-    (row,) = as_json(rows_of(sums(20)))["data"]
+    (row,) = as_json(estimate_savings(sums(20)))["data"]
     assert (row["model_name"], row["policy"], row["method"]) == ("demo", "confidence", "holdout")
     assert (row["requests"], row["requests_compared"]) == (20, 20)
     assert row["saved_per_request"]["value"] == 40
@@ -29,7 +29,7 @@ def test_savings_gross_and_net_and_in_all() -> None:
 
 
 def test_pairs_correct_what_was_predicted() -> None:
-    (row,) = as_json(rows_of(pairs(16)))["data"]
+    (row,) = as_json(estimate_savings(pairs(16)))["data"]
     assert (row["source"], row["method"]) == ("exit", "measured")
     assert (row["requests"], row["requests_compared"], row["requests_unmeasurable"]) == (48, 16, 16)
     assert row["saved_total"]["value"] == 16 * 60 + 32 * 5
@@ -46,14 +46,14 @@ def test_an_interval_wider_than_all_there_is_has_a_compression_too() -> None:
         key: {**found, "saved": -60.0, "error": 500.0 * (key.group % 2) - 250}
         for key, found in pairs(12).items()
     }
-    rows = rows_of(wide)
+    rows = estimate_savings(wide)
     (row,) = json.loads(json.dumps(as_json(rows), allow_nan=False))["data"]
     assert row["saved_total"]["low"] < -2200  # more than the tokens of all
     assert row["compression"]["low"] < row["compression"]["value"] < row["compression"]["high"]
 
 
 def test_what_training_saves_is_a_row_of_its_own() -> None:
-    data = as_json(rows_of(pairs(16) | pairs(16, TRAINED) | sums(20)))["data"]
+    data = as_json(estimate_savings(pairs(16) | pairs(16, TRAINED) | sums(20)))["data"]
     assert [(row["source"], row["method"]) for row in data] == [
         ("exit", "holdout"),
         ("exit", "measured"),
@@ -64,7 +64,7 @@ def test_what_training_saves_is_a_row_of_its_own() -> None:
 def test_a_holdout_by_the_base_model_is_never_told_as_one_by_the_model_itself() -> None:
     trained = sums(20, "none", "training")
     both = sums(15, compared="training")
-    data = as_json(rows_of(trained | both | sums(12) | pairs(16, TRAINED)))["data"]
+    data = as_json(estimate_savings(trained | both | sums(12) | pairs(16, TRAINED)))["data"]
     assert [(row["source"], row["method"], row["policy"], row["requests"]) for row in data] == [
         ("exit", "holdout", "confidence", 12),
         ("training+exit", "holdout", "confidence", 15),
@@ -72,7 +72,7 @@ def test_a_holdout_by_the_base_model_is_never_told_as_one_by_the_model_itself() 
         ("training", "holdout", "none", 20),
     ]
     assert data[-1]["saved_per_request"]["value"] == 40
-    assert "training  holdout" in as_table(as_json(rows_of(trained)))
+    assert "training  holdout" in as_table(as_json(estimate_savings(trained)))
 
 
 def test_metrics_tell_holdouts_apart() -> None:
@@ -107,7 +107,7 @@ def test_metrics_have_the_figures_of_both_methods() -> None:
 
 
 def test_no_figure_before_there_is_an_interval() -> None:
-    rows = rows_of(sums(5))
+    rows = estimate_savings(sums(5))
     (row,) = as_json(rows)["data"]
     assert row["saved_per_request"] is row["saved_total"] is row["compression"] is None
     assert row["requests_compared"] == 5
@@ -117,7 +117,7 @@ def test_no_figure_before_there_is_an_interval() -> None:
 
 
 def test_policies_are_not_mixed() -> None:
-    data = as_json(rows_of(sums(20) | sums(12, "budget")))["data"]
+    data = as_json(estimate_savings(sums(20) | sums(12, "budget")))["data"]
     assert [(row["policy"], row["requests"]) for row in data] == [
         ("budget", 12),
         ("confidence", 20),
@@ -125,7 +125,7 @@ def test_policies_are_not_mixed() -> None:
 
 
 def test_csv_has_the_same_columns_with_and_without_figures() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(rows_of(sums(20) | sums(3, "budget"))))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(estimate_savings(sums(20) | sums(3, "budget"))))))
     assert rows[0]["saved_total_value"] == ""
     assert float(rows[1]["saved_total_value"]) == 800
     assert float(rows[1]["compression_low"]) <= float(rows[1]["compression_value"])
@@ -134,11 +134,11 @@ def test_csv_has_the_same_columns_with_and_without_figures() -> None:
 
 
 def test_the_table_reads_what_a_server_sends() -> None:
-    data = json.loads(json.dumps(as_json(rows_of(sums(20)))))
+    data = json.loads(json.dumps(as_json(estimate_savings(sums(20)))))
     table = as_table(data)
     assert "demo" in table
     assert "40.0 (40.0 to 40.0)" in table
-    assert "Intervals of 95 %" in table
+    assert "Intervals are 95 %" in table
     assert "--exit-holdout" in as_table(as_json([]))
 
 
@@ -189,7 +189,7 @@ def test_the_guard_lists_and_switches_on(
 ) -> None:
     path = tmp_path / "sums.sqlite"
     store = SumStore(path)
-    store.note(Recent(JUDGED, "demo", "confidence"), 0.0)
+    store.append(RecentKey(JUDGED, "demo", "confidence"), 0.0)
     store.switch_off(SwitchedOff("demo", "confidence", 0.0, "too many differ"))
     store.close()
     guard_command(["--state", str(path)])
@@ -198,7 +198,7 @@ def test_the_guard_lists_and_switches_on(
     guard_command(["--state", str(path)])
     assert capsys.readouterr().out.splitlines() == [
         "Policy confidence is on again for demo.",
-        "Nothing is switched off.",
+        "No policy is switched off.",
     ]
     store = SumStore(path)
     assert store.recent(JUDGED) == {}
@@ -208,7 +208,7 @@ def test_the_guard_lists_and_switches_on(
 def test_the_guard_says_what_is_wrong(tmp_path: Path) -> None:
     SumStore(tmp_path / "sums.sqlite").close()
     for arguments, named in (
-        (["--state", str(tmp_path / "none")], "none is not there"),
+        (["--state", str(tmp_path / "none")], "none does not exist"),
         (
             ["--state", str(tmp_path / "sums.sqlite"), "--switch-on", "a", "b"],
             "'b' is not switched",

@@ -37,10 +37,10 @@ def test_log_keys_and_state_file_are_opened_anew(tmp_path: Path) -> None:
         await until(lambda: log_path.stat().st_size)
         for path in (log_path, state):
             path.rename(path.with_suffix(".old"))
-        await until(evidence.complaints)
+        await until(evidence.warnings)
         os.kill(os.getpid(), signal.SIGHUP)
         await until(log_path.exists)
-        await until(lambda: not evidence.complaints())
+        await until(lambda: not evidence.warnings())
         log.write({"line": 2})
         await until(lambda: "2" in log_path.read_text())
 

@@ -14,14 +14,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from service.savings.command import guard_command, savings_command
-from service.savings.estimates import rows_of
+from service.savings.estimates import estimate_savings
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
 from service.savings.report import as_csv, as_json, as_table
 from service.savings.state import store as stores
 from service.savings.state.contents import LARGEST, NAMES, Stratum, cell
 from service.savings.state.series import EXIT, JUDGED, SCORES
-from service.savings.state.store import Key, Recent, SumStore, SwitchedOff
+from service.savings.state.store import Key, RecentKey, SumStore, SwitchedOff
 from stepgrpo_core import InvalidSetting
 from tests.support.service.sums import pairs, sums
 
@@ -33,12 +33,12 @@ Damage = Callable[[Path], object]
 def fill(path: Path) -> None:
     """A file as a server leaves it, with something in every table."""
     store = SumStore(path)
-    store.describe(7, Stratum("demo", 1.0, {"holdout": 0.5}))
+    store.add_stratum(7, Stratum("demo", 1.0, {"holdout": 0.5}))
     for key, found in (sums(30) | pairs(30)).items():
         store.add(key, found)
         store.add(key._replace(group=cell(7, key.group)), found)
-    store.note(Recent(JUDGED, "demo", "confidence"), *[1.0] * 40)
-    store.note(Recent(SCORES, "demo", "confidence"), *map(float, range(40)))
+    store.append(RecentKey(JUDGED, "demo", "confidence"), *[1.0] * 40)
+    store.append(RecentKey(SCORES, "demo", "confidence"), *map(float, range(40)))
     store.switch_off(SwitchedOff("demo", "budget", 1.0, "too many differ"))
     store.switch_off(SwitchedOff("demo", "margin", 1.0, "too many differ", "abc"))
     store.secret("holdout")
@@ -214,7 +214,7 @@ def test_whatever_sums_a_file_may_hold_there_is_a_report() -> None:
                     found[key] = {
                         name: draw.choice(values) for name in names if draw.random() < 0.8
                     }
-        rows = rows_of(found)
+        rows = estimate_savings(found)
         json.dumps(as_json(rows), allow_nan=False)
         as_csv(rows)
         as_table(as_json(rows))
@@ -224,7 +224,7 @@ def test_a_whole_file_has_figures_and_no_complaint(path: Path) -> None:
     with scraped(path) as (evidence, scrape):
         assert len(figures(scrape())) > 10
         assert "stepgrpo_state_unavailable 0.0" in scrape()
-        assert not any("state file" in each for each in evidence.complaints())
+        assert not any("state file" in each for each in evidence.warnings())
 
 
 @pytest.mark.parametrize("kind", COMPLAINED)
@@ -240,7 +240,7 @@ def test_of_a_damaged_file_the_figures_are_missing_and_nothing_else(
         assert not figures(text)
         assert "others_total 1.0" in text
         assert "stepgrpo_state_unavailable 1.0" in text
-        (complaint,) = (each for each in evidence.complaints() if "state file" in each)
+        (complaint,) = (each for each in evidence.warnings() if "state file" in each)
         assert "damaged" in complaint
         assert "move it away" in complaint
         assert "\n" not in complaint

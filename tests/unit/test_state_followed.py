@@ -118,7 +118,7 @@ def until(holds: Callable[[], object]) -> None:
 
 
 def followed(store: SumStore) -> Callable[[], bool]:
-    return lambda: any("removed or replaced" in each for each in store.complaints())
+    return lambda: any("removed or replaced" in each for each in store.warnings())
 
 
 @pytest.mark.parametrize("change", KINDS)
@@ -221,7 +221,7 @@ def test_a_folder_that_comes_back_has_what_was_counted_meanwhile(
     until(lambda: store.problem)
     store.add(KEY, ONE)
     assert store.read("")[KEY]["requests"] == 2
-    assert any("cannot be read or written" in each for each in store.complaints())
+    assert any("cannot be read or written" in each for each in store.warnings())
     away.rename(path.parent)
     until(lambda: store.problem is None)
     until(lambda: requests(path) == 2)
@@ -257,7 +257,7 @@ def test_reopening_ends_the_complaint(path: Path, store: SumStore) -> None:
     removed(path)
     until(followed(store))
     store.reopen()
-    assert store.complaints() == []
+    assert store.warnings() == []
 
 
 def test_no_descriptor_is_left_of_files_that_were_followed(path: Path, store: SumStore) -> None:

@@ -51,12 +51,12 @@ def client(savings: SavingsMeasurement) -> Iterator[TestClient]:
     app.add_middleware(Routes)
     app.add_middleware(Readiness)
     app.mount("/other-port", metrics_app(registry))
-    engine = SimpleNamespace(savings=savings, readiness="ready", complaints=[])
+    engine = SimpleNamespace(savings=savings, readiness="ready", warnings=[])
     app.state.engine_client = engine
 
     @app.middleware("http")
     async def complain(request, call_next):  # type: ignore[no-untyped-def]
-        engine.warnings = savings.complaints()
+        engine.warnings = savings.warnings()
         return await call_next(request)
 
     with TestClient(app) as made:
@@ -93,7 +93,7 @@ def test_while_it_is_locked_everything_is_served_from_memory(
         for count in range(1, 31):
             began = time.monotonic()
             store.add(KEY, {"requests": 1.0})
-            savings.guard.enter("demo", "confidence", agreed=True)
+            savings.quality_gate.record("demo", "confidence", agreed=True)
             scrape = client.get("/other-port/metrics").text
             row = client.get("/v1/stepgrpo/savings").json()["data"][-1]
             ready = client.get("/ready")
@@ -114,7 +114,7 @@ def test_while_it_is_locked_everything_is_served_from_memory(
     told = [each.message for each in caplog.records if str(path) in each.message]
     assert len(told) == 2
     assert "locked" in told[0]
-    assert "written again" in told[1]
+    assert "writable again" in told[1]
 
 
 def test_a_lock_is_noticed_though_there_is_nothing_to_write(
@@ -148,7 +148,7 @@ def test_a_server_that_ends_while_it_is_locked_waits_seconds_only_and_says_what_
         began = time.monotonic()
         store.close()
         assert time.monotonic() - began < 15
-    assert "could not be written to it is lost" in caplog.text
+    assert "could not be written and are lost" in caplog.text
 
 
 def test_a_file_that_is_locked_at_start_is_refused_with_the_remedy(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.savings.state.store import KEPT, Key, Recent, SumStore, SwitchedOff
+from service.savings.state.store import KEPT, Key, RecentKey, SumStore, SwitchedOff
 from stepgrpo_core.errors import InvalidSetting
 
 KEY = Key("holdout/exited/completion", "demo", "confidence", 3)
@@ -109,14 +109,14 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     full = """
 import resource, signal, sys, time
 from pathlib import Path
-from service.savings.state.store import Key, Recent, SumStore
+from service.savings.state.store import Key, RecentKey, SumStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = SumStore(Path(sys.argv[1]))
 size = Path(sys.argv[1] + "-wal").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 for group in range(64):
     store.add(Key("a", "demo", "confidence", group), {"requests": 1, "tokens": 2})
-store.note(Recent("scores", "demo", "confidence"), 7)
+store.append(RecentKey("scores", "demo", "confidence"), 7)
 while not store.failures:
     time.sleep(0.05)
 assert list(store.read("a").values()) == [{"requests": 1, "tokens": 2}] * 64
@@ -154,16 +154,16 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="can be written"):
+    with pytest.raises(InvalidSetting, match="writable folder"):
         SumStore(tmp_path / "none" / "sums.sqlite")
 
 
 def test_the_newest_values_of_a_series_are_kept_by_model_and_policy(path: Path) -> None:
-    one, other = Recent("scores", "demo", "confidence"), Recent("scores", "demo", "budget")
+    one, other = RecentKey("scores", "demo", "confidence"), RecentKey("scores", "demo", "budget")
     for start in (0, KEPT // 2, KEPT):
         store = SumStore(path)
-        store.note(one, *range(start, start + KEPT // 2))
-        store.note(other, 1.5)
+        store.append(one, *range(start, start + KEPT // 2))
+        store.append(other, 1.5)
         store.close()
     store = SumStore(path)
     assert store.recent("scores") == {one: [*range(KEPT // 2, 3 * KEPT // 2)], other: [1.5] * 3}

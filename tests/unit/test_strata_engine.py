@@ -12,11 +12,11 @@ from benchmarks.wrapper import Script, consume, make_script, requested
 from service.engine.client import EarlyExitEngine
 from service.params.limits import ProbeLimits
 from service.records.metrics import Metrics
-from service.records.sequence import RequestLedger, current_ledger
-from service.savings.estimates import Part
+from service.records.sequence import RequestContext, current_request
+from service.savings.estimates import StratumSummary
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.report import read_rows
+from service.savings.report import read_estimates
 from service.savings.state.contents import stratum_of
 from service.savings.state.store import SumStore
 from stepgrpo_core import ExitSettings
@@ -52,7 +52,7 @@ async def serve(script: Script, settings: ExitSettings, share: float, state: Pat
     )
     await engine.warm_up()
     for number in range(REQUESTS):
-        current_ledger.set(RequestLedger(conversations=[str(number).encode()]))
+        current_request.set(RequestContext(conversations=[str(number).encode()]))
         await consume(requested(engine, script, number))
     await client.close()
     await savings.stop()
@@ -66,19 +66,19 @@ def test_requests_are_entered_under_the_settings_that_served_them(tmp_path: Path
         asyncio.run(serve(script, changed, share, state))
     asyncio.run(serve(script, settings, 0.2, state))
     store = SumStore(state)
-    (row,) = read_rows(store)
+    (row,) = read_estimates(store)
     strata = {stratum_of(key.group) for key in store.read("holdout/")}
     facts = [each.facts for each in store.strata().values()]
     store.close()
     assert (len(strata), 0 in strata) == (3, False)
     assert row.requests + row.compared == 3 * REQUESTS
-    assert [_counted(part) for part in row.parts] == [REQUESTS] * 3
-    told = [(each.facts["holdout"], each.facts["threshold"]) for each in row.parts]
+    assert [_counted(part) for part in row.strata] == [REQUESTS] * 3
+    told = [(each.facts["holdout"], each.facts["threshold"]) for each in row.strata]
     assert told == [(0.5, 0.9), (0.5, 0.95), (0.2, 0.9)]
     assert {each["weights"] for each in facts} == {"weights"}
     # The texts of the model's family, which the tokenizer told.
     assert all("</think>" in each["closing_text"] for each in facts)
 
 
-def _counted(part: Part) -> int:
+def _counted(part: StratumSummary) -> int:
     return part.requests + part.compared

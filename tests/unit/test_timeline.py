@@ -16,7 +16,7 @@ from service.engine.controlled import ControlledRequest
 from service.engine.passthrough import PassthroughRequest
 from service.engine.request import EngineRequest, ServedModel
 from service.load.probe_load import Load
-from service.records.log_line import line_of
+from service.records.log_line import to_log_line
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Start, Timeline
 from stepgrpo_core import ExitController, ExitSettings
@@ -96,7 +96,7 @@ def run(
     served = ServedModel(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     record.timeline = Timeline("chatcmpl-x", Start.at(0.0), texts=deque() if texts else None)
-    record.timeline.start = Start.at(record.timeline.handed)
+    record.timeline.start = Start.at(record.timeline.submitted)
 
     async def collect() -> None:
         controller = ExitController(asked, THINKING, max_tokens=200)
@@ -120,7 +120,7 @@ def run(
 
     asyncio.run(collect())
     assert isinstance(record.timeline, Timeline)
-    line = line_of(record, record.timeline)
+    line = to_log_line(record, record.timeline)
     assert json.loads(json.dumps(line)) == line
     check_order(line)
     return line

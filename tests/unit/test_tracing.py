@@ -19,8 +19,8 @@ from service.engine.request import EngineRequest
 from service.records.metrics import Metrics
 from service.records.reasons import Refusal
 from service.records.sequence import Saved, SequenceRecord
-from service.records.timeline import MAX_PROBES, UNTIMED, Start, Timeline
-from service.records.tracing import Tracing, tracing_of
+from service.records.timeline import MAX_PROBES, NULL_TIMELINE, Start, Timeline
+from service.records.tracing import Tracing, tracing_from_config
 from stepgrpo_core import ExitReason, Outcome
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -67,12 +67,12 @@ def test_an_exit_in_spans() -> None:
     assert job.options["priority"] == 3
     assert job.options["trace_headers"]["tracestate"] == "a=b"
     timeline = timeline_of(record)
-    timeline.took(SimpleNamespace(metrics=None))
-    asked = [timeline.ask(number) for number in range(2)]
-    timeline.refused(0, Refusal.LOAD)
-    timeline.answered(1)
-    timeline.cuts()
-    answer = timeline.closes()
+    timeline.received(SimpleNamespace(metrics=None))
+    asked = [timeline.probe_started(number) for number in range(2)]
+    timeline.probe_refused(0, Refusal.LOAD)
+    timeline.probe_answered(1)
+    timeline.truncated()
+    answer = timeline.answer_started()
     record.outcome, record.status, record.finish_reason = OUTCOME, "completed", "stop"
     record.delivered_tokens, record.probe_tokens = 40, 12
     assert traced.spans() == {}, "all are sent at the end"
@@ -168,7 +168,7 @@ def test_more_probes_than_are_remembered_end_as_well() -> None:
     traced = Traced()
     _, (record,) = traced.begin()
     for number in range(MAX_PROBES + 3):
-        timeline_of(record).ask(number)
+        timeline_of(record).probe_started(number)
     traced.journal.end([record])
     assert len(traced.spans()["stepgrpo.probe"]) == MAX_PROBES + 3
 
@@ -187,12 +187,14 @@ def test_without_the_option_nothing_is_made() -> None:
     def config(endpoint: str | None) -> Any:
         return SimpleNamespace(observability_config=SimpleNamespace(otlp_traces_endpoint=endpoint))
 
-    assert tracing_of(config(None)) is None
-    assert isinstance(tracing_of(config("http://localhost:4317")), Tracing)
+    assert tracing_from_config(config(None)) is None
+    assert isinstance(tracing_from_config(config("http://localhost:4317")), Tracing)
     record = SequenceRecord(0, "m", "confidence", 20)
     job = EngineRequest("x", {}, SamplingParams(), {})
-    assert RequestObserver(tracing=tracing_of(config(None))).begin(job, [record], 0.0) is job
-    assert record.timeline is UNTIMED
+    assert (
+        RequestObserver(tracing=tracing_from_config(config(None))).begin(job, [record], 0.0) is job
+    )
+    assert record.timeline is NULL_TIMELINE
 
 
 # Exemplars.
@@ -244,7 +246,7 @@ def test_what_is_counted_of_a_request_leads_to_its_trace() -> None:
 def test_without_a_trace_that_is_kept_there_is_no_exemplar() -> None:
     _, dropped = scraped(ended(Traced(sampler=ALWAYS_OFF)))
     untraced = ended(Traced())
-    untraced.timeline = UNTIMED
+    untraced.timeline = NULL_TIMELINE
     _, none = scraped(untraced)
     logged = ended(Traced())
     logged.timeline = Timeline("x", Start.at(0.0))  # followed by the request log alone

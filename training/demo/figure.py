@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from training.evaluation.statistics import Summary
+from training.files import replacing
 
 __all__ = ["draw"]
 
@@ -34,9 +35,8 @@ def draw(rows: Mapping[str, Summary], ways: Points, path: Path) -> None:
             axes.grid(alpha=0.3)
         ends.legend(fontsize="small", loc="best")
         along.legend(fontsize="small", loc="best")
-        partial = path.with_suffix(".partial.png")
-        figure.savefig(partial, dpi=100, metadata={"Software": None})
-    partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png", dpi=100, metadata={"Software": None})
 
 
 def _end(axes: Any, title: str, row: Summary, place: int) -> None:

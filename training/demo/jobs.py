@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from training.files import write_text
 from training.run.checkpoints import RunStopped, StopOnSignal
 from training.run.ports import free_port
 
@@ -127,6 +128,4 @@ def _end(running: Iterable[_Running]) -> None:
 
 
 def _write(path: Path, seconds: float) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(f"{seconds:.0f}\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, f"{seconds:.0f}\n")

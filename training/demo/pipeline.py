@@ -10,6 +10,7 @@ from training.demo.card import write_card
 from training.demo.measure import measure, sampling
 from training.demo.pretrain import BaseRecipe, train_base
 from training.demo.world import sample_problems
+from training.files import write_text
 from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.offline import Engine
 
@@ -60,9 +61,7 @@ def _check_recipe(path: Path, recipe: BaseRecipe) -> None:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def _step(title: str) -> None:

@@ -17,6 +17,7 @@ from training.demo.figure import draw
 from training.demo.seeds import section
 from training.evaluation.records import Record
 from training.evaluation.statistics import Summary, summarise
+from training.files import write_text
 
 __all__ = ["Row", "write_results"]
 
@@ -64,7 +65,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
             for title, way in points.items()
         },
     }
-    _write(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     page = [
         _head(made),
         _table(rows, summaries),
@@ -72,7 +73,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
         _ways(points, made),
         _equal_tokens(ways, vanilla),
     ]
-    _write(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
+    write_text(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
 
 
 def pooled(seeds: Seeds, vanilla: Sequence[Record]) -> Summary:
@@ -190,9 +191,3 @@ def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str
         )
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -17,6 +17,7 @@ from training.evaluation.intervals import FEW, RESAMPLES
 from training.evaluation.records import Record
 from training.evaluation.statistics import Comparison, Estimate, Summary, summarise_tasks
 from training.evaluation.tradeoff import draw_tradeoff
+from training.files import write_text
 
 __all__ = ["MACRO", "Heads", "Results", "markdown", "results_of", "write_report"]
 
@@ -84,8 +85,8 @@ def write_report(
         "run": run or {},
     }
     text = json.dumps(_finite(whole), indent=1, allow_nan=False, ensure_ascii=False)
-    _write(output / "results.json", text + "\n")
-    _write(output / "results.md", markdown(results, baseline=baseline, heads=heads))
+    write_text(output / "results.json", text + "\n")
+    write_text(output / "results.md", markdown(results, baseline=baseline, heads=heads))
     draw_tradeoff(results, output / "tradeoff.png", baseline=baseline)
 
 
@@ -270,9 +271,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

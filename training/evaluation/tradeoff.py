@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.evaluation.statistics import Summary
+from training.files import replacing
 
 __all__ = ["draw_tradeoff"]
 
@@ -36,9 +37,8 @@ def draw_tradeoff(
             axes.set_ylabel("accuracy, %")
             axes.grid(alpha=0.3)
         _legend(figure)
-        partial = path.with_suffix(".partial.png")
-        figure.savefig(partial, dpi=110, metadata={"Software": None})
-    partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
 
 
 def _point(axes: Any, name: str, summary: Summary, place: int, *, is_baseline: bool) -> None:

@@ -12,6 +12,7 @@ from stepgrpo_core.families.table import in_family
 from stepgrpo_core.policies import Induce
 from stepgrpo_core.policies.confidence import confidence_of
 from stepgrpo_core.savings.baseline import Conditions, Run
+from training.files import write_text
 from training.rollouts.offline import Engine, Generation
 
 __all__ = ["calibrate", "write_baseline"]
@@ -102,9 +103,7 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
     data = baseline.as_dict()
     lines = _lines(data.pop("bins"))
     head = json.dumps(data, ensure_ascii=False)[:-1]
-    partial = path.with_suffix(".partial")
-    partial.write_text(f'{head}, "bins": [\n{lines}\n]}}\n', encoding="utf-8")
-    partial.replace(path)
+    write_text(path, f'{head}, "bins": [\n{lines}\n]}}\n')
 
 
 def _lines(bins: Iterable[object]) -> str:

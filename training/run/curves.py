@@ -9,6 +9,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from training.files import replacing
+
 __all__ = ["Curves", "draw_curves"]
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -60,10 +62,8 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if len(series) > 1:
             axes.legend(fontsize="small")
-    partial = path.with_suffix(".partial.png")
-    with mpl.rc_context({"font.size": 9}):
-        figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    with mpl.rc_context({"font.size": 9}), replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _series(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:

@@ -16,6 +16,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from training.files import replacing
+
 __all__ = ["SEAL", "Damaged", "look_through", "seal", "verify"]
 
 SEAL = "stepgrpo.json"
@@ -35,12 +37,10 @@ def seal(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = N
         each.relative_to(folder).as_posix(): entry
         for each, entry in zip(files, entries, strict=True)
     }
-    partial = folder / f"{SEAL}.partial"
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(folder / SEAL) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps({**facts, "files": listed}, indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(folder / SEAL)
     for each in {*(path.parent for path in files), folder, folder.parent}:
         _sync_folder(each)
 

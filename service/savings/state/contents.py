@@ -1,7 +1,8 @@
-"""What the file of sums holds, and whether it makes sense.
+"""Contents of the state file and their validation.
 
-A file can be damaged, edited by hand, or of a later version. What is not as this version writes it
-is refused as a whole: a figure of which a part is nonsense is none.
+A file can be damaged, edited by hand, or written by a later version. A file with any value that
+this version would not write is rejected as a whole, because estimates from partly invalid sums are
+worthless.
 """
 
 import json
@@ -20,7 +21,7 @@ __all__ = [
     "Contents",
     "Damaged",
     "Key",
-    "Recent",
+    "RecentKey",
     "Stratum",
     "Sums",
     "SwitchedOff",
@@ -32,26 +33,26 @@ __all__ = [
 ]
 
 KEPT = 500
-"""The newest of a series of recent values that are kept, for every model and policy."""
+"""Number of newest values kept in a series of recent values, for every model and policy."""
 
-LARGEST = 1e24  # of a sum: far above any real one, and its square is still finite
-LATEST = 1e11  # seconds since the epoch that a date can be made of
-QUOTED = 60  # characters of what is wrong
+LARGEST = 1e24  # limit of a sum: far above real ones, with a finite square
+LATEST = 1e11  # seconds since the epoch; datetime cannot represent much more
+QUOTED = 60  # characters of an invalid value in a message
 
 
 class Key(NamedTuple):
-    """What a sum is of."""
+    """Key of a sum."""
 
     series: str
-    """What is counted, such as ``holdout/held/engine``."""
+    """Name of the series, such as ``holdout/held/engine``."""
     model: str
     policy: str
     group: int
-    """Random group of the conversation, with the stratum (`cell`)."""
+    """Random group of the conversation combined with the stratum (`cell`)."""
 
 
-class Recent(NamedTuple):
-    """What a series of recent values is of."""
+class RecentKey(NamedTuple):
+    """Key of a series of recent values."""
 
     series: str
     model: str
@@ -59,38 +60,38 @@ class Recent(NamedTuple):
 
 
 def cell(stratum: int, group: int) -> int:
-    """A random group of a stratum as one number, as the file has it."""
+    """Combine a stratum and a random group in one number, as stored in the file."""
     return stratum * GROUPS + group
 
 
 def stratum_of(cell: int) -> int:
-    """The stratum of a cell."""
+    """Return the stratum of a cell."""
     return cell // GROUPS
 
 
 def group_of(cell: int) -> int:
-    """The random group of a cell."""
+    """Return the random group of a cell."""
     return cell % GROUPS
 
 
 class SwitchedOff(NamedTuple):
-    """A policy that a guard has switched off for a model."""
+    """A policy that the quality gate has switched off for a model."""
 
     model: str
     policy: str
     since: float
-    """Seconds since the epoch: it outlives the process."""
+    """Seconds since the epoch."""
     why: str
     fingerprint: str = ""
-    """Of the settings and weights that were judged; empty: whatever they are."""
+    """Fingerprint of the judged settings and weights; empty: any."""
 
 
 class Stratum(NamedTuple):
-    """Requests that were dealt and served alike."""
+    """Requests that were assigned and served under equal settings."""
 
     model: str
     since: float
-    """When the first server had it, in seconds since the epoch."""
+    """First use by any server, in seconds since the epoch."""
     facts: Mapping[str, Any]
     """Shares, settings and weights, by name."""
 
@@ -99,25 +100,25 @@ Sums = Mapping[str, float]
 
 
 class Damaged(sqlite3.DatabaseError):
-    """The file holds what this version did not write; says what."""
+    """The file contains something that this version did not write; the message says what."""
 
 
 @dataclass(slots=True)
 class Contents:
-    """All of a file, or what is to be added to it."""
+    """All data of a file, or data to be added to it."""
 
     sums: dict[Key, Sums] = field(default_factory=dict)
-    recent: dict[Recent, list[float]] = field(default_factory=dict)
-    """Oldest first."""
+    recent: dict[RecentKey, list[float]] = field(default_factory=dict)
+    """Values from oldest to newest."""
     switched_off: dict[tuple[str, str, str], SwitchedOff] = field(default_factory=dict)
-    """By model, policy and fingerprint."""
+    """Switched-off policies by model, policy and fingerprint."""
     secrets: dict[str, bytes] = field(default_factory=dict)
     strata: dict[int, Stratum] = field(default_factory=dict)
     flushes: dict[str, int] = field(default_factory=dict)
-    """How often each writer has written."""
+    """Number of writes by each writer."""
 
     def add(self, other: "Contents") -> None:
-        """Take in what was added; what can be there only once stays as it is."""
+        """Merge added data; entries that can exist only once keep their first value."""
         add_sums(self.sums, other.sums)
         for key, values in other.recent.items():
             self.recent[key] = [*self.recent.get(key, ()), *values][-KEPT:]
@@ -131,32 +132,30 @@ class Contents:
 
 
 def add_sums(to: dict[Key, Sums], sums: Mapping[Key, Sums]) -> None:
-    """Add sums by key and name, without changing those of other owners."""
+    """Add `sums` to `to`, by key and name, without modifying shared mappings."""
     for key, named in sums.items():
         here = to.get(key, {})
         to[key] = {**here, **{name: here.get(name, 0) + value for name, value in named.items()}}
 
 
-_OF_PAIRS = {
+_PAIR_SUMS = {
     *Measured._fields,
     *("natural", "natural_tokens", "unmeasurable", "agreed", "differed", "unjudged"),
 }
 NAMES: Mapping[str, set[str]] = {
-    series: _OF_PAIRS if series in (EXIT, TRAINED) else set(ServedTokens._fields)
+    series: _PAIR_SUMS if series in (EXIT, TRAINED) else set(ServedTokens._fields)
     for series in SERIES
 }
-"""Of the sums in each series. Other series are not read, and left alone."""
-_BELOW_NOTHING = {"saved", "error"}
-"""Differences; all other sums only grow."""
+"""Allowed names of the sums in each series. Unknown series are ignored and preserved."""
+_SIGNED = {"saved", "error"}
+"""Differences, which can be negative; all other sums only grow."""
 
 Query = Callable[[str], Iterable[tuple[Any, ...]]]
 
 
 def read_contents(query: Query) -> Contents:
-    """All that a file holds; `query` executes a statement.
-
-    Raises Damaged for what this version did not write.
-    """
+    """Read all data of a file; `query` executes a statement. Raises Damaged for data that this
+    version did not write."""
     found, sums = Contents(), dict[Key, dict[str, float]]()
     for number, model, since, facts in query("SELECT number, model, since, facts FROM strata"):
         _check(type(number) is int and number > 0, "stratum", number)
@@ -170,12 +169,12 @@ def read_contents(query: Query) -> Contents:
         sums.setdefault(key, {})[name] = value
     found.sums = {**sums}
     for *of, value in query("SELECT series, model, policy, value FROM recent ORDER BY id"):
-        recent = Recent(*map(_text, of))
+        recent = RecentKey(*map(_text, of))
         _check_recent(recent.series, value)
         found.recent.setdefault(recent, []).append(value)
     for table, fingerprint in (("switched_off", "''"), ("verdicts", "fingerprint")):
         for model, policy, since, why, under in query(
-            f"SELECT model, policy, since, why, {fingerprint} FROM {table}"  # noqa: S608 - ours
+            f"SELECT model, policy, since, why, {fingerprint} FROM {table}"  # noqa: S608 - constants
         ):
             off = SwitchedOff(_text(model), _text(policy), _moment(since), _text(why), _text(under))
             found.switched_off[off.model, off.policy, off.fingerprint] = off
@@ -228,7 +227,7 @@ def _check_sum(key: Key, name: str, value: object) -> None:
     known = NAMES.get(key.series)
     _check(known is None or name in known, "sum", f"{key.series}: {name}")
     _check(_number(value) and abs(value) <= LARGEST, "value", value)  # type: ignore[arg-type]
-    _check(name in _BELOW_NOTHING or value >= 0, "value", value)  # type: ignore[operator]
+    _check(name in _SIGNED or value >= 0, "value", value)  # type: ignore[operator]
 
 
 def _check_recent(series: str, value: object) -> None:

@@ -1,11 +1,12 @@
-"""The file of sums: SQLite in WAL mode, followed wherever its name leads.
+"""The state file: a SQLite database in WAL mode that may be moved or replaced while in use.
 
-Whoever removes or replaces a database under its users leaves them writing to a file without a name,
-and leaves the journal of the old file beside the new one, which SQLite would play back into it. So
-before every use the names are compared with what is open. Where they differ, what the journal holds
-goes into the file it belongs to, the journal goes, and the name is opened anew.
+If a database is removed or replaced while it is open, its users keep writing to a file without a
+name, and the old file's write-ahead log (WAL) remains beside the new file, where SQLite would
+replay it into the new one. Therefore the names are compared with the open files before every use.
+If they differ, the WAL is checkpointed into the file that it belongs to and removed, and the file
+is opened again by name.
 
-Every method waits for the file, and is called by one thread at a time, which is not the event
+Every method may block on the file. Methods are called by one thread at a time, never by the event
 loop's.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from service.savings.state.contents import KEPT, Contents, Damaged, Recent, read_contents
+from service.savings.state.contents import KEPT, Contents, Damaged, RecentKey, read_contents
 from service.savings.state.schema import (
     ADD,
     FORGET,
@@ -33,7 +34,7 @@ __all__ = ["StateFile", "is_damage"]
 
 WAIT_SECONDS = 2.0  # for another process that writes
 
-_PASSING = {
+_TRANSIENT = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_PROTOCOL,
@@ -49,27 +50,25 @@ Identity = tuple[int, int] | None
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file itself is to blame, which waiting does not mend."""
+    """Return whether the file itself is broken, so that retrying does not help."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is None or code & 0xFF not in _PASSING
+    return code is None or code & 0xFF not in _TRANSIENT
 
 
 class StateFile:
-    """One file by its name; None: memory, as old as the process. Opens at the first `follow`."""
+    """A state file by its name; None: an in-memory database. Opens at the first `follow`."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._name = ""  # without links; the journal is beside it
+        self._name = ""  # real path, without symbolic links; the WAL is beside it
         self._connection: sqlite3.Connection | None = None
         self._identities: list[Identity] = []
-        self._checked: tuple[int, int] | None = None  # state of the file that was found whole
-        self._version = -1  # SQLite's, of the data as we read it
+        self._checked: tuple[int, int] | None = None  # mtime and size at the integrity check
+        self._version = -1  # SQLite's data_version at the last read
 
     def follow(self, known: Contents) -> Literal["opened", "replaced"] | None:
-        """Open the file if it is not open, or if its name means another one; says which.
-
-        An empty file gets all that is known. Raises sqlite3.Error or OSError.
-        """
+        """Open the file if it is not open or if its name refers to another file; return which, or
+        None. An empty file receives all of `known`. Raises sqlite3.Error or OSError."""
         if self._connection is not None and self._is_ours():
             return None
         before = self._identities[:1]
@@ -85,7 +84,7 @@ class StateFile:
             self._prepare(connection, known)
             identities = self._found()
             if self.path is not None and (expected is None or identities[0] != expected):
-                raise FileNotFoundError("it was moved while it was opened")
+                raise FileNotFoundError("it was moved while it was being opened")
         except (sqlite3.Error, OSError):
             connection.close()
             raise
@@ -93,15 +92,15 @@ class StateFile:
         return "replaced" if moved or before not in ([], self._identities[:1]) else "opened"
 
     def _prepare(self, connection: sqlite3.Connection, known: Contents) -> None:
-        check_schema(connection)  # before anything is written to a file of others
+        check_schema(connection)  # before writing to an unrelated database
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")  # whole after a power cut, too
+        connection.execute("PRAGMA synchronous = NORMAL")  # consistent after a power loss
         with _transaction(connection):
             blank = is_blank(connection)
             for statement in SCHEMA:
                 connection.execute(statement)
             if blank:
-                _put(connection, known)
+                _insert(connection, known)
 
     def _is_ours(self) -> bool:
         return self.path is None or self._found() == self._identities
@@ -111,33 +110,33 @@ class StateFile:
         return [_identity(name + suffix) for suffix in ("", "-wal", "-shm")]
 
     def leave(self) -> None:
-        """Close the file, and see that nothing of it befalls another one of its name."""
+        """Close the file, and remove its WAL if another file now has its name."""
         connection, self._connection, self._checked = self._connection, None, None
         if connection is None:
             return
         moved = self.path is not None and _identity(self._name) != self._identities[0]
-        if moved or _identity(self._name + "-wal") is None:  # else others have begun another one
+        if moved or _identity(self._name + "-wal") is None:  # otherwise it is another process's WAL
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if moved:
-            self._remove_journal()
+            self._remove_wal()
         with contextlib.suppress(sqlite3.Error):
             connection.close()
 
-    def _remove_journal(self) -> None:
+    def _remove_wal(self) -> None:
         for suffix, ours in zip(("-wal", "-shm"), self._identities[1:], strict=True):
             if ours is not None and _identity(self._name + suffix) == ours:
                 with contextlib.suppress(OSError):
                     Path(self._name + suffix).unlink()
 
-    def load(self, *, anew: bool) -> Contents | None:
-        """All that it holds, if another process has changed it, or `anew`; None: what was read
-        last. Raises sqlite3.Error, which is Damaged for what makes no sense."""
+    def load(self, *, reload: bool) -> Contents | None:
+        """Return all contents if another process changed them or if `reload` is set, otherwise
+        None. Raises sqlite3.Error, or Damaged for invalid contents."""
         connection = self._open
         self._check()
         with _transaction(connection, "BEGIN"):
             (version,) = connection.execute("PRAGMA data_version").fetchone()
-            if version == self._version and not anew:
+            if version == self._version and not reload:
                 return None
             check_schema(connection)
             found = read_contents(connection.execute)
@@ -145,33 +144,34 @@ class StateFile:
         return found
 
     def _check(self) -> None:
-        """Look for damaged pages where the file is not as it was when there were none. A connection
-        of its own reads them from the disk."""
+        """Run SQLite's integrity check if the file changed since the last one. A separate
+        connection reads the pages from the disk."""
         if self.path is None:
             return
-        found = os.stat(self._name)  # noqa: PTH116 - a text
+        found = os.stat(self._name)  # noqa: PTH116 - a string
         state = found.st_mtime_ns, found.st_size
         if state == self._checked:
             return
         with contextlib.closing(sqlite3.connect(self._name, timeout=WAIT_SECONDS)) as fresh:
-            (said,) = fresh.execute("PRAGMA integrity_check(1)").fetchone()
-        if said != "ok":
-            raise Damaged(" ".join(str(said).split()))
+            (result,) = fresh.execute("PRAGMA integrity_check(1)").fetchone()
+        if result != "ok":
+            raise Damaged(" ".join(str(result).split()))
         self._checked = state
 
     def write(self, added: Contents) -> None:
-        """Add to what it holds, all or nothing; raises sqlite3.Error. Nothing is a test whether it
-        could be written."""
+        """Add to the contents in one transaction; writing nothing tests whether the file is
+        writable. Raises sqlite3.Error."""
         with _transaction(self._open):
-            _put(self._open, added)
+            _insert(self._open, added)
 
-    def forget(self, key: Recent) -> None:
-        """Drop a series of recent values; raises sqlite3.Error."""
+    def forget(self, key: RecentKey) -> None:
+        """Delete a series of recent values. Raises sqlite3.Error."""
         with _transaction(self._open):
             self._open.execute(FORGET, key._asdict() | {"kept": 0})
 
     def switch_on(self, model: str, policy: str, fingerprint: str | None) -> None:
-        """Drop verdicts, of one fingerprint or, None, of all; raises sqlite3.Error."""
+        """Delete quality gate decisions under one fingerprint, or under all if None. Raises
+        sqlite3.Error."""
         of = "WHERE model = ? AND policy = ?"
         with _transaction(self._open):
             if not fingerprint:
@@ -190,7 +190,7 @@ class StateFile:
 
 def _identity(name: str) -> Identity:
     try:
-        found = os.stat(name)  # noqa: PTH116 - a text
+        found = os.stat(name)  # noqa: PTH116 - a string
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -208,7 +208,7 @@ def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE")
         raise
 
 
-def _put(connection: sqlite3.Connection, added: Contents) -> None:
+def _insert(connection: sqlite3.Connection, added: Contents) -> None:
     put = connection.executemany
     put(ADD, [(*key, *each) for key, named in added.sums.items() for each in named.items()])
     put(NOTE, [(*key, value) for key, values in added.recent.items() for value in values])

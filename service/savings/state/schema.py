@@ -1,7 +1,7 @@
-"""Tables of the file of sums, and the statements that change them.
+"""Tables of the state file, and the statements that change them.
 
-The version is that of the first two tables, which all versions share: later ones have added tables
-and left those as they were, so servers of both can use one file. Strata are in the high bits of
+The version number is that of the first two tables, which all versions share. Later versions only
+added tables, so servers of different versions can share a file. The stratum is in the high bits of
 ``random_group`` (`contents.cell`).
 """
 
@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS writers (
     id TEXT PRIMARY KEY, flushes INTEGER NOT NULL
 ) WITHOUT ROWID
 """,
-    f"PRAGMA user_version = {VERSION}",  # also shows that the file can be written
+    f"PRAGMA user_version = {VERSION}",  # also tests that the file is writable
 )
 ADD = """
 INSERT INTO sums VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value
@@ -71,12 +71,12 @@ Table = list[tuple[object, ...]]
 
 
 def is_blank(connection: sqlite3.Connection) -> bool:
-    """Whether the file holds nothing yet."""
+    """Return whether the database has no tables."""
     return not _tables(connection)
 
 
 def check_schema(connection: sqlite3.Connection) -> None:
-    """Refuse a file that is of something else; raises sqlite3.DatabaseError."""
+    """Reject a database with another schema; raises sqlite3.DatabaseError."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version not in (0, VERSION):
         raise sqlite3.DatabaseError(f"version {version}, not {VERSION}")
@@ -87,9 +87,9 @@ def check_schema(connection: sqlite3.Connection) -> None:
     ours.close()
     for name in _tables(connection):
         if name not in expected and version != VERSION:
-            raise sqlite3.DatabaseError(f"it is of something else: it has a table {name!r}")
+            raise sqlite3.DatabaseError(f"it is not a state file: it has a table {name!r}")
         if name in expected and _columns(connection, name) != expected[name]:
-            raise sqlite3.DatabaseError(f"its table {name!r} is of something else")
+            raise sqlite3.DatabaseError(f"it is not a state file: table {name!r} differs")
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:

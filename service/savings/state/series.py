@@ -1,4 +1,4 @@
-"""Names of what is counted."""
+"""Names of the series in the state file."""
 
 from typing import Literal, get_args
 
@@ -11,39 +11,40 @@ __all__ = [
     "SERIES",
     "TRAINED",
     "TRAINED_HOLDOUT",
-    "Compared",
+    "ArmName",
+    "Contrast",
     "Measure",
-    "Side",
-    "holdout",
+    "holdout_series",
     "under",
 ]
 
-Side = Literal["exited", "held"]
+ArmName = Literal["exited", "held"]
+"""Experiment arm: treatment (``exited``) or control (``held``)."""
 Measure = Literal["completion", "engine"]
-"""completion: what the client received; engine: all that was generated for it."""
-Compared = Literal["exit", "training"]
-"""With what the holdout compares: the same model without exits, or its base without exits."""
+"""completion: tokens that the client received; engine: all tokens that were generated."""
+Contrast = Literal["exit", "training"]
+"""Treatment that the holdout withholds: exits, or the training of the model."""
 
 HOLDOUT, TRAINED_HOLDOUT = "holdout/", "training/holdout/"
-"""Sums of a holdout that is served by the same model, and of one that the base serves."""
+"""Prefixes of holdout sums, by contrast."""
 EXIT, TRAINED = "pairs/exit", "pairs/training"
-"""Sums of what exits save, and of what training does."""
+"""Pair sums of savings by exits, and by training."""
 JUDGED = "judged"
-"""Recent pairs: 1 where the exit left the answer as it was, 0 where not."""
+"""Recent pairs: 1 if the answer was unchanged, otherwise 0."""
 COVERED = "covered"
-"""Recent pairs: 1 where the interval that was shown held the length, 0 where not."""
+"""Recent pairs: 1 if the length was inside the predicted interval as reported, otherwise 0."""
 SCORES = "scores"
-"""Recent pairs: how far the length was outside the predicted interval, in tokens."""
+"""Recent pairs: distance of the length from the predicted interval, in tokens."""
 
 
-def holdout(side: Side, measure: Measure, compared: Compared = "exit") -> str:
-    """Sums of one side."""
-    return f"{HOLDOUT if compared == 'exit' else TRAINED_HOLDOUT}{side}/{measure}"
+def holdout_series(arm: ArmName, measure: Measure, contrast: Contrast = "exit") -> str:
+    """Return the series of one arm."""
+    return f"{HOLDOUT if contrast == 'exit' else TRAINED_HOLDOUT}{arm}/{measure}"
 
 
 def under(series: str, fingerprint: str) -> str:
-    """Recent values of one fingerprint of settings and weights; an empty one is of before there
-    were any."""
+    """Return the series of recent values under a fingerprint; an empty one means files of earlier
+    versions."""
     return f"{series}/{fingerprint}" if fingerprint else series
 
 
@@ -51,10 +52,10 @@ SERIES = (
     EXIT,
     TRAINED,
     *(
-        holdout(side, measure, compared)
-        for side in get_args(Side)
+        holdout_series(arm, measure, contrast)
+        for arm in get_args(ArmName)
         for measure in get_args(Measure)
-        for compared in get_args(Compared)
+        for contrast in get_args(Contrast)
     ),
 )
-"""Of sums, all there are."""
+"""All series of sums."""

@@ -1,17 +1,18 @@
-"""Sums that survive restarts, shared by the server processes of a machine.
+"""Sums that survive restarts and are shared by the server processes of a machine.
 
-Requests add to sums in memory. A thread writes them every second in one transaction, and reads what
-other processes have written; only that thread waits for the file (`file`), and whatever else asks
-gets what memory knows. So a kill at any moment loses a second of sums at most and never half of
-one, and processes add to the same rows instead of overwriting each other's. While the file cannot
-be written (disk full, locked), the sums wait in memory, where they are as few as models, policies
-and groups, whatever the traffic.
+Requests add to sums in memory. A background thread writes them every second in one transaction and
+reads what other processes have written. Only that thread waits for the file (`file`); all other
+callers read memory. A kill therefore loses at most one second of sums and never part of a write,
+and processes add to the same rows instead of overwriting each other. While the file cannot be
+written (disk full, locked), sums wait in memory; their number depends on models, policies and
+groups, not on traffic.
 
-A file that is removed is made anew from what is known. One that is replaced counts from then on,
-and gets what this process has written into the old one, as far as it is not in there: every writer
-leaves a count of its writes.
+If the file is removed, it is created again from memory. If it is replaced, the new file counts from
+then on, and receives the sums that this process wrote to the old file, unless it contains them
+already: every writer stores a count of its writes.
 
-Beside sums it keeps the newest values of some series, and which policies a guard has switched off.
+Besides sums, the file stores the newest values of some series, and the policies that the quality
+gate has switched off.
 """
 
 import logging
@@ -27,7 +28,7 @@ from service.savings.state.contents import (
     KEPT,
     Contents,
     Key,
-    Recent,
+    RecentKey,
     Stratum,
     Sums,
     SwitchedOff,
@@ -36,56 +37,54 @@ from service.savings.state.contents import (
 from service.savings.state.file import StateFile, is_damage
 from stepgrpo_core.errors import InvalidSetting
 
-__all__ = ["KEPT", "Key", "Recent", "SumStore", "Sums", "SwitchedOff"]
+__all__ = ["KEPT", "Key", "RecentKey", "SumStore", "Sums", "SwitchedOff"]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
 EVERY_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 NOTICE_SECONDS = 3600.0
-"""For which a file that was replaced is complained of."""
+"""Time for which a replaced file is reported as a warning."""
 REMEMBERED = 60
-"""Writes that are known one by one, to tell which of them a copy of the file has."""
-MAKES_ANEW = "move it away, and a new one is made, or put a copy of it there"
-UNLOCK = "end the program that keeps it locked, or name another file"
-RENAME = "name a file in a folder that can be written, or move this one away"
+"""Writes remembered individually, to tell which of them a copy of the file contains."""
+RECREATE = "move it away to start a new one, or replace it by a copy"
+UNLOCK = "end the program that locks it, or choose another file"
+RENAME = "choose a file in a writable folder, or move this one away"
 UNAVAILABLE = "Savings wait in memory: %s cannot be read or written: %s"
-DAMAGED = f"Savings wait in memory, and figures are missing: %s is damaged: %s; {MAKES_ANEW}"
+DAMAGED = f"Savings wait in memory, and estimates are missing: %s is damaged: %s; {RECREATE}"
 LONGEST_REASON = 200  # characters
 
 
 class SumStore:
-    """Sums by `Key`; without a `path` they are as old as the process.
-
-    Raises InvalidSetting for a file that is no store of this version or cannot be written. One that
-    only holds nonsense is complained of, and left alone.
-    """
+    """Sums by `Key`; without a `path`, they live in memory only. Raises InvalidSetting for a file
+    that is not a state file of this version or cannot be written. A damaged file causes a warning
+    and is not modified."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.failures = 0
-        """Times that the file could not be read or written."""
+        """Number of failed reads and writes."""
         self._added = Contents()  # not written yet
-        self._writing = Contents()  # perhaps written already
-        self._seen = Contents()  # in the file, as of the last look
+        self._writing = Contents()  # write in progress
+        self._seen = Contents()  # the file, as of the last read
         self._problem: str | None = None
         self._damaged = False
         self._replaced_at: float | None = None
-        self._lock = threading.Lock()  # over these, and never held while the file is used
+        self._lock = threading.Lock()  # guards the attributes above; never held during file access
         self._file = StateFile(path)
-        self._using = threading.RLock()  # over the file
-        self._written = _Written()
+        self._file_lock = threading.RLock()  # guards the file
+        self._written = _WriteHistory()
         self._id = secrets.token_hex(8)
-        self._stale = True  # memory is to be read from the file
-        self._opened = False  # since memory was read from it
+        self._stale = True  # the file must be read again
+        self._opened = False  # the file was opened since it was last read
         self._watchers: list[Callable[[], None]] = []
         self._ended = threading.Event()
         self._wake = threading.Event()
-        self._begin()
-        self._thread = threading.Thread(target=self._work, name="sums", daemon=True)
+        self._open()
+        self._thread = threading.Thread(target=self._run, name="sums", daemon=True)
         self._thread.start()
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         try:
             self._file.follow(self._seen)
         except (sqlite3.Error, OSError) as error:
@@ -95,23 +94,24 @@ class SumStore:
         self._opened = True
         self._try_flush()
 
-    # In memory: for any thread, also an event loop's.
+    # Memory only: callable from any thread, including an event loop's
 
     def add(self, key: Key, sums: Sums) -> None:
-        """Add to sums by their names; takes no time and never fails."""
+        """Add to sums by their names. Non-blocking; never raises."""
         with self._lock:
             add_sums(self._added.sums, {key: sums})
 
-    def note(self, key: Recent, *values: float) -> None:
-        """Add to a series, of which the newest `KEPT` values are kept; never fails either."""
+    def append(self, key: RecentKey, *values: float) -> None:
+        """Append to a series of recent values, of which the newest `KEPT` are kept. Non-blocking;
+        never raises."""
         self._add(Contents(recent={key: [*values]}))
 
-    def describe(self, number: int, stratum: Stratum) -> None:
-        """Add a stratum, if it is not known."""
+    def add_stratum(self, number: int, stratum: Stratum) -> None:
+        """Add a stratum if it is unknown."""
         self._add(Contents(strata={number: stratum}))
 
     def switch_off(self, which: SwitchedOff) -> bool:
-        """Switch a policy off; whether it was on, as far as is known."""
+        """Switch a policy off; return whether it was on, as far as this process knows."""
         key = which.model, which.policy, which.fingerprint
         with self._lock:
             was_on = all(key not in each.switched_off for each in self._parts)
@@ -124,8 +124,8 @@ class SumStore:
             self._added.add(added)
 
     def read(self, series: str) -> dict[Key, Sums]:
-        """Every sum whose series begins so, as far as is known: of this process up to now, of
-        others up to a second ago. Nothing from a damaged file."""
+        """Return every sum whose series has this prefix: current for this process, up to a second
+        old for others. Empty for a damaged file."""
         if self._damaged:
             return {}
         with self._lock:
@@ -135,8 +135,9 @@ class SumStore:
                 add_sums(found, mine)
         return {**found}
 
-    def recent(self, series: str) -> dict[Recent, list[float]]:
-        """The newest values of the series that begin so, oldest first, as far as is known."""
+    def recent(self, series: str) -> dict[RecentKey, list[float]]:
+        """Return recent values of the series with this prefix, oldest first, as far as this process
+        knows."""
         found = Contents()
         if not self._damaged:
             with self._lock:
@@ -146,19 +147,19 @@ class SumStore:
         return found.recent
 
     def switched_off(self) -> list[SwitchedOff]:
-        """What guards have switched off, in any process, as far as is known."""
+        """Return the policies that any process has switched off, as far as this process knows."""
         with self._lock:
             found = {k: v for part in reversed(self._parts) for k, v in part.switched_off.items()}
         return sorted(found.values())
 
     def strata(self) -> dict[int, Stratum]:
-        """The strata that are known, by number."""
+        """Return the known strata by number."""
         with self._lock:
             return {k: v for part in reversed(self._parts) for k, v in part.strata.items()}
 
     def secret(self, name: str) -> bytes:
-        """A random secret of 32 bytes, made once and shared by all processes. The first call waits
-        for the file."""
+        """Return a random secret of 32 bytes, created once and shared by all processes. The first
+        call waits for the file."""
         if self._secret(name) is None:
             self._add(Contents(secrets={name: secrets.token_bytes(32)}))
             self._try_flush()
@@ -176,33 +177,33 @@ class SumStore:
 
     @property
     def problem(self) -> str | None:
-        """Why the file cannot be used now; None: it can."""
+        """Reason why the file cannot be used now; None if it can."""
         return self._problem
 
-    def complaints(self) -> list[str]:
-        """What people should know who ask whether the server is well."""
+    def warnings(self) -> list[str]:
+        """Return warnings for the operator."""
         since = self._replaced_at
         recently = since is not None and time.monotonic() - since < NOTICE_SECONDS
-        replaced = ["the state file was removed or replaced, and is followed"] if recently else []
-        return [*filter(None, [self._problem]), *replaced]
+        replaced = "the state file was removed or replaced; the new file is used"
+        return [*filter(None, [self._problem]), *([replaced] if recently else [])]
 
-    # With the file: not for an event loop.
+    # File access: not for event loops
 
-    def watch(self, watcher: Callable[[], None]) -> None:
-        """Have it called in the store's thread, every second, after the file was looked at."""
+    def add_watcher(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` in the store's thread every second, after the file was read."""
         self._watchers.append(watcher)
 
     def reopen(self) -> None:
-        """Look at the file at once, in the store's thread, and complain no longer that it was
-        replaced; returns at once."""
+        """Read the file immediately in the store's thread, and clear the warning that it was
+        replaced. Non-blocking."""
         self._replaced_at = None
         self._wake.set()
 
     def flush(self) -> None:
-        """Write what is pending, and see what others have written; raises sqlite3.Error or OSError,
-        and nothing is lost then."""
-        with self._using:
-            self._look()
+        """Write pending sums and read those of other processes. Raises sqlite3.Error or OSError;
+        pending sums are kept then."""
+        with self._file_lock:
+            self._read()
             with self._lock:
                 self._writing, self._added = self._added, Contents()
             try:
@@ -213,16 +214,19 @@ class SumStore:
                     self._writing = Contents()
                     self._added.add(waiting)
             if self._stale:
-                self._look()
+                self._read()
 
-    def _look(self) -> None:
-        found_anew = self._file.follow(self._seen)
-        if found_anew:
+    def _read(self) -> None:
+        opened = self._file.follow(self._seen)
+        if opened:
             self._opened = self._stale = True
-        if found_anew == "replaced":
+        if opened == "replaced":
             self._replaced_at = time.monotonic()
-            _log.warning("State file %s was removed or replaced: it is followed.", self.path)
-        found = self._file.load(anew=self._stale)
+            _log.warning(
+                "State file %s was removed or replaced; the new file is used.",
+                self.path,
+            )
+        found = self._file.load(reload=self._stale)
         if found is None:
             return
         with self._lock:
@@ -233,10 +237,10 @@ class SumStore:
         self._opened = self._stale = False
 
     def _write(self, writing: Contents) -> None:
-        """Write, and know it from then on."""
+        """Write, then treat the data as read."""
         writing.flushes = {self._id: self._written.count + 1} if writing else {}
         self._file.write(writing)
-        # What is there once only may have been there before, and differ.
+        # Entries that exist only once may already have had another value in the file.
         self._stale = bool(writing.secrets or writing.strata or writing.switched_off)
         with self._lock:
             self._seen.add(writing)
@@ -244,18 +248,18 @@ class SumStore:
         if writing:
             self._written.note(writing.sums)
 
-    def forget(self, key: Recent) -> None:
-        """Drop a series of recent values of a model and policy; raises sqlite3.Error."""
-        with self._using:
+    def forget(self, key: RecentKey) -> None:
+        """Delete a series of recent values of a model and policy. Raises sqlite3.Error."""
+        with self._file_lock:
             self.flush()
             self._file.forget(key)
             self._stale = True
             self.flush()
 
     def switch_on(self, model: str, policy: str, fingerprint: str | None = None) -> bool:
-        """Switch a policy on again, under settings of one fingerprint or, None, of all; whether it
+        """Switch a policy on again, under one fingerprint or, if None, under all; return whether it
         was off. Raises sqlite3.Error."""
-        with self._using:
+        with self._file_lock:
             self.flush()
             before = self.switched_off()
             self._file.switch_on(model, policy, fingerprint)
@@ -264,7 +268,7 @@ class SumStore:
             return before != self.switched_off()
 
     def close(self) -> None:
-        """Write what is pending, as far as that works, and close the file."""
+        """Write pending sums if possible, and close the file."""
         self._ended.set()
         self._wake.set()
         self._thread.join()
@@ -272,10 +276,10 @@ class SumStore:
         while not self._try_flush() and not self._damaged and time.monotonic() < by:
             time.sleep(0.1)
         if self._added.sums:
-            _log.error("State file %s: what could not be written to it is lost.", self.path)
+            _log.error("State file %s: pending sums could not be written and are lost.", self.path)
         self._file.leave()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._ended.is_set():
             self._wake.wait(EVERY_SECONDS)
             self._wake.clear()
@@ -284,14 +288,14 @@ class SumStore:
                 watcher()
 
     def _try_flush(self) -> bool:
-        """Whether it worked; if not, it is said once."""
+        """Flush and return whether it worked; log a failure once."""
         try:
             self.flush()
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             return False
         if self._problem is not None:
-            _log.info("State file %s is written again.", self.path)
+            _log.info("State file %s is writable again.", self.path)
         self._problem, self._damaged = None, False
         return True
 
@@ -299,39 +303,40 @@ class SumStore:
         why = " ".join(str(error).split())[:LONGEST_REASON]
         damaged = isinstance(error, sqlite3.Error) and is_damage(error)
         if self._problem is None or damaged != self._damaged:
-            say = DAMAGED if damaged else UNAVAILABLE
-            _log.error(say, self.path, why)
+            message = DAMAGED if damaged else UNAVAILABLE
+            _log.error(message, self.path, why)
         if damaged:
-            with self._using:
+            with self._file_lock:
                 self._file.leave()
         self.failures += 1
         self._damaged = damaged
         self._problem = (
-            f"the state file is damaged ({why}): its figures are missing, and sums wait in memory; "
-            f"{MAKES_ANEW}"
+            f"the state file is damaged ({why}): estimates are missing, and sums wait in memory; "
+            f"{RECREATE}"
             if damaged
             else f"the state file cannot be read or written ({why}): sums wait in memory"
         )
 
 
-class _Written:
-    """Sums that this process has written in its life, by the number of the write."""
+class _WriteHistory:
+    """Sums that this process has written so far, by write number."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._old: dict[Key, Sums] = {}  # of all writes before those that are known one by one
+        self._old: dict[Key, Sums] = {}  # writes before those in _new
         self._new: deque[tuple[int, Mapping[Key, Sums]]] = deque()
 
     def note(self, sums: Mapping[Key, Sums]) -> None:
-        """Enter the next write."""
+        """Record the next write."""
         self.count += 1
         self._new.append((self.count, sums))
         if len(self._new) > REMEMBERED:
             add_sums(self._old, self._new.popleft()[1])
 
     def take_after(self, count: int) -> dict[Key, Sums]:
-        """All after this write: they are to be written again. Zero is all; of what is older than
-        is known one by one, a file that has any write is taken to have it."""
+        """Remove and return the sums of all writes after number `count`, to be written again. Zero
+        returns all. A file with any write is assumed to contain the writes that are no longer
+        remembered individually."""
         taken: dict[Key, Sums] = {}
         if not count:
             taken, self._old = self._old, {}

@@ -1,14 +1,16 @@
-"""Strata: requests that were dealt and served alike, so that their means can be compared.
+"""Strata: requests that were assigned and served under equal settings, so that their means are
+comparable.
 
-With another share held out, or other exits, sums of before and after are of different requests:
-added up, a period of long conversations of which half were held out and one of short ones of which
-few were would show a saving where there is none. So every change of what decides how requests are
-dealt or served begins a stratum. Figures are made within strata, and then combined (`rows`).
+When the holdout share or the exits change, sums from before and after describe different requests.
+Pooled, a period of long conversations with half of them held out and a period of short ones with
+few held out would show savings where there are none (Simpson's paradox). Therefore every change of
+a setting that affects assignment or serving begins a stratum. Estimates are computed within strata
+and then combined (`estimates`).
 
-The number of a stratum is a hash of its facts, so processes and restarts with the same settings
-share it. Zero is what earlier versions counted, under settings that nobody wrote down. What judges
-exits (the guard, the trust in predictions) goes by the fingerprint, the hash of how requests are
-served: who is compared does not matter there.
+The number of a stratum is a hash of its facts, so processes and restarts with equal settings share
+it. Zero is the stratum of earlier versions, which recorded no settings. The quality gate and the
+trust in predictions depend on the fingerprint instead, the hash of the settings that affect serving
+only.
 """
 
 import hashlib
@@ -21,13 +23,13 @@ from typing import Any
 from service.savings.state.contents import Stratum
 from service.savings.state.store import SumStore
 
-__all__ = ["DEALING", "Strata", "changes", "said"]
+__all__ = ["ASSIGNMENT_FACTS", "Strata", "changes", "describe_changes"]
 
-DEALING = ("holdout", "pairs")
-"""Facts that decide who is compared, not how anybody is served."""
+ASSIGNMENT_FACTS = ("holdout", "pairs")
+"""Facts that affect only assignment, not serving."""
 
-BYTES = 5  # of a number: with a group below it fits SQLite's integers
-SHOWN = 40  # characters of a value
+BYTES = 5  # of a stratum number: combined with a group, it fits SQLite's integers
+SHOWN = 40  # characters of a value in a message
 
 Facts = Mapping[str, Any]
 
@@ -35,14 +37,14 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 
 def changes(before: Facts, after: Facts) -> dict[str, list[Any]]:
-    """What differs, by name: the value before and after."""
+    """Return facts that differ, by name: the values before and after."""
     names = sorted({*before, *after})
     found = {name: [before.get(name), after.get(name)] for name in names}
     return {name: each for name, each in found.items() if each[0] != each[1]}
 
 
-def said(changed: Mapping[str, Iterable[Any]]) -> str:
-    """Changes in words."""
+def describe_changes(changed: Mapping[str, Iterable[Any]]) -> str:
+    """Describe changed facts in a phrase."""
     return ", ".join(
         f"{name} {' → '.join(_short(each) for each in both)}" for name, both in changed.items()
     )
@@ -54,10 +56,8 @@ def _short(value: object) -> str:
 
 
 class Strata:
-    """Those of the requests of this server, by the name of their model.
-
-    Before `begin`, and without it, all count as of earlier versions do.
-    """
+    """Strata of this server's requests, by model name. Until `begin` is called, all requests are in
+    stratum zero."""
 
     def __init__(self, store: SumStore) -> None:
         self._store = store
@@ -66,11 +66,12 @@ class Strata:
         self._fingerprints: dict[str, str] = {}
 
     def begin(self, facts: Facts) -> None:
-        """Have the facts that all models of this server share."""
+        """Set the facts that all models of this server share."""
         self._facts = facts
 
     def number(self, model: str, weights: str) -> int:
-        """The stratum of a model's requests; `weights` tells what is served by its name."""
+        """Return the stratum of a model's requests; `weights` identifies the model that has this
+        name."""
         if self._facts is None:
             return 0
         found = self._numbers.get((model, weights))
@@ -79,25 +80,26 @@ class Strata:
         return found
 
     def fingerprint(self, model: str) -> str:
-        """Of how a model's requests are served now; empty: not known."""
+        """Return the fingerprint of a model's current settings; empty if unknown."""
         return self._fingerprints.get(model, "")
 
     def _enter(self, model: str, weights: str, common: Facts) -> int:
         facts = {**common, "weights": weights}
-        served = {name: value for name, value in facts.items() if name not in DEALING}
+        served = {name: value for name, value in facts.items() if name not in ASSIGNMENT_FACTS}
         self._fingerprints[model] = _digest(served).hex()
         number = int.from_bytes(_digest([model, facts])) or 1
         known = self._store.strata()
         if number not in known:
-            self._say(model, facts, [each for each in known.values() if each.model == model])
-            self._store.describe(number, Stratum(model, time.time(), facts))
+            self._log_change(model, facts, [each for each in known.values() if each.model == model])
+            self._store.add_stratum(number, Stratum(model, time.time(), facts))
         return number
 
-    def _say(self, model: str, facts: Facts, known: list[Stratum]) -> None:
+    def _log_change(self, model: str, facts: Facts, known: list[Stratum]) -> None:
         if known:
-            changed = said(changes(max(known, key=lambda each: each.since).facts, facts))
+            latest = max(known, key=lambda each: each.since)
+            changed = describe_changes(changes(latest.facts, facts))
         elif any(key.model == model for key in self._store.read("")):
-            changed = "an earlier version did not note its settings"
+            changed = "an earlier version did not record its settings"
         else:
             return
         _log.warning("Savings of %s are counted in a new stratum: %s.", model, changed)

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from service.http.responses import ResponseReporter
-from service.records.sequence import RequestLedger, SequenceRecord, current_ledger
+from service.records.sequence import RequestContext, SequenceRecord, current_request
 from stepgrpo_core import ExitReason, Outcome
 
 RECORD = SequenceRecord(0, "m", "confidence", 5, settings={"threshold": 0.9}, probe_tokens=7)
@@ -34,9 +34,9 @@ def serve(
     records: tuple[SequenceRecord, ...] = (RECORD,),
     request: tuple[bytes, ...] = (b"{}",),
     path: str = "/v1/chat/completions",
-) -> tuple[list[bytes], dict[bytes, bytes], RequestLedger | None]:
-    """Run a fake application that sends `parts`; return what came out, and its ledger."""
-    seen: list[RequestLedger | None] = []
+) -> tuple[list[bytes], dict[bytes, bytes], RequestContext | None]:
+    """Run a fake application that sends `parts`; return what came out, and its context."""
+    seen: list[RequestContext | None] = []
     sent: list[Any] = []
     incoming = [
         {"type": "http.request", "body": b, "more_body": i < len(request) - 1}
@@ -46,10 +46,10 @@ def serve(
     async def app(_: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
-        ledger = current_ledger.get()
-        seen.append(ledger)
-        if ledger:
-            ledger.sequences += records
+        context = current_request.get()
+        seen.append(context)
+        if context:
+            context.sequences += records
         headers = [(b"content-type", kind), (b"content-length", b"0")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for part in parts:
@@ -64,5 +64,5 @@ def serve(
 
     scope = {"type": "http", "method": "POST", "path": path}
     asyncio.run(ResponseReporter(app)(scope, receive, send))
-    assert current_ledger.get() is None
+    assert current_request.get() is None
     return [m["body"] for m in sent[1:]], dict(sent[0]["headers"]), seen[0]

@@ -1,20 +1,20 @@
 """Sums of requests as a state file holds them."""
 
-from service.savings.state.series import EXIT, Compared, Side, holdout
+from service.savings.state.series import EXIT, ArmName, Contrast, holdout_series
 from service.savings.state.store import Key, Sums
 from stepgrpo_core.savings.estimators import ServedTokens
 
-SIDES: tuple[tuple[Side, int, int], ...] = (("exited", 60, 5), ("held", 100, 0))
+SIDES: tuple[tuple[ArmName, int, int], ...] = (("exited", 60, 5), ("held", 100, 0))
 
 
-def sums(groups: int, policy: str = "confidence", compared: Compared = "exit") -> dict[Key, Sums]:
+def sums(groups: int, policy: str = "confidence", compared: Contrast = "exit") -> dict[Key, Sums]:
     found: dict[Key, Sums] = {}
     for group in range(groups):
         for side, tokens, probes in SIDES:
-            key = Key(holdout(side, "completion", compared), "demo", policy, group)
+            key = Key(holdout_series(side, "completion", compared), "demo", policy, group)
             found[key] = ServedTokens.one(tokens + group, 100)._asdict()
             engine = ServedTokens.one(tokens + group + probes, 100)._asdict()
-            found[key._replace(series=holdout(side, "engine", compared))] = engine
+            found[key._replace(series=holdout_series(side, "engine", compared))] = engine
     return found
 
 

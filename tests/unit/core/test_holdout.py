@@ -12,10 +12,10 @@ from service.engine.request import EngineRequest
 from service.params import Effective
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
-from service.savings.holdout import takes_part
+from service.savings.holdout import is_eligible
 from service.savings.measurement import SavingsMeasurement
 from service.savings.plan import Plan
-from service.savings.state.series import Compared, Side, holdout
+from service.savings.state.series import ArmName, Contrast, holdout_series
 from service.savings.state.store import SumStore
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.savings.holdout import Arm
@@ -52,8 +52,8 @@ def settings(policy: str, **more: Any) -> ExitSettings:
         (BASE, "tuned", Effective(settings("none"), abstained=Abstained.TOOLS), False),
     ],
 )
-def test_who_takes_part(plan: Plan, adapter: str | None, effective: Effective, part: bool) -> None:
-    assert takes_part(plan, job(adapter), effective) is part
+def test_who_is_eligible(plan: Plan, adapter: str | None, effective: Effective, part: bool) -> None:
+    assert is_eligible(plan, job(adapter), effective) is part
 
 
 Make = Callable[[Plan], SavingsMeasurement]
@@ -72,10 +72,10 @@ def evidence() -> Iterator[Make]:
 def test_only_conversations_that_take_part_are_dealt(evidence: Make) -> None:
     of_base = evidence(BASE)
     effective = Effective(settings("none"))
-    assert of_base.place(job("tuned"), effective, b"hello") is not None
-    assert of_base.place(job("tuned"), effective, None) is None
-    assert of_base.place(job(), effective, b"hello") is None
-    assert evidence(Plan()).place(job("tuned"), effective, b"hello") is None
+    assert of_base.assign_arm(job("tuned"), effective, b"hello") is not None
+    assert of_base.assign_arm(job("tuned"), effective, None) is None
+    assert of_base.assign_arm(job(), effective, b"hello") is None
+    assert evidence(Plan()).assign_arm(job("tuned"), effective, b"hello") is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_base_serves_what_is_held_out_of_an_adapter(
     evidence: Make, plan: Plan, adapter: str | None, by: str | None
 ) -> None:
     asked = job(adapter)
-    served, withheld = evidence(plan).withheld(asked, settings("confidence", min_tokens=7))
+    served, withheld = evidence(plan).as_control(asked, settings("confidence", min_tokens=7))
     assert withheld == settings("none", min_tokens=7)
     assert served.adapter == by
     assert asked.adapter == adapter
@@ -98,7 +98,7 @@ def test_the_base_serves_what_is_held_out_of_an_adapter(
 
 def record(adapter: str | None, place: Arm | None = None) -> SequenceRecord:
     name = adapter or "base"
-    made = SequenceRecord(0, name, "confidence", prompt_tokens=1, adapter=adapter, place=place)
+    made = SequenceRecord(0, name, "confidence", prompt_tokens=1, adapter=adapter, arm=place)
     made.generated_tokens, made.probe_tokens = 50, 6
     return made
 
@@ -112,9 +112,9 @@ def test_each_comparison_has_sums_of_its_own(
     evidence: Make,
     plan: Plan,
     adapter: str | None,
-    compared: Compared,
+    compared: Contrast,
     place: Arm,
-    side: Side,
+    side: ArmName,
 ) -> None:
     shown = evidence(plan)
     made = record(adapter, place)
@@ -125,17 +125,17 @@ def test_each_comparison_has_sums_of_its_own(
         for key, sums in shown.store.read(prefix).items()
     }
     assert found == {
-        holdout(side, "completion", compared): 50,
-        holdout(side, "engine", compared): 56,
+        holdout_series(side, "completion", compared): 50,
+        holdout_series(side, "engine", compared): 56,
     }
 
 
 def test_a_pair_never_compares_the_base_with_itself(evidence: Make) -> None:
     shown = evidence(Plan(holdout=1, holdout_base="base", pairs=1, pairs_base="base"))
     shown._pairs = SimpleNamespace()  # type: ignore[assignment] # as once it has started
-    assert shown._follows(record("tuned"))
-    assert shown._follows(record("tuned", SERVED))
-    assert not shown._follows(record("tuned", HELD))
-    assert not shown._follows(record(None))
+    assert shown._base_may_repeat(record("tuned"))
+    assert shown._base_may_repeat(record("tuned", SERVED))
+    assert not shown._base_may_repeat(record("tuned", HELD))
+    assert not shown._base_may_repeat(record(None))
     shown.plan = Plan(holdout=1, pairs=1, pairs_base="base")  # held out, but served by itself
-    assert shown._follows(record("tuned", HELD))
+    assert shown._base_may_repeat(record("tuned", HELD))

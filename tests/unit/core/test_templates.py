@@ -184,7 +184,7 @@ def test_switches_of_any_name_are_found_by_rendering_both_ways(
     told, asked = to_vllm_body({}, read_body({"reasoning_effort": "none"}), CHAT, found)
     assert told is not None
     assert told["chat_template_kwargs"][switch.name] == switch.off
-    assert asked.seen_to
+    assert asked.already_off
     body = {"enable_thinking": True}
     told, _ = to_vllm_body(body, read_body(body), CHAT, found)
     on = (told or {}).get("chat_template_kwargs", {}).get(switch.name)
@@ -287,7 +287,7 @@ def test_a_model_whose_template_does_not_speak_of_thinking_has_none_to_switch_of
     made = tokenizer_of(CHATML, (), template())
     found = model_of(made, ExitSettings(), families={}).template
     assert not found.thinks
-    assert to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found)[1].seen_to
+    assert to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found)[1].already_off
 
 
 def test_an_unknown_family_with_a_switch_is_switched_by_it() -> None:
@@ -295,7 +295,7 @@ def test_an_unknown_family_with_a_switch_is_switched_by_it() -> None:
     found = model_of(tokenizer_of(CHATML, (), text), ExitSettings(), families={}).template
     told, asked = to_vllm_body({}, read_body({"enable_thinking": False}), CHAT, found)
     assert told == {"chat_template_kwargs": {"enable_thinking": False}}
-    assert asked.seen_to
+    assert asked.already_off
 
 
 def test_vllms_parser_tells_the_marks_of_a_family_without_a_row(

@@ -12,7 +12,7 @@ from service.http.responses import headers_of
 from service.params import EFFORT, BadParameter, Requested, ThinkingRequest
 from service.params.limits import ProbeLimits
 from service.records.reasons import Abstained
-from service.records.sequence import RequestLedger, SequenceRecord
+from service.records.sequence import RequestContext, SequenceRecord
 from stepgrpo_core import ExitSettings
 
 NOT_KNOWN = Abstained.NO_THINKING_TOKENS
@@ -55,8 +55,8 @@ def test_a_bound_on_an_unknown_family_is_refused_by_name() -> None:
 
 def test_every_response_of_an_unknown_family_has_a_block_that_says_so() -> None:
     record = SequenceRecord(0, "m", "none", 3, abstained=NOT_KNOWN, status="completed")
-    ledger = RequestLedger(sequences=[record])
-    assert ledger.as_block() == {
+    context = RequestContext(sequences=[record])
+    assert context.as_block() == {
         "policy": "none",
         "settings": {},
         "exit_reason": None,
@@ -71,13 +71,13 @@ def test_every_response_of_an_unknown_family_has_a_block_that_says_so() -> None:
         "discarded_tokens": 0,
         "abstained": "no_thinking_tokens",
     }
-    assert headers_of(ledger) == []  # 0 reasoning tokens would be a claim
-    several = RequestLedger(sequences=[record, replace(record, index=1)])
+    assert headers_of(context) == []  # 0 reasoning tokens would be a claim
+    several = RequestContext(sequences=[record, replace(record, index=1)])
     block = several.as_block()
     assert block is not None
     assert [each["abstained"] for each in block["choices"]] == [str(NOT_KNOWN)] * 2
 
 
 def test_a_sequence_that_has_not_ended_has_no_block_yet() -> None:
-    ledger = RequestLedger(sequences=[SequenceRecord(0, "m", "none", 3, abstained=NOT_KNOWN)])
-    assert ledger.as_block() is None
+    context = RequestContext(sequences=[SequenceRecord(0, "m", "none", 3, abstained=NOT_KNOWN)])
+    assert context.as_block() is None

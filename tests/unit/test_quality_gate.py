@@ -12,11 +12,11 @@ from service.savings.plan import Plan
 from service.savings.predictions import Predictions
 from service.savings.quality_gate import QualityGate
 from service.savings.state.series import JUDGED
-from service.savings.state.store import Recent, SumStore
+from service.savings.state.store import RecentKey, SumStore
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.savings.baseline import Prediction
 
-KEY = Recent(JUDGED, "demo", "confidence")
+KEY = RecentKey(JUDGED, "demo", "confidence")
 PLAN = Plan(pairs=0.1, agreement=0.9, agreement_pairs=40)
 
 
@@ -28,7 +28,7 @@ def store() -> Iterator[SumStore]:
 
 
 def judge(store: SumStore, guard: QualityGate, agreed: int, differed: int) -> bool:
-    store.note(KEY, *[1.0] * agreed, *[0.0] * differed)
+    store.append(KEY, *[1.0] * agreed, *[0.0] * differed)
     guard.review("demo", "confidence")
     return guard.is_off("demo", "confidence")
 
@@ -93,12 +93,12 @@ def test_trust_follows_the_newest_outcomes(store: SumStore) -> None:
     predictions = Predictions(store)
     prediction = Prediction(100, 90, 110)
     for outcome in range(100, 200):
-        predictions.enter("demo", "confidence", prediction, outcome)
+        predictions.record("demo", "confidence", prediction, outcome)
     assert predictions.trust("demo", "confidence") == Trust()
     predictions.refresh()
     trust = predictions.trust("demo", "confidence")
-    assert trust == Trust(by=80, stale=True)  # of 100 outcomes 11 lay inside
-    assert trust.shown(prediction) == Prediction(100, 10, 190)
+    assert trust == Trust(margin=80, stale=True)  # of 100 outcomes 11 lay inside
+    assert trust.widen(prediction) == Prediction(100, 10, 190)
     assert predictions.trust("demo", "budget") == Trust()
     names = {s.name: s.value for metric in predictions.collect() for s in metric.samples}
     assert names["stepgrpo_prediction_stale"] == 1
