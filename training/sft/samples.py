@@ -64,9 +64,13 @@ class Sampled:
 def labelled(
     samples: Sequence[Sampled], *, train_injected: bool, max_rows: int | None, seed: int
 ) -> list[dict[str, list[int]]]:
-    """Rows for fine-tuning: `input_ids` and `labels`, (P + L,) each; prompts carry no loss.
+    """Return rows for fine-tuning: `input_ids` and `labels`, (P + L,) each.
 
-    Of more than `max_rows` a random choice, in the order of the data.
+    Loss is on the generated tokens alone, from the first after the prompt to the end of turn. TRL's
+    ``{% generation %}`` marks are not used: they also include the line end after the end of turn
+    (Qwen) or the role (gpt-oss, DeepSeek-R1's distillations).
+
+    More than `max_rows` rows are sampled down at random; the order of the data is kept.
     """
     rows = [
         {
