@@ -14,10 +14,10 @@ from stepgrpo_core.families.table import Family
 from stepgrpo_core.families.templates import render_of, source_of
 from stepgrpo_core.families.thinking import continues_thinking, opens_in_thinking
 
-__all__ = ["Standing", "begins_turn", "standing_of", "turn_of"]
+__all__ = ["PromptState", "ends_with_header", "prompt_state", "turn_header"]
 
 
-class Standing(enum.Enum):
+class PromptState(enum.Enum):
     """Where the last message of a prompt leaves off."""
 
     BEFORE = "before"
@@ -32,26 +32,30 @@ class Standing(enum.Enum):
     @property
     def open(self) -> bool:
         """Whether what follows is thinking."""
-        return self in (Standing.OPENED, Standing.INSIDE)
+        return self in (PromptState.OPENED, PromptState.INSIDE)
 
 
-def standing_of(
+def prompt_state(
     tokenizer: Any,
     thinking: ThinkingFormat,
     prompt_ids: Sequence[int],
     special: frozenset[int],
     turn: Sequence[int] = (),
-) -> Standing:
+) -> PromptState:
     """Where a prompt leaves off. `special` tokens stand between messages; a prompt that ends in
     `turn` begins one."""
-    if turn and begins_turn(prompt_ids, turn):
-        return Standing.BEFORE
+    if turn and ends_with_header(prompt_ids, turn):
+        return PromptState.BEFORE
     if opens_in_thinking(tokenizer, thinking, prompt_ids):
-        return Standing.OPENED
+        return PromptState.OPENED
     if continues_thinking(tokenizer, thinking, prompt_ids, special):
-        return Standing.INSIDE
+        return PromptState.INSIDE
     closed = _closed_by_text if thinking.end_text else _closed
-    return Standing.CLOSED if closed(tokenizer, thinking, prompt_ids, special) else Standing.BEFORE
+    return (
+        PromptState.CLOSED
+        if closed(tokenizer, thinking, prompt_ids, special)
+        else PromptState.BEFORE
+    )
 
 
 def _closed(
@@ -77,12 +81,14 @@ def _closed_by_text(
     return bool(closed) and thinking.start_text.strip() not in after
 
 
-def begins_turn(prompt_ids: Sequence[int], turn: Sequence[int]) -> bool:
+def ends_with_header(prompt_ids: Sequence[int], turn: Sequence[int]) -> bool:
     """Whether a prompt ends in what begins an assistant's message."""
     return tuple(prompt_ids[-len(turn) :]) == tuple(turn)
 
 
-def turn_of(tokenizer: Any, family: Family, chat_template: str | None = None) -> tuple[int, ...]:
+def turn_header(
+    tokenizer: Any, family: Family, chat_template: str | None = None
+) -> tuple[int, ...]:
     """The tokens with which the tokenizer's chat template, or `chat_template` in its place, begins
     an assistant's message, without marks of thinking.
 

@@ -14,7 +14,15 @@ from typing import Any
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import ExitSettings
 
-__all__ = ["FAMILIES", "RECOGNISED", "Choice", "Family", "in_family", "read_families", "recognise"]
+__all__ = [
+    "AUTO_FAMILY",
+    "FAMILIES",
+    "Family",
+    "FamilyChoice",
+    "apply_family",
+    "read_families",
+    "recognize",
+]
 
 _DEFAULT = ExitSettings()
 
@@ -52,7 +60,7 @@ class Family:
     """False: thinking is counted, and never ended from outside."""
     note: str = ""
 
-    def writes_like(self, other: "Family") -> bool:
+    def same_format(self, other: "Family") -> bool:
         """Whether it makes no difference which of them a model is of."""
         names = ("start", "end", "closing", "inducing", "text", "exits")
         return all(getattr(self, name) == getattr(other, name) for name in names)
@@ -271,7 +279,7 @@ FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 """Built-in families by name."""
 
 
-def recognise(
+def recognize(
     has: Callable[[str], bool],
     writes: Callable[[Family], bool],
     opens: Callable[[], bool | None],
@@ -296,7 +304,7 @@ def recognise(
         best = [each for each in found if _rank(each) == most]
         if len(best) == 1:
             return best[0]
-        if all(each.writes_like(best[0]) for each in best):
+        if all(each.same_format(best[0]) for each in best):
             opened = opens()
             return next((each for each in best if each.opens == opened), best[0])
         names = ", ".join(each.name for each in best)
@@ -309,7 +317,7 @@ def _rank(family: Family) -> tuple[bool, int, int]:
     return not family.text, len(family.tokens), len(family.template)
 
 
-def in_family(settings: ExitSettings, family: Family) -> ExitSettings:
+def apply_family(settings: ExitSettings, family: Family) -> ExitSettings:
     """The settings with the family's texts where theirs are the built-in ones."""
     closing, inducing = settings.closing_text, settings.inducing_prompt
     return dataclasses.replace(
@@ -331,7 +339,7 @@ def read_families(value: Any) -> Mapping[str, Family]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FamilyChoice:
     """Which family a model is of, as a user says it; raises InvalidSetting."""
 
     name: str | None = None
@@ -353,7 +361,7 @@ class Choice:
             raise InvalidSetting("families", dict(self.described), str(error)) from error
 
 
-RECOGNISED = Choice()
+AUTO_FAMILY = FamilyChoice()
 """Its tokenizer tells."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from stepgrpo_core.answers import THINK_START
 from stepgrpo_core.control.events import ThinkingFormat
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.families.table import FAMILIES, Family, recognise
+from stepgrpo_core.families.table import FAMILIES, Family, recognize
 from stepgrpo_core.families.templates import (
     closing_of,
     flags_of,
@@ -26,16 +26,16 @@ from stepgrpo_core.families.templates import (
 
 __all__ = [
     "TOOL_STARTS",
-    "Writing",
+    "TokenizerFormat",
+    "adapt_family",
     "continues_thinking",
     "family_of",
-    "learned",
     "opens_in_thinking",
     "special_ids",
     "switches_of",
     "thinking_of",
+    "tokenizer_format",
     "writes",
-    "writing_of",
 ]
 
 
@@ -52,7 +52,7 @@ TOOL_STARTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class TokenizerFormat:
     """How a tokenizer writes; a `stepgrpo_core.control.probing.Writer`."""
 
     thinking: ThinkingFormat
@@ -64,7 +64,9 @@ class Writing:
 _OFF: Mapping[str, Any] = MappingProxyType({"enable_thinking": False})
 
 
-def writing_of(tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] = _OFF) -> Writing:
+def tokenizer_format(
+    tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] = _OFF
+) -> TokenizerFormat:
     """The tokenizer's own functions; no `chat` without a chat template. `off` are the template's
     variables that switch thinking off; other templates ignore them."""
 
@@ -86,7 +88,7 @@ def writing_of(tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] 
         return ids
 
     chats = getattr(tokenizer, "chat_template", None) is not None
-    return Writing(thinking, encode, decode, chat if chats else None)
+    return TokenizerFormat(thinking, encode, decode, chat if chats else None)
 
 
 def family_of(
@@ -106,7 +108,7 @@ def family_of(
     if fast is None:
         return None
     if name is None:
-        return recognise(
+        return recognize(
             lambda token: fast.token_to_id(token) is not None,
             lambda family: family.text or _marks(tokenizer, family) is not None,
             lambda: _opens(tokenizer, chat_template),
@@ -202,7 +204,7 @@ def _bare(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text.rstrip(), add_special_tokens=False))
 
 
-def learned(tokenizer: Any, family: Family, chat_template: str | None = None) -> Family:
+def adapt_family(tokenizer: Any, family: Family, chat_template: str | None = None) -> Family:
     """The family with the closing text and the tool starts that the model's own chat template
     shows (or `chat_template` in its place), as far as its tokenizer can write them."""
     render = render_of(tokenizer, chat_template)

@@ -11,7 +11,7 @@ from service.config.server import add_flags as serve_flags
 from service.config.server import read_defaults
 from service.params.model import model_of
 from stepgrpo_core import ExitSettings, InvalidSetting
-from stepgrpo_core.families.table import FAMILIES, Choice
+from stepgrpo_core.families.table import FAMILIES, FamilyChoice
 from tests.support.core.families import CHATML, THINK, tokenizer_of
 from training.cli import build_parser
 from training.config.families import choice_of
@@ -64,7 +64,7 @@ def test_the_servers_file_tells_the_trainers_commands_the_same_family(
 def test_the_flag_goes_before_the_file(command: tuple[str, ...], file: Path) -> None:
     flags = ["--exit-config", str(file), "--exit-family", "glm"]
     assert choice_of(build_parser().parse_args([*command, *flags])).name == "glm"
-    assert choice_of(build_parser().parse_args(list(command))) == Choice()
+    assert choice_of(build_parser().parse_args(list(command))) == FamilyChoice()
 
 
 def test_a_family_that_is_unknown_or_cannot_be_read_is_refused(file: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_run_names_and_describes_its_models_family() -> None:
 def test_a_tokenizer_that_is_not_known_is_refused_with_the_remedy() -> None:
     with pytest.raises(InvalidSetting, match=r"model\.family.*--exit-family"):
         format_of(MINE, CLOSING)
-    think = format_of(MINE, CLOSING, Choice("think-text"))
+    think = format_of(MINE, CLOSING, FamilyChoice("think-text"))
     assert think.thinking.end_text == "</think>"
 
 
@@ -105,15 +105,15 @@ def test_records_of_an_evaluation_depend_on_the_family() -> None:
             "c", "m", "", ExitSettings(), "demo", None, draws, "auto", 0, "vllm", "q", **family
         ).as_json()
 
-    chosen = Choice("mine", {"mine": {"tools": ["<call>"]}})
+    chosen = FamilyChoice("mine", {"mine": {"tools": ["<call>"]}})
     assert "family" not in settings()  # as in files from before it could be said
     assert settings(family=chosen)["family"]["described"] == {"mine": {"tools": ["<call>"]}}
-    assert json.dumps(settings(family=chosen)) != json.dumps(settings(family=Choice("think")))
+    assert json.dumps(settings(family=chosen)) != json.dumps(settings(family=FamilyChoice("think")))
     contenders, _ = contenders_of(["m"], ["none"], "m", "none")
-    assert contenders[0].family == Choice()
+    assert contenders[0].family == FamilyChoice()
 
 
 def test_marks_of_tokens_need_their_tokens() -> None:
     assert (FAMILIES["think"].start, FAMILIES["think"].end) == THINK
     with pytest.raises(InvalidSetting, match="cannot write <think>"):
-        format_of(MINE, CLOSING, Choice("think"))
+        format_of(MINE, CLOSING, FamilyChoice("think"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.families.table import RECOGNISED, Choice
+from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
 from training.evaluation.tasks import Draws
 from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
 
@@ -38,7 +38,7 @@ class Contender:
     model: str
     """Directory, or name on the hub."""
     exit: ExitSettings = dataclasses.field(default_factory=ExitSettings)
-    family: Choice = RECOGNISED
+    family: FamilyChoice = AUTO_FAMILY
     """How the model writes thinking."""
 
 
@@ -92,12 +92,12 @@ class Settings:
     """Version of vLLM and kind of device."""
     questions: str
     """Digest of the questions."""
-    family: Choice = RECOGNISED
+    family: FamilyChoice = AUTO_FAMILY
 
     def as_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
         made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.family == RECOGNISED:
+        if self.family == AUTO_FAMILY:
             del made["family"]  # as in files from before it could be said
         return made
 

@@ -35,7 +35,7 @@ from stepgrpo_core import (
     Tokens,
 )
 from stepgrpo_core.control.events import Command, Event
-from stepgrpo_core.families.table import in_family
+from stepgrpo_core.families.table import apply_family
 from stepgrpo_core.policies import Question
 from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import answer_of, probe_request
@@ -105,7 +105,7 @@ def run_rollouts(
     `finished` is called for each rollout as it ends. An engine that fails raises through, and
     whatever still ran is aborted.
     """
-    settings = in_family(settings, form.family)
+    settings = apply_family(settings, form.family)
     matcher = matcher_of(settings)
     sequences = [
         _Sequence(

@@ -24,7 +24,7 @@ from stepgrpo_core import (
 from stepgrpo_core.control.boundaries import step_starts
 from stepgrpo_core.control.events import Command
 from stepgrpo_core.control.probing import trial_end
-from stepgrpo_core.families.table import RECOGNISED, Choice, in_family
+from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
 from stepgrpo_core.policies import Induce, Trial
 from training.rollouts.patterns import matcher_of
@@ -65,7 +65,7 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, llm: LLM, choice: Choice = RECOGNISED) -> None:
+    def __init__(self, llm: LLM, choice: FamilyChoice = AUTO_FAMILY) -> None:
         self.llm = llm
         self.tokenizer: Any = llm.get_tokenizer()
         self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
@@ -79,7 +79,7 @@ class Engine:
         dtype: str = "auto",
         max_model_len: int = 1024,
         seed: int = 0,
-        choice: Choice = RECOGNISED,
+        choice: FamilyChoice = AUTO_FAMILY,
     ) -> "Engine":
         """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
         return cls(
@@ -191,7 +191,7 @@ class Engine:
         settings: ExitSettings,
         params: SamplingParams,
     ) -> "_Run":
-        settings = in_family(settings, self.form.family)
+        settings = apply_family(settings, self.form.family)
         prompt = generation.prompt_ids
         controller = ExitController(
             settings,
