@@ -28,15 +28,15 @@ from stepgrpo_core.policies.entropy import EntropyPolicy
 from stepgrpo_core.policies.margin import MarginPolicy
 from stepgrpo_core.policies.none import NonePolicy
 from stepgrpo_core.policies.pattern import PatternPolicy
-from stepgrpo_core.policies.questions import (
+from stepgrpo_core.policies.probes import (
     Answer,
     Distribution,
     Induce,
+    InducedAnswer,
     Judge,
     NextToken,
-    Question,
+    ProbeSpec,
     Reply,
-    Trial,
 )
 from stepgrpo_core.policies.repetition import RepetitionPolicy
 from stepgrpo_core.policies.settings import ExitSettings
@@ -53,13 +53,13 @@ __all__ = [
     "ExitReason",
     "ExitSettings",
     "Induce",
+    "InducedAnswer",
     "Judge",
     "Matcher",
     "Needs",
     "NextToken",
-    "Question",
+    "ProbeSpec",
     "Reply",
-    "Trial",
     "Verdict",
     "build_policy",
 ]

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
-from stepgrpo_core.policies.questions import Answer, Question
+from stepgrpo_core.policies.probes import Answer, ProbeSpec
 
 __all__ = ["Boundary", "BoundaryKind", "ExitPolicy", "ExitReason", "Matcher", "Needs", "Verdict"]
 
@@ -36,7 +36,7 @@ class ExitReason(enum.StrEnum):
 class BoundaryKind(enum.Enum):
     """Where a policy may act, and with it where the cut falls."""
 
-    __hash__ = object.__hash__  # Enum's is slow Python, and sets of places are asked per token
+    __hash__ = object.__hash__  # Enum's is slow Python, and sets of kinds are asked per token
 
     MARKER = "step marker"
     """Before the token in which the marker starts."""
@@ -62,7 +62,7 @@ class Boundary:
     """Steps completed there."""
     reasoning_tokens: int
     """Of `position`, those after ``<think>``."""
-    place: BoundaryKind = BoundaryKind.MARKER
+    kind: BoundaryKind = BoundaryKind.MARKER
     generated: int = 0
     """Reasoning tokens generated when the boundary became known: at least `reasoning_tokens`."""
     room: float = 0
@@ -84,10 +84,10 @@ class Verdict:
 class Needs:
     """Where a policy acts, and what it needs there."""
 
-    places: frozenset[BoundaryKind]
+    kinds: frozenset[BoundaryKind]
     min_tokens: int = 0
     """Reasoning tokens before the first boundary."""
-    question: Question | None = None
+    probe: ProbeSpec | None = None
     """Put at each boundary; None decides at once, from the generated tokens alone."""
     min_interval: int = 0
     """Reasoning tokens between two questions."""

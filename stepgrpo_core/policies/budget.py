@@ -15,7 +15,7 @@ A budget of 0 closes after the first token.
 import math
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["BudgetPolicy"]
@@ -31,17 +31,17 @@ class BudgetPolicy:
     def needs(self) -> Needs:
         """Nothing but to be called."""
         settings = self._settings
-        places = set()
+        kinds = set()
         if settings.budget_tokens is not None or settings.budget_leaves_answer:
-            places |= {BoundaryKind.LINE, BoundaryKind.ANY}
+            kinds |= {BoundaryKind.LINE, BoundaryKind.ANY}
         if settings.max_steps is not None:
-            places.add(BoundaryKind.MARKER)
-        return Needs(frozenset(places))
+            kinds.add(BoundaryKind.MARKER)
+        return Needs(frozenset(kinds))
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if a budget is spent."""
         del answer
-        if boundary.place is BoundaryKind.MARKER:
+        if boundary.kind is BoundaryKind.MARKER:
             spent = self._steps_spent(boundary)
         else:
             spent = self._tokens_spent(boundary)
@@ -61,6 +61,6 @@ class BudgetPolicy:
         if not limits:
             return False
         soft = min(limits)
-        if boundary.place is BoundaryKind.LINE and boundary.reasoning_tokens >= soft:
+        if boundary.kind is BoundaryKind.LINE and boundary.reasoning_tokens >= soft:
             return True
         return boundary.generated >= soft + soft // 10

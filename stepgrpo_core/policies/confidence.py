@@ -8,7 +8,7 @@ confidence 0 (DEER divides by zero); on exit the answer is generated anew and th
 
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Induce, Trial
+from stepgrpo_core.policies.probes import Answer, Induce, InducedAnswer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["ConfidencePolicy", "confidence_of"]
@@ -24,20 +24,20 @@ class ConfidencePolicy:
     def needs(self) -> Needs:
         """A trial answer at step markers."""
         settings = self._settings
-        question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
-        places = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
-        return Needs(places, settings.min_tokens, question, settings.min_interval)
+        probe = Induce(settings.inducing_prompt, settings.probe_max_tokens)
+        kinds = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
+        return Needs(kinds, settings.min_tokens, probe, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if confidence > threshold, strictly."""
         del boundary
-        assert isinstance(answer, Trial)
+        assert isinstance(answer, InducedAnswer)
         confidence = confidence_of(answer, self._settings)
         confident = confidence > self._settings.threshold
         return Verdict(ExitReason.CONFIDENT if confident else None, confidence)
 
 
-def confidence_of(trial: Trial, settings: ExitSettings) -> float:
+def confidence_of(trial: InducedAnswer, settings: ExitSettings) -> float:
     """In [0, 1], as `settings` have it taken."""
     confidence = answer_confidence(
         trial.logprobs, mean=settings.mean, skip_first=settings.skip_first

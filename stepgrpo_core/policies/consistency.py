@@ -17,7 +17,7 @@ from collections import deque
 from stepgrpo_core.answers import last_box
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Induce, Trial
+from stepgrpo_core.policies.probes import Answer, Induce, InducedAnswer
 from stepgrpo_core.policies.settings import ExitSettings
 from stepgrpo_core.sameness import same_value
 
@@ -64,7 +64,7 @@ class ConsistencyPolicy:
         """Exit if this answer and the w - 1 before it agree; the confidence is the share of the
         window that agrees with this one."""
         del boundary
-        assert isinstance(answer, Trial)
+        assert isinstance(answer, InducedAnswer)
         self._last.append(_settled_answer(self._settings.inducing_prompt, answer.text))
         agreeing = _agreeing(self._last)
         done = agreeing == self._window

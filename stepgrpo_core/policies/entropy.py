@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
+from stepgrpo_core.policies.probes import Answer, Distribution, NextToken
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["EntropyPolicy", "entropy_of_head", "least_checks", "most_checks"]
@@ -44,9 +44,9 @@ class EntropyPolicy:
     def needs(self) -> Needs:
         """The distribution after a close, at paragraph ends."""
         settings = self._settings
-        question = NextToken(settings.closing_text, TOP)
-        places = frozenset({BoundaryKind.PARAGRAPH})
-        return Needs(places, settings.min_tokens, question, settings.min_interval, self._most)
+        probe = NextToken(settings.closing_text, TOP)
+        kinds = frozenset({BoundaryKind.PARAGRAPH})
+        return Needs(kinds, settings.min_tokens, probe, settings.min_interval, self._most)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the variance is small after enough checks. There is no confidence."""

@@ -11,7 +11,7 @@ exit, whatever tau. What a sentence end is, is ours (`BoundaryKind.SENTENCE`).
 import math
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
+from stepgrpo_core.policies.probes import Answer, Distribution, NextToken
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["MarginPolicy"]
@@ -29,8 +29,8 @@ class MarginPolicy:
     def needs(self) -> Needs:
         """The next token's distribution at sentence ends."""
         settings = self._settings
-        places = frozenset({BoundaryKind.SENTENCE})
-        return Needs(places, settings.min_tokens, NextToken("", TOP), settings.min_interval)
+        kinds = frozenset({BoundaryKind.SENTENCE})
+        return Needs(kinds, settings.min_tokens, NextToken("", TOP), settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the margin is small; the confidence is p(``</think>``) / p(most likely)."""

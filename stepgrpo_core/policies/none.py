@@ -4,7 +4,7 @@ It also leaves a completion alone that ends inside its thinking (`close_on_eos`)
 """
 
 from stepgrpo_core.policies.base import Boundary, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["NonePolicy"]

@@ -11,7 +11,7 @@ The core takes a compiled `Matcher`; drivers make it with `stepgrpo_core.pattern
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Matcher, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["PatternPolicy"]

@@ -12,7 +12,7 @@ without any sentence or line end, which a budget ends. Both bounds are ours.
 from collections import deque
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["RepetitionPolicy"]

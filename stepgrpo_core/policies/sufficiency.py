@@ -12,7 +12,7 @@ ask for a high score; the question is the user's, who can.
 import re
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Judge, Reply
+from stepgrpo_core.policies.probes import Answer, Judge, Reply
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["SufficiencyPolicy"]

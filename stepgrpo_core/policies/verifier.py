@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Judge, Reply
+from stepgrpo_core.policies.probes import Answer, Judge, Reply
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["VerifierPolicy", "probability_of_yes"]
@@ -39,11 +39,11 @@ class VerifierPolicy:
     def needs(self) -> Needs:
         """A judgement at paragraph ends."""
         settings = self._settings
-        question = dataclasses.replace(
+        probe = dataclasses.replace(
             QUESTION, url=settings.verifier_url, model=settings.verifier_model
         )
-        places = frozenset({BoundaryKind.PARAGRAPH})
-        return Needs(places, settings.min_tokens, question, settings.min_interval)
+        kinds = frozenset({BoundaryKind.PARAGRAPH})
+        return Needs(kinds, settings.min_tokens, probe, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if P(yes) > threshold, strictly."""

@@ -26,7 +26,7 @@ from stepgrpo_core.control.events import Command
 from stepgrpo_core.control.probing import trial_end
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
-from stepgrpo_core.policies import Induce, Trial
+from stepgrpo_core.policies import Induce, InducedAnswer
 from training.rollouts.patterns import matcher_of
 from training.rollouts.vllm_engine import format_of
 
@@ -49,7 +49,7 @@ class ProbeReading:
 
     position: int
     text: str
-    trial: Trial
+    trial: InducedAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +177,13 @@ class Engine:
         outputs: list[Any] = self.llm.generate(inputs, params)
         return outputs
 
-    def _trial(self, completion: Any) -> Trial:
+    def _trial(self, completion: Any) -> InducedAnswer:
         ids = tuple(completion.token_ids)
         logprobs = tuple(
             entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
         )
         size, ended = trial_end(self.thinking, ids, self.form.decode)
-        return Trial(ids[:size], logprobs[:size], ended, text=completion.text)
+        return InducedAnswer(ids[:size], logprobs[:size], ended, text=completion.text)
 
     def _start(
         self,

@@ -21,7 +21,7 @@ from stepgrpo_core.families.thinking import (
     thinking_of,
     tokenizer_format,
 )
-from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
+from stepgrpo_core.policies import Distribution, Induce, InducedAnswer, NextToken
 from tests.support.core.families import Driver
 from tests.support.core.merging import MERGES, TEMPLATE, made
 from training.rollouts.batch import Request, RolloutRequest, Sampling, run_rollouts
@@ -134,7 +134,7 @@ def test_a_trial_ends_where_its_text_ends_the_thinking() -> None:
         ids = TOKENIZER.encode(text, add_special_tokens=False)
         logprobs = [-0.1] * len(ids)
         trial = read_answer(Induce("\n\\boxed", 20), ids, logprobs, {}, writing)
-        assert isinstance(trial, Trial)
+        assert isinstance(trial, InducedAnswer)
         assert trial.ended is ended
         assert "rest" not in (trial.text or "")
         assert len(trial.logprobs) == len(trial.ids) <= len(ids)

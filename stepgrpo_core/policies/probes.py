@@ -14,11 +14,11 @@ __all__ = [
     "Answer",
     "Distribution",
     "Induce",
+    "InducedAnswer",
     "Judge",
     "NextToken",
-    "Question",
+    "ProbeSpec",
     "Reply",
-    "Trial",
     "check_answer",
 ]
 
@@ -33,7 +33,7 @@ class Induce:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class InducedAnswer:
     """What `Induce` generated: (T,) token ids with their (T,) log-probabilities."""
 
     ids: tuple[int, ...]
@@ -99,19 +99,19 @@ class Reply:
     """Text and log-probability of the most likely first tokens; empty if not wanted or known."""
 
 
-Question = Induce | NextToken | Judge
-Answer = Trial | Distribution | Reply
+ProbeSpec = Induce | NextToken | Judge
+Answer = InducedAnswer | Distribution | Reply
 
-ANSWERS: dict[type[Question], type[Answer]] = {
-    Induce: Trial,
+ANSWERS: dict[type[ProbeSpec], type[Answer]] = {
+    Induce: InducedAnswer,
     NextToken: Distribution,
     Judge: Reply,
 }
-"""Which answer belongs to which question."""
+"""Answer type by probe type."""
 
 
-def check_answer(question: Question, answer: Answer | None) -> None:
-    """Raise ProtocolViolation for an answer that belongs to another kind of question."""
-    expected, given = ANSWERS[type(question)], type(answer)
+def check_answer(probe: ProbeSpec, answer: Answer | None) -> None:
+    """Raise ProtocolViolation for an answer of another type than the probe's."""
+    expected, given = ANSWERS[type(probe)], type(answer)
     if answer is not None and given is not expected:
-        raise ProtocolViolation(f"the probe wants a {expected.__name__}, not {given.__name__}")
+        raise ProtocolViolation(f"the probe expects {expected.__name__}, not {given.__name__}")
