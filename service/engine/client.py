@@ -261,7 +261,7 @@ class EarlyExitEngine:
         place = self.savings.place(job, effective, conversation)
         records = self._records(job, effective, place, first=prompt * job.params.n)
         self.savings.sort(job, records)
-        if place is not None and place.held:
+        if place is not None and place.control:
             job, settings = self.savings.withheld(job, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
         job = self._journal.begin(job, records, ledger.arrived, batch=ledger.batch)

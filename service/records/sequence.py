@@ -151,7 +151,7 @@ class SequenceRecord:
     @property
     def label(self) -> str:
         """The policy as metrics have it. Responses do not say who was held out."""
-        return HOLDOUT if self.place is not None and self.place.held else self.counted_as
+        return HOLDOUT if self.place is not None and self.place.control else self.counted_as
 
     @property
     def counted_as(self) -> str:

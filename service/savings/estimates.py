@@ -33,10 +33,10 @@ from service.savings.state.series import (
     holdout,
 )
 from stepgrpo_core.savings.estimators import (
+    Arms,
     Comparison,
     Measured,
     ServedTokens,
-    Sides,
     comparable,
     compare_strata,
     measurable,
@@ -169,7 +169,7 @@ def _holdout(
 MEASURES: tuple[Measure, Measure] = ("completion", "engine")
 
 
-def _sides(series: Series, measure: Measure, compared: Compared) -> Sides:
+def _sides(series: Series, measure: Measure, compared: Compared) -> Arms:
     def side(name: Side) -> dict[int, ServedTokens]:
         found = series.get(holdout(name, measure, compared), {})
         return {group: ServedTokens(**each) for group, each in found.items()}
@@ -184,9 +184,9 @@ def _requests(side: Mapping[int, ServedTokens]) -> float:
 def _compared(gross: Comparison, net: Comparison) -> Figures:
     return Figures(
         gross.saved,
-        _times(gross.saved, gross.exited),
+        _times(gross.saved, gross.treatment),
         net.saved,
-        _times(net.saved, net.exited),
+        _times(net.saved, net.treatment),
         gross.ratio,
     )
 

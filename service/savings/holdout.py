@@ -58,7 +58,7 @@ def enter(
     """Add a sequence that ended, whatever became of it."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
     tokens = predicted.tokens if predicted else 0.0
-    side: Side = "held" if place.held else "exited"
+    side: Side = "held" if place.control else "exited"
     series = holdout(side, "completion", against)
     key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
     store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())

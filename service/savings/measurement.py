@@ -144,7 +144,7 @@ class SavingsMeasurement(EngineHooks):
             return None
         if not takes_part(self.plan, job, effective):
             return None
-        return self._dealer.place(conversation)
+        return self._dealer.assign(conversation)
 
     def withheld(
         self, job: EngineRequest, settings: ExitSettings
@@ -166,14 +166,14 @@ class SavingsMeasurement(EngineHooks):
         """The random group of a conversation; any for a request of none."""
         if conversation is None:
             return random.randrange(GROUPS)
-        return self._dealer.place(conversation).group
+        return self._dealer.assign(conversation).group
 
     def _follows(self, record: SequenceRecord) -> bool:
         """Whether a run of the base model may follow a sequence that nothing exits."""
         base = self.plan.pairs_base
         if self._pairs is None or base is None or base == record.model_name:
             return False
-        held = record.place is not None and record.place.held
+        held = record.place is not None and record.place.control
         return not held or compared(self.plan, record.adapter) == "exit"  # else the base served it
 
     def trust(self, model: str, policy: str) -> Trust:

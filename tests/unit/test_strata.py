@@ -147,7 +147,7 @@ def test_strata_by_hand() -> None:
     assert found is not None
     assert found.saved.value == pytest.approx((12 * 40 + 36 * 10) / 48)
     assert found.ratio.value == pytest.approx((12 * 60 + 36 * 20) / (12 * 100 + 36 * 30))
-    assert (found.exited, found.held) == (48, 24)
+    assert (found.treatment, found.control) == (48, 24)
     assert compare_strata(first) == compare(*first)  # type: ignore[arg-type]
 
 
@@ -337,7 +337,7 @@ def test_a_calibration_of_its_own_is_a_fact(tmp_path: Path) -> None:
 
 def test_requests_are_entered_in_their_stratum(tmp_path: Path) -> None:
     with serving(tmp_path / "sums.sqlite") as savings:
-        record = SequenceRecord(0, "demo", "confidence", 1, place=Arm(held=True, group=63))
+        record = SequenceRecord(0, "demo", "confidence", 1, place=Arm(control=True, group=63))
         savings.sort(job(), [record])
         savings.ended(job(), record, None)
         keys = savings.store.read("holdout/held/")
