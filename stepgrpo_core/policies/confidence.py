@@ -1,9 +1,9 @@
 """`confidence`: exit when an induced answer is confident (DEER 2504.15895, Step-GRPO 2604.16890).
 
-At step markers. Defaults: threshold 0.95, strict; 20 greedy tokens; at most 10 trials.
+At step markers. Defaults: threshold 0.95, strict; 20 greedy tokens; at most 10 probes.
 
-Departures: the trial is greedy (DEER samples it at temperature 1); a one-token trial has
-confidence 0 (DEER divides by zero); on exit the answer is generated anew and the trial dropped.
+Departures: the induced answer is greedy (DEER samples it at temperature 1); one of a single token
+has confidence 0 (DEER divides by zero); on exit it is discarded and the answer generated anew.
 """
 
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
@@ -15,14 +15,14 @@ __all__ = ["ConfidencePolicy", "confidence_of"]
 
 
 class ConfidencePolicy:
-    """Exits at the first boundary whose trial answer has a confidence above the threshold."""
+    """Exits at the first boundary whose induced answer has a confidence above the threshold."""
 
     def __init__(self, settings: ExitSettings) -> None:
         self._settings = settings
 
     @property
     def needs(self) -> Needs:
-        """A trial answer at step markers."""
+        """Request an induced answer at step markers."""
         settings = self._settings
         probe = Induce(settings.inducing_prompt, settings.probe_max_tokens)
         kinds = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
@@ -37,9 +37,9 @@ class ConfidencePolicy:
         return Verdict(ExitReason.CONFIDENT if confident else None, confidence)
 
 
-def confidence_of(trial: InducedAnswer, settings: ExitSettings) -> float:
-    """In [0, 1], as `settings` have it taken."""
+def confidence_of(answer: InducedAnswer, settings: ExitSettings) -> float:
+    """Return the confidence of an induced answer in [0, 1], computed as `settings` define."""
     confidence = answer_confidence(
-        trial.logprobs, mean=settings.mean, skip_first=settings.skip_first
+        answer.logprobs, mean=settings.mean, skip_first=settings.skip_first
     )
-    return ended_or_zero(confidence, ended=trial.ended) if settings.require_end else confidence
+    return ended_or_zero(confidence, ended=answer.ended) if settings.require_end else confidence

@@ -1,8 +1,8 @@
-"""What a policy can ask a driver, and what it gets back.
+"""Probes that a policy can request from a driver, and their answers.
 
-A closed union: a driver that cannot ask one kind answers None, a failed probe. Each question is
-put to the model beside the stream, after the prompt and the tokens before the boundary, or in a
-conversation of its own (`Judge`).
+The union is closed. A driver that does not support a probe answers None, a failed probe. A probe
+runs beside the main stream: it continues the prompt and the tokens before the boundary, or is a
+separate conversation (`Judge`).
 """
 
 from dataclasses import dataclass
@@ -25,78 +25,78 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Induce:
-    """A trial answer to induce: greedy, at most `max_tokens`, stopping at ``</think>``."""
+    """Induce an answer: greedy, at most `max_tokens` tokens, stopped at ``</think>``."""
 
     text: str
-    """Appended inside the thinking."""
+    """Text appended inside the thinking."""
     max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class InducedAnswer:
-    """What `Induce` generated: (T,) token ids with their (T,) log-probabilities."""
+    """Answer to `Induce`: (T,) token ids with their (T,) log-probabilities."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float | None, ...]
     ended: bool
-    """The trial closed the thinking."""
+    """True if the answer closed the thinking."""
     text: str = ""
-    """Of `ids`."""
+    """Decoded `ids`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextToken:
-    """The distribution of the one token that would follow."""
+    """Get the distribution of the next token."""
 
     text: str
-    """Appended first; may be empty."""
+    """Text appended first; may be empty."""
     top: int
-    """How many of the most likely tokens are wanted."""
+    """Number of most likely tokens to return."""
 
     @property
     def max_tokens(self) -> int:
-        """One."""
+        """The probe generates one token."""
         return 1
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The head of a next-token distribution."""
+    """Answer to `NextToken`: the head of the distribution."""
 
     logprobs: tuple[float, ...]
-    """(K,) of the most likely tokens, falling."""
+    """(K,) log-probabilities of the most likely tokens, descending."""
     end: float | None
-    """Of ``</think>``; None when it is not among them."""
+    """Log-probability of ``</think>``; None if it is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A user message of its own, without thinking, that shows question and reasoning so far."""
+    """Ask a judge in a separate conversation, without thinking, about the reasoning so far."""
 
     before: str
     between: str
-    """Between the user's question and the reasoning."""
+    """Text between the user's question and the reasoning."""
     after: str
     max_tokens: int
     top: int = 0
-    """Log-probabilities wanted for the most likely first tokens of the reply."""
+    """Number of most likely first tokens of the reply to return."""
     url: str | None = None
-    """OpenAI-compatible server of another model; None: the served model itself."""
+    """URL of an OpenAI-compatible server; None means the served model itself."""
     model: str | None = None
-    """The other model's name there; None: the only one."""
+    """Model name on that server; None means its only model."""
 
     def message(self, question: str, reasoning: str) -> str:
-        """The message. Wording and question come first, so that later ones share a prefix."""
+        """Return the user message; the question comes first to share a prefix between messages."""
         return self.before + question + self.between + reasoning + self.after
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the judge said: greedy, at most `max_tokens`."""
+    """Answer to `Judge`: greedy, at most `max_tokens` tokens."""
 
     text: str
     first: tuple[tuple[str, float], ...] = ()
-    """Text and log-probability of the most likely first tokens; empty if not wanted or known."""
+    """Text and log-probability of the most likely first tokens; empty if not requested or known."""
 
 
 ProbeSpec = Induce | NextToken | Judge

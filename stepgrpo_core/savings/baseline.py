@@ -54,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How steps were counted and answers induced; other conditions are not comparable."""
+    """Settings for counting steps and inducing answers; others are not comparable."""
 
     markers: tuple[str, ...] | None = None
     """Step markers; None if steps were not recorded."""

@@ -28,7 +28,7 @@ Candidates = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class ExitPoint:
-    """Where the thinking of a request was truncated."""
+    """Point at which the thinking of a request was truncated."""
 
     tokens: int
     """Completion tokens before the exit."""

@@ -43,7 +43,7 @@ class Stage:
     """Peak rate."""
     warmup_steps: int
     hasty: bool
-    """Whether the traces have hasty passes."""
+    """True if the traces have hasty passes."""
     draws: str
     """Sets the stage's traces apart from those of the others."""
 
