@@ -14,13 +14,13 @@ from typing import Any
 
 from stepgrpo_core.sameness import Sameness, compare, is_imaginary, read_number, shows
 
-__all__ = ["GoldUnread", "compare_answers", "same_formula", "warm_up"]
+__all__ = ["UnparsableGold", "compare_answers", "same_formula", "warm_up"]
 
 DIGITS = 40
 POINTS = 6
 
 
-class GoldUnread(ValueError):
+class UnparsableGold(ValueError):
     """The gold answer cannot be parsed as a formula."""
 
 
@@ -33,7 +33,7 @@ def warm_up() -> None:
 def compare_answers(gold: str, answer: str) -> Sameness | None:
     """Compare two answers by `stepgrpo_core.sameness.compare` with formulas.
 
-    Raises GoldUnread if the gold answer must be a formula and is not, and any error of sympy.
+    Raises UnparsableGold if the gold answer must be a formula and is not, and any error of sympy.
     """
     return compare(gold, answer, same_formula)
 
@@ -43,7 +43,7 @@ def same_formula(gold: str, answer: str) -> bool:
     is_complex = is_imaginary(gold) or is_imaginary(answer)
     one, other = _parsed(gold, is_complex), _parsed(answer, is_complex)
     if one is None:
-        raise GoldUnread(gold)
+        raise UnparsableGold(gold)
     if other is None:
         return False
     for decimal, value in ((gold, other), (answer, one)):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["TimeIsUp", "prepare_process", "within"]
+__all__ = ["CpuTimeExceeded", "prepare_process", "run_with_cpu_limit"]
 
 GRACE_S = 1.0
 REPEAT_S = 0.2  # interval of the timer, in case the exception is caught
@@ -21,7 +21,7 @@ MEMORY_BYTES = 4 << 30  # nested powers exhaust memory before time
 Result = TypeVar("Result")
 
 
-class TimeIsUp(BaseException):
+class CpuTimeExceeded(BaseException):
     """A call exceeded its CPU time; no ``except Exception`` in sympy catches it."""
 
 
@@ -37,8 +37,8 @@ def prepare_process() -> None:
     _limit(resource.RLIMIT_DATA, MEMORY_BYTES)
 
 
-def within(seconds: float, call: Callable[[], Result]) -> Result:
-    """Call with a limit of CPU time, after `prepare_process`; raises TimeIsUp."""
+def run_with_cpu_limit(seconds: float, call: Callable[[], Result]) -> Result:
+    """Call with a limit of CPU time, after `prepare_process`; raises CpuTimeExceeded."""
     _limit(resource.RLIMIT_CPU, int(time.process_time() + seconds + GRACE_S) + 1)
     try:
         try:
@@ -46,13 +46,13 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
             return call()
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    except TimeIsUp:
+    except CpuTimeExceeded:
         signal.setitimer(signal.ITIMER_PROF, 0)  # the signal may have come in the line above
         raise
 
 
 def _interrupt(*_: object) -> None:
-    raise TimeIsUp
+    raise CpuTimeExceeded
 
 
 def _limit(kind: int, soft: int) -> None:

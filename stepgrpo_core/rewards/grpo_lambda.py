@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from stepgrpo_core.rewards.accuracy import outcomes
 from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_batch
-from stepgrpo_core.rewards.lp import length_penalised
+from stepgrpo_core.rewards.lp import length_penalized
 
 __all__ = ["GrpoLambda"]
 
@@ -46,7 +46,7 @@ class GrpoLambda:
     def _pay(self, groups: Sequence[Group]) -> list[list[float]]:
         top = self._top(groups)
         return [
-            length_penalised(group, self.alpha) if index in top else outcomes(group)
+            length_penalized(group, self.alpha) if index in top else outcomes(group)
             for index, group in enumerate(groups)
         ]
 

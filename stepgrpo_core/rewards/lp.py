@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
 
-__all__ = ["LengthPenalty", "length_penalised"]
+__all__ = ["LengthPenalty", "length_penalized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class LengthPenalty:
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
         """Return the rewards; each group is scored separately."""
-        return per_group(groups, lambda group: length_penalised(group, self.alpha))
+        return per_group(groups, lambda group: length_penalized(group, self.alpha))
 
 
-def length_penalised(group: Group, alpha: float) -> list[float]:
+def length_penalized(group: Group, alpha: float) -> list[float]:
     """Return the (G,) rewards of one group of scored completions."""
     lengths = list(compress(group.tokens, group.correct))
     middle = mean(lengths) if lengths else 0.0

@@ -37,7 +37,7 @@ def claimed(output: Path) -> Iterator[None]:
 
 
 def is_finished(output: Path, config: RunConfig) -> bool:
-    """Return whether a run of just this configuration has ended here, and all that it left is whole."""
+    """Return whether a run of this configuration is finished and its files are intact."""
     return on_main(lambda: _is_finished(output, dump_config(config)))
 
 
