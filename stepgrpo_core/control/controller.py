@@ -41,7 +41,7 @@ from stepgrpo_core.control.policy_slots import (
     OpenPlaces,
     PendingDecision,
     PolicySlot,
-    boundary_kinds,
+    kinds_of,
     unguarded,
 )
 from stepgrpo_core.control.states import REASONS, TRANSITIONS, Signal, State, reason_at_end
@@ -93,9 +93,7 @@ class ExitController:
         self._seats = [
             PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
         ]
-        self._finder = BoundaryFinder(
-            settings.markers, boundary_kinds(self._seats), settings.marker_gap
-        )
+        self._finder = BoundaryFinder(settings.markers, kinds_of(self._seats), settings.marker_gap)
         self._open = OpenPlaces()
         self._begin = 0  # first thinking token
         self._received = self._emitted = 0  # tokens of the current stream; those passed on

@@ -22,7 +22,7 @@ __all__ = [
     "OpenPlaces",
     "PendingDecision",
     "PolicySlot",
-    "boundary_kinds",
+    "kinds_of",
     "unguarded",
 ]
 
@@ -102,7 +102,7 @@ class PolicySlot:
         return verdict
 
 
-def boundary_kinds(seats: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
+def kinds_of(seats: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
     """Where any of them acts."""
     return frozenset[BoundaryKind]().union(*(seat.needs.kinds for seat in seats))
 
@@ -119,7 +119,7 @@ class OpenPlaces:
         active = [seat.active for seat in seats]
         if active != self._active:
             self._active = active
-            self._places = boundary_kinds(seat for seat in seats if seat.active)
+            self._places = kinds_of(seat for seat in seats if seat.active)
         return self._places
 
 

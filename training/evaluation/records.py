@@ -16,7 +16,7 @@ from typing import Any
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
 from training.evaluation.tasks import Draws
-from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
+from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
 __all__ = [
     "Contender",
@@ -115,7 +115,7 @@ def safe_name(name: str) -> str:
 def open_records(path: Path, settings: Settings, made_with: Mapping[str, Any]) -> None:
     """Make the file ready for appending, new or not; `made_with` is kept from its first time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    open_journal(path, {"settings": settings.as_json(), "made_with": dict(made_with)})
+    open_jsonl(path, {"settings": settings.as_json(), "made_with": dict(made_with)})
 
 
 def append_questions(path: Path, questions: Sequence[Sequence[Record]]) -> None:
@@ -129,7 +129,7 @@ def read_records(path: Path, settings: Settings | None = None) -> list[Record]:
     Raises ValueError for a damaged line, and when other `settings` made the file.
     """
     found: dict[str, list[Record]] = {}
-    for number, entry in read_journal(path):
+    for number, entry in read_jsonl(path):
         try:
             if number > 1:
                 found |= _parse(entry)
@@ -142,7 +142,7 @@ def read_records(path: Path, settings: Settings | None = None) -> list[Record]:
 
 def read_head(path: Path) -> dict[str, Any]:
     """The first line of a file: `settings` and `made_with`."""
-    for _, entry in read_journal(path):
+    for _, entry in read_jsonl(path):
         head: dict[str, Any] = entry
         return head
     raise ValueError(f"{path} holds nothing; evaluate first")
