@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from training.config.schema import InvalidConfig, dump_config, load_config
 from training.evaluation.command import contenders_of
 from training.evaluation.records import Settings
 from training.evaluation.tasks import draws_of
+from training.grpo.train import train
 from training.rollouts.vllm_engine import format_of
+from training.run.seals import SEAL
 
 YAML = """
 family: mine
@@ -31,6 +34,7 @@ families:
 """
 MINE = tokenizer_of(CHATML, ("<reason>", "</reason>", "<call>"), None)
 CLOSING = ExitSettings().closing_text
+DEMO = Path(__file__).parents[2] / "models" / "demo-base"
 
 
 @pytest.fixture
@@ -96,6 +100,22 @@ def test_a_tokenizer_that_is_not_known_is_refused_with_the_remedy() -> None:
         format_of(MINE, CLOSING)
     think = format_of(MINE, CLOSING, FamilyChoice("think-text"))
     assert think.thinking.end_text == "</think>"
+
+
+def test_a_grpo_run_reads_the_tokenizer_by_the_family_of_its_configuration(tmp_path: Path) -> None:
+    model, output = tmp_path / "model", tmp_path / "output"
+    shutil.copytree(DEMO, model)
+    for file in (model / "tokenizer.json", model / "chat_template.jinja"):
+        file.write_text(file.read_text("utf-8").replace("think>", "reason>"), "utf-8")
+    checkpoint = output / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / SEAL).touch()
+    given = [f"model.name={model}", f"output={output}", "trl.bf16=false"]
+    family = 'model.families={"mine": {"start": "<reason>", "end": "</reason>"}}'
+    with pytest.raises(FileExistsError, match="pass --resume"):  # after the checks of the tokenizer
+        train(load_config(["demo"], [*given, "model.family=mine", family]))
+    with pytest.raises(InvalidSetting, match="how it writes thinking is not known"):
+        train(load_config(["demo"], given))
 
 
 def test_records_of_an_evaluation_depend_on_the_family() -> None:

@@ -54,7 +54,8 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     model_of(config, args.vllm_max_model_length)
     tokenizer = load_tokenizer(config)
     exits = config.rollout.exit
-    check_tokenizer(tokenizer, format_of(tokenizer, exits.closing_text), exits.markers)
+    form = format_of(tokenizer, exits.closing_text, config.model.choice)
+    check_tokenizer(tokenizer, form, exits.markers)
     with locked_output(output := Path(config.output)):
         if resume and is_finished(output, config):
             print(f"{output} holds the finished run: nothing to do", flush=True)
