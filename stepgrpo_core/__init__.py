@@ -1,7 +1,7 @@
-"""Step-GRPO's shared logic: steps, exits, rewards, answers, savings.
+"""Shared logic of Step-GRPO: steps, exits, rewards, answers, savings.
 
-Standard library only and sans-IO: no engine, socket, clock or log. The server and the trainer
-are drivers around it.
+The package is sans-IO and uses only the standard library: no engine, sockets, clock or logging. The
+server and the trainer drive it.
 """
 
 from stepgrpo_core.answers import answer_text, final_answer, last_box

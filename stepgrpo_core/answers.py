@@ -1,4 +1,4 @@
-r"""Where the answer of a completion is: after the thinking, in the last ``\boxed{}``."""
+r"""Extraction of the answer: the last ``\boxed{}`` after the thinking."""
 
 import re
 
@@ -7,16 +7,15 @@ __all__ = ["THINK_END", "THINK_START", "answer_text", "final_answer", "last_box"
 THINK_START = "<think>"
 THINK_END = "</think>"
 
-# A box opens, or an escaped character, or a brace: all that matters for balancing.
+# The tokens that matter for balancing: the start of a box, escaped characters, braces.
 _TOKEN = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 
 
 def answer_text(completion: str, *, thinking_open: bool = False) -> str | None:
-    """The text after the thinking; None when the thinking never closed.
+    """Return the text after the thinking; None if the thinking was not closed.
 
-    `thinking_open` says that the prompt already ended in ``<think>``. The first ``</think>``
-    ends the thinking; a later one is part of the answer. Without any thinking the whole
-    completion is the answer.
+    Set `thinking_open` if the prompt ends in ``<think>``. The first ``</think>`` ends the thinking;
+    later ones belong to the answer. A completion without thinking is all answer.
     """
     head, end, tail = completion.partition(THINK_END)
     if end:
@@ -25,13 +24,13 @@ def answer_text(completion: str, *, thinking_open: bool = False) -> str | None:
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last ``\boxed{...}``; None without one, or when its braces never close.
+    r"""Return the content of the last ``\boxed{...}``; None without one or if it is not closed.
 
-    A last box that was cut short is no answer, and an earlier one is not the last. Escaped braces
-    (``\{``) do not count. Linear time, also on unbalanced input.
+    A last box that is truncated gives None even after a complete one. Escaped braces (``\{``) do
+    not count. The time is linear, also for unbalanced input.
     """
     last, content = -1, None
-    open_braces: list[int | None] = []  # start of a box's content, None for other braces
+    open_braces: list[int | None] = []  # start of the content of a box, None for other braces
     for token in _TOKEN.finditer(text):
         symbol = token.group()
         if symbol == "{":
@@ -45,6 +44,6 @@ def last_box(text: str) -> str | None:
 
 
 def final_answer(completion: str, *, thinking_open: bool = False) -> str | None:
-    """The last box after the thinking; None when there is none or the thinking never closed."""
+    """Return the last box after the thinking; None without one or if thinking was not closed."""
     text = answer_text(completion, thinking_open=thinking_open)
     return None if text is None else last_box(text)

@@ -1,8 +1,8 @@
-"""How sure a model is of a trial answer, from the log-probabilities of its tokens.
+"""Confidence of a model in an induced answer, from the log-probabilities of its tokens.
 
 DEER (arXiv 2504.15895) and Step-GRPO's published code: exp of the mean log-probability of the
-greedy tokens, the first one skipped, and 0 unless the trial ends in ``</think>``. The last part
-is a separate rule here (`ended_or_zero`), because not every model family closes its trial.
+greedy tokens without the first one, and 0 unless the answer ends in ``</think>``. The last rule is
+separate here (`ended_or_zero`), because not every model family closes an induced answer.
 """
 
 import math
@@ -13,20 +13,20 @@ __all__ = ["Mean", "answer_confidence", "ended_or_zero"]
 
 Mean = Literal["geometric", "arithmetic", "minimum"]
 
-_LOWEST = -1e300  # a probability of 0, and sums of any number of them are floats
+_LOWEST = -1e300  # stands for a probability of 0; sums of it stay finite
 
 
 def answer_confidence(
     logprobs: Sequence[float | None], *, mean: Mean = "geometric", skip_first: bool = True
 ) -> float:
-    """Confidence in [0, 1] of a trial answer with these token log-probabilities (natural log).
+    """Return the confidence in [0, 1] of an answer with these token log-probabilities (natural
+    log).
 
-    `mean` is taken over the probabilities: geometric (the papers), arithmetic, or minimum.
-    `skip_first` leaves out the first token, which opens the answer and says nothing about it.
+    `mean` of the probabilities is geometric (the papers), arithmetic, or minimum. `skip_first`
+    ignores the first token, which only opens the answer.
 
-    Without evidence the confidence is 0, never an exception: no tokens, one token that is
-    skipped, or any log-probability that is None or NaN. Minus infinity is a probability of 0;
-    values above 0, which rounding produces, count as 0 (probability 1).
+    The confidence is 0, without an exception, if no token is left or any log-probability is None or
+    NaN. Minus infinity is a probability of 0; values above 0, from rounding, count as 0.
     """
     used = logprobs[1:] if skip_first else logprobs
     if not used:
@@ -44,5 +44,5 @@ def answer_confidence(
 
 
 def ended_or_zero(confidence: float, *, ended: bool) -> float:
-    """The require-end rule: a trial that did not end its thinking has confidence 0."""
+    """Return `confidence`, or 0 for an induced answer that did not close the thinking."""
     return confidence if ended else 0.0

@@ -1,11 +1,11 @@
-"""Every exception of the core, by whose fault it is.
+"""Exceptions of the core, by their cause.
 
 StepGrpoError
-├── InvalidSetting      the caller passed a value that cannot be honoured
-├── InvalidGroup        a reward was asked for lists that are not one group
-├── PolicyFailed        a policy cannot be built or gave no verdict: a bug in the policy
+├── InvalidSetting      the caller passed an invalid value
+├── InvalidGroup        the columns passed to a reward are not one group
+├── PolicyFailed        a policy cannot be built or returned no verdict: a bug in the policy
 ├── ProtocolViolation   a driver broke the controller's contract: a bug in the driver
-└── InvalidCalibration  a calibration file does not say what a baseline needs
+└── InvalidCalibration  a calibration file lacks what a baseline needs
 """
 
 __all__ = [
@@ -19,11 +19,11 @@ __all__ = [
 
 
 class StepGrpoError(Exception):
-    """Base of all errors raised on purpose by this project."""
+    """Base class of this project's exceptions."""
 
 
 class InvalidSetting(StepGrpoError, ValueError):
-    """A setting has a value that cannot be honoured; the message names value and remedy."""
+    """A setting has an invalid value; the message contains the value and a remedy."""
 
     def __init__(self, name: str, value: object, remedy: str) -> None:
         super().__init__(f"{name}={value!r} cannot be honoured: {remedy}")
@@ -37,7 +37,7 @@ class InvalidGroup(StepGrpoError, ValueError):
 
 
 class PolicyFailed(StepGrpoError, RuntimeError):
-    """A policy cannot be built, or exits for a reason that is no policy's."""
+    """A policy cannot be built, or exits for a reason that does not belong to a policy."""
 
 
 class ProtocolViolation(StepGrpoError, RuntimeError):
@@ -45,4 +45,4 @@ class ProtocolViolation(StepGrpoError, RuntimeError):
 
 
 class InvalidCalibration(StepGrpoError, ValueError):
-    """A calibration lacks what a baseline needs."""
+    """A calibration file lacks what a baseline needs, or is damaged."""

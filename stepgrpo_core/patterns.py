@@ -1,10 +1,10 @@
-"""Regular expressions of users, as a `Matcher` for the policy ``pattern``.
+"""Users' regular expressions, compiled to a `Matcher` for the policy ``pattern``.
 
-They are compiled by RE2, which takes time linear in the text whatever the expression; Python's
-`re` can take exponential time. The core is standard library only, so drivers pass the engine in,
-and every driver compiles alike. Of the pattern's size the search costs a factor, so both are
-bounded: with the limits below no search of a line's last 1 024 characters (`PatternPolicy`) took
-more than 20 ms on one core, and usual expressions take microseconds.
+RE2 compiles them: its time is linear in the text for any expression, where Python's `re` can take
+exponential time. The core uses only the standard library, so drivers pass the RE2 module in. The
+time also grows with the size of the expression, so that is limited, too: within the limits below,
+no search of the last 1 024 characters of a line (`PatternPolicy`) took more than 20 ms on one core;
+usual expressions take microseconds.
 """
 
 from collections.abc import Hashable
@@ -18,29 +18,28 @@ __all__ = ["MAX_CHARACTERS", "RegexEngine", "compiled_pattern"]
 
 MAX_CHARACTERS = 512
 MAX_BYTES = 2**16
-"""Of one compiled expression, its cache of states included."""
-CACHED = 128  # expressions
+"""Memory limit of one compiled expression, including its cache of states."""
+CACHE_SIZE = 128  # expressions
 
 
 class RegexEngine(Hashable, Protocol):
-    """What is used of the module ``re2`` (google-re2)."""
+    """The part of the module ``re2`` (google-re2) that is used."""
 
     @property
     def error(self) -> type[Exception]:
-        """Raised for an expression that it does not take."""
+        """Exception for an invalid expression."""
 
-    def Options(self) -> Any:  # noqa: N802 - its name there
-        """Options with their defaults."""
+    def Options(self) -> Any:  # noqa: N802 - the name in re2
+        """Return default options."""
 
     def compile(self, pattern: str, options: Any) -> Matcher:
-        """The compiled expression."""
+        """Return the compiled expression."""
 
 
 def compiled_pattern(settings: ExitSettings, engine: RegexEngine) -> Matcher | None:
-    """`settings.pattern` compiled by `engine`; None without one.
+    """Return `settings.pattern` compiled by `engine`; None without a pattern.
 
-    Raises InvalidSetting for an expression that is empty, too long or too large, or that RE2 does
-    not know.
+    Raises InvalidSetting for an expression that is empty, too long, too large, or invalid for RE2.
     """
     pattern = settings.pattern
     if pattern is None:
@@ -51,16 +50,16 @@ def compiled_pattern(settings: ExitSettings, engine: RegexEngine) -> Matcher | N
     return _compiled(engine, pattern)
 
 
-@lru_cache(CACHED)
+@lru_cache(CACHE_SIZE)
 def _compiled(engine: RegexEngine, pattern: str) -> Matcher:
     options = engine.Options()
     options.max_mem = MAX_BYTES
-    options.log_errors = False  # it would write users' text to the log
-    options.never_capture = True  # whether it matches is all that counts, and that is faster
+    options.log_errors = False  # keeps users' text out of the log
+    options.never_capture = True  # faster, and only the existence of a match is used
     try:
         return engine.compile(pattern, options)
     except (engine.error, UnicodeEncodeError) as error:
         (cause, *_) = error.args
-        said = cause.decode(errors="replace") if isinstance(cause, bytes) else "not valid Unicode"
-        remedy = f"use a regular expression of RE2, without backreferences and lookaround ({said})"
+        fault = cause.decode(errors="replace") if isinstance(cause, bytes) else "invalid Unicode"
+        remedy = f"use an RE2 expression, without backreferences and lookaround ({fault})"
         raise InvalidSetting("pattern", pattern, remedy) from error

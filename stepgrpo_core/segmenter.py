@@ -1,19 +1,18 @@
-r"""Splitting reasoning into semantic steps at linguistic markers ("Wait", ...).
+r"""Segmentation of reasoning into steps at linguistic markers ("Wait", ...).
 
 The number of steps is k = 1 + the number of markers (Step-GRPO, arXiv 2604.16890). A marker
-counts when it stands as a whole word: "Waiting" and "await" hold none. Scripts written without
-spaces have no whole words to ask for, so a marker of such a script counts wherever it stands.
-Entries that overlap ("Wait" inside "But wait") count once: the leftmost wins, then the longest.
-An entry that begins with ``!`` is an exception: where it stands ("!Wait time") no shorter one
-counts. One that begins with ``^`` counts at the beginning of a clause only, which scripts without
-spaces need: "^等等", not the "et cetera" behind a noun. Code is no reasoning: nothing counts
-between lines that open with three backticks, nor directly behind a backtick, a brace or a
-backslash, as in ``\text{Wait}``.
+must be a whole word: "Waiting" and "await" contain none. In scripts without spaces between
+words a marker counts anywhere. Of overlapping markers ("Wait" inside "But wait") one counts:
+the leftmost, then the longest. A lexicon entry that begins with ``!`` is an exception: text
+that matches it ("!Wait time") contains no shorter marker. An entry that begins with ``^``
+counts only at the beginning of a clause, for scripts without spaces: "^等等", but not the "et
+cetera" after a noun. Markers in code do not count: between lines that open with three
+backticks, and directly after a backtick, a brace or a backslash, as in ``\text{Wait}``.
 
-The same pattern serves counting and streaming. While streaming, the end of the text so far is
-*undecided* when it could still grow into a marker, or when the next character decides whether
-a marker is a whole word; everything before it is final. That makes the result independent of
-how the text is cut into chunks, and bounds the memory to the longest marker.
+Counting and streaming use the same pattern. While streaming, the end of the text is *undecided* if
+it could still become a marker, or if the next character decides whether a marker is a whole word;
+everything before it is final. So the result does not depend on the chunks, and the memory is
+bounded by the longest marker.
 """
 
 import functools
@@ -81,13 +80,13 @@ LEXICONS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Named marker lists. `deer`: DEER (arXiv 2504.15895) and Step-GRPO's published code.
-`paper`: the two that Step-GRPO's text names. The others are ours; docs/algorithm.md says which
-of them were measured."""
+`paper`: the two markers named in the text of Step-GRPO. The others are ours; docs/algorithm.md says
+which of them were measured."""
 
 DEFAULT_MARKERS = LEXICONS["paper"]
-"""What counting and truncation use unless told otherwise: one list for both."""
+"""Default markers, both for counting steps and for exits."""
 
-# Word characters, less the scripts that are written without spaces between words: Thai, Lao,
+# Word characters except scripts that are written without spaces between words: Thai, Lao,
 # Myanmar, Khmer, kana, bopomofo, and Han with its extensions.
 _NO_SPACES = "฀-໿က-႟ក-៿぀-ヿㄅ-ㄯㇰ-ㇿ㐀-䶿一-鿿豈-﫿\U00020000-\U0003ffff"
 _COMBINING = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
@@ -97,7 +96,7 @@ _IS_WORD = re.compile(_WORD)
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """One marker in the text; `start` and `end` are character offsets, `end` not included."""
+    """A marker in the text, with character offsets; `end` is exclusive."""
 
     start: int
     end: int
@@ -105,7 +104,7 @@ class Marker:
 
 
 def count_steps(text: str, markers: Sequence[str] = DEFAULT_MARKERS) -> int:
-    """k = 1 + the number of whole-word `markers` in `text` (Step-GRPO, section 3).
+    """Return k = 1 + the number of `markers` in `text` (Step-GRPO, section 3).
 
     Raises InvalidSetting for an empty marker list or an empty marker.
     """
@@ -116,16 +115,16 @@ def count_steps(text: str, markers: Sequence[str] = DEFAULT_MARKERS) -> int:
 
 
 class StepSegmenter:
-    """Finds markers in text that arrives in chunks; the chunks do not matter.
+    """Finds markers in streamed text; the result does not depend on the chunks.
 
     ::
 
         segmenter = StepSegmenter()
         segmenter.feed("55. Wai")   # []: could still become "Wait"
         segmenter.feed("t, is it")  # [Marker(start=4, end=8, text="Wait")]
-        segmenter.finish()          # []: what was undecided is decided now
+        segmenter.finish()          # []: decides what was undecided
 
-    After `finish` the segmenter takes no more text.
+    No text may be fed after `finish`.
     """
 
     __slots__ = ("_buffer", "_code", "_lexicon", "_offset", "_skip", "steps", "undecided")
@@ -134,21 +133,21 @@ class StepSegmenter:
         if isinstance(markers, str):
             raise InvalidSetting("markers", markers, "pass a sequence of markers, not one string")
         self._lexicon = _compile(tuple(markers))
-        self._buffer = ""  # the undecided text, with the one character before it
-        self._offset = 0  # of the buffer's first character
+        self._buffer = ""  # undecided text and the character before it
+        self._offset = 0  # of the first character of the buffer
         self._skip = 0  # characters of the buffer that are context, already decided
-        self._code = False  # inside a block of it
+        self._code = False  # inside a code block
         self.steps = 1
-        """k so far."""
+        """Number of steps k so far."""
         self.undecided = 0
-        """Offset from which the text may still turn out to be part of a marker."""
+        """Offset of the first character that may still belong to a marker."""
 
     def feed(self, chunk: str) -> list[Marker]:
-        """Take the next stretch of text; return the markers that are now certain."""
+        """Process the next chunk; return the markers that are final."""
         return self._scan(self._buffer + chunk, final=False)
 
     def finish(self) -> list[Marker]:
-        """Decide what the end of the text left open."""
+        """Process the end of the text; return the last markers."""
         return self._scan(self._buffer, final=True)
 
     def _scan(self, text: str, *, final: bool) -> list[Marker]:
@@ -173,7 +172,7 @@ class StepSegmenter:
         return found
 
     def _counts(self, text: str) -> bool:
-        """Whether a match is a marker; a fence turns code on or off."""
+        """Return whether a match counts as a marker; a fence toggles code."""
         if text == _FENCE:
             self._code = not self._code
             return False
@@ -187,11 +186,11 @@ _FENCE = "```"
 class _Lexicon:
     pattern: re.Pattern[str]
     exceptions: frozenset[str]
-    undecided: frozenset[str]  # endings of a text that leave a marker open
+    undecided: frozenset[str]  # endings of a text that may still become a marker
     longest: int
 
     def open_from(self, text: str, position: int) -> int:
-        """Where the first undecided marker at the end of `text` would start."""
+        """Return the start of the first undecided marker at the end of `text`."""
         for start in range(max(position, len(text) - self.longest), len(text)):
             if text[start:] in self.undecided and not _inside_word(text, start):
                 return start
@@ -199,7 +198,7 @@ class _Lexicon:
 
 
 def _inside_word(text: str, start: int) -> bool:
-    """Whether a marker that starts at `start` would continue a word."""
+    """Return whether a marker at `start` would be inside a word."""
     return start > 0 and _is_word(text[start]) and _is_word(text[start - 1])
 
 
@@ -210,10 +209,10 @@ def _is_word(character: str) -> bool:
 @functools.lru_cache(maxsize=64)
 def _compile(markers: tuple[str, ...]) -> _Lexicon:
     if not markers or not all(markers):
-        raise InvalidSetting("markers", markers, "pass at least one marker, and none empty")
+        raise InvalidSetting("markers", markers, "pass at least one marker, none of them empty")
     exceptions = {each[1:] for each in markers if each[0] == "!" and len(each) > 1}
     counted = {each for each in markers if each[1:] not in exceptions}
-    # Longest first, so that the alternation prefers it; markers are text, never patterns.
+    # Longest first, because an alternation takes its first match. Markers are literal text.
     ordered = sorted(exceptions | counted, key=lambda text: (-len(_bare(text)), text))
     texts = list(map(_bare, ordered))
     patterns = [*map(_whole_word, ordered), r"`(?<!\S`)``"]
@@ -226,16 +225,16 @@ def _compile(markers: tuple[str, ...]) -> _Lexicon:
 
 
 def _bare(marker: str) -> str:
-    """The marker's text."""
+    """Return the text of a lexicon entry without its ``^``."""
     return marker[1:] if marker[0] == "^" and len(marker) > 1 else marker
 
 
 def _whole_word(marker: str) -> str:
-    """The marker's pattern. It starts with a literal, which lets `re` skip ahead quickly."""
+    """Return the pattern of a lexicon entry. A literal first character lets `re` skip ahead."""
     text = _bare(marker)
     first, rest = re.escape(text[0]), re.escape(text[1:])
     before = f"(?<!{_WORD}{first})" if _is_word(text[0]) else ""
-    if text != marker:  # where a clause begins, or directly behind another of its kind
+    if text != marker:  # at the beginning of a clause, or directly after the same marker
         before = rf"(?<![\w{_COMBINING}]{first})"
         if text[0] == text[-1]:
             before = rf"(?:{before}|(?<={first}{first}))"
@@ -246,5 +245,5 @@ def _whole_word(marker: str) -> str:
 
 def _undecided_endings(markers: Iterable[str]) -> Iterable[str]:
     for marker in markers:
-        # The whole marker too: its next character decides whether it is a whole word.
+        # Also the whole marker: the next character decides whether it is a whole word.
         yield from (marker[:length] for length in range(1, len(marker) + 1))

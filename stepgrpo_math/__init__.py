@@ -1,19 +1,18 @@
-r"""Sameness of formulas with sympy, for the trainer's grader and the server's quality guard.
+"""Equality of formulas with sympy, for the trainer's grader and the server's quality gate.
 
-`stepgrpo_core.sameness` decides what the standard library can and names the pairs of formulas
-that it cannot; `compare_answers` adds those. sympy can compute for ever and fill any memory, so
-it belongs into a process of its own: `prepare_process` sets that up and warms it, `within` limits
-the processor time of one call.
+`stepgrpo_core.sameness` leaves pairs of formulas undecided; `compare_answers` decides them. sympy
+can use unlimited time and memory, so it must run in a process of its own: `prepare_process`
+configures and warms up that process, `run_with_cpu_limit` limits the CPU time of one call.
 """
 
-from stepgrpo_math.formulas import GoldUnread, compare_answers, same_formula
-from stepgrpo_math.limits import TimeIsUp, prepare_process, within
+from stepgrpo_math.formulas import UnparsableGold, compare_answers, same_formula
+from stepgrpo_math.limits import CpuTimeExceeded, prepare_process, run_with_cpu_limit
 
 __all__ = [
-    "GoldUnread",
-    "TimeIsUp",
+    "CpuTimeExceeded",
+    "UnparsableGold",
     "compare_answers",
     "prepare_process",
+    "run_with_cpu_limit",
     "same_formula",
-    "within",
 ]

@@ -1,11 +1,10 @@
-"""Sameness of two formulas, by latex2sympy (math-verify's parser) and sympy.
+"""Equality of two formulas, by latex2sympy (math-verify's parser) and sympy.
 
-Numbers are compared exactly where they are rational and to `DIGITS` digits where they are not;
-formulas with variables at random points, which is quicker than simplifying and refutes what
-simplifying leaves open. Equations are the same when the differences of their sides are
-proportional. The rest (sets, inequalities, matrices, what has no value at a point) is left to
-math-verify's `verify`. Its comparison of numbers is not used: it rounds to 6 decimals, so that
-1/2004! would equal 1/2006!.
+Rational numbers are compared exactly, others to `DIGITS` digits. Formulas with variables are
+compared at random points, which is faster than simplification and also decides where simplification
+cannot. Equations are the same if the differences of their sides are proportional. The rest (sets,
+inequalities, matrices, formulas without a value at a point) is left to math-verify's `verify`. Its
+comparison of numbers is not used: it rounds to 6 decimals, so 1/2004! would equal 1/2006!.
 """
 
 import random
@@ -15,36 +14,36 @@ from typing import Any
 
 from stepgrpo_core.sameness import Sameness, compare, is_imaginary, read_number, shows
 
-__all__ = ["GoldUnread", "compare_answers", "same_formula", "warm_up"]
+__all__ = ["UnparsableGold", "compare_answers", "same_formula", "warm_up"]
 
 DIGITS = 40
 POINTS = 6
 
 
-class GoldUnread(ValueError):
-    """The gold is no formula."""
+class UnparsableGold(ValueError):
+    """The gold answer cannot be parsed as a formula."""
 
 
 def warm_up() -> None:
-    """Compare two pairs, so that nobody's first comparison pays for loading."""
+    """Compare two pairs, so that later comparisons do not include the loading of modules."""
     same_formula(r"\frac{x^2-1}{x-1}", "x+1")
     same_formula(r"\sqrt{8}<x", r"2\sqrt{2}<x")
 
 
 def compare_answers(gold: str, answer: str) -> Sameness | None:
-    """Compare as `stepgrpo_core.sameness.compare` does, with formulas.
+    """Compare two answers by `stepgrpo_core.sameness.compare` with formulas.
 
-    Raises GoldUnread when only formulas could tell and the gold is none, and whatever sympy does.
+    Raises UnparsableGold if the gold answer must be a formula and is not, and any error of sympy.
     """
     return compare(gold, answer, same_formula)
 
 
 def same_formula(gold: str, answer: str) -> bool:
-    """Whether two formulas in the one spelling of `sameness` are the same; may raise anything."""
+    """Return whether two formulas, normalized by `sameness`, are the same; may raise anything."""
     is_complex = is_imaginary(gold) or is_imaginary(answer)
     one, other = _parsed(gold, is_complex), _parsed(answer, is_complex)
     if one is None:
-        raise GoldUnread(gold)
+        raise UnparsableGold(gold)
     if other is None:
         return False
     for decimal, value in ((gold, other), (answer, one)):
@@ -55,7 +54,7 @@ def same_formula(gold: str, answer: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str, is_complex: bool) -> Any:
-    """Return sympy's form of a formula, with decimals as fractions; None for no formula."""
+    """Return the sympy expression of a formula, with decimals as fractions; None if invalid."""
     from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex  # noqa: PLC0415
 
     config = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True)
@@ -65,20 +64,20 @@ def _parsed(text: str, is_complex: bool) -> Any:
         )
     except (RecursionError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - its word for "no formula" is a plain Exception
+    except Exception:  # noqa: BLE001 - it raises a plain Exception for invalid formulas
         return None
     return _plain(found, is_complex)
 
 
 def _plain(value: Any, is_complex: bool) -> Any:
-    """Replace decimals by fractions, unknown functions by symbols, and i by its number."""
+    """Replace decimals by fractions, unknown functions by symbols, and i by sympy's unit."""
     import sympy  # noqa: PLC0415
     from sympy.core.function import AppliedUndef  # noqa: PLC0415
     from sympy.core.relational import Relational  # noqa: PLC0415
 
     if not isinstance(value, sympy.Basic):
         return value
-    if isinstance(value, Relational):  # whose sides must stay apart
+    if isinstance(value, Relational):  # keep its sides apart
         sides = [_plain(side, is_complex) for side in (value.lhs, value.rhs)]
         return value.func(*sides, evaluate=False)
     changes: dict[Any, Any] = {each: sympy.Rational(str(each)) for each in value.atoms(sympy.Float)}
@@ -90,7 +89,7 @@ def _plain(value: Any, is_complex: bool) -> Any:
 
 
 def _shown(text: str, value: Any) -> bool | None:
-    """Whether a decimal shows the value of a formula; None when it is no decimal."""
+    """Return whether a decimal is the value of a formula; None if `text` is no decimal."""
     number = read_number(text)
     if number is None or number.places is None or not getattr(value, "is_number", False):
         return None
@@ -127,7 +126,7 @@ def _verified(one: Any, other: Any) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool | None:
-    """Compare two expressions; None when they have no values to compare."""
+    """Compare two expressions; None if they have no values to compare."""
     if not one.free_symbols and not other.free_symbols:
         rational = _rational(one), _rational(other)
         if None not in rational:
@@ -137,7 +136,7 @@ def _equal(one: Any, other: Any) -> bool | None:
 
 
 def _same_equation(one: Any, other: Any) -> bool | None:
-    """Compare equations: with variables by what they say of them, without by their sides."""
+    """Compare equations: with variables up to a factor, without variables side by side."""
     if one.free_symbols or other.free_symbols:
         return _proportional(one.lhs - one.rhs, other.lhs - other.rhs)
     return _equal(one.lhs, other.lhs) and _equal(one.rhs, other.rhs)
@@ -149,7 +148,7 @@ def _proportional(one: Any, other: Any) -> bool | None:
 
 
 def _ratios(one: Any, other: Any) -> list[Any] | None:
-    """Return the quotients of two expressions at points where both have a value, 0/0 as 1."""
+    """Return the ratios of two expressions at points where both have a value; 0/0 is 1."""
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
     rounds = POINTS if symbols else 1
     found = []
@@ -163,7 +162,7 @@ def _ratios(one: Any, other: Any) -> list[Any] | None:
 
 
 def _point(size: int, place: int) -> list[Any]:
-    """Coordinates of one point: positive fractions, then of both signs, then natural numbers."""
+    """Return a point: positive fractions, then fractions of both signs, then natural numbers."""
     from sympy import Integer, Rational  # noqa: PLC0415
 
     draw = random.Random(f"{size} {place}")

@@ -1,9 +1,8 @@
-"""Limits of a process that computes with sympy: processor time of a call, memory of all.
+"""Limits of a process that computes with sympy: CPU time per call, memory of the process.
 
-A limit of wall time would hit right answers on a busy machine, and ending the process costs its
-successor a cold start. So a timer of processor time interrupts the call, and the process lives
-on, warm; only a call that does not return from a single long operation is ended by the kernel,
-`GRACE_S` later, together with its process.
+A limit on wall time would reject correct answers on a busy machine, and a new process would have a
+cold start. So a CPU timer interrupts the call and the process stays warm. Only if a single long
+operation does not return, the kernel ends the process `GRACE_S` later.
 """
 
 import logging
@@ -14,46 +13,46 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["TimeIsUp", "prepare_process", "within"]
+__all__ = ["CpuTimeExceeded", "prepare_process", "run_with_cpu_limit"]
 
 GRACE_S = 1.0
-AGAIN_S = 0.2  # the timer repeats, should somebody catch the interruption
-MEMORY_BYTES = 4 << 30  # towers of powers fill memory faster than time
+REPEAT_S = 0.2  # interval of the timer, in case the exception is caught
+MEMORY_BYTES = 4 << 30  # nested powers exhaust memory before time
 Result = TypeVar("Result")
 
 
-class TimeIsUp(BaseException):
-    """A call used up its processor time. No ``except Exception`` in sympy catches it."""
+class CpuTimeExceeded(BaseException):
+    """A call exceeded its CPU time; no ``except Exception`` in sympy catches it."""
 
 
 def prepare_process() -> None:
-    """Set the limits of this process, and load and warm up what `compare_answers` needs."""
+    """Set the limits of this process, and load the modules that `compare_answers` needs."""
     from stepgrpo_math.formulas import warm_up  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # dies in the middle of one long operation, too
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also ends a single long operation
     signal.signal(signal.SIGPROF, _interrupt)
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we set no alarm
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that no timeout is set
     warm_up()
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, MEMORY_BYTES)
 
 
-def within(seconds: float, call: Callable[[], Result]) -> Result:
-    """Call with a limit of processor time, in a process that was prepared; raises TimeIsUp."""
+def run_with_cpu_limit(seconds: float, call: Callable[[], Result]) -> Result:
+    """Call with a limit of CPU time, after `prepare_process`; raises CpuTimeExceeded."""
     _limit(resource.RLIMIT_CPU, int(time.process_time() + seconds + GRACE_S) + 1)
     try:
         try:
-            signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN_S)
+            signal.setitimer(signal.ITIMER_PROF, seconds, REPEAT_S)
             return call()
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    except TimeIsUp:
-        signal.setitimer(signal.ITIMER_PROF, 0)  # it may have come in the line above
+    except CpuTimeExceeded:
+        signal.setitimer(signal.ITIMER_PROF, 0)  # the signal may have come in the line above
         raise
 
 
 def _interrupt(*_: object) -> None:
-    raise TimeIsUp
+    raise CpuTimeExceeded
 
 
 def _limit(kind: int, soft: int) -> None:

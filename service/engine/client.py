@@ -262,7 +262,7 @@ class EarlyExitEngine:
         arm = self.savings.assign_arm(job, effective, conversation)
         records = self._records(job, effective, arm, first=prompt * job.params.n)
         self.savings.assign_stratum(job, records)
-        if arm is not None and arm.held:
+        if arm is not None and arm.control:
             job, settings = self.savings.as_control(job, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
         job = self._journal.begin(job, records, context.arrived, batch=context.batch)

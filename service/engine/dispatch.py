@@ -14,7 +14,7 @@ from service.params.patterns import matcher_of
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.families.prompts import Standing
+from stepgrpo_core.families.prompts import PromptState
 
 __all__ = ["Dispatcher"]
 
@@ -49,7 +49,7 @@ class Dispatcher:
         has closed the thinking, where it is scored, and for outputs that repeat what came."""
         return (
             self.stop_in_thinking
-            or job.opening.standing is Standing.CLOSED
+            or job.opening.standing is PromptState.CLOSED
             or job.params.prompt_logprobs is not None
             or job.params.output_kind is RequestOutputKind.CUMULATIVE
         )

@@ -11,7 +11,7 @@ from vllm.sampling_params import RequestOutputKind
 from service.engine.request import EngineRequest, Opening
 from service.engine.response_parser import ResponseParser
 from stepgrpo_core import ThinkingFormat
-from stepgrpo_core.families.prompts import Standing, begins_turn, standing_of
+from stepgrpo_core.families.prompts import PromptState, ends_with_header, prompt_state
 
 __all__ = ["Openings", "shown_closed"]
 
@@ -39,10 +39,10 @@ class Openings:
         return dataclasses.replace(job, opening=self._opening(job, thinking), stop_ids=stop_ids)
 
     def _opening(self, job: EngineRequest, thinking: ThinkingFormat) -> Opening:
-        standing = standing_of(self.tokenizer, thinking, job.prompt_ids, self.special, self.turn)
-        if standing is Standing.BEFORE:
+        standing = prompt_state(self.tokenizer, thinking, job.prompt_ids, self.special, self.turn)
+        if standing is PromptState.BEFORE:
             return self._before(job)
-        if standing is Standing.CLOSED and self._reads_whole(job):
+        if standing is PromptState.CLOSED and self._reads_whole(job):
             ids = [*thinking.before_end, thinking.end_id]
             end = thinking.end_text or self.tokenizer.decode(ids, skip_special_tokens=False)
             return Opening(standing, end=end)
@@ -58,7 +58,7 @@ class Openings:
             streams = job.params.output_kind is RequestOutputKind.DELTA
             prompt = job.prompt_ids if streams else None
             return Opening(implied=self.parser.reads_unopened(options, prompt))
-        turns = bool(self.turn) and begins_turn(job.prompt_ids, self.turn)
+        turns = bool(self.turn) and ends_with_header(job.prompt_ids, self.turn)
         known = not self.parser.name or (turns and self.parser.reads_unopened({}))
         return Opening(implied=turns and known, may_answer=True)
 

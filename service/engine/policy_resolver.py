@@ -13,7 +13,7 @@ from service.params.eligibility import Facts, eligible, questions_of
 from service.params.limits import ProbeLimits, clamp_to_limits
 from service.records.reasons import OBSTACLES, Abstained
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.families.prompts import Standing
+from stepgrpo_core.families.prompts import PromptState
 
 __all__ = ["PolicyResolver"]
 
@@ -87,7 +87,7 @@ class PolicyResolver:
             closes=thinking is not None and bool(thinking.closing_ids),
             has_ids=job.has_ids,
             cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
-            continues_thought=job.opening.standing is Standing.INSIDE,
+            continues_thought=job.opening.standing is PromptState.INSIDE,
             ignore_eos=bool(params.ignore_eos),
             prompt_logprobs=params.prompt_logprobs is not None,
             grammar=job.has_grammar and not self._grammar_waits(job),

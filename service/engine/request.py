@@ -15,8 +15,8 @@ from service.params import Requested, ThinkingRequest
 from service.params.limits import ProbeLimits
 from stepgrpo_core import ExitReason, Outcome, ThinkingFormat
 from stepgrpo_core.control.events import Cause
-from stepgrpo_core.families.prompts import Standing
-from stepgrpo_core.families.thinking import Writing
+from stepgrpo_core.families.prompts import PromptState
+from stepgrpo_core.families.thinking import TokenizerFormat
 
 __all__ = [
     "LAST_PRIORITY",
@@ -38,7 +38,7 @@ class ServedModel:
 
     engine: EngineClient
     tokenizer: Any
-    writing: Writing | None
+    writing: TokenizerFormat | None
     """None: it does not think."""
     load: Load
     probe_timeout: float = ProbeLimits().probe_timeout
@@ -64,7 +64,7 @@ class ServedModel:
 class Opening:
     """How a completion begins."""
 
-    standing: Standing = Standing.BEFORE
+    standing: PromptState = PromptState.BEFORE
     """Where its prompt leaves off."""
     implied: bool = False
     """Its thinking needs no start."""
@@ -75,7 +75,7 @@ class Opening:
 
     def told(self, outcome: Outcome) -> Outcome:
         """The account of a sequence; why a thought of the caller's ended is not ours to say."""
-        if self.standing is not Standing.INSIDE:
+        if self.standing is not PromptState.INSIDE:
             return outcome
         return dataclasses.replace(outcome, reason=ExitReason.NONE)
 
@@ -168,7 +168,7 @@ def own_budget(job: EngineRequest, asked: ThinkingRequest) -> tuple[EngineReques
 
 
 def served_model(
-    inner: EngineClient, writing: Writing | None, load: Load, **options: Any
+    inner: EngineClient, writing: TokenizerFormat | None, load: Load, **options: Any
 ) -> ServedModel:
     """The model of vLLM's engine client, with what its configuration says; `options` are
     `ServedModel`'s others."""

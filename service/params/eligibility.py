@@ -11,7 +11,7 @@ from typing import Any
 
 from service.records.reasons import Abstained
 from stepgrpo_core import ExitSettings, build_policy
-from stepgrpo_core.policies import Induce, Judge, Question
+from stepgrpo_core.policies import Induce, Judge, ProbeSpec
 
 __all__ = ["Facts", "eligible", "offers_tools", "questions_of"]
 
@@ -34,7 +34,7 @@ class Facts:
 
 
 def eligible(
-    questions: Mapping[str, Question | None], facts: Facts
+    questions: Mapping[str, ProbeSpec | None], facts: Facts
 ) -> tuple[str, Abstained | None]:
     """The policy that acts, of those whose `questions` are given by name, and why not all do."""
     if list(questions) == ["none"]:
@@ -63,16 +63,16 @@ def eligible(
     return "+".join(questions), None
 
 
-def _costs_its_prefix(question: Question | None) -> bool:
+def _costs_its_prefix(question: ProbeSpec | None) -> bool:
     elsewhere = isinstance(question, Judge) and question.url is not None
     return question is not None and not elsewhere
 
 
-def questions_of(settings: ExitSettings) -> dict[str, Question | None]:
+def questions_of(settings: ExitSettings) -> dict[str, ProbeSpec | None]:
     """What each policy that `settings` join asks, by its name; None asks nothing."""
     policies = build_policy(settings, re.compile("(?!)"))  # none of them is used
     names = settings.policy.split("+")
-    return {name: each.needs.question for name, each in zip(names, policies, strict=True)}
+    return {name: each.needs.probe for name, each in zip(names, policies, strict=True)}
 
 
 def offers_tools(body: Mapping[str, Any]) -> bool:

@@ -10,18 +10,18 @@ from typing import Any
 from service.params import Template
 from service.params.reasoning_parser import Parser
 from stepgrpo_core import ExitSettings, InvalidSetting
-from stepgrpo_core.families.prompts import turn_of
-from stepgrpo_core.families.table import Family, in_family
+from stepgrpo_core.families.prompts import turn_header
+from stepgrpo_core.families.table import Family, apply_family
 from stepgrpo_core.families.templates import efforts_of, render_of, source_of, word_of
 from stepgrpo_core.families.templates import switches_of as other_switches_of
 from stepgrpo_core.families.thinking import (
-    Writing,
+    TokenizerFormat,
+    adapt_family,
     family_of,
-    learned,
     switches_of,
     thinking_of,
+    tokenizer_format,
     writes,
-    writing_of,
 )
 
 __all__ = ["Model", "model_of"]
@@ -44,7 +44,7 @@ class Model:
 
     settings: ExitSettings
     """The server's defaults with the texts of the model's family."""
-    writing: Writing | None
+    writing: TokenizerFormat | None
     """None: how it writes thinking is not known."""
     template: Template
     turn: tuple[int, ...] = ()
@@ -75,8 +75,8 @@ def model_of(
         if demanded:
             raise InvalidSetting("policy", settings.policy, _REMEDY)
         return Model(settings, None, _unknown(tokenizer, chat_template, parser))
-    found = learned(tokenizer, row, chat_template)
-    given, settings = settings.closing_text, in_family(settings, found)
+    found = adapt_family(tokenizer, row, chat_template)
+    given, settings = settings.closing_text, apply_family(settings, found)
     thinking = thinking_of(tokenizer, found, settings.closing_text)
     template = _template(tokenizer, found, chat_template)
     _say(found, template, named=family is not None)
@@ -90,8 +90,8 @@ def model_of(
         _log.info(words, settings.closing_text, source)
     else:
         _log.warning("Family %s counts only: its thinking is never ended.", found.name)
-    writing = writing_of(tokenizer, thinking, template.switched(on=False))
-    return Model(settings, writing, template, turn_of(tokenizer, found, chat_template))
+    writing = tokenizer_format(tokenizer, thinking, template.switched(on=False))
+    return Model(settings, writing, template, turn_header(tokenizer, found, chat_template))
 
 
 def _as_parsed(tokenizer: Any, row: Family | None, parser: Parser) -> Family | None:

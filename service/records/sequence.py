@@ -152,7 +152,7 @@ class SequenceRecord:
     @property
     def label(self) -> str:
         """Policy label in metrics. Responses do not reveal the control arm."""
-        return HOLDOUT if self.arm is not None and self.arm.held else self.counted_as
+        return HOLDOUT if self.arm is not None and self.arm.control else self.counted_as
 
     @property
     def counted_as(self) -> str:

@@ -15,7 +15,7 @@ import pebble
 
 from stepgrpo_core.answers import last_box
 from stepgrpo_core.sameness import compare, within_bounds
-from stepgrpo_math import TimeIsUp, compare_answers, prepare_process, within
+from stepgrpo_math import CpuTimeExceeded, compare_answers, prepare_process, run_with_cpu_limit
 
 __all__ = ["Agreement", "AnswerComparer", "compare_texts"]
 
@@ -92,7 +92,9 @@ def _judge(left: str, right: str) -> Agreement:
     pairs = ((left, right), (right, left))
     same = {"same", "unevaluated"}
     try:
-        found = within(SECONDS, lambda: any(compare_answers(*pair) in same for pair in pairs))
-    except (Exception, TimeIsUp):  # noqa: BLE001 - sympy raises anything, or takes too long
+        found = run_with_cpu_limit(
+            SECONDS, lambda: any(compare_answers(*pair) in same for pair in pairs)
+        )
+    except (Exception, CpuTimeExceeded):  # noqa: BLE001 - sympy raises anything, or takes too long
         return "unjudged"
     return "agreed" if found else "differed"

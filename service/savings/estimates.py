@@ -34,10 +34,10 @@ from service.savings.state.series import (
     holdout_series,
 )
 from stepgrpo_core.savings.estimators import (
+    Arms,
     Comparison,
     Measured,
     ServedTokens,
-    Sides,
     comparable,
     compare_strata,
     measurable,
@@ -173,7 +173,7 @@ def _holdout(
 MEASURES: tuple[Measure, Measure] = ("completion", "engine")
 
 
-def _arms(series: Series, measure: Measure, compared: Contrast) -> Sides:
+def _arms(series: Series, measure: Measure, compared: Contrast) -> Arms:
     def arm(name: ArmName) -> dict[int, ServedTokens]:
         found = series.get(holdout_series(name, measure, compared), {})
         return {group: ServedTokens(**each) for group, each in found.items()}
@@ -188,9 +188,9 @@ def _requests(side: Mapping[int, ServedTokens]) -> float:
 def _from_comparisons(gross: Comparison, net: Comparison) -> TokenSavings:
     return TokenSavings(
         gross.saved,
-        _scaled(gross.saved, gross.exited),
+        _scaled(gross.saved, gross.treatment),
         net.saved,
-        _scaled(net.saved, net.exited),
+        _scaled(net.saved, net.treatment),
         gross.ratio,
     )
 

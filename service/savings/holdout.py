@@ -60,7 +60,7 @@ def add_outcome(
     """Add a sequence that ended, however it ended."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
     tokens = predicted.tokens if predicted else 0.0
-    side: ArmName = "held" if place.held else "exited"
+    side: ArmName = "held" if place.control else "exited"
     series = holdout_series(side, "completion", against)
     key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
     store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())

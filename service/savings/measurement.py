@@ -146,7 +146,7 @@ class SavingsMeasurement(EngineHooks):
             return None
         if not is_eligible(self.plan, job, effective):
             return None
-        return self._holdout.place(conversation)
+        return self._holdout.assign(conversation)
 
     def as_control(
         self, job: EngineRequest, settings: ExitSettings
@@ -168,14 +168,14 @@ class SavingsMeasurement(EngineHooks):
         """Return the random group of a conversation; a random one without a conversation."""
         if conversation is None:
             return random.randrange(GROUPS)
-        return self._holdout.place(conversation).group
+        return self._holdout.assign(conversation).group
 
     def _base_may_repeat(self, record: SequenceRecord) -> bool:
         """Return whether the base model may repeat a sequence that no policy exits."""
         base = self.plan.pairs_base
         if self._pairs is None or base is None or base == record.model_name:
             return False
-        held = record.arm is not None and record.arm.held
+        held = record.arm is not None and record.arm.control
         # The base model has already served the control arm of a training contrast.
         return not held or contrast_of(self.plan, record.adapter) == "exit"
 

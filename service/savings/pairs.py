@@ -30,7 +30,7 @@ from service.savings.quality_gate import QualityGate
 from service.savings.state.contents import Key, cell
 from service.savings.state.series import EXIT, TRAINED
 from service.savings.state.store import SumStore
-from stepgrpo_core.families.thinking import Writing
+from stepgrpo_core.families.thinking import TokenizerFormat
 from stepgrpo_core.savings.baseline import Prediction
 from stepgrpo_core.savings.estimators import Measured
 
@@ -86,7 +86,7 @@ class Pairs:
         predictions: Predictions,
         *,
         runs: ContinuationBackend,
-        writing: Writing,
+        writing: TokenizerFormat,
         end: str,
         ended: Callable[[Key, Outcome], None],
     ) -> None:

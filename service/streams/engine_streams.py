@@ -14,8 +14,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.load.probe_load import Load
 from stepgrpo_core.control.probing import Probe, read_answer
-from stepgrpo_core.families.thinking import Writing
-from stepgrpo_core.policies import Answer, Question, Reply
+from stepgrpo_core.families.thinking import TokenizerFormat
+from stepgrpo_core.policies import Answer, ProbeSpec, Reply
 
 __all__ = [
     "AnswerNow",
@@ -227,7 +227,7 @@ def probe_params(probe: Probe) -> SamplingParams:
 
 
 def answer_of(
-    question: Question, outputs: Sequence[RequestOutput], writing: Writing
+    question: ProbeSpec, outputs: Sequence[RequestOutput], writing: TokenizerFormat
 ) -> Answer | None:
     """The answer in a finished probe's outputs; None when it lacks what was asked for."""
     ids: list[int] = []

@@ -41,7 +41,7 @@ from stepgrpo_core.control.policy_slots import (
     OpenPlaces,
     PendingDecision,
     PolicySlot,
-    places_of,
+    kinds_of,
     unguarded,
 )
 from stepgrpo_core.control.states import REASONS, TRANSITIONS, Signal, State, reason_at_end
@@ -52,11 +52,11 @@ from stepgrpo_core.policies import (
     ExitReason,
     ExitSettings,
     Matcher,
-    Question,
+    ProbeSpec,
     Verdict,
     build_policy,
 )
-from stepgrpo_core.policies.questions import check_answer
+from stepgrpo_core.policies.probes import check_answer
 
 __all__ = ["ExitController"]
 
@@ -93,7 +93,7 @@ class ExitController:
         self._seats = [
             PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
         ]
-        self._finder = BoundaryFinder(settings.markers, places_of(self._seats), settings.marker_gap)
+        self._finder = BoundaryFinder(settings.markers, kinds_of(self._seats), settings.marker_gap)
         self._open = OpenPlaces()
         self._begin = 0  # first thinking token
         self._received = self._emitted = 0  # tokens of the current stream; those passed on
@@ -221,22 +221,22 @@ class ExitController:
             return
         for seat in self._seats:
             needs = seat.needs
-            if found.place not in needs.places or kept < needs.min_tokens or self._settled_by():
+            if found.place not in needs.kinds or kept < needs.min_tokens or self._settled_by():
                 continue
-            if needs.question is None:
+            if needs.probe is None:
                 self._decide_at_once(seat, self._boundary(found, seat), commands)
             else:
-                self._ask(seat, needs.question, self._boundary(found, seat), commands)
+                self._ask(seat, needs.probe, self._boundary(found, seat), commands)
 
     def _boundary(self, found: Found, seat: PolicySlot) -> Boundary:
         text = ""
-        if seat.needs.question is None:
+        if seat.needs.probe is None:
             text, seat.read = self._finder.text(seat.read, found.tokens), found.tokens
         return Boundary(
             position=self._begin + found.tokens,
             steps=self._finder.steps_before(found.tokens),
             reasoning_tokens=found.tokens,
-            place=found.place,
+            kind=found.place,
             generated=found.generated,
             room=self._room(self._begin + found.generated) - self._settings.answer_reserve,
             text=text,
@@ -251,7 +251,7 @@ class ExitController:
             self._pending.append(PendingDecision(boundary, seat, answered=True, verdict=verdict))
 
     def _ask(
-        self, seat: PolicySlot, question: Question, boundary: Boundary, commands: list[Command]
+        self, seat: PolicySlot, question: ProbeSpec, boundary: Boundary, commands: list[Command]
     ) -> None:
         if not seat.may_ask(question, boundary):
             return

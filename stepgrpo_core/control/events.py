@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stepgrpo_core.policies import Answer, ExitReason, Question
+from stepgrpo_core.policies import Answer, ExitReason, ProbeSpec
 
 __all__ = [
     "CancelProbe",
@@ -134,7 +134,7 @@ class StartProbe:
 
     probe: int
     position: int
-    question: Question
+    question: ProbeSpec
 
 
 @dataclass(frozen=True, slots=True)

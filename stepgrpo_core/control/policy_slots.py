@@ -12,7 +12,7 @@ from stepgrpo_core.policies import (
     BoundaryKind,
     ExitPolicy,
     ExitSettings,
-    Question,
+    ProbeSpec,
     Verdict,
 )
 
@@ -22,7 +22,7 @@ __all__ = [
     "OpenPlaces",
     "PendingDecision",
     "PolicySlot",
-    "places_of",
+    "kinds_of",
     "unguarded",
 ]
 
@@ -59,13 +59,13 @@ class PolicySlot:
     @property
     def active(self) -> bool:
         """Whether it can still act."""
-        if self.needs.question is None:
+        if self.needs.probe is None:
             return True
         own = self.needs.max_probes
         most = self._settings.max_probes if own is None else own
         return self._probes < most and self.failures_in_a_row < MAX_FAILURES
 
-    def may_ask(self, question: Question, boundary: Boundary) -> bool:
+    def may_ask(self, question: ProbeSpec, boundary: Boundary) -> bool:
         """Whether the limits allow `question` at `boundary`."""
         settings = self._settings
         growth = min(max(self._probes - 1, 0), 64)  # more would overflow, and change nothing
@@ -78,13 +78,13 @@ class PolicySlot:
             and (share is None or cost <= share * boundary.reasoning_tokens)
         )
 
-    def asked(self, question: Question, boundary: Boundary) -> None:
+    def asked(self, question: ProbeSpec, boundary: Boundary) -> None:
         """Enter a question."""
         self._probes += 1
         self._probe_tokens += question.max_tokens
         self._last = boundary.position
 
-    def not_asked(self, question: Question) -> None:
+    def not_asked(self, question: ProbeSpec) -> None:
         """Take a question back that was entered, but not put; the interval runs all the same."""
         self._probes -= 1
         self._probe_tokens -= question.max_tokens
@@ -102,9 +102,9 @@ class PolicySlot:
         return verdict
 
 
-def places_of(seats: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
+def kinds_of(seats: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
     """Where any of them acts."""
-    return frozenset[BoundaryKind]().union(*(seat.needs.places for seat in seats))
+    return frozenset[BoundaryKind]().union(*(seat.needs.kinds for seat in seats))
 
 
 class OpenPlaces:
@@ -119,7 +119,7 @@ class OpenPlaces:
         active = [seat.active for seat in seats]
         if active != self._active:
             self._active = active
-            self._places = places_of(seat for seat in seats if seat.active)
+            self._places = kinds_of(seat for seat in seats if seat.active)
         return self._places
 
 
@@ -130,7 +130,7 @@ class PendingDecision:
     boundary: Boundary
     seat: PolicySlot
     probe: int | None = None
-    question: Question | None = None
+    question: ProbeSpec | None = None
     """Its probe's; None: the policy asks nothing."""
     answered: bool = False
     answer: Answer | None = None

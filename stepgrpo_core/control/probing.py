@@ -13,11 +13,11 @@ from stepgrpo_core.policies import (
     Answer,
     Distribution,
     Induce,
+    InducedAnswer,
     Judge,
     NextToken,
-    Question,
+    ProbeSpec,
     Reply,
-    Trial,
 )
 
 __all__ = ["Probe", "Writer", "put_question", "read_answer", "trial_end"]
@@ -56,7 +56,7 @@ class Probe:
 
 
 def put_question(
-    question: Question, prompt_ids: Sequence[int], kept: Sequence[int], writer: Writer
+    question: ProbeSpec, prompt_ids: Sequence[int], kept: Sequence[int], writer: Writer
 ) -> Probe | None:
     """The probe that puts `question` after the `kept` generated tokens; None where no driver
     can by generating: judges behind a URL, and tokenizers without a chat template.
@@ -92,7 +92,7 @@ def trial_end(
 
 
 def read_answer(
-    question: Question,
+    question: ProbeSpec,
     ids: Sequence[int],
     logprobs: Sequence[float | None],
     top: Mapping[int, float],
@@ -109,7 +109,7 @@ def read_answer(
     if isinstance(question, Induce):
         size, ended = trial_end(writer.thinking, ids, writer.decode)
         text = writer.decode(ids[:size]) if writer.decode and size < len(ids) else text
-        return Trial(tuple(ids[:size]), tuple(logprobs[:size]), ended=ended, text=text)
+        return InducedAnswer(tuple(ids[:size]), tuple(logprobs[:size]), ended=ended, text=text)
     assert writer.decode is not None  # or it could not have been asked
     first = [(writer.decode([token]), value) for token, value in top.items()]
     return Reply(text, tuple(sorted(first, key=lambda entry: -entry[1])))

@@ -1,1 +1,1 @@
-"""Model families: how each writes its thinking, and what its template says."""
+"""Model families: the format of their thinking, from tokenizers and chat templates."""

@@ -1,8 +1,7 @@
-"""Where a prompt leaves off: before a thought, inside one, or behind one.
+"""State of the thinking at the end of a prompt: not begun, open, or closed.
 
-Thinking needs no start where a reasoning model's turn begins and its template has not closed the
-thinking: after some prompts such models leave the start out, and what they write before the end is
-their thinking all the same.
+At the beginning of a reasoning model's turn thinking needs no start, unless the template closed it:
+after some prompts such models omit the start, and all they write before the end is thinking.
 """
 
 import enum
@@ -14,56 +13,62 @@ from stepgrpo_core.families.table import Family
 from stepgrpo_core.families.templates import render_of, source_of
 from stepgrpo_core.families.thinking import continues_thinking, opens_in_thinking
 
-__all__ = ["Standing", "begins_turn", "standing_of", "turn_of"]
+__all__ = ["PromptState", "ends_with_header", "prompt_state", "turn_header"]
 
 
-class Standing(enum.Enum):
-    """Where the last message of a prompt leaves off."""
+class PromptState(enum.Enum):
+    """State of the thinking in the last message of a prompt."""
 
     BEFORE = "before"
-    """No thinking has begun in it."""
+    """Thinking has not begun."""
     OPENED = "opened"
-    """It ends in the start of thinking."""
+    """The message ends with the start of thinking."""
     INSIDE = "inside"
-    """In a thought that has begun: its caller's."""
+    """The message ends inside thinking that the caller wrote."""
     CLOSED = "closed"
-    """Behind the end of a thought."""
+    """The thinking was closed."""
 
     @property
     def open(self) -> bool:
-        """Whether what follows is thinking."""
-        return self in (Standing.OPENED, Standing.INSIDE)
+        """Return whether the next tokens are thinking."""
+        return self in (PromptState.OPENED, PromptState.INSIDE)
 
 
-def standing_of(
+def prompt_state(
     tokenizer: Any,
     thinking: ThinkingFormat,
     prompt_ids: Sequence[int],
     special: frozenset[int],
     turn: Sequence[int] = (),
-) -> Standing:
-    """Where a prompt leaves off. `special` tokens stand between messages; a prompt that ends in
-    `turn` begins one."""
-    if turn and begins_turn(prompt_ids, turn):
-        return Standing.BEFORE
+) -> PromptState:
+    """Return the state of a prompt.
+
+    `special` tokens separate messages; `turn` is the header of an assistant's message.
+    """
+    if turn and ends_with_header(prompt_ids, turn):
+        return PromptState.BEFORE
     if opens_in_thinking(tokenizer, thinking, prompt_ids):
-        return Standing.OPENED
+        return PromptState.OPENED
     if continues_thinking(tokenizer, thinking, prompt_ids, special):
-        return Standing.INSIDE
+        return PromptState.INSIDE
     closed = _closed_by_text if thinking.end_text else _closed
-    return Standing.CLOSED if closed(tokenizer, thinking, prompt_ids, special) else Standing.BEFORE
+    return (
+        PromptState.CLOSED
+        if closed(tokenizer, thinking, prompt_ids, special)
+        else PromptState.BEFORE
+    )
 
 
 def _closed(
     _: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
 ) -> bool:
-    if thinking.before_start:  # its end is the end of any message
+    if thinking.before_start:  # the end of thinking is the end of any message
         return False
     end = (*thinking.before_end, thinking.end_id)
-    for place in range(len(prompt_ids), 0, -1):
-        if tuple(prompt_ids[max(place - len(end), 0) : place]) == end:
+    for stop in range(len(prompt_ids), 0, -1):
+        if tuple(prompt_ids[max(stop - len(end), 0) : stop]) == end:
             return True
-        if prompt_ids[place - 1] in special or prompt_ids[place - 1] == thinking.start_id:
+        if prompt_ids[stop - 1] in special or prompt_ids[stop - 1] == thinking.start_id:
             return False
     return False
 
@@ -77,26 +82,27 @@ def _closed_by_text(
     return bool(closed) and thinking.start_text.strip() not in after
 
 
-def begins_turn(prompt_ids: Sequence[int], turn: Sequence[int]) -> bool:
-    """Whether a prompt ends in what begins an assistant's message."""
+def ends_with_header(prompt_ids: Sequence[int], turn: Sequence[int]) -> bool:
+    """Return whether a prompt ends with `turn`, the header of an assistant's message."""
     return tuple(prompt_ids[-len(turn) :]) == tuple(turn)
 
 
-def turn_of(tokenizer: Any, family: Family, chat_template: str | None = None) -> tuple[int, ...]:
-    """The tokens with which the tokenizer's chat template, or `chat_template` in its place, begins
-    an assistant's message, without marks of thinking.
+def turn_header(
+    tokenizer: Any, family: Family, chat_template: str | None = None
+) -> tuple[int, ...]:
+    """Return the tokens that begin an assistant's message in the chat template, without thinking.
 
-    Empty where no template writes the end of the family's thinking, since its model may not think,
-    where the template fails, and where several tokens start the thinking: those tell it from other
-    messages, so it does need them.
+    `chat_template` replaces the tokenizer's own. The result is empty if the template fails or does
+    not contain the end of the family's thinking, because the model may not think then. It is also
+    empty if thinking starts with several tokens, because these distinguish it from other messages.
     """
     render, source = render_of(tokenizer, chat_template), source_of(tokenizer, chat_template)
     single = tokenizer.backend_tokenizer.token_to_id(family.start) is not None
     if render is None or source is None or not single or family.end not in source:
         return ()
     hello = [{"role": "user", "content": "Hello"}]
-    said, asked = (render(hello, add_generation_prompt=asks) for asks in (False, True))
-    if said is None or asked is None or not asked.startswith(said):
+    history, prompt = (render(hello, add_generation_prompt=add) for add in (False, True))
+    if history is None or prompt is None or not prompt.startswith(history):
         return ()
-    header = asked[len(said) :].split(family.start)[0].split(family.end)[0]
+    header = prompt[len(history) :].split(family.start)[0].split(family.end)[0]
     return tuple(tokenizer.encode(header, add_special_tokens=False))

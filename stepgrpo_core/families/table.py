@@ -1,8 +1,8 @@
-"""Families of models: how each writes its thinking, and by what its tokenizer is recognised.
+"""Model families: the format of their thinking, and how their tokenizers are recognized.
 
-A row is what the models' published chat templates and tokenizers say; no weights but the demo's
-were within reach. Its closing text and tool starts hold where a model's own chat template does
-not show them (`templates`).
+The rows come from the models' published chat templates and tokenizers; only the demo's weights were
+available for tests. Closing text and tool starts of a row are used if the model's own chat template
+does not show them (`templates`).
 """
 
 import dataclasses
@@ -14,46 +14,54 @@ from typing import Any
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import ExitSettings
 
-__all__ = ["FAMILIES", "RECOGNISED", "Choice", "Family", "in_family", "read_families", "recognise"]
+__all__ = [
+    "AUTO_FAMILY",
+    "FAMILIES",
+    "Family",
+    "FamilyChoice",
+    "apply_family",
+    "read_families",
+    "recognize",
+]
 
 _DEFAULT = ExitSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family of models writes thinking."""
+    """Format of the thinking of a model family."""
 
     name: str
     models: str = ""
-    """Which those are."""
+    """Names of the models."""
     start: str = "<think>"
-    """Opens the thinking; may be several tokens, of which the first and the last are added ones."""
+    """Start of the thinking: one token, or several of which the first and last are added tokens."""
     end: str = "</think>"
-    """Ends it; may be several tokens likewise."""
+    """End of the thinking, in tokens like `start`."""
     closing: str = _DEFAULT.closing_text
-    """Injected on exit; holds `end`. The answer is generated after it."""
+    """Text forced on exit; contains `end`. The answer is generated after it."""
     derived: bool = field(default=True, compare=False)
-    """Where the model's chat template shows another closing text, that one is injected."""
+    """True if the closing text in the model's chat template takes precedence over `closing`."""
     tools: tuple[str, ...] = ()
-    """Texts that open a tool call, beside the known ones and those of the chat template."""
+    """Texts that open a tool call, in addition to `TOOL_STARTS` and those of the chat template."""
     inducing: str = _DEFAULT.inducing_prompt
-    """Induces a trial answer inside the thinking."""
+    """Text that induces an answer inside the thinking."""
     tokens: tuple[str, ...] = ()
-    """Tokens beside `start` and `end` that its tokenizers have, all of them."""
+    """Tokens besides `start` and `end` that all tokenizers of the family have."""
     template: tuple[str, ...] = ()
-    """Texts that its chat templates hold, all of them."""
+    """Texts that all chat templates of the family contain."""
     opens: bool = False
-    """The chat template ends prompts in `start`."""
+    """True if the chat template ends prompts with `start`."""
     off: str = ""
-    """What switches thinking off."""
+    """Switch that disables thinking, for the documentation."""
     text: bool = False
-    """Start and end are text, not tokens, and may merge with what stands beside them."""
+    """True if start and end are plain text, whose tokens may merge with the text beside them."""
     exits: bool = True
-    """False: thinking is counted, and never ended from outside."""
+    """True if exits are supported; if False, thinking is only counted."""
     note: str = ""
 
-    def writes_like(self, other: "Family") -> bool:
-        """Whether it makes no difference which of them a model is of."""
+    def same_format(self, other: "Family") -> bool:
+        """Return whether both families behave the same here."""
         names = ("start", "end", "closing", "inducing", "text", "exits")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
@@ -271,21 +279,21 @@ FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 """Built-in families by name."""
 
 
-def recognise(
+def recognize(
     has: Callable[[str], bool],
     writes: Callable[[Family], bool],
     opens: Callable[[], bool | None],
     own: Mapping[str, Family],
     template: str = "",
 ) -> Family | None:
-    """The family of a tokenizer; None if it is of none.
+    """Return the family of a tokenizer; None if no family fits.
 
-    `has` says whether it has a token, `writes` whether it writes a family's thinking in tokens,
-    `opens` whether its chat `template` opens the thinking (None: no template), which tells apart
-    those that write alike. The user's `own` families go before the built-in ones; the one with
-    most tokens wins, then the one with most texts of the template; those that mark thinking by
-    text come last. Raises InvalidSetting when
-    that leaves several between which it makes a difference.
+    `has` tells whether the tokenizer has a token, `writes` whether it has the tokens of a family's
+    thinking, `opens` whether its chat `template` opens the thinking (None without a template),
+    which decides between families of the same format. The user's `own` families precede the
+    built-in ones; the family with the most tokens wins, then the one with the most texts in the
+    template; families that mark thinking by text come last. Raises InvalidSetting if several
+    families of different formats remain.
     """
     for families in (own, FAMILIES):
         found = [each for each in families.values() if all(map(has, each.tokens)) and writes(each)]
@@ -296,7 +304,7 @@ def recognise(
         best = [each for each in found if _rank(each) == most]
         if len(best) == 1:
             return best[0]
-        if all(each.writes_like(best[0]) for each in best):
+        if all(each.same_format(best[0]) for each in best):
             opened = opens()
             return next((each for each in best if each.opens == opened), best[0])
         names = ", ".join(each.name for each in best)
@@ -305,12 +313,12 @@ def recognise(
 
 
 def _rank(family: Family) -> tuple[bool, int, int]:
-    """How much a tokenizer and its template have of a family that they fit."""
+    """Return the sort key of a family that fits; higher is more specific."""
     return not family.text, len(family.tokens), len(family.template)
 
 
-def in_family(settings: ExitSettings, family: Family) -> ExitSettings:
-    """The settings with the family's texts where theirs are the built-in ones."""
+def apply_family(settings: ExitSettings, family: Family) -> ExitSettings:
+    """Return the settings with the family's texts in place of the default ones."""
     closing, inducing = settings.closing_text, settings.inducing_prompt
     return dataclasses.replace(
         settings,
@@ -320,24 +328,24 @@ def in_family(settings: ExitSettings, family: Family) -> ExitSettings:
 
 
 def read_families(value: Any) -> Mapping[str, Family]:
-    """Families of a user's, from name to fields; raises ValueError with the remedy.
+    """Parse user-defined families, a mapping of names to fields; raises ValueError with a remedy.
 
-    Unless `closing` is given it is what the chat template shows, and where that shows none the
-    end between line ends. `tokens`, `tools` and `template` are lists.
+    `closing` defaults to the closing text in the chat template, or else the end between newlines.
+    `tokens`, `tools` and `template` are lists.
     """
     if not isinstance(value, Mapping):
-        raise ValueError("use names of families with their fields")
+        raise ValueError("use a mapping of family names to fields")
     return {str(name): _read(str(name), fields) for name, fields in value.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which family a model is of, as a user says it; raises InvalidSetting."""
+class FamilyChoice:
+    """The family of a model as set by the user; raises InvalidSetting."""
 
     name: str | None = None
-    """None: its tokenizer tells."""
+    """Name of the family; None recognizes it from the tokenizer."""
     described: Mapping[str, Any] = field(default_factory=dict)
-    """Families of the user's own, from name to fields, as a server's YAML file has them."""
+    """User-defined families, a mapping of names to fields as in the server's YAML file."""
 
     def __post_init__(self) -> None:
         known = [*FAMILIES, *self.own]
@@ -346,15 +354,15 @@ class Choice:
 
     @property
     def own(self) -> Mapping[str, Family]:
-        """The families that are described."""
+        """Return the user-defined families."""
         try:
             return read_families(self.described)
         except ValueError as error:
             raise InvalidSetting("families", dict(self.described), str(error)) from error
 
 
-RECOGNISED = Choice()
-"""Its tokenizer tells."""
+AUTO_FAMILY = FamilyChoice()
+"""The default: recognize the family from the tokenizer."""
 
 
 def _read(name: str, fields: Any) -> Family:
@@ -371,11 +379,11 @@ def _read(name: str, fields: Any) -> Family:
         key: tuple(each) if isinstance(each, list) else each for key, each in fields.items()
     }
     end = given.get("end", "</think>")
-    unsaid: dict[str, Any] = {"closing": f"\n{end}\n\n", "derived": "closing" not in given}
-    made = Family(name, **(unsaid | given))
-    if made.end not in made.closing:
-        raise ValueError(f"{name}.closing: {made.closing!r} must hold the end, {made.end!r}")
-    return made
+    defaults: dict[str, Any] = {"closing": f"\n{end}\n\n", "derived": "closing" not in given}
+    family = Family(name, **(defaults | given))
+    if family.end not in family.closing:
+        raise ValueError(f"{name}.closing: {family.closing!r} must contain the end, {family.end!r}")
+    return family
 
 
 def _check(key: str, value: Any, default: Any) -> None:

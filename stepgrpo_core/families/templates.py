@@ -1,9 +1,9 @@
-"""Facts about thinking that a model's own chat template tells when it is rendered.
+"""Facts about thinking, found by rendering a model's own chat template.
 
-A template is a program: nothing is guessed from its source but the names of its variables. Probe
-words stand for the question, the reasoning, the answer and a tool's name; the text that the
-template writes around them is how its model was trained to write. A rendering that fails tells
-nothing, and is no error.
+A template is a program, so only the names of its variables are read from its source. Placeholder
+words are rendered as question, reasoning, answer and tool name; the text that the template writes
+around them is the format that the model was trained on. A template that fails to render gives no
+facts and is not an error.
 """
 
 import itertools
@@ -30,40 +30,40 @@ __all__ = [
 ]
 
 Render = Callable[..., str | None]
-"""Text of messages under the template's variables; None where it fails."""
+"""Renders messages with template variables; returns None if the template fails."""
 
 ASK, THOUGHT, ANSWER, NAME = "zqask", "zqthought", "zqanswer", "zqname"
 FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""Names under which templates read the reasoning of an assistant turn."""
+"""Message fields from which templates read the reasoning of an assistant turn."""
 ON = {"enable_thinking": True, "thinking": True}
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 WORDS = ("/no_think", "/nothink", "detailed thinking off", "no_think")
-"""What templates look for in a system message; each is tried."""
+"""Words that templates look for in a system message."""
 _ON = ("high", "enabled", True)
 _OFF = (False, 0, "disabled", "off", "none", "no_think", "minimal", "low")
-_GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "chat_template"})
+_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "chat_template"})
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A variable of a template that switches thinking off and on."""
+    """A template variable that switches thinking off and on."""
 
     name: str
     off: Any
     on: Any
-    """None: thinking is on unless switched off."""
+    """Value that switches thinking on; None if it is on by default."""
 
 
 def source_of(tokenizer: Any, chat_template: str | None = None) -> str | None:
-    """The template itself: `chat_template` in place of the tokenizer's own, None without one."""
+    """Return `chat_template`, or else the tokenizer's own; None without one."""
     own = getattr(tokenizer, "chat_template", None)
-    if isinstance(own, Mapping):  # several by name
+    if isinstance(own, Mapping):  # several named templates
         own = own.get("default") or next(iter(own.values()), None)
     return chat_template or (own if isinstance(own, str) else None)
 
 
 def render_of(tokenizer: Any, chat_template: str | None = None) -> Render | None:
-    """Renders the tokenizer's template, or `chat_template` in its place; None without one."""
+    """Return the renderer of `chat_template` or the tokenizer's own; None without a template."""
     if source_of(tokenizer, chat_template) is None:
         return None
 
@@ -72,7 +72,7 @@ def render_of(tokenizer: Any, chat_template: str | None = None) -> Render | None
             text = tokenizer.apply_chat_template(
                 list(messages), chat_template=chat_template, tokenize=False, **variables
             )
-        except Exception:  # noqa: BLE001 - a template is a program of its own
+        except Exception:  # noqa: BLE001 - a template can raise anything
             return None
         return text if isinstance(text, str) else None
 
@@ -80,36 +80,39 @@ def render_of(tokenizer: Any, chat_template: str | None = None) -> Render | None
 
 
 def prompt_end(render: Render, **variables: Any) -> str | None:
-    """The end of a prompt: all that follows the user's text."""
-    text = render([_said("user", ASK)], add_generation_prompt=True, **variables)
+    """Return the end of a prompt after the user's text; None if the template fails."""
+    text = render([_message("user", ASK)], add_generation_prompt=True, **variables)
     return None if text is None else text.rpartition(ASK)[2]
 
 
 def closing_of(render: Render, start: str, end: str) -> str | None:
-    """The text between reasoning and answer, which holds `end`; None where no turn shows it."""
+    """Return the text between reasoning and answer, which contains `end`; None if not shown."""
     dropped = None
     for variables in (ON, {}):
         for turn in _turns():
-            text = render([_said("user", ASK), turn], **variables) or ""
+            text = render([_message("user", ASK), turn], **variables) or ""
             head, answer, _ = text.rpartition(ANSWER)
             between = head.rpartition(THOUGHT)[2] if THOUGHT in head else ""
             if answer and end in between:
                 return between
             if answer and dropped is None:
-                dropped = _of_empty(head.rpartition(ASK)[2], start, end)
+                dropped = _closing_of_dropped(head.rpartition(ASK)[2], start, end)
     return dropped
 
 
 def _turns() -> Iterator[Mapping[str, Any]]:
     for names in (FIELDS, *((name,) for name in FIELDS)):
-        yield _said("assistant", ANSWER) | dict.fromkeys(names, THOUGHT)
+        yield _message("assistant", ANSWER) | dict.fromkeys(names, THOUGHT)
     thought, answer = {"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": ANSWER}
     yield {"role": "assistant", "content": [thought, answer]}
 
 
-def _of_empty(head: str, start: str, end: str) -> str | None:
-    """The closing as far as a turn shows it whose reasoning was dropped: an end without a start,
-    or directly behind it. White space between the two would tell no more."""
+def _closing_of_dropped(head: str, start: str, end: str) -> str | None:
+    """Return the closing text that a turn shows whose reasoning the template dropped.
+
+    Only an end without a start, or directly after it, is accepted: white space between the two is
+    not part of the closing text.
+    """
     before, found, after = head.rpartition(end)
     if not found or after.strip():
         return None
@@ -121,9 +124,11 @@ def _of_empty(head: str, start: str, end: str) -> str | None:
 def tool_starts_of(
     render: Render, added: Iterable[str], marks: Iterable[str] = ()
 ) -> tuple[str, ...]:
-    """What opens a tool call in a turn: the first added token that a turn without a call lacks
-    and that is none of thinking's `marks`, or else the first run of text between two tokens;
-    none where neither exists."""
+    """Return the text that opens a tool call in a turn.
+
+    That is the first added token that is missing in a turn without a call and is not one of the
+    thinking's `marks`, or else the first text between two added tokens; empty if neither exists.
+    """
     tokens = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))) or "(?!)")
     plain, call = "".join((_turn_end(render, None), *marks)), _turn_end(render, _CALL)
     before, named, _ = call.partition(NAME)
@@ -148,13 +153,13 @@ _TOOL = {"type": "function", "function": {"name": NAME, "parameters": _PARAMETER
 
 
 def _turn_end(render: Render, call: Mapping[str, Any] | None) -> str:
-    """All that follows the user's text, of a turn that answers or calls."""
-    turn: dict[str, Any] = _said("assistant", ANSWER) | dict.fromkeys(FIELDS, THOUGHT)
+    """Return all text after the user's, for a turn that answers or calls a tool."""
+    turn: dict[str, Any] = _message("assistant", ANSWER) | dict.fromkeys(FIELDS, THOUGHT)
     if call is not None:
         turn["tool_calls"] = [call]
     for tools in (None, [_TOOL]):
         for content in (ANSWER, ""):
-            text = render([_said("user", ASK), turn | {"content": content}], tools=tools)
+            text = render([_message("user", ASK), turn | {"content": content}], tools=tools)
             end = (text or "").rpartition(ASK)[2]
             if end and (call is None or NAME in end):
                 return end
@@ -165,7 +170,7 @@ def _turn_end(render: Render, call: Mapping[str, Any] | None) -> str:
 
 
 def flags_of(render: Render, source: str) -> tuple[str, ...]:
-    """The variables that switch thinking by true and false: renderings with the two differ."""
+    """Return the boolean variables that switch thinking: both values render differently."""
     found = []
     for name in (each for each in _variables(source) if each in ON):
         texts = [_written(render, name, value) for value in (False, True)]
@@ -175,16 +180,18 @@ def flags_of(render: Render, source: str) -> tuple[str, ...]:
 
 
 def switches_of(render: Render, source: str, family: Family) -> tuple[Switch, ...]:
-    """Every other variable with a value under which the prompt's thinking has ended, and which
-    leaves it open otherwise."""
+    """Return every other variable with a value that closes the prompt's thinking."""
     names = (name for name in _variables(source) if name not in ON)
     found = (_switch(render, name, family) for name in names)
     return tuple(each for each in found if each is not None)
 
 
 def efforts_of(render: Render, source: str) -> Mapping[str, tuple[str, ...]]:
-    """The efforts that each variable of efforts takes, where they make a difference."""
-    found, on = {}, dict.fromkeys(flags_of(render, source), True)  # some look at them only then
+    """Return the accepted efforts by variable, for variables that change the rendering."""
+    found, on = (
+        {},
+        dict.fromkeys(flags_of(render, source), True),
+    )  # some templates read efforts only then
     for name in (each for each in _variables(source) if "effort" in each):
         texts = {effort: _written(render, name, effort, **on) for effort in EFFORTS}
         if len(set(texts.values())) > 1:
@@ -193,20 +200,25 @@ def efforts_of(render: Render, source: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def word_of(render: Render, family: Family) -> str | None:
-    """The word in a system message that ends a prompt's thinking; None where none of `WORDS` does,
-    or where it has ended without."""
+    """Return the word in a system message that closes the prompt's thinking.
+
+    None if no word of `WORDS` does, or if the thinking is closed without it.
+    """
     if closed_by(family, prompt_end(render)):
         return None
     for word in WORDS:
-        text = render([_said("system", word), _said("user", ASK)], add_generation_prompt=True)
+        text = render([_message("system", word), _message("user", ASK)], add_generation_prompt=True)
         if text is not None and closed_by(family, text.rpartition(ASK)[2]):
             return word
     return None
 
 
 def closed_by(family: Family, end: str | None) -> bool:
-    """Whether a prompt that ends so has its thinking behind it: in its end, in an empty thought,
-    or in what opens an answer."""
+    """Return whether a prompt with this end has its thinking closed.
+
+    It does if it ends with the end of thinking or the start of an answer, or contains an empty
+    thinking block.
+    """
     end, tail = (end or "").rstrip(), family.closing.rpartition(family.end)[2].strip()
     empty = rf"{re.escape(family.start.strip())}\s*{re.escape(family.end.strip())}"
     opened = bool(tail) and end.endswith(tail)
@@ -214,11 +226,11 @@ def closed_by(family: Family, end: str | None) -> bool:
 
 
 def _written(render: Render, name: str, value: Any, **others: Any) -> str | None:
-    return render([_said("user", ASK)], add_generation_prompt=True, **others, **{name: value})
+    return render([_message("user", ASK)], add_generation_prompt=True, **others, **{name: value})
 
 
 def _switch(render: Render, name: str, family: Family) -> Switch | None:
-    """The switch that `name` is, if a value of it ends the thinking that others leave open."""
+    """Return the switch `name`, if one of its values closes thinking that others leave open."""
 
     def closes(value: Any) -> bool | None:
         end = prompt_end(render, **{name: value})
@@ -237,16 +249,16 @@ def _switch(render: Render, name: str, family: Family) -> Switch | None:
 _BLOCKS = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _NAMES = re.compile(r"(?<![.\w])[A-Za-z_]\w*(?!\s*\(|\w)")
-_MADE = re.compile(r"\b(?:for|macro)\s+([\w, ]+)")
+_LOCALS = re.compile(r"\b(?:for|macro)\s+([\w, ]+)")
 
 
 def _variables(source: str) -> tuple[str, ...]:
-    """Names in the template's code that may be variables of a request's."""
+    """Return the names in the template's code that may be variables of a request."""
     code = "\n".join(_QUOTED.sub("''", block) for block in _BLOCKS.findall(source))
-    made = {name for names in _MADE.findall(code) for name in re.findall(r"\w+", names)}
+    local = {name for names in _LOCALS.findall(code) for name in re.findall(r"\w+", names)}
     found = dict.fromkeys(_NAMES.findall(code))
-    return tuple(name for name in found if name not in made | _GIVEN)
+    return tuple(name for name in found if name not in local | _RESERVED)
 
 
-def _said(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}

@@ -1,7 +1,7 @@
-"""How a tokenizer writes thinking, and whether a prompt has opened it.
+"""The tokens of thinking for a tokenizer, and whether a prompt has opened it.
 
-Tokenizers are duck-typed: `encode`, `decode` and `backend_tokenizer.token_to_id`, as every fast
-tokenizer of transformers has them.
+Tokenizers are duck-typed: they need `encode`, `decode` and `backend_tokenizer`, like every fast
+tokenizer of transformers.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 from stepgrpo_core.answers import THINK_START
 from stepgrpo_core.control.events import ThinkingFormat
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.families.table import FAMILIES, Family, recognise
+from stepgrpo_core.families.table import FAMILIES, Family, recognize
 from stepgrpo_core.families.templates import (
     closing_of,
     flags_of,
@@ -26,16 +26,16 @@ from stepgrpo_core.families.templates import (
 
 __all__ = [
     "TOOL_STARTS",
-    "Writing",
+    "TokenizerFormat",
+    "adapt_family",
     "continues_thinking",
     "family_of",
-    "learned",
     "opens_in_thinking",
     "special_ids",
     "switches_of",
     "thinking_of",
+    "tokenizer_format",
     "writes",
-    "writing_of",
 ]
 
 
@@ -48,12 +48,12 @@ TOOL_STARTS = (
     "<minimax:tool_call>",
     "[TOOL_CALLS]",  # Mistral
 )
-"""What opens a tool call, where a tokenizer has it as one token."""
+"""Texts that open a tool call, for tokenizers that have them as one token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """How a tokenizer writes; a `stepgrpo_core.control.probing.Writer`."""
+class TokenizerFormat:
+    """Functions of a tokenizer; implements `stepgrpo_core.control.probing.Writer`."""
 
     thinking: ThinkingFormat
     encode: Callable[[str], Sequence[int]]
@@ -64,11 +64,15 @@ class Writing:
 _OFF: Mapping[str, Any] = MappingProxyType({"enable_thinking": False})
 
 
-def writing_of(tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] = _OFF) -> Writing:
-    """The tokenizer's own functions; no `chat` without a chat template. `off` are the template's
-    variables that switch thinking off; other templates ignore them."""
+def tokenizer_format(
+    tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] = _OFF
+) -> TokenizerFormat:
+    """Return the functions of a tokenizer; `chat` is None without a chat template.
 
-    @lru_cache(maxsize=16)  # every probe asks the same
+    `off` are the template variables that switch thinking off; other templates ignore them.
+    """
+
+    @lru_cache(maxsize=16)  # all probes of a policy encode the same text
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False))
 
@@ -85,8 +89,8 @@ def writing_of(tokenizer: Any, thinking: ThinkingFormat, off: Mapping[str, Any] 
         )
         return ids
 
-    chats = getattr(tokenizer, "chat_template", None) is not None
-    return Writing(thinking, encode, decode, chat if chats else None)
+    has_template = getattr(tokenizer, "chat_template", None) is not None
+    return TokenizerFormat(thinking, encode, decode, chat if has_template else None)
 
 
 def family_of(
@@ -95,18 +99,17 @@ def family_of(
     own: Mapping[str, Family] = MappingProxyType({}),
     chat_template: str | None = None,
 ) -> Family | None:
-    """The family of `name`, of the user's `own` or the built-in ones, or else the one that this
-    tokenizer is recognised by; None if it is of none, or no fast one. `chat_template` stands in
-    for the tokenizer's own.
+    """Return the family called `name`, or recognize it from the tokenizer.
 
-    Raises InvalidSetting for a name that is unknown, or that this tokenizer cannot write, and
-    when several families fit.
+    `own` are user-defined families; `chat_template` replaces the tokenizer's own. Returns None if
+    no family fits or the tokenizer is not a fast one. Raises InvalidSetting for an unknown name, a
+    family whose thinking this tokenizer cannot encode, and if several families fit.
     """
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         return None
     if name is None:
-        return recognise(
+        return recognize(
             lambda token: fast.token_to_id(token) is not None,
             lambda family: family.text or _marks(tokenizer, family) is not None,
             lambda: _opens(tokenizer, chat_template),
@@ -118,22 +121,22 @@ def family_of(
         raise InvalidSetting("family", name, f"use one of {', '.join(known)}")
     if not known[name].text and _marks(tokenizer, known[name]) is None:
         family = known[name]
-        remedy = f"this tokenizer cannot write {family.start} and {family.end} in tokens of its own"
+        remedy = f"this tokenizer has no tokens for {family.start} and {family.end}"
         raise InvalidSetting("family", name, remedy)
     return known[name]
 
 
 def writes(tokenizer: Any, family: Family) -> bool:
-    """Whether a tokenizer writes the thinking of a family in tokens of its own."""
+    """Return whether a tokenizer has tokens for start and end of a family's thinking."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     return fast is not None and _marks(tokenizer, family) is not None
 
 
 def thinking_of(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFormat:
-    """How a tokenizer writes the thinking of a family that it is of.
+    """Return the token ids of a family's thinking for its tokenizer.
 
-    Raises InvalidSetting when `closing_text` does not close the thinking, or does not survive
-    encoding and decoding: then ids and text would disagree in every completion.
+    Raises InvalidSetting if `closing_text` does not close the thinking, or changes in encoding and
+    decoding: then ids and text would differ in every completion.
     """
     if family.text:
         return _text_thinking(tokenizer, family, closing_text)
@@ -156,11 +159,11 @@ def thinking_of(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFo
 
 _TAGS = re.compile(r"</?[A-Za-z_|]+>|\[[A-Z_]+\]")
 NEVER = -1
-"""The id of start and end where those are text."""
+"""Id of start and end if these are text, not tokens."""
 
 
 def _text_thinking(tokenizer: Any, family: Family, closing_text: str) -> ThinkingFormat:
-    """Of a family whose marks are text: any tokenizer writes them."""
+    """Return the format of a family whose marks are text, for any tokenizer."""
     made = ThinkingFormat(
         NEVER, NEVER, (), start_text=family.start, end_text=family.end, tool_texts=family.tools
     )
@@ -175,21 +178,21 @@ def _text_thinking(tokenizer: Any, family: Family, closing_text: str) -> Thinkin
 
 
 def _closing(tokenizer: Any, family: Family, text: str) -> tuple[int, ...]:
-    """Ids of a closing text; raises InvalidSetting as `thinking_of` does."""
+    """Return the ids of a closing text; raises InvalidSetting like `thinking_of`."""
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     read = tokenizer.decode(ids, skip_special_tokens=False)
     if family.end.strip() not in text or read != text or not _holds_end(tokenizer, family, ids):
         raise InvalidSetting(
             "closing_text",
             text,
-            f"it becomes {read!r} in this model's tokens; it must hold {family.end} and survive "
-            "encoding",
+            f"it must contain {family.end} and survive encoding; this model's tokens decode to "
+            f"{read!r}",
         )
     return ids
 
 
 def _holds_end(tokenizer: Any, family: Family, ids: Sequence[int]) -> bool:
-    """Whether the end is among the ids, as tokens where it is marked by tokens."""
+    """Return whether the ids contain the end; for text marks always true."""
     if family.text:
         return True
     end = _ids_of(tokenizer, family.end) or ()
@@ -198,13 +201,16 @@ def _holds_end(tokenizer: Any, family: Family, ids: Sequence[int]) -> bool:
 
 
 def _bare(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """The closing for an answer that may not begin with white space."""
+    """Return the closing for an answer that must not begin with white space."""
     return tuple(tokenizer.encode(text.rstrip(), add_special_tokens=False))
 
 
-def learned(tokenizer: Any, family: Family, chat_template: str | None = None) -> Family:
-    """The family with the closing text and the tool starts that the model's own chat template
-    shows (or `chat_template` in its place), as far as its tokenizer can write them."""
+def adapt_family(tokenizer: Any, family: Family, chat_template: str | None = None) -> Family:
+    """Return the family with closing text and tool starts from the model's chat template.
+
+    `chat_template` replaces the tokenizer's own. Texts that the tokenizer cannot encode are
+    ignored.
+    """
     render = render_of(tokenizer, chat_template)
     if render is None or not family.derived:
         return family
@@ -215,7 +221,7 @@ def learned(tokenizer: Any, family: Family, chat_template: str | None = None) ->
         except InvalidSetting:
             closing = None
     added = [each.content for each in _added(tokenizer).values()]
-    if family.text:  # and so may what opens a call
+    if family.text:  # the start of a tool call may be text, too
         added += _TAGS.findall(source_of(tokenizer, chat_template) or "")
     tools = tool_starts_of(render, added, (family.start, family.end))
     new = tuple(each for each in tools if each not in (*family.tools, *TOOL_STARTS))
@@ -228,14 +234,16 @@ def _added(tokenizer: Any) -> Mapping[int, Any]:
 
 
 def _marks(tokenizer: Any, family: Family) -> tuple[Sequence[int], Sequence[int]] | None:
-    """The ids of start and end; None where the tokenizer has no tokens for one of them."""
+    """Return the ids of start and end; None if the tokenizer has no tokens for one of them."""
     start, end = _ids_of(tokenizer, family.start), _ids_of(tokenizer, family.end)
     return None if start is None or end is None else (start, end)
 
 
 def _ids_of(tokenizer: Any, mark: str) -> Sequence[int] | None:
-    """One id, or several from an added token to an added one, so that none of them merges with
-    the text around them; None where that cannot be."""
+    """Return the ids of a mark that cannot merge with the text around it; None if there are none.
+
+    These are one added token, or several of which the first and last are added tokens.
+    """
     fast = tokenizer.backend_tokenizer
     one = fast.token_to_id(mark)
     if one is not None:
@@ -248,16 +256,16 @@ def _ids_of(tokenizer: Any, mark: str) -> Sequence[int] | None:
 
 
 def _opens(tokenizer: Any, chat_template: str | None) -> bool | None:
-    """Whether the chat template ends prompts in an opened thinking; None without one."""
+    """Return whether the chat template ends prompts in open thinking; None without a template."""
     render = render_of(tokenizer, chat_template)
     end = prompt_end(render) if render else None
     return None if end is None else end.rstrip().endswith(THINK_START)
 
 
 def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int]) -> bool:
-    """Whether the prompt ends in the start of thinking, with nothing but white space after it.
+    """Return whether the prompt ends with the start of thinking and optional white space.
 
-    Only the end counts: the chat template wrote it. The start anywhere else is text.
+    Only the end of the prompt counts, which the chat template wrote; elsewhere the start is text.
     """
     if start := thinking.start_text.rstrip():
         tail_text: str = tokenizer.decode(list(prompt_ids[-len(start) - 8 :]))
@@ -270,25 +278,29 @@ def opens_in_thinking(tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequ
     return False
 
 
-def _starts_at(thinking: ThinkingFormat, ids: Sequence[int], place: int) -> bool:
-    """Whether the token at `place` completes the start of thinking."""
-    if ids[place] != thinking.start_id:
+def _starts_at(thinking: ThinkingFormat, ids: Sequence[int], index: int) -> bool:
+    """Return whether the token at `index` completes the start of thinking."""
+    if ids[index] != thinking.start_id:
         return False
     before = thinking.before_start
-    return tuple(ids[max(place - len(before), 0) : place]) == before
+    return tuple(ids[max(index - len(before), 0) : index]) == before
 
 
 def switches_of(tokenizer: Any, chat_template: str | None = None) -> tuple[str, ...]:
-    """The variables with which the tokenizer's chat template, or `chat_template` in its place,
-    switches thinking by true and false; none without a template."""
+    """Return the boolean variables of the chat template that switch thinking.
+
+    `chat_template` replaces the tokenizer's own; the result is empty without a template.
+    """
     render, source = render_of(tokenizer, chat_template), source_of(tokenizer, chat_template)
     return () if render is None or source is None else flags_of(render, source)
 
 
 def special_ids(tokenizer: Any, chat_template: str | None = None) -> frozenset[int]:
-    """Ids of the tokens that stand between messages: the special ones, and those added ones with
-    which the chat template ends a user's message and begins the answer. DeepSeek-R1's are not
-    special."""
+    """Return the ids of the tokens that separate messages.
+
+    These are the special tokens, and the added tokens between a user's message and the answer in
+    the chat template: DeepSeek-R1's are not special.
+    """
     added = _added(tokenizer)
     special = {token for token, written in added.items() if written.special}
     render = render_of(tokenizer, chat_template)
@@ -301,9 +313,9 @@ def special_ids(tokenizer: Any, chat_template: str | None = None) -> frozenset[i
 def continues_thinking(
     tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
 ) -> bool:
-    """Whether the prompt ends inside a thought that has begun, as continued messages do.
+    """Return whether the prompt ends inside thinking that has begun, as in continued messages.
 
-    ``<think>`` in an earlier message is text: `special` tokens lie between it and the end.
+    ``<think>`` in an earlier message is text: `special` tokens separate it from the end.
     """
     if thinking.start_text:
         return _continues_text(tokenizer, thinking, prompt_ids, special)

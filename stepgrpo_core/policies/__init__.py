@@ -1,11 +1,11 @@
-"""Exit policies: one file each.
+"""Exit policies, one per file.
 
-How to add one: write a class built from `ExitSettings` with `needs` (where it acts, and what it
-asks there) and `decide` (see `ExitPolicy`), state its source, defaults and departures at the top
-of its file, and enter it in `POLICIES`; its exit reason is one of `states.BY_POLICY`. The server,
-the trainer and the documentation take it from there, alone or joined to others by +. A field that
-only it reads goes into `ExitSettings`, with its range. Where it raises or gives another reason, the
-sequence thinks on without exits, and the server counts that.
+To add a policy, write a class that is built from `ExitSettings` and has `needs` (where it acts, and
+its probe) and `decide` (see `ExitPolicy`). State source, defaults and departures at the top of its
+file, and add it to `POLICIES`; its exit reason must be in `states.BY_POLICY`. The server, the
+trainer and the documentation then know it, alone or joined to others by +. Settings that only this
+policy reads go into `ExitSettings`, with their range. If a policy raises or returns another reason,
+the sequence continues without exits and the server counts the failure.
 """
 
 import difflib
@@ -28,15 +28,15 @@ from stepgrpo_core.policies.entropy import EntropyPolicy
 from stepgrpo_core.policies.margin import MarginPolicy
 from stepgrpo_core.policies.none import NonePolicy
 from stepgrpo_core.policies.pattern import PatternPolicy
-from stepgrpo_core.policies.questions import (
+from stepgrpo_core.policies.probes import (
     Answer,
     Distribution,
     Induce,
+    InducedAnswer,
     Judge,
     NextToken,
-    Question,
+    ProbeSpec,
     Reply,
-    Trial,
 )
 from stepgrpo_core.policies.repetition import RepetitionPolicy
 from stepgrpo_core.policies.settings import ExitSettings
@@ -53,13 +53,13 @@ __all__ = [
     "ExitReason",
     "ExitSettings",
     "Induce",
+    "InducedAnswer",
     "Judge",
     "Matcher",
     "Needs",
     "NextToken",
-    "Question",
+    "ProbeSpec",
     "Reply",
-    "Trial",
     "Verdict",
     "build_policy",
 ]
@@ -76,30 +76,30 @@ POLICIES: dict[str, Callable[[ExitSettings], ExitPolicy]] = {
     "sufficiency": SufficiencyPolicy,
     "verifier": VerifierPolicy,
 }
-"""Exit policies by the name that requests and flags use."""
+"""Exit policies by their name in requests and flags."""
 
 
 def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tuple[ExitPolicy, ...]:
-    """Fresh policies for one sequence, in the order in which `settings.policy` joins them by +.
+    """Return new policies for one sequence, in the order of `settings.policy`.
 
-    Raises InvalidSetting for a name that is unknown, repeated, or joined to ``none``, and for
-    settings with which a policy could never act; PolicyFailed for a policy that raises anything
-    else. `matcher` is what ``pattern`` looks for.
+    `matcher` is the compiled expression of ``pattern``. Raises InvalidSetting for a name that is
+    unknown, repeated or joined to ``none``, and for settings with which a policy could never act;
+    PolicyFailed for a policy that raises anything else.
     """
     names = settings.policy.split("+")
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if name not in POLICIES:
-            raise InvalidSetting("policy", settings.policy, _advice(name))
-        if name in names[:place]:
+            raise InvalidSetting("policy", settings.policy, _hint(name))
+        if name in names[:index]:
             raise InvalidSetting("policy", settings.policy, f"name {name!r} once")
     if "none" in names and len(names) > 1:
         raise InvalidSetting("policy", settings.policy, "'none' stands alone; leave it out")
-    return tuple(_built(name, settings, matcher) for name in names)
+    return tuple(_build(name, settings, matcher) for name in names)
 
 
-def _built(name: str, settings: ExitSettings, matcher: Matcher | None) -> ExitPolicy:
+def _build(name: str, settings: ExitSettings, matcher: Matcher | None) -> ExitPolicy:
     try:
-        if name == "pattern":  # the one that is made from more than settings
+        if name == "pattern":  # needs more than settings
             policy: ExitPolicy = PatternPolicy(settings, matcher)
         else:
             policy = POLICIES[name](settings)
@@ -111,7 +111,7 @@ def _built(name: str, settings: ExitSettings, matcher: Matcher | None) -> ExitPo
     return policy
 
 
-def _advice(name: str) -> str:
+def _hint(name: str) -> str:
     near = difflib.get_close_matches(name, POLICIES, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return f"{guess}use one of {', '.join(POLICIES)}, or several joined by +"

@@ -1,16 +1,16 @@
-"""What an exit policy is, and what all of them share."""
+"""The interface of exit policies, and the types that they share."""
 
 import enum
 from dataclasses import dataclass
 from typing import Protocol
 
-from stepgrpo_core.policies.questions import Answer, Question
+from stepgrpo_core.policies.probes import Answer, ProbeSpec
 
 __all__ = ["Boundary", "BoundaryKind", "ExitPolicy", "ExitReason", "Matcher", "Needs", "Verdict"]
 
 
 class ExitReason(enum.StrEnum):
-    """Why the thinking ended: a closed set, used in the API, in metrics and in training logs."""
+    """Reason why the thinking ended; a closed set, used in the API, metrics and training logs."""
 
     NATURAL = "natural"
     """The model closed its thinking itself."""
@@ -26,30 +26,30 @@ class ExitReason(enum.StrEnum):
     EOS_IN_THINKING = "eos_in_thinking"
     """The model ended the completion without closing its thinking."""
     CLIENT = "client"
-    """The client left or asked for the answer."""
+    """The client disconnected or asked for the answer."""
     LENGTH = "length"
     """The token limit was reached inside the thinking."""
     NONE = "none"
-    """There was no thinking, or something else ended it (a stop string)."""
+    """There was no thinking, or something else ended it, such as a stop string."""
 
 
 class BoundaryKind(enum.Enum):
-    """Where a policy may act, and with it where the cut falls."""
+    """Kind of place where a policy may act; it also determines where the reasoning is truncated."""
 
-    __hash__ = object.__hash__  # Enum's is slow Python, and sets of places are asked per token
+    __hash__ = object.__hash__  # Enum's is slow, and set membership is tested for every token
 
     MARKER = "step marker"
-    """Before the token in which the marker starts."""
+    """Before the token that contains the start of the marker."""
     LINE = "line end"
-    """After the newline's token."""
+    """After the token of a newline."""
     PARAGRAPH = "paragraph end"
-    """After the token of the newline that leaves a line empty."""
+    """After the token of the newline that ends an empty line."""
     SENTENCE = "sentence end"
-    """After the token of the full stop, or of the newline of a line without one."""
+    """After the token of a full stop, or of the newline of a line without one."""
     GAP = "paragraph end, long after a marker"
-    """As a paragraph end, once `marker_gap` tokens have held no marker. It is no step."""
+    """A paragraph end after `marker_gap` tokens without a marker. It does not count as a step."""
     ANY = "any token"
-    """After any token that completes its characters."""
+    """After any token that ends on a whole character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,58 +57,61 @@ class Boundary:
     """One place where a policy may act."""
 
     position: int
-    """Generated tokens that an exit here keeps."""
+    """Generated tokens that an exit at this boundary keeps."""
     steps: int
-    """Steps completed there."""
+    """Steps completed at the boundary."""
     reasoning_tokens: int
-    """Of `position`, those after ``<think>``."""
-    place: BoundaryKind = BoundaryKind.MARKER
+    """Tokens of `position` that come after ``<think>``."""
+    kind: BoundaryKind = BoundaryKind.MARKER
     generated: int = 0
-    """Reasoning tokens generated when the boundary became known: at least `reasoning_tokens`."""
+    """Reasoning tokens generated when the boundary was detected, at least `reasoning_tokens`."""
     room: float = 0
-    """Tokens that may still be generated with the answer's reserve untouched."""
+    """Tokens that may still be generated without using the answer's reserve."""
     text: str = ""
-    """Reasoning since the policy's last boundary, for policies that ask nothing."""
+    """Reasoning since the policy's last boundary, for policies without a probe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A policy's decision at one boundary; `reason` None goes on thinking."""
+    """A policy's decision at one boundary; the thinking continues if `reason` is None."""
 
     reason: ExitReason | None = None
     confidence: float | None = None
-    """In [0, 1], where the policy has something of the kind."""
+    """Confidence in [0, 1], if the policy has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Where a policy acts, and what it needs there."""
+    """Boundaries at which a policy acts, and the probe that it needs there."""
 
-    places: frozenset[BoundaryKind]
+    kinds: frozenset[BoundaryKind]
     min_tokens: int = 0
-    """Reasoning tokens before the first boundary."""
-    question: Question | None = None
-    """Put at each boundary; None decides at once, from the generated tokens alone."""
+    """Minimum number of reasoning tokens before the first boundary."""
+    probe: ProbeSpec | None = None
+    """Probe at each boundary; None if the policy decides from the generated tokens alone."""
     min_interval: int = 0
-    """Reasoning tokens between two questions."""
+    """Minimum number of reasoning tokens between two probes."""
     max_probes: int | None = None
-    """Questions; None: as many as `ExitSettings.max_probes` says."""
+    """Maximum number of probes; None means `ExitSettings.max_probes`."""
 
 
 class ExitPolicy(Protocol):
-    """Decides at boundaries. One instance serves one sequence and may keep state; boundaries are
-    put to it in the order of their positions, and a failed probe's is left out."""
+    """Decides at boundaries.
+
+    One instance serves one sequence and may keep state. Boundaries come in the order of their
+    positions; those whose probe failed are skipped.
+    """
 
     @property
     def needs(self) -> Needs:
-        """The same for the whole sequence."""
+        """Return the needs of the policy, constant for the sequence."""
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
-        """Whether to end the thinking at `boundary`; `answer` is the question's, by `ANSWERS`."""
+        """Decide whether to exit at `boundary`; `answer` belongs to the probe (see `ANSWERS`)."""
 
 
 class Matcher(Protocol):
     """A compiled regular expression of a linear-time engine, such as google-re2's."""
 
     def search(self, text: str, /) -> object:
-        """Something true when the expression matches anywhere in `text`."""
+        """Return a true value if the expression matches anywhere in `text`."""

@@ -1,21 +1,21 @@
-"""`budget`: the thinking may take so many tokens, or so many steps (vLLM's
-`thinking_token_budget`, NIM's `max_thinking_tokens`; `max_steps` is ours).
+"""`budget`: limit the thinking to a number of tokens or steps (vLLM's `thinking_token_budget`,
+NIM's `max_thinking_tokens`; `max_steps` is ours).
 
-After `budget_tokens` it is closed at the next line end, after 10 % more in any case, so that the
-cut does not fall into a line if that can be helped (vLLM PR 45727). After `max_steps` it is closed
-before the marker that announces one more. The defaults set neither.
+After `budget_tokens` the thinking is closed at the next line end, at the latest after 10 % more, so
+that lines are kept whole if possible (vLLM PR 45727). After `max_steps` it is closed before the
+marker of the next step. Neither is set by default.
 
-With `budget_leaves_answer` the budget is never more than leaves `answer_reserve` of the limit
-after the close, the 10 % included: thinking does not eat max_tokens (vllm#15418). Other policies
-only refuse to exit too late for an answer; combine them with this one. `min_tokens` does not delay
-a budget. The cut keeps at most the tokens the budget allows; a few more may have been generated.
-A budget of 0 closes after the first token.
+With `budget_leaves_answer` the budget, its 10 % included, always leaves `answer_reserve` tokens of
+the limit for the answer, so thinking does not use up max_tokens (vllm#15418). Other policies only
+refuse an exit that comes too late for an answer; combine them with this one. `min_tokens` does not
+delay a budget. The completion keeps at most the tokens that the budget allows; a few more may have
+been generated. A budget of 0 closes after the first token.
 """
 
 import math
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["BudgetPolicy"]
@@ -29,19 +29,19 @@ class BudgetPolicy:
 
     @property
     def needs(self) -> Needs:
-        """Nothing but to be called."""
+        """Request line ends and tokens for a token budget, step markers for `max_steps`."""
         settings = self._settings
-        places = set()
+        kinds = set()
         if settings.budget_tokens is not None or settings.budget_leaves_answer:
-            places |= {BoundaryKind.LINE, BoundaryKind.ANY}
+            kinds |= {BoundaryKind.LINE, BoundaryKind.ANY}
         if settings.max_steps is not None:
-            places.add(BoundaryKind.MARKER)
-        return Needs(frozenset(places))
+            kinds.add(BoundaryKind.MARKER)
+        return Needs(frozenset(kinds))
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if a budget is spent."""
         del answer
-        if boundary.place is BoundaryKind.MARKER:
+        if boundary.kind is BoundaryKind.MARKER:
             spent = self._steps_spent(boundary)
         else:
             spent = self._tokens_spent(boundary)
@@ -55,12 +55,12 @@ class BudgetPolicy:
         limits = []
         if self._settings.budget_tokens is not None:
             limits.append(self._settings.budget_tokens)
-        reachable = boundary.generated + boundary.room  # reasoning tokens with the reserve kept
+        reachable = boundary.generated + boundary.room  # reasoning tokens that leave the reserve
         if self._settings.budget_leaves_answer and reachable < math.inf:
             limits.append(int(reachable) * 10 // 11)
         if not limits:
             return False
         soft = min(limits)
-        if boundary.place is BoundaryKind.LINE and boundary.reasoning_tokens >= soft:
+        if boundary.kind is BoundaryKind.LINE and boundary.reasoning_tokens >= soft:
             return True
         return boundary.generated >= soft + soft // 10

@@ -1,45 +1,45 @@
 """`confidence`: exit when an induced answer is confident (DEER 2504.15895, Step-GRPO 2604.16890).
 
-At step markers. Defaults: threshold 0.95, strict; 20 greedy tokens; at most 10 trials.
+At step markers. Defaults: threshold 0.95, strict; 20 greedy tokens; at most 10 probes.
 
-Departures: the trial is greedy (DEER samples it at temperature 1); a one-token trial has
-confidence 0 (DEER divides by zero); on exit the answer is generated anew and the trial dropped.
+Departures: the induced answer is greedy (DEER samples it at temperature 1); one of a single token
+has confidence 0 (DEER divides by zero); on exit it is discarded and the answer generated anew.
 """
 
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Induce, Trial
+from stepgrpo_core.policies.probes import Answer, Induce, InducedAnswer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["ConfidencePolicy", "confidence_of"]
 
 
 class ConfidencePolicy:
-    """Exits at the first boundary whose trial answer has a confidence above the threshold."""
+    """Exits at the first boundary whose induced answer has a confidence above the threshold."""
 
     def __init__(self, settings: ExitSettings) -> None:
         self._settings = settings
 
     @property
     def needs(self) -> Needs:
-        """A trial answer at step markers."""
+        """Request an induced answer at step markers."""
         settings = self._settings
-        question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
-        places = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
-        return Needs(places, settings.min_tokens, question, settings.min_interval)
+        probe = Induce(settings.inducing_prompt, settings.probe_max_tokens)
+        kinds = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
+        return Needs(kinds, settings.min_tokens, probe, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if confidence > threshold, strictly."""
         del boundary
-        assert isinstance(answer, Trial)
+        assert isinstance(answer, InducedAnswer)
         confidence = confidence_of(answer, self._settings)
         confident = confidence > self._settings.threshold
         return Verdict(ExitReason.CONFIDENT if confident else None, confidence)
 
 
-def confidence_of(trial: Trial, settings: ExitSettings) -> float:
-    """In [0, 1], as `settings` have it taken."""
+def confidence_of(answer: InducedAnswer, settings: ExitSettings) -> float:
+    """Return the confidence of an induced answer in [0, 1], computed as `settings` define."""
     confidence = answer_confidence(
-        trial.logprobs, mean=settings.mean, skip_first=settings.skip_first
+        answer.logprobs, mean=settings.mean, skip_first=settings.skip_first
     )
-    return ended_or_zero(confidence, ended=trial.ended) if settings.require_end else confidence
+    return ended_or_zero(confidence, ended=answer.ended) if settings.require_end else confidence

@@ -1,14 +1,13 @@
-"""`consistency`: exit when successive trial answers agree (Dynasor 2412.20993).
+"""`consistency`: exit when successive induced answers agree (Dynasor 2412.20993).
 
-Every N tokens an answer is induced; the thinking ends when the last w are not empty, equal as
-values, and none hesitates. Defaults by level, (w, N): mild (8, 64), low (5, 64), mid (3, 64),
-high (2, 64), max (2, 32).
+An answer is induced every N tokens. The thinking ends when the last w answers are not empty, have
+equal values, and contain no hesitation marker. Defaults by level, (w, N): mild (8, 64), low (5,
+64), mid (3, 64), high (2, 64), max (2, 32).
 
-Departures: the answer is generated anew, where the authors paste the probe's; agreement is
-checked, where theirs always passes; hesitation is looked for as whole words and outside the
-answer ("know" hesitates not, nor does the answer "no"); the inducing prompt is the one of
-`confidence`. Equality is the light one of `sameness`: numbers, units, lists and spelling, not
-formulas.
+Departures: the final answer is generated anew, where the authors reuse the probe's; agreement is
+checked, where the check in their code is always true; hesitation markers must be whole words
+outside the answer ("know" is not one, nor is the answer "no"); the inducing prompt is that of
+`confidence`. Equality is that of `sameness` without formulas: numbers, units, lists and spelling.
 """
 
 import re
@@ -17,7 +16,7 @@ from collections import deque
 from stepgrpo_core.answers import last_box
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Induce, Trial
+from stepgrpo_core.policies.probes import Answer, Induce, InducedAnswer
 from stepgrpo_core.policies.settings import ExitSettings
 from stepgrpo_core.sameness import same_value
 
@@ -30,13 +29,13 @@ LEVELS: dict[str, tuple[int, int]] = {
     "high": (2, 64),
     "max": (2, 32),
 }
-"""(w, N): answers that must agree, and tokens between them."""
+"""(w, N): number of answers that must agree, and tokens between them."""
 
 _HESITATION = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
 class ConsistencyPolicy:
-    """Exits when the last w trial answers agree."""
+    """Exits when the last w induced answers agree."""
 
     def __init__(self, settings: ExitSettings) -> None:
         if settings.consistency not in LEVELS:
@@ -45,13 +44,13 @@ class ConsistencyPolicy:
         self._settings = settings
         self._window, self._interval = LEVELS[settings.consistency]
         if settings.max_probes < self._window:
-            remedy = f"consistency={settings.consistency!r} compares {self._window} trial answers"
+            remedy = f"consistency={settings.consistency!r} compares {self._window} induced answers"
             raise InvalidSetting("max_probes", settings.max_probes, f"{remedy}; allow that many")
         self._last: deque[str | None] = deque(maxlen=self._window)
 
     @property
     def needs(self) -> Needs:
-        """A trial answer every N tokens, the first after N."""
+        """Request an induced answer every N tokens, the first after N."""
         settings = self._settings
         return Needs(
             frozenset({BoundaryKind.ANY}),
@@ -61,10 +60,12 @@ class ConsistencyPolicy:
         )
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
-        """Exit if this answer and the w - 1 before it agree; the confidence is the share of the
-        window that agrees with this one."""
+        """Exit if this answer and the w - 1 before it agree.
+
+        The confidence is the share of the window that agrees with this answer.
+        """
         del boundary
-        assert isinstance(answer, Trial)
+        assert isinstance(answer, InducedAnswer)
         self._last.append(_settled_answer(self._settings.inducing_prompt, answer.text))
         agreeing = _agreeing(self._last)
         done = agreeing == self._window
@@ -72,7 +73,7 @@ class ConsistencyPolicy:
 
 
 def _agreeing(answers: deque[str | None]) -> int:
-    """How many at the end of `answers` equal the last one; 0 when that is none."""
+    """Return how many answers at the end equal the last one; 0 if the last is None."""
     newest, count = answers[-1], 0
     for each in reversed(answers):
         if newest is None or each is None or not same_value(each, newest):
@@ -81,9 +82,9 @@ def _agreeing(answers: deque[str | None]) -> int:
     return count
 
 
-def _settled_answer(inducing_prompt: str, trial: str) -> str | None:
-    """The answer in a trial's text; None when it is empty or the trial hesitates around it."""
-    text = trial.partition("</think>")[0]
+def _settled_answer(inducing_prompt: str, text: str) -> str | None:
+    """Return the answer in an induced text; None if it is empty or beside a hesitation marker."""
+    text = text.partition("</think>")[0]
     box = last_box(inducing_prompt + text)
     answer = text if box is None else box
     around = text if box is None else text.replace(box, " ", 1)

@@ -1,22 +1,22 @@
-"""`margin`: exit when closing is nearly the most likely continuation (ThinkBrake 2510.00546).
+"""`margin`: exit when ``</think>`` is close to the most likely next token (ThinkBrake 2510.00546).
 
 At sentence ends: log p(most likely next token) - log p(``</think>``) <= tau. Default: tau 1.0; the
 paper has 0.25 for tool use.
 
-Departures: the distribution is read by a probe of one token, so the common limits on questions
-hold; the authors read it from the stream. A ``</think>`` outside the 20 most likely tokens is no
-exit, whatever tau. What a sentence end is, is ours (`BoundaryKind.SENTENCE`).
+Departures: a probe of one token reads the distribution, so the limits on probes apply; the authors
+read it from the stream. A ``</think>`` outside the 20 most likely tokens is never an exit. The
+definition of a sentence end is ours (`BoundaryKind.SENTENCE`).
 """
 
 import math
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Distribution, NextToken
+from stepgrpo_core.policies.probes import Answer, Distribution, NextToken
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["MarginPolicy"]
 
-TOP = 20  # vLLM's own limit, unless started with another
+TOP = 20  # vLLM's default limit
 
 
 class MarginPolicy:
@@ -27,10 +27,10 @@ class MarginPolicy:
 
     @property
     def needs(self) -> Needs:
-        """The next token's distribution at sentence ends."""
+        """Request the next token's distribution at sentence ends."""
         settings = self._settings
-        places = frozenset({BoundaryKind.SENTENCE})
-        return Needs(places, settings.min_tokens, NextToken("", TOP), settings.min_interval)
+        kinds = frozenset({BoundaryKind.SENTENCE})
+        return Needs(kinds, settings.min_tokens, NextToken("", TOP), settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the margin is small; the confidence is p(``</think>``) / p(most likely)."""

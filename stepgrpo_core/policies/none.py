@@ -1,27 +1,27 @@
-"""`none`: count and report only. A model trained by Step-GRPO needs nothing else.
+"""`none`: only count and report. A model trained by Step-GRPO needs no other policy.
 
-It also leaves a completion alone that ends inside its thinking (`close_on_eos`).
+A completion that ends inside its thinking is not closed, whatever `close_on_eos` says.
 """
 
 from stepgrpo_core.policies.base import Boundary, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["NonePolicy"]
 
 
 class NonePolicy:
-    """Acts nowhere."""
+    """Never exits."""
 
     def __init__(self, settings: ExitSettings) -> None:
-        del settings  # every policy is built from the settings; this one has no use for them
+        del settings  # every policy is built from settings; this one needs none
 
     @property
     def needs(self) -> Needs:
-        """No place."""
+        """Request no boundary."""
         return Needs(frozenset())
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
-        """Go on, always."""
+        """Never exit."""
         del boundary, answer
         return Verdict()

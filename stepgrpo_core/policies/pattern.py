@@ -1,17 +1,17 @@
 r"""`pattern`: exit when a regular expression matches the reasoning, as in "Done\." (asked for in
 vllm#42487).
 
-At sentence and line ends. The expression sees the current line as far as it is written, without
-its newline, and of a longer line the last 1 024 characters, in which ``^`` may then match inside
-the line. So each character is searched at most 1 024 times, and a match over a line's end is not
-found. There is no default.
+At sentence and line ends. The expression is searched in the current line so far, without its
+newline; of a longer line only in the last 1 024 characters, so ``^`` may then match inside the
+line. Each character is searched at most 1 024 times, and a match across a line end is not found.
+There is no default pattern.
 
-The core takes a compiled `Matcher`; drivers make it with `stepgrpo_core.patterns`.
+Drivers compile the `Matcher` with `stepgrpo_core.patterns`.
 """
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Matcher, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer
+from stepgrpo_core.policies.probes import Answer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["PatternPolicy"]
@@ -32,13 +32,13 @@ class PatternPolicy:
 
     @property
     def needs(self) -> Needs:
-        """The text."""
+        """Request the text at sentence and line ends."""
         return Needs(
             frozenset({BoundaryKind.SENTENCE, BoundaryKind.LINE}), self._settings.min_tokens
         )
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
-        """Exit if a line that this boundary ends or is in matches."""
+        """Exit if a line matches that ends at this boundary or contains it."""
         del answer
         *ended, self._line = (self._line + boundary.text).split("\n")
         self._line = self._line[-WINDOW:]

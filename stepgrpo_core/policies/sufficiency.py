@@ -1,18 +1,17 @@
-"""`sufficiency`: exit when the model itself, asked apart, scores its reasoning as enough (DTSR
-2604.06787).
+"""`sufficiency`: exit when the model scores its own reasoning as sufficient (DTSR 2604.06787).
 
-At step markers, in a conversation of its own: it shows question and reasoning in the third person
-and asks for a score from 0 to 100. Defaults: score 100, at least 64 tokens apart.
+At step markers, in a separate conversation that presents question and reasoning in the third person
+and asks for a score from 0 to 100. Defaults: score 100, at least 64 tokens between probes.
 
-Departures: the wording is ours. Unverified: both defaults, known from a summary only. A reply
-without a whole number from 0 to 100 is a score of 0. The reasoning is generated text that could
-ask for a high score; the question is the user's, who can.
+Departures: the wording is ours. Unverified: both defaults, known only from a summary. A reply
+without a whole number from 0 to 100 is a score of 0. Question and reasoning may contain text that
+asks for a high score.
 """
 
 import re
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Judge, Reply
+from stepgrpo_core.policies.probes import Answer, Judge, Reply
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["SufficiencyPolicy"]
@@ -39,7 +38,7 @@ class SufficiencyPolicy:
 
     @property
     def needs(self) -> Needs:
-        """A score at step markers."""
+        """Request a score at step markers."""
         settings = self._settings
         interval = max(settings.min_interval, INTERVAL)
         return Needs(

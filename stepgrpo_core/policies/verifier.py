@@ -1,12 +1,12 @@
-"""`verifier`: exit when a judge says that the reasoning is enough (FlashThink 2505.13949).
+"""`verifier`: exit when a judge accepts the reasoning as sufficient (FlashThink 2505.13949).
 
-At paragraph ends. The judge is another model behind `verifier_url`, or the served model itself;
-P(yes) is the share of yes among yes and no in the first token of its reply. Default: more than
-0.5.
+At paragraph ends. The judge is another model at `verifier_url`, or the served model itself. P(yes)
+is the mass of yes divided by that of yes and no, in the first token of the reply. Default: exit
+above 0.5.
 
-Departures: the wording is ours; the paper trains its verifier and this one is any model.
-Unverified: the paper's list of delimiters, taken as paragraph ends. A judge that tells no
-log-probabilities counts as certain of what it wrote; one that says neither counts as no.
+Departures: the wording is ours; the paper trains its verifier, this one is any model. Unverified:
+the paper's list of delimiters, taken as paragraph ends. Without log-probabilities the reply's text
+counts as certain; a reply that is neither yes nor no counts as no.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
-from stepgrpo_core.policies.questions import Answer, Judge, Reply
+from stepgrpo_core.policies.probes import Answer, Judge, Reply
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["VerifierPolicy", "probability_of_yes"]
@@ -37,13 +37,13 @@ class VerifierPolicy:
 
     @property
     def needs(self) -> Needs:
-        """A judgement at paragraph ends."""
+        """Request a judge's reply at paragraph ends."""
         settings = self._settings
-        question = dataclasses.replace(
+        probe = dataclasses.replace(
             QUESTION, url=settings.verifier_url, model=settings.verifier_model
         )
-        places = frozenset({BoundaryKind.PARAGRAPH})
-        return Needs(places, settings.min_tokens, question, settings.min_interval)
+        kinds = frozenset({BoundaryKind.PARAGRAPH})
+        return Needs(kinds, settings.min_tokens, probe, settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if P(yes) > threshold, strictly."""
@@ -55,7 +55,7 @@ class VerifierPolicy:
 
 
 def probability_of_yes(reply: Reply) -> float:
-    """P(yes) against no, in [0, 1]; from the text alone where no log-probabilities are known."""
+    """Return P(yes) in [0, 1]; from the text alone if there are no log-probabilities."""
     first: Sequence[tuple[str, float]] = reply.first or ((reply.text, 0.0),)
     mass = {"yes": 0.0, "no": 0.0}
     for text, logprob in first:

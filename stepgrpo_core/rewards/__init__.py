@@ -1,9 +1,9 @@
-"""Rewards: one file each.
+"""Rewards, one per file.
 
-How to add one: write a frozen dataclass whose fields are its constants, with `source`,
-`not_from_paper` and `__call__` (see `Reward`; `per_group` maps a rule over the groups and keeps
-unscored completions out of it), state formula, paper and departures at the top of its file, and
-enter it in `REWARDS`. Configurations take it from there.
+To add a reward, write a frozen dataclass whose fields are its constants, with `source`,
+`not_from_paper` and `__call__` (see `Reward`; `per_group` maps a rule over the groups without their
+unscored completions). State formula, paper and departures at the top of its file, and add it to
+`REWARDS`. Configurations then know it.
 """
 
 from dataclasses import fields
@@ -54,11 +54,11 @@ REWARDS: dict[str, type[Reward]] = {
     "sop": SoftOverlong,
     "step-aware": StepAware,
 }
-"""Rewards by the name that a configuration uses."""
+"""Rewards by their name in configurations."""
 
 
 def build_reward(name: str, /, **constants: Any) -> Reward:
-    """The named reward; raises InvalidSetting for a name, constant or value it does not know."""
+    """Return the named reward; raises InvalidSetting for an unknown name, constant or value."""
     if name not in REWARDS:
         raise InvalidSetting("reward", name, f"use one of {', '.join(REWARDS)}")
     known = [field.name for field in fields(REWARDS[name])]

@@ -1,4 +1,4 @@
-"""`accuracy`: the outcome alone, plain GRPO (DeepSeekMath 2402.03300).
+"""`accuracy`: correctness only, as in plain GRPO (DeepSeekMath 2402.03300).
 
 R = 1 when correct, else 0
 """
@@ -20,10 +20,10 @@ class Accuracy:
     not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, outcomes)
 
 
 def outcomes(group: Group) -> list[float]:
-    """(G,) 1 or 0 for each completion."""
+    """Return (G,) rewards: 1 for correct completions, else 0."""
     return [1.0 if acc else 0.0 for acc in group.correct]

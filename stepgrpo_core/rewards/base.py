@@ -1,4 +1,4 @@
-"""What a reward is, what it sees, and what all of them share."""
+"""The interface of rewards, their input, and shared helpers."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,26 +11,26 @@ from stepgrpo_core.errors import InvalidGroup, InvalidSetting
 __all__ = ["Group", "Reward", "Rewards", "check_range", "mean", "per_batch", "per_group"]
 
 Rewards = list[list[float | None]]
-"""One list per group, one reward per completion; None where it could not be scored."""
+"""One list per group, one reward per completion; None if it could not be scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """The completions of one prompt as columns, each of shape (G,).
 
-    Raises InvalidGroup when the columns differ in length, are empty or hold impossible values.
+    Raises InvalidGroup if the columns differ in length, are empty or contain invalid values.
     """
 
     correct: Sequence[bool | None]
-    """The answer is right; None when that could not be found out."""
+    """True if the answer is correct; None if grading failed."""
     formatted: Sequence[bool]
-    """A box exists."""
+    """True if the answer has a box."""
     steps: Sequence[int]
-    """k of `count_steps`, at least 1."""
+    """Number of steps k by `count_steps`, at least 1."""
     tokens: Sequence[int]
-    """L, completion tokens."""
+    """Completion tokens L."""
     finished: Sequence[bool]
-    """False when the token limit cut it."""
+    """False if the completion was truncated by the token limit."""
 
     def __post_init__(self) -> None:
         sizes = {field.name: len(getattr(self, field.name)) for field in fields(self)}
@@ -54,26 +54,26 @@ class Reward(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     source: ClassVar[str]
-    """The paper, in one line."""
+    """Paper, in one line."""
     not_from_paper: ClassVar[tuple[str, ...]]
-    """Constants whose default is not the paper's."""
+    """Constants whose default is not from the paper."""
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of every group of the whole batch, over all ranks, in order."""
+        """Return the rewards of every group of the batch, over all ranks, in order."""
 
 
 def per_group(groups: Sequence[Group], rule: Callable[[Group], list[float]]) -> Rewards:
-    """`per_batch` for a rule that looks at one group at a time."""
+    """Apply `per_batch` with a rule that scores one group at a time."""
     return per_batch(groups, lambda scored: [rule(group) for group in scored])
 
 
 def per_batch(
     groups: Sequence[Group], rule: Callable[[Sequence[Group]], list[list[float]]]
 ) -> Rewards:
-    """Rewards by `rule`, which never sees an unscored completion, so none can count anywhere.
+    """Return rewards by `rule`, which never sees unscored completions.
 
-    The rule gets the groups without them (a group of which nothing is left is missing) and
-    returns one reward per completion that it got.
+    The rule receives the groups without unscored completions (empty groups are left out) and
+    returns one reward per remaining completion.
     """
     kept = [index for index, group in enumerate(groups) if set(group.correct) != {None}]
     rewards = dict(zip(kept, rule([_scored(groups[index]) for index in kept]), strict=True))
@@ -81,13 +81,13 @@ def per_batch(
 
 
 def mean(values: Iterable[float]) -> float:
-    """Arithmetic mean of at least one value."""
+    """Return the arithmetic mean of at least one value."""
     numbers = list(values)
     return math.fsum(numbers) / len(numbers)
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raises InvalidSetting unless `value` is finite and lies in [low, high]."""
+    """Raise InvalidSetting unless `value` is finite and lies in [low, high]."""
     number = isinstance(value, int | float) and math.isfinite(value)
     if not (number and low <= value <= high):
         upto = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
@@ -95,14 +95,14 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
 
 
 def _scored(group: Group) -> Group:
-    """The group without its unscored completions."""
+    """Return the group without its unscored completions."""
     places = [index for index, acc in enumerate(group.correct) if acc is not None]
     columns = (getattr(group, field.name) for field in fields(group))
     return Group(*([column[index] for index in places] for column in columns))
 
 
 def _restored(group: Group, rewards: Sequence[float]) -> list[float | None]:
-    """The rewards at the places of the scored completions, None at the others."""
+    """Return the rewards at the positions of scored completions, None at the others."""
     assert len(rewards) == sum(acc is not None for acc in group.correct), "one reward for each"
     left = iter(rewards)
     return [None if acc is None else next(left) for acc in group.correct]

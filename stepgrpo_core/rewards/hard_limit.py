@@ -1,9 +1,9 @@
-"""`hard-limit`: what is cut pays nothing, ThinkPrune (2504.01296) and DLER (2510.15110).
+"""`hard-limit`: no reward for truncated completions, ThinkPrune (2504.01296), DLER (2510.15110).
 
     R = 1 when correct, finished and L <= limit, else 0
 
-The limit is DLER's. ThinkPrune lowers its limit in rounds: train again with a smaller one. DLER's
-batch-wise normalisation and asymmetric clipping belong to the trainer.
+The default limit is DLER's. ThinkPrune lowers its limit in rounds: train again with a smaller one.
+DLER's batch-wise normalization and asymmetric clipping are settings of the trainer.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ __all__ = ["HardLimit"]
 
 @dataclass(frozen=True, slots=True)
 class HardLimit:
-    """1 for correct and complete within the limit, else 0."""
+    """1 for correct completions that finished within the limit, else 0."""
 
     limit: int = 4_000
-    """Tokens of the whole completion."""
+    """Maximum number of completion tokens."""
 
     source: ClassVar[str] = "ThinkPrune, DLER (arXiv 2504.01296, 2510.15110)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -29,7 +29,7 @@ class HardLimit:
         check_range("limit", self.limit, 1)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

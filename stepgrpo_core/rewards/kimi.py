@@ -3,9 +3,9 @@
     l = 0.5 - (L - min) / (max - min), 0 when all lengths are equal
     R = acc + weight * (l when correct, else min(0, l))
 
-with min and max over all completions of the group, the wrong ones included.
+with min and max over all completions of the group, including wrong ones.
 
-Departures: the paper leaves the weight open and begins training without the length reward; here
+Departures: the paper does not state the weight and begins training without the length reward; here
 the weight is 1 from the first step.
 """
 
@@ -20,10 +20,10 @@ __all__ = ["Kimi"]
 
 @dataclass(frozen=True, slots=True)
 class Kimi:
-    """Correctness plus where the length lies between the group's shortest and longest."""
+    """Correctness plus a reward for the position between the shortest and longest completion."""
 
     weight: float = 1.0
-    """Of the length reward, in [0, 1], so that correct always beats wrong."""
+    """Weight of the length reward, in [0, 1], so that correct always beats wrong."""
 
     source: ClassVar[str] = "Kimi k1.5 (arXiv 2501.12599)"
     not_from_paper: ClassVar[tuple[str, ...]] = ("weight",)
@@ -32,7 +32,7 @@ class Kimi:
         check_range("weight", self.weight, 0, 1)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

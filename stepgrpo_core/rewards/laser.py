@@ -3,7 +3,7 @@
     R = acc + alpha * [correct and L <= target]
 
 The authors train with targets of 2 048, 4 096 and 8 192 tokens; the default is the middle one.
-Their LASER-D, which moves the target by difficulty during training, is not here.
+LASER-D, which adapts the target to the difficulty during training, is not implemented.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ __all__ = ["Laser"]
 
 @dataclass(frozen=True, slots=True)
 class Laser:
-    """Correctness, and a bonus below the target length."""
+    """Correctness plus a bonus within the target length."""
 
     alpha: float = 0.5
-    """What a correct completion within the target gets on top, 0 or more."""
+    """Bonus for a correct completion within the target, at least 0."""
     target: int = 4_096
-    """L_T, tokens."""
+    """Target length L_T in tokens."""
 
     source: ClassVar[str] = "LASER (arXiv 2505.15612)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -32,7 +32,7 @@ class Laser:
         check_range("target", self.target, 1)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

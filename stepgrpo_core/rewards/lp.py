@@ -3,10 +3,10 @@
     R = 1 - alpha * sigmoid((L - mean) / std) when correct, else 0
 
 with mean and std over the tokens of the *correct* completions of the prompt. One correct
-completion, or correct ones of equal length, have no spread: they get z = 0, so 1 - alpha / 2.
+completion, or correct ones of equal length, have no spread: z = 0, so R = 1 - alpha / 2.
 
-The std is the population's (divided by n). The paper uses alpha from 0.05 to 0.4; which one
-Step-GRPO's tables used was not found.
+The std is the population's (divided by n). The paper uses alpha from 0.05 to 0.4; the value in
+Step-GRPO's tables was not found.
 """
 
 import math
@@ -17,15 +17,15 @@ from typing import ClassVar
 
 from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
 
-__all__ = ["LengthPenalty", "length_penalised"]
+__all__ = ["LengthPenalty", "length_penalized"]
 
 
 @dataclass(frozen=True, slots=True)
 class LengthPenalty:
-    """Correct completions pay for being longer than the group's other correct ones."""
+    """Correctness with a penalty relative to the lengths of the group's correct completions."""
 
     alpha: float = 0.1
-    """Largest penalty, in [0, 1]; the paper: 0.05 to 0.4."""
+    """Maximum penalty, in [0, 1]; 0.05 to 0.4 in the paper."""
 
     source: ClassVar[str] = "LP, Arora and Zanette (arXiv 2502.04463)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -34,12 +34,12 @@ class LengthPenalty:
         check_range("alpha", self.alpha, 0, 1)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
-        return per_group(groups, lambda group: length_penalised(group, self.alpha))
+        """Return the rewards; each group is scored separately."""
+        return per_group(groups, lambda group: length_penalized(group, self.alpha))
 
 
-def length_penalised(group: Group, alpha: float) -> list[float]:
-    """(G,) rewards of one group of scored completions."""
+def length_penalized(group: Group, alpha: float) -> list[float]:
+    """Return the (G,) rewards of one group of scored completions."""
     lengths = list(compress(group.tokens, group.correct))
     middle = mean(lengths) if lengths else 0.0
     std = math.sqrt(mean((length - middle) ** 2 for length in lengths)) if lengths else 0.0

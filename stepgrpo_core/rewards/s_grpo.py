@@ -1,11 +1,12 @@
-"""`s-grpo`: the earlier a correct exit of one chain, the more it pays, S-GRPO (arXiv 2505.07686).
+"""`s-grpo`: higher rewards for earlier correct exits of one chain, S-GRPO (arXiv 2505.07686).
 
-    R = decay ** (n - 1) for the n-th correct completion from the left, else 0
+    R = decay ** (n - 1) for the n-th shortest correct completion, else 0
 
-The completions of a group must be cuts of one chain, made by S-GRPO's own rollout; left is fewer
-tokens. The paper's advantage is R - mean, not divided by the std.
+The completions of a group must be truncations of one chain, from S-GRPO's own rollout. The paper's
+advantage is R - mean, not divided by the std.
 
-Departures: correct cuts of equal length share the higher reward, so that order says nothing.
+Departures: correct completions of equal length share the higher reward, so their order is
+irrelevant.
 """
 
 from bisect import bisect_left
@@ -21,10 +22,10 @@ __all__ = ["SGrpo"]
 
 @dataclass(frozen=True, slots=True)
 class SGrpo:
-    """A reward that decays from one correct exit to the next."""
+    """Reward that decays from one correct exit to the next."""
 
     decay: float = 0.5
-    """What each correct exit gets of the one before it, in [0, 1]."""
+    """Ratio of the rewards of successive correct exits, in [0, 1]."""
 
     source: ClassVar[str] = "S-GRPO (arXiv 2505.07686)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -33,7 +34,7 @@ class SGrpo:
         check_range("decay", self.decay, 0, 1)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

@@ -1,12 +1,12 @@
-"""`shorterbetter`: nearness to the sample optimal length, ShorterBetter (arXiv 2504.21370).
+"""`shorterbetter`: penalize the distance to the sample optimal length (arXiv 2504.21370).
 
     R = alpha * acc - beta * |L - L_sol|
 
-with L_sol the tokens of the shortest correct completion of the group, or the mean of all when
-none is correct.
+with L_sol the tokens of the shortest correct completion of the group, or the mean of all if none is
+correct.
 
-With the defaults 500 tokens weigh as much as being right: a long correct completion can get less
-than a wrong one of the right length. The paper's later versions also report alpha 1 and 2.
+With the defaults 500 tokens cost as much as a wrong answer: a long correct completion can get less
+than a wrong one of optimal length. The paper's later versions also report alpha 1 and 2.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ __all__ = ["ShorterBetter"]
 
 @dataclass(frozen=True, slots=True)
 class ShorterBetter:
-    """Correctness less the distance to the shortest correct completion."""
+    """Correctness minus the distance to the shortest correct completion."""
 
     alpha: float = 0.5
-    """What a correct answer pays, 0 or more."""
+    """Reward for a correct answer, at least 0."""
     beta: float = 0.001
-    """What each token of distance takes, 0 or more."""
+    """Penalty per token of distance, at least 0."""
 
     source: ClassVar[str] = "ShorterBetter (arXiv 2504.21370)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -36,7 +36,7 @@ class ShorterBetter:
         check_range("beta", self.beta, 0)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

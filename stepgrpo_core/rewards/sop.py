@@ -1,12 +1,12 @@
 """`sop`: the soft overlong punishment of DAPO (arXiv 2503.14476), added to correctness.
 
-    R = acc + 0                          while L <= limit - ramp
-    R = acc + (limit - ramp - L) / ramp  while L <= limit
+    R = acc + 0                          for L <= limit - ramp
+    R = acc + (limit - ramp - L) / ramp  for L <= limit
     R = acc - 1                          above
 
-Departures: a wrong answer pays 0 where DAPO pays -1, so the punishment weighs twice as much
-against it. The defaults are DAPO's and touch nothing below 16 384 tokens: set `limit` to the
-run's own token limit.
+Departures: a wrong answer gets 0 where DAPO gives -1, so the punishment has twice the relative
+weight. The defaults are DAPO's and affect nothing below 16 384 tokens: set `limit` to the run's own
+token limit.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ __all__ = ["SoftOverlong"]
 
 @dataclass(frozen=True, slots=True)
 class SoftOverlong:
-    """Correctness, less up to 1 on the last tokens before the limit."""
+    """Correctness minus a punishment that grows from 0 to 1 before the limit."""
 
     limit: int = 20_480
-    """L_max, tokens: at and above it the punishment is full."""
+    """Length L_max in tokens from which the punishment is 1."""
     ramp: int = 4_096
-    """L_cache, tokens below the limit over which the punishment grows, at most `limit`."""
+    """Length L_cache in tokens over which the punishment grows, at most `limit`."""
 
     source: ClassVar[str] = "SOP, DAPO (arXiv 2503.14476)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -35,7 +35,7 @@ class SoftOverlong:
         check_range("ramp", self.ramp, 1, self.limit)
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

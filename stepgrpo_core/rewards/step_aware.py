@@ -2,13 +2,13 @@
 
     R = alpha * acc * (1 - beta * tanh((k - mu) / mu)) + (1 - alpha) * fmt
 
-with k the number of steps and mu the mean k of the *correct* completions of the group. With no
+with k the number of steps and mu the mean k of the *correct* completions of the group. Without a
 correct completion the efficiency factor is 1 (and every acc is 0).
 
-Ablations: ``baseline="all"`` takes mu over every scored completion; ``beta=0`` pays no steps.
+Ablations: ``baseline="all"`` takes mu over all scored completions; ``beta=0`` ignores steps.
 
-Sources: alpha is 0.9 as in the authors' scripts, which say that they follow the paper; the paper as
-noted has 0.1.
+Sources: alpha is 0.9 as in the authors' scripts, which claim to follow the paper; the paper has 0.1
+according to our notes.
 """
 
 import math
@@ -25,14 +25,14 @@ __all__ = ["StepAware"]
 
 @dataclass(frozen=True, slots=True)
 class StepAware:
-    """Correctness weighed by steps relative to the group's correct ones, plus format."""
+    """Correctness weighted by steps relative to the group's correct completions, plus format."""
 
     alpha: float = 0.9
-    """Weight of correctness; 1 - alpha is the format's, in [0, 1]."""
+    """Weight of correctness, in [0, 1]; the format's weight is 1 - alpha."""
     beta: float = 0.5
-    """Largest share of the correctness that steps give or take, in [0, 1]."""
+    """Maximum share of the correctness that steps add or subtract, in [0, 1]."""
     baseline: Literal["correct", "all"] = "correct"
-    """Whose mean number of steps is mu: the correct completions' or everyone's."""
+    """Completions whose mean number of steps is mu: the correct ones or all."""
 
     source: ClassVar[str] = "Step-GRPO (arXiv 2604.16890)"
     not_from_paper: ClassVar[tuple[str, ...]] = ()
@@ -40,7 +40,7 @@ class StepAware:
         "alpha": "the authors' scripts have 0.9 and say that they follow the paper; the paper as "
         "noted has 0.1"
     }
-    """Constants about which sources disagree, and which says what."""
+    """Constants whose value differs between sources, with the sources."""
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0, 1)
@@ -49,7 +49,7 @@ class StepAware:
             raise InvalidSetting("baseline", self.baseline, "use 'correct' or 'all'")
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Rewards of each group by itself."""
+        """Return the rewards; each group is scored separately."""
         return per_group(groups, self._pay)
 
     def _pay(self, group: Group) -> list[float]:

@@ -1,14 +1,13 @@
-r"""Sameness of two answers, as one notion for the grader, the policies, the guard and the pages.
+r"""Equality of two answers, shared by the grader, the policies and the server's quality gate.
 
-`compare` reads both answers in four steps: `notation` writes them in one spelling (units, spaces,
-separators, fonts, unicode); `choices`, `clocks`, `numbers` and `relations` recognize what they
-are; `containers` compares lists, tuples, sets, intervals and matrices element by element; what is
-left are pairs of formulas, which a caller with a computer algebra system decides and which stay
-undecided (None) without one. So the light notion (standard library only) and the full one never
-contradict each other: the full one only adds verdicts where the light one has none.
+`compare` works in four steps: `notation` normalizes both answers (units, spaces, separators, fonts,
+Unicode); `choices`, `clocks`, `numbers` and `relations` recognize their kind; `containers` compares
+lists, tuples, sets, intervals and matrices element by element; the remaining pairs are formulas,
+which a caller with a computer algebra system decides and which are undecided (None) without one. So
+the comparison with formulas never contradicts the one without: it only decides more pairs.
 
-A new spelling is a row in a table of `notation` or `units`; a new kind of answer is a module with
-one function from two texts to a verdict or None, and a line in `compare`.
+To add a notation, add a row to a table of `notation` or `units`. To add a kind of answer, add a
+module with one function that maps two texts to a verdict or None, and call it in `compare`.
 """
 
 from stepgrpo_core.sameness.choices import letter_of

@@ -1,4 +1,4 @@
-"""Letters of multiple choice, alone or with the text of their option."""
+"""Letters of multiple-choice options, alone or with the text of the option."""
 
 import re
 
@@ -22,15 +22,15 @@ _OTHERS = re.compile(
 
 
 def letter_of(text: str) -> str | None:
-    """Return the letter of a gold that is one capital, as in "B" or "(B)"."""
+    """Return the letter of a gold answer like "B" or "(B)"; None for others."""
     found = _LETTER.fullmatch(text)
     return found[1] if found else None
 
 
 def option_of(text: str) -> tuple[str, str] | None:
-    """Return the letter that an answer names and the text of that option; None for no letter.
+    """Return the letter that an answer names, with the text of the option; None without a letter.
 
-    An answer that names a second letter names none.
+    An answer with a second letter has none.
     """
     text = _SPACED.sub(r"(\1)", unwrapped(text).strip())
     if bare := _BARE.fullmatch(text):

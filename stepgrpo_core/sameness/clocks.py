@@ -15,7 +15,8 @@ Time = tuple[int, int, str | None]
 
 
 def same_clock(gold: str, answer: str) -> bool | None:
-    """Whether two times or ratios are the same; None unless both are of one kind.
+    """Return whether two times or ratios are the same; None unless both are times or both are
+    ratios.
 
     A time without AM or PM equals the time in either half of the day.
     """

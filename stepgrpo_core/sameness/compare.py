@@ -1,4 +1,4 @@
-"""The order of the rules that compare two answers."""
+"""Comparison of two answers by an ordered list of rules."""
 
 import re
 from collections.abc import Callable
@@ -29,13 +29,13 @@ from stepgrpo_core.sameness.units import read_unit
 __all__ = ["MAX_CHARACTERS", "Formulas", "Sameness", "compare", "same_value", "within_bounds"]
 
 Formulas = Callable[[str, str], bool]
-"""Whether a gold and an answer, both LaTeX in one spelling, are the same formula."""
+"""Function that compares a gold answer and an answer as formulas, both in normalized LaTeX."""
 MAX_CHARACTERS = 2_000
 MAX_DEPTH = 40
-_LEVELS = 12  # of containers and chains within each other
+_LEVELS = 12  # nested containers and chains
 _APPROXIMATELY = frozenset({"\\approx"})
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-., ]*")
-_SPOKEN = re.compile(r"[A-Za-z]{4,}|\b[A-Z][a-z]{2,}|^(?i:yes|no|all|odd)$")
+_WORDLIKE = re.compile(r"[A-Za-z]{4,}|\b[A-Z][a-z]{2,}|^(?i:yes|no|all|odd)$")
 _SYNONYMS = {
     **dict.fromkeys(("no solution", "no solutions", "none", "empty set"), "\\emptyset"),
     **dict.fromkeys(("all real numbers", "all reals"), "\\mathbb{R}"),
@@ -46,7 +46,7 @@ _APART = re.compile(r"(?<![_^0-9])[0-9]+ [0-9]")
 
 
 def within_bounds(text: str) -> bool:
-    """Whether an answer is short and flat enough to be compared."""
+    """Return whether an answer is short enough, and not nested too deeply, to be compared."""
     depth = deepest = 0
     for symbol in text:
         depth += (symbol in "{([") - (symbol in "})]")
@@ -55,10 +55,10 @@ def within_bounds(text: str) -> bool:
 
 
 def compare(gold: str, answer: str, formulas: Formulas | None = None) -> Sameness | None:
-    """Compare an answer with the gold; None when only `formulas` could tell, or it is too long.
+    """Compare an answer with the gold answer.
 
-    "unevaluated" says that the value is right and arithmetic was left standing in it. `formulas`
-    may raise whatever it likes; nothing is caught here.
+    Returns None if only `formulas` could decide, or if an answer is too long. "unevaluated" means
+    that the value is right but contains arithmetic. Exceptions of `formulas` are not caught.
     """
     if gold.split() == answer.split():
         return "same"
@@ -68,30 +68,30 @@ def compare(gold: str, answer: str, formulas: Formulas | None = None) -> Samenes
 
 
 def same_value(left: str, right: str) -> bool:
-    r"""Whether two answers are the same without mathematics: `compare` in either order.
+    r"""Return whether two answers are the same by `compare` without formulas, in either order.
 
-    "1/2", "0.5" and ``\\frac{1}{2}`` are equal; of formulas only the spelling is compared.
+    "1/2", "0.5" and ``\\frac{1}{2}`` are equal; formulas are compared by their notation only.
     """
     return "same" in {compare(left, right), compare(right, left)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """The rules in their order; each returns None for what is not of its kind."""
+    """The rules in their order; each returns None for answers of another kind."""
 
     formulas: Formulas | None
     level: int = 0
 
     def whole(self, gold: str, answer: str) -> Sameness | None:
-        """Compare two answers that may be letters of multiple choice."""
+        """Compare two answers that may be multiple-choice letters."""
         if gold == answer:
             return "same"
         letter, option = letter_of(gold), option_of(answer)
         if letter:
-            return _said(option is not None and option[0] == letter)
-        labelled = option_of(gold)
-        if labelled and labelled[1] and option:
-            return _said(option[0] == labelled[0])
+            return _verdict(option is not None and option[0] == letter)
+        labeled = option_of(gold)
+        if labeled and labeled[1] and option:
+            return _verdict(option[0] == labeled[0])
         return self.same(gold, answer)
 
     def same(self, gold: str, answer: str) -> Sameness | None:
@@ -111,14 +111,14 @@ class _Comparison:
         return self.decide(gold, answer)
 
     def arrows(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
-        """Follow a derivation to its end; another value in front of it is a second answer."""
+        """Compare with the end of a derivation; a different earlier value is a second answer."""
         *steps, end = split_top(answer, ARROWS)[0]
         if not steps:
             return False, None
         for step in steps:
             name, parts = name_and_parts(step)
             if name is None and len(parts) > 1:
-                continue  # an equation that is solved in the next step
+                continue  # an equation that the next step solves
             verdict = self.same(end, parts[-1])
             if verdict not in {"same", "unevaluated"}:
                 return True, verdict
@@ -132,7 +132,7 @@ class _Comparison:
         return True, same_regions(one, other, self.same)
 
     def approximate(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
-        """Accept either side of an approximation; of two, compare the exact sides."""
+        """Accept either side of an approximation; compare the exact sides of two of them."""
         golds, answers = _sides(gold), _sides(answer)
         if golds == [gold] and answers == [answer]:
             return False, None
@@ -142,7 +142,7 @@ class _Comparison:
         return True, "same" if "same" in verdicts else verdicts[-1]
 
     def lists(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
-        """Compare containers; a single value is as good as the set that holds it."""
+        """Compare containers; a single value equals the set that contains only it."""
         one, other = read_container(gold), read_container(answer)
         if one and other:
             return True, same_items(one, other, self.same)
@@ -158,7 +158,7 @@ class _Comparison:
         return single.kind != "tuple" or read_number(value) is not None, "different"
 
     def equations(self, gold: str, answer: str) -> tuple[bool, Sameness | None]:
-        """Compare what stands behind signs of equality."""
+        """Compare the sides after the equality signs."""
         name, parts = name_and_parts(gold)
         other, others = name_and_parts(answer)
         if name is None and other is None and len(parts) == len(others) == 1:
@@ -197,26 +197,26 @@ class _Comparison:
         return "unevaluated" if is_unevaluated(left, right) else "same"
 
 
-def _said(same: bool) -> Sameness:
+def _verdict(same: bool) -> Sameness:
     return "same" if same else "different"
 
 
 def _words(gold: str, answer: str) -> Sameness | None:
-    """Compare words, less case; a word and a number differ."""
-    one, other = _spoken(gold), _spoken(answer)
+    """Compare words without case; a word and a number differ."""
+    one, other = _as_words(gold), _as_words(answer)
     if one is not None and other is not None:
-        return _said(one == other)
+        return _verdict(one == other)
     if one is None and other is None:
         return None
     return "different" if one is not None or read_number(gold) else None
 
 
-def _spoken(text: str) -> str | None:
-    """Return a text of words in one spelling, or a symbol that words stand for; else None."""
+def _as_words(text: str) -> str | None:
+    """Return normalized words or the symbol that they stand for; None for other text."""
     if text in _SYNONYMS.values():
         return text
     text = unwrapped(text)
-    if not _WORDS.fullmatch(text) or not _SPOKEN.search(text):
+    if not _WORDS.fullmatch(text) or not _WORDLIKE.search(text):
         return None
     text = text.casefold().strip(" .").removeprefix("the ")
     return _SYNONYMS.get(text, text)
@@ -224,7 +224,7 @@ def _spoken(text: str) -> str | None:
 
 def _clocks(gold: str, answer: str) -> Sameness | None:
     found = same_clock(gold, answer)
-    return None if found is None else _said(found)
+    return None if found is None else _verdict(found)
 
 
 def _numbers(gold: str, answer: str) -> Sameness | None:
@@ -237,7 +237,7 @@ def _numbers(gold: str, answer: str) -> Sameness | None:
 
 
 def _formula(text: str) -> str | None:
-    """Return a formula without unit and separators; a numeral with a base as its value."""
+    """Return a formula without unit and separators; the value of a numeral with a base."""
     number = read_number(text)
     if number and number.base:
         return str(number.value)
@@ -246,12 +246,12 @@ def _formula(text: str) -> str | None:
 
 
 def _letters(text: str) -> str:
-    """Return a text without spaces and commands for text."""
+    """Return a text without spaces and text commands."""
     return "".join(unwrapped(text).split())
 
 
 def _sides(text: str) -> list[str]:
-    """Return both sides of an approximation, without a name, or the text alone."""
+    """Return both sides of an approximation without a name, or the text alone."""
     sides = split_top(text, _APPROXIMATELY)[0]
     if len(sides) != 2:
         return [text]

@@ -1,8 +1,8 @@
 r"""Lists, tuples, sets, intervals and matrices, compared element by element.
 
-The order counts in tuples and matrices, not in sets and bare lists; named elements
-(``x=1, y=2``) are compared by name. A set is neither a tuple nor an interval. A bare list is as
-good as the set or the tuple with its elements.
+The order matters in tuples and matrices, not in sets and bare lists; named elements (``x=1, y=2``)
+are compared by name. A set equals neither a tuple nor an interval. A bare list equals the set or
+the tuple with its elements.
 """
 
 import re
@@ -29,23 +29,23 @@ _Item = TypeVar("_Item")
 _ALIKE = frozenset({"same", "unevaluated"})
 _SIGN = re.compile(r"\\pm ?")
 _PLUS = re.compile(r"(^|[(=,]) ?\+")
-_SIGNS = 3  # of a tuple: each doubles it
-_MOST = 64  # elements that are looked for in any order
+_SIGNS = 3  # plus-minus signs in a tuple; each doubles the number of tuples
+_MOST = 64  # elements to match in any order
 _MATRIX = re.compile(r"\\begin\{matrix\}(.*)\\end\{matrix\}(\^\{?T\}?)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """Elements, and how they stand together."""
+    """Elements of a list, tuple, set or matrix."""
 
     kind: Literal["list", "tuple", "set", "matrix"]
     items: tuple[str, ...]
     columns: int = 0
-    """Of a matrix, whose items are row by row."""
+    """Number of columns of a matrix; `items` are in row-major order."""
 
 
 def read_container(text: str) -> Container | None:
-    """Read a normalized text as a container; None when it is none."""
+    """Parse a normalized text as a container; None if it is not one."""
     if text.startswith("\\{") and encloses(text):
         return Container("set", tuple(items_of(text[2:-2])))
     if text[:1] == "(" and "\\pm" in text and len(items := items_of(text)) > 1:
@@ -60,7 +60,7 @@ def read_container(text: str) -> Container | None:
 
 
 def items_of(text: str) -> list[str]:
-    r"""Split a list; an element with ``\pm`` stands for two, a tuple for all its signs."""
+    r"""Split a list; expand an element with ``\pm`` to two, a tuple to all its signs."""
     found = []
     for item in split_list(text):
         several = item.count("\\pm") > 1 and item[:1] != "("
@@ -119,7 +119,7 @@ def _same_matrix(gold: Container, answer: Container, same: Rule) -> Sameness | N
 
 
 def _by_name(items: Sequence[str]) -> dict[str, str] | None:
-    """Elements by their names, if all have one and no two the same."""
+    """Return the elements by name; None unless all have different names."""
     found: dict[str, str] = {}
     for item in items:
         name, parts = name_and_parts(item)
@@ -161,7 +161,7 @@ def same_regions(
 def _matched(
     gold: Sequence[_Item], answer: Sequence[_Item], same: Callable[[_Item, _Item], Sameness | None]
 ) -> Sameness | None:
-    """Find for every element of the gold an own one of the answer."""
+    """Match every element of the gold answer to a different one of the answer."""
     rest, found = list(answer), []
     for item in gold:
         verdicts = [same(item, other) for other in rest]

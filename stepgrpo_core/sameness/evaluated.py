@@ -1,9 +1,9 @@
-r"""Formulas that were left standing: arithmetic on numbers that the answer should have done.
+r"""Detection of unevaluated answers, which contain arithmetic on plain numbers.
 
-A question's own formula equals its answer, so a grader by value pays for copying it. An answer is
-unevaluated when it holds such arithmetic and the gold holds none. Roots, powers of letters,
-fractions, :math:`\pi` and e stand for themselves (``3\sqrt{2}``, ``\frac{\pi}{4}``, ``e^2``), and
-of complex numbers only arithmetic on plain numbers counts.
+The formula in a question has the value of its answer, so a grader that compares values would reward
+copying it. An answer is unevaluated if it contains arithmetic and the gold answer does not. Roots,
+powers of letters, fractions, :math:`\pi` and e do not count as arithmetic (``3\sqrt{2}``,
+``\frac{\pi}{4}``, ``e^2``); in complex numbers only arithmetic on plain numbers counts.
 """
 
 import re
@@ -38,14 +38,14 @@ _SUM = frozenset("+-")
 
 
 def is_imaginary(text: str) -> bool:
-    """Whether a normalized formula holds the imaginary unit."""
+    """Return whether a normalized formula contains the imaginary unit."""
     return _IMAGINARY.search(text) is not None
 
 
 def is_copied(question: str, gold: str, answer: str) -> bool:
-    """Whether an answer hands a formula of the question back where the gold is written otherwise.
+    """Return whether an answer is a formula of the question that the gold answer writes otherwise.
 
-    All three as they were written. Numbers, and formulas without an operation, are no copies.
+    The texts are not normalized. Numbers and formulas without an operation never count as copies.
     """
     formula, wanted = _value(answer), _value(gold)
     if formula == wanted or read_number(formula) or not _OPERATION.search(formula):
@@ -63,7 +63,7 @@ def _squeezed(question: str) -> str:
 
 
 def is_unevaluated(gold: str, answer: str) -> bool:
-    """Whether a formula of the gold's value holds arithmetic that the gold does not."""
+    """Return whether a formula equal to the gold answer has arithmetic that the gold does not."""
     if read_number(answer):
         return False
     number = None if is_imaginary(answer) else read_number(gold)
@@ -87,7 +87,7 @@ def _arithmetic(text: str) -> set[str]:
 
 
 def _sums(text: str) -> bool:
-    """Whether two terms of one sum, here or in the innermost brackets, are plain numbers."""
+    """Return whether two terms of one sum, here or in the innermost brackets, are plain numbers."""
     groups = [text, *_GROUP.findall(text)]
     sums = [split_top(group, _SUM)[0] for group in groups]
     return any(sum(read_number(term) is not None for term in terms) > 1 for terms in sums)

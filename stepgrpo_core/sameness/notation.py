@@ -1,8 +1,8 @@
-r"""One spelling for answers that are written in many ways: LaTeX, unicode, plain text.
+r"""Normalization of answers in LaTeX, Unicode or plain text to one notation.
 
-`normalize` rewrites layout only, never value. Afterwards spaces stand only where they mean
-something: between two digits or letters ("2 3" is not "23"), and behind a comma that separates
-("1, 200" is a list and "1,200" may be a number). Text in any font is ``\text{...}``.
+`normalize` changes the layout, never the value. Only significant spaces remain: between two digits
+or letters ("2 3" is not "23"), and after a comma that separates ("1, 200" is a list and "1,200" may
+be a number). Text in any font becomes ``\text{...}``.
 """
 
 import re
@@ -89,7 +89,7 @@ _ALIASES = {
     "vert": "|",
     "bullet": "cdot",
 }
-_PLAIN = frozenset("<>[]*/:|")  # aliases that need no backslash
+_PLAIN = frozenset("<>[]*/:|")  # aliases without a backslash
 
 _FONTS = "textbf|textit|textrm|texttt|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox"
 _REWRITES: tuple[tuple[str, str], ...] = (
@@ -152,7 +152,7 @@ _TAIL = re.compile(r"(?:(?<!\.)\.|[;,]|\\\\)+$")
 
 
 def normalize(text: str) -> str:
-    """Return the answer in the one spelling, without an outer wrapper or a final period."""
+    """Return the answer in normalized notation, without an outer wrapper or a final period."""
     text = _COMMAND.sub(_alias, _SCRIPT.sub(_lowered, text).translate(_TRANSLATION))
     for pattern, replacement in _REWRITERS:
         text = pattern.sub(replacement, text)
@@ -164,7 +164,7 @@ def normalize(text: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    r"""Return a normalized text with the contents of its ``\text{...}`` as plain words."""
+    r"""Return a normalized text with the contents of ``\text{...}`` as plain words."""
     return " ".join(_TEXT.sub(r" \1 ", text).split())
 
 
@@ -180,19 +180,19 @@ def _lowered(script: re.Match[str]) -> str:
 
 
 def _kept(space: re.Match[str]) -> str:
-    """Return the space that means something, else nothing."""
+    """Return a significant space, or an empty text."""
     if "," in space[0]:
         return ", "
     text, start, end = space.string, space.start(), space.end()
     if start == 0 or end == len(text):
         return ""
     before, after = text[start - 1], text[end]
-    spoken = (before.isalnum() or before in "}%.:)'") and (after.isalnum() or after in "$(")
-    return " " if spoken else ""
+    significant = (before.isalnum() or before in "}%.:)'") and (after.isalnum() or after in "$(")
+    return " " if significant else ""
 
 
 def _peeled(text: str) -> str:
-    """Return the text without one outer layer: a lead, braces, a text command, a final period."""
+    """Return the text without one outer layer: lead-in, braces, text command or final period."""
     text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
     if text.startswith("\\text{") and _closes_at_end(text, 5):
         return text[6:-1]
@@ -202,7 +202,7 @@ def _peeled(text: str) -> str:
 
 
 def _closes_at_end(text: str, opening: int) -> bool:
-    """Whether the brace at `opening` is closed by the last character."""
+    """Return whether the brace at `opening` is closed by the last character."""
     depth = 0
     for place in range(opening, len(text)):
         if text[place] in "{}" and text[place - 1 : place] != "\\":

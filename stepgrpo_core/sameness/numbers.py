@@ -1,9 +1,9 @@
-r"""Numbers as they are written: digits, fractions, mixed numbers, powers of ten, bases, percent.
+r"""Numerals: digits, fractions, mixed numbers, powers of ten, bases, percentages.
 
-A `Number` is exact. Two decimals are equal only when all digits are. A decimal equals a fraction
-that has no finite decimal form when it shows at least `PLACES` places of it, rounded or cut off.
-A percentage equals the number with and without its sign (``25%``, 25 and 0.25), and a numeral
-with a base equals its digits without one, and its value.
+A `Number` is exact. Two decimals are equal only if all their digits are. A decimal equals a
+fraction without a finite decimal form if it shows at least `PLACES` of its places, rounded or
+truncated. A percentage equals its number with and without the sign (``25%``, 25 and 0.25). A
+numeral with a base equals the same digits without one, and its value.
 """
 
 import re
@@ -15,8 +15,8 @@ from stepgrpo_core.sameness.units import Unit, read_unit
 __all__ = ["PLACES", "Number", "read_number", "same_number", "shows"]
 
 PLACES = 6
-"""Decimal places that a decimal must show of a number that has infinitely many."""
-_DIGITS = 400  # of one numeral, and of an exponent's value: a longer one is no answer
+"""Decimal places that a decimal must show of a number with infinitely many."""
+_DIGITS = 400  # maximum number of digits, and maximum value of an exponent
 
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?: [0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_PLAIN}(?:\.[0-9]*)?|\.[0-9]+)"
@@ -43,23 +43,23 @@ _SIGN = re.compile(r"([+-]?)(?:(\\\$|[€£¥₹]|Rs\.?|US\\\$|USD|EUR|GBP) ?([+
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A numeral and what stands around it."""
+    """A numeral with its sign, percent sign, base and unit."""
 
     value: Fraction
-    """As written: ``3%`` has the value 3."""
+    """Value as written: 3 for ``3%``."""
     places: int | None = None
-    """Decimal places shown; None for integers and fractions, which are exact."""
+    """Number of decimal places; None for integers and fractions, which are exact."""
     percent: bool = False
     numeral: str | None = None
-    """The digits as written where they have a base, as in ``11_2``, or could have."""
+    """Digits as written, if they have a base, as in ``11_2``, or could have one."""
     base: int | None = None
     unit: Unit | None = None
     divided: bool = False
-    """Whether a division that comes out even was left standing, as in ``84/2``."""
+    """True if a division with an integer result was not carried out, as in ``84/2``."""
 
 
 def read_number(text: str) -> Number | None:
-    """Read a normalized text that is one numeral with an optional sign, currency and unit."""
+    """Parse a normalized text: one numeral with an optional sign, currency and unit."""
     sign = _SIGN.match(text)
     assert sign is not None
     body = text[sign.end() :]
@@ -137,16 +137,16 @@ def _repeating(start: str, period: str) -> Fraction:
 
 
 def _places(form: str, parts: list[str]) -> int | None:
-    """Decimal places; None for integers."""
+    """Return the number of decimal places; None for integers."""
     _, _, after = parts[0].partition(".")
     shift = int(parts[1]) if form != "decimal" else 0
     return max(len(after) - shift, 0) or None
 
 
 def _around(rest: str) -> tuple[bool, Unit | None] | None:
-    """Whether a percent sign, and which unit, stand behind a numeral; None for anything else."""
+    """Return whether a percent sign follows a numeral, and its unit; None for other text."""
     if re.match("[a-zA-Z](?![a-zA-Z])", rest):
-        return None  # 3m is a product, 3 m a length
+        return None  # 3m is a product, 3 m is a length
     rest = rest.strip()
     percent = rest.startswith("%")
     rest = rest.removeprefix("%").strip()
@@ -160,12 +160,12 @@ def _of_base(digits: str, name: str) -> Number | None:
     base = int(name) if name.isdigit() else _BASES.get(name, 0)
     try:
         return Number(Fraction(int(digits, base)), numeral=digits, base=base) if base else None
-    except ValueError:  # 2_2, or no base at all
+    except ValueError:  # 2_2, or an invalid base
         return None
 
 
 def same_number(one: Number, other: Number) -> bool:
-    """Whether two numerals name one number of one unit."""
+    """Return whether two numerals with their units have the same value."""
     if one.base and other.base:
         return one.value == other.value
     if (one.base or other.base) and one.numeral and one.numeral == other.numeral:
@@ -190,7 +190,7 @@ def _readings(number: Number) -> tuple[Fraction, ...]:
 
 
 def _shifted(places: int | None, value: Fraction, number: Number) -> int | None:
-    """Places of a percentage that is read as a share."""
+    """Return the places of a percentage that is read as a fraction of 1."""
     return places + 2 if places is not None and value != number.value else places
 
 
@@ -203,7 +203,7 @@ def _equal(one: Fraction, places: int | None, other: Fraction, others: int | Non
 
 
 def shows(decimal: Fraction, places: int, value: Fraction) -> bool:
-    """Whether a decimal with so many places is a value, rounded or cut off; see `PLACES`."""
+    """Return whether a decimal is `value` rounded or truncated to `places`; see `PLACES`."""
     scale = 10**places
     if places < PLACES or abs(decimal) * scale < 1000:
         return False

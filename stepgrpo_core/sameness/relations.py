@@ -1,9 +1,8 @@
 r"""Equations, chains of equations, arrows and inequalities.
 
-The value of an answer is what stands behind the last sign of equality, if what stands in front
-of it agrees: a name (``x``, ``f(2)``, ``a+b``) or the same value (``2+3=5``). An equation that
-still has to be solved (``x+1=5``) has no value, and neither has a chain whose parts differ
-(``83=82``, ``540 \Rightarrow 539``).
+The value of an answer is the part after the last equality sign, if the parts before it agree: a
+name (``x``, ``f(2)``, ``a+b``) or the same value (``2+3=5``). An unsolved equation (``x+1=5``) has
+no value, nor has a chain whose parts differ (``83=82``, ``540 \Rightarrow 539``).
 """
 
 import re
@@ -24,7 +23,7 @@ __all__ = [
 ARROWS = frozenset({"\\Rightarrow", "\\to", "\\Leftrightarrow"})
 EQUALS = frozenset({"=", "\\in", "\\equiv"})
 _ORDERS = {"<": (True, False), ">": (True, True), "\\le": (False, False), "\\ge": (False, True)}
-"""Whether the bound is left out, and whether the larger side is on the left."""
+"""Pairs: the bound is exclusive; the larger side is on the left."""
 _INEQUALITIES = frozenset({*_ORDERS, "\\ne"})
 _SYMBOL = re.compile(r"(?!\\infty|\\pi)(?:[a-zA-Z]|\\[a-z]+)(?:_(?:\{\w+\}|\w))?'*")
 _ARGUMENTS = re.compile(
@@ -37,7 +36,7 @@ _NAME_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Two ends as formulas, and whether they belong to it."""
+    """Interval with its ends as formulas."""
 
     low: str
     high: str
@@ -46,24 +45,24 @@ class Interval:
 
 
 def is_symbol(text: str) -> bool:
-    """Whether a text is one letter, with or without an index."""
+    """Return whether a text is one letter with an optional index."""
     return _SYMBOL.fullmatch(text) is not None
 
 
 def are_different(one: str, other: str) -> bool:
-    """Whether two names that are written differently name different things."""
+    """Return whether two names in different notation have different meanings."""
     if (is_symbol(one) and is_symbol(other)) or re.search(r"[0-9]", one + other):
         return True
     return any(_OPERATOR.search(_ARGUMENTS.sub("", name)) for name in (one, other))
 
 
 def is_statement(text: str) -> bool:
-    """Whether a text has a sign of equality outside of brackets."""
+    """Return whether a text has an equality sign outside brackets."""
     return len(split_top(text, EQUALS)[0]) > 1
 
 
 def name_and_parts(text: str) -> tuple[str | None, list[str]]:
-    """Split at signs of equality: the name that is defined, if any, and the other parts."""
+    """Split at equality signs into the name that is defined, if any, and the other parts."""
     parts, _ = split_top(text, EQUALS)
     if len(parts) > 1 and _is_name(parts[0]):
         return parts[0], parts[1:]
@@ -76,7 +75,7 @@ def _is_name(text: str) -> bool:
 
 
 def region_of(text: str) -> list[Interval] | None:
-    """Read a normalized text as a union of intervals: brackets or inequalities; None if neither."""
+    """Parse a normalized text as a union of intervals or inequalities; None if it is neither."""
     if text in {"\\mathbb{R}", "all real numbers", "all reals"}:
         return [Interval("-\\infty", "\\infty", False, False)]
     if built := _BUILDER.fullmatch(text):
@@ -104,7 +103,7 @@ def _brackets(text: str) -> list[Interval] | None:
 
 
 def _inequality(text: str) -> list[Interval] | None:
-    """Read bounds of one symbol, as in ``x<3``, ``1<=x<3`` or ``x!=3``."""
+    """Parse bounds of one symbol, as in ``x<3``, ``1<=x<3`` or ``x!=3``."""
     parts, signs = split_top(text, _INEQUALITIES)
     if sum(map(is_symbol, parts)) != 1 or len(parts) not in {2, 3}:
         return None
@@ -120,7 +119,7 @@ def _inequality(text: str) -> list[Interval] | None:
 
 
 def _bounds(parts: list[str], within: list[bool]) -> list[Interval] | None:
-    """Return the interval of the symbol in a rising chain."""
+    """Return the interval of the symbol in an ascending chain."""
     if len(parts) == 3:
         return [Interval(parts[0], parts[2], *within)] if is_symbol(parts[1]) else None
     if is_symbol(parts[0]):

@@ -1,4 +1,4 @@
-"""Splitting of formulas at separators that no bracket encloses."""
+"""Splitting of formulas at separators outside brackets."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _FACTOR = re.compile(rf"{_GROUPED.pattern}(?=[a-zA-Z\\(^])(?!\\\\|\\text)")
 
 
 def pieces(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield every token with its place and the number of brackets around it."""
+    """Yield every token with its offset and the number of brackets around it."""
     depth = 0
     for token in _TOKEN.finditer(text):
         if token[0] in _CLOSING:
@@ -24,13 +24,13 @@ def pieces(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def encloses(text: str) -> bool:
-    """Whether the bracket at the start is closed by the one at the end."""
+    """Return whether the bracket at the start is closed by the one at the end."""
     outside = [(token, place) for token, place, depth in pieces(text) if depth == 0]
     return len(outside) == 2 and outside[1][1] + len(outside[1][0]) == len(text)
 
 
 def split_top(text: str, separators: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Split outside of brackets; return the parts, and the separators between them."""
+    """Split outside brackets; return the parts and the separators between them."""
     parts, found, start = [], [], 0
     for token, place, depth in pieces(text):
         if depth == 0 and token in separators:
@@ -43,8 +43,8 @@ def split_top(text: str, separators: frozenset[str]) -> tuple[list[str], list[st
 def split_list(text: str) -> list[str]:
     """Split a list at commas and semicolons, at line breaks and at the words "or" and "and".
 
-    A comma between a digit and three digits separates thousands in a factor (``12,000x``), and
-    where other commas of the same list have a space behind them.
+    A comma between a digit and three digits separates thousands in a factor (``12,000x``), and if
+    other commas of the same list are followed by a space.
     """
     grouped = _GROUPED if ", " in text else _FACTOR
     text = grouped.sub(lambda found: found[0].replace(",", ""), text)

@@ -1,7 +1,7 @@
-r"""Units behind a number, with their dimension and size.
+r"""Units after a number, with their dimension and size.
 
-Two known units of one dimension convert (3 m are 300 cm), two of different dimensions differ, and
-words that are no unit ("apples") say nothing about the number in front of them.
+Known units of one dimension are converted (3 m are 300 cm), units of different dimensions differ,
+and other words ("apples") are ignored.
 """
 
 import re
@@ -13,7 +13,7 @@ __all__ = ["Unit", "read_unit"]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A product of powers of dimensions, and how many base units it is."""
+    """A product of powers of dimensions, with its size in base units."""
 
     dimension: tuple[tuple[str, int], ...]
     size: Fraction
@@ -76,7 +76,7 @@ _VOWEL = re.compile(r"[aeiouyAEIOUY]")
 
 
 def read_unit(text: str) -> tuple[bool, Unit | None]:
-    r"""Whether a normalized text behind a number is a unit or a noun, and which unit if known."""
+    r"""Return whether a normalized text after a number is a unit or a noun, and the known unit."""
     if text == r"^\circ":
         return True, _unit("°")
     text = text.replace(r"^\circ", "°")
@@ -90,7 +90,7 @@ def read_unit(text: str) -> tuple[bool, Unit | None]:
 
 
 def _is_bare(text: str, unit: Unit | None) -> bool:
-    """Whether words without a text command can be no product of variables."""
+    """Return whether words without a text command cannot be a product of variables."""
     if not _BARE.fullmatch(text):
         return False
     words = re.findall(r"[a-zA-Z]+", text)

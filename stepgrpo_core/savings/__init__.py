@@ -1,1 +1,1 @@
-"""Saved tokens: predictions, intervals, the holdout, and estimators for a fleet."""
+"""Saved tokens: predictions, intervals, holdout assignment, and estimators over many requests."""

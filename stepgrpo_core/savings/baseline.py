@@ -1,14 +1,14 @@
-"""What a completion would have cost without the exit: predictions that carry an interval.
+"""Predicted completion length without the exit, with a prediction interval.
 
-Saved tokens are a counterfactual. This file holds one method, `predicted`: a calibration
-records how long the same model's completions are when nothing exits, per prompt length (which
-a server sees, and which goes with difficulty), where their steps began, and how confident a trial
-answer was there. A request that was cut is compared with those of the runs that are like it there
-(`alike.py`): their mean is the prediction, their 5 % and 95 % quantiles its interval.
+Saved tokens are counterfactual. This module implements the method `predicted`: a calibration
+records the lengths of the same model's completions without exits, by prompt length (which a server
+knows and which correlates with difficulty), the start of each step, and the confidence of an
+induced answer there. A truncated request is compared with the calibration runs nearest to it
+(`nearest_runs`): their mean is the prediction, their 5 % and 95 % quantiles are its interval.
 
-Where a file records no steps, where the request's are not known, and where too few runs are alike,
-all runs stand in that were longer than the request when it was cut, since it had not ended by then
-either. Where no calibration run was that long there is no basis, and no number.
+Without recorded steps, and with too few near runs, all runs are used that were longer than the
+request at its exit, because the request had not ended by then either. If too few runs were that
+long there is no prediction.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from typing import Any
 
 from stepgrpo_core.errors import InvalidCalibration
 from stepgrpo_core.policies import ExitSettings
-from stepgrpo_core.savings.nearest_runs import Cut, at_boundaries, nearest, under_way
+from stepgrpo_core.savings.nearest_runs import ExitPoint, at_boundaries, nearest, under_way
 
 __all__ = [
     "UNRECORDED",
@@ -33,65 +33,64 @@ __all__ = [
     "parse_baseline",
 ]
 
-LEVEL = 0.90  # of the prediction interval
-MIN_RUNS = 20  # longer than t: fewer say too little about a 90 % interval
+LEVEL = 0.90  # coverage of the prediction interval
+MIN_RUNS = 20  # fewer runs do not determine a 90 % interval
 TRIALS = ("inducing_prompt", "probe_max_tokens", "mean", "skip_first", "require_end")
-"""The settings that a trial's confidence depends on."""
+"""Settings that the confidence of an induced answer depends on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A completed run that nothing exited."""
+    """A completed run without an exit."""
 
     prompt_tokens: int
     completion_tokens: int
     starts: tuple[int, ...] | None = None
-    """Completion tokens before each step marker, ascending; None: not recorded."""
+    """Completion tokens before each step marker, ascending; None if not recorded."""
     confidences: tuple[float | None, ...] | None = None
-    """Of a trial answer before each of them, in [0, 1], None where there was none; None: of no
-    run. Kept to three decimals."""
+    """Confidence of an induced answer at each of `starts`, in [0, 1] with three decimals; an entry
+    is None if its probe failed, the tuple if nothing was probed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How steps were counted and trials made: others cannot be compared."""
+    """Settings for counting steps and inducing answers; others are not comparable."""
 
     markers: tuple[str, ...] | None = None
-    """None: steps were not recorded."""
+    """Step markers; None if steps were not recorded."""
     trials: Mapping[str, Any] | None = None
-    """`TRIALS` with their values; None: none were made."""
+    """Values of the settings in `TRIALS`; None if nothing was probed."""
 
     @classmethod
     def of(cls, settings: ExitSettings, *, trials: bool = True) -> "Conditions":
-        """Those of a controller with these settings."""
+        """Return the conditions of a controller with these settings."""
         made = {name: getattr(settings, name) for name in TRIALS}
         return cls(tuple(settings.markers), made if trials else None)
 
 
 UNRECORDED = Conditions()
-"""Lengths alone."""
+"""Conditions of a calibration that recorded lengths only."""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthBin:
-    """Calibration runs whose prompts had `low` to `high` tokens (both included)."""
+    """Calibration runs whose prompts had `low` to `high` tokens, both inclusive."""
 
     low: int
     high: int
     completion_tokens: tuple[int, ...]
-    """Of every run, ascending."""
+    """Completion tokens of every run, ascending."""
     starts: tuple[tuple[int, ...], ...] | None = None
-    """Of every run, in the same order, as in `Run`."""
+    """Step starts of every run, in the same order; see `Run`."""
     confidences: tuple[tuple[float | None, ...], ...] | None = None
 
-    def alike(self, cut: Cut) -> list[float]:
-        """Completion tokens that runs like the request would have had, ascending; none where no
-        steps were recorded."""
+    def nearest(self, at: ExitPoint) -> list[float]:
+        """Return the lengths predicted by the nearest runs, ascending; empty without steps."""
         if self.starts is None:
             return []
-        if cut.confidence is None:
-            return nearest(under_way(self.completion_tokens, self.starts, cut))
-        return nearest(at_boundaries(self.completion_tokens, self.starts, self.confidences, cut))
+        if at.confidence is None:
+            return nearest(under_way(self.completion_tokens, self.starts, at))
+        return nearest(at_boundaries(self.completion_tokens, self.starts, self.confidences, at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +104,21 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The un-exited model's completion lengths by prompt length."""
+    """Completion lengths of a model without exits, by prompt length."""
 
     model: str
     """Name of the calibrated model."""
     sampling: Mapping[str, float]
-    """Sampling parameters of the calibration runs; predictions hold for these."""
+    """Sampling parameters of the calibration runs; predictions are valid for these."""
     bins: tuple[LengthBin, ...]
-    """Ascending and disjoint."""
+    """Bins in ascending order, disjoint."""
     conditions: Conditions = UNRECORDED
-    """Of its steps and trials."""
 
     def under(self, settings: ExitSettings) -> "Baseline":
-        """What of it can be compared with requests under `settings`: without the steps where those
-        are counted at other markers, without confidences where trials are made otherwise."""
+        """Return the part that is comparable with requests under `settings`.
+
+        Steps are dropped if the markers differ, confidences if answers are induced otherwise.
+        """
         given = Conditions.of(settings)
         if self.conditions.markers != given.markers:
             bins = tuple(replace(each, starts=None, confidences=None) for each in self.bins)
@@ -136,10 +136,10 @@ class Baseline:
         steps: int | None = None,
         confidence: float | None = None,
     ) -> Prediction | None:
-        """Prediction for a run that had not ended after `longer_than` completion tokens.
+        """Predict the length of a run that had not ended after `longer_than` completion tokens.
 
-        `steps` is k by then. `confidence`, in [0, 1], is that of the trial answer at the step
-        boundary where the run was cut; None: it was cut elsewhere. None when the prompt's length
+        `steps` is k at that point. `confidence`, in [0, 1], is that of the induced answer at the
+        step boundary of the exit; None for an exit elsewhere. Returns None if the prompt's length
         was not calibrated or too few runs were that long.
         """
         index = bisect_left([each.high for each in self.bins], prompt_tokens)
@@ -149,19 +149,19 @@ class Baseline:
         longer = found.completion_tokens[bisect_right(found.completion_tokens, longer_than) :]
         if len(longer) < MIN_RUNS:
             return None
-        alike = found.alike(Cut(longer_than, steps, confidence)) if steps else []
-        if len(alike) >= MIN_RUNS:
-            return _prediction(alike, len(alike) + 1, -1)
+        near = found.nearest(ExitPoint(longer_than, steps, confidence)) if steps else []
+        if len(near) >= MIN_RUNS:
+            return _prediction(near, len(near) + 1, -1)
         return _prediction(longer, len(longer) - 1, 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """What a calibration file holds."""
+        """Return the content of a calibration file."""
         head: dict[str, Any] = {"model": self.model, "sampling": dict(self.sampling)}
         if self.conditions.markers is not None:
             head["markers"] = list(self.conditions.markers)
         if self.conditions.trials is not None:
             head["trials"] = dict(self.conditions.trials)
-        return {**head, "bins": [_written(each) for each in self.bins]}
+        return {**head, "bins": [_bin_as_dict(each) for each in self.bins]}
 
 
 def fit_baseline(
@@ -172,12 +172,11 @@ def fit_baseline(
     *,
     bins: int = 6,
 ) -> Baseline:
-    """A baseline from completed, un-exited runs, whose steps were counted and whose trials were
-    made under `conditions`; what those do not name is left out.
+    """Return a baseline from completed runs without exits, recorded under `conditions`.
 
-    Prompt lengths are split into at most `bins` groups of about equally many runs.
-    Raises InvalidCalibration when there are fewer than `MIN_RUNS` runs, or runs lack what
-    `conditions` name.
+    Data that `conditions` do not cover are dropped. Prompt lengths are split into at most `bins`
+    bins of about equally many runs. Raises InvalidCalibration for fewer than `MIN_RUNS` runs, or if
+    runs lack what `conditions` cover.
     """
     ordered = sorted(runs, key=lambda run: run.prompt_tokens)
     if len(ordered) < MIN_RUNS:
@@ -195,7 +194,7 @@ def fit_baseline(
 
 
 def parse_baseline(data: Any) -> Baseline:
-    """The baseline in a calibration file's JSON; raises InvalidCalibration naming the fault."""
+    """Parse the JSON of a calibration file; raises InvalidCalibration with the reason."""
     try:
         conditions = _parse_conditions(data)
         bins = tuple(_parse_bin(entry, conditions) for entry in data["bins"])
@@ -215,7 +214,7 @@ def parse_baseline(data: Any) -> Baseline:
 
 
 def _prediction(ordered: Sequence[float], size: int, first: int) -> Prediction:
-    """Mean and quantiles; the quantile of share s is at place s * `size` + `first`, from 0."""
+    """Return mean and quantiles; the s-quantile has the rank s * `size` + `first`, from 0."""
     tail = (1 - LEVEL) / 2
     return Prediction(
         tokens=math.fsum(ordered) / len(ordered),
@@ -225,18 +224,18 @@ def _prediction(ordered: Sequence[float], size: int, first: int) -> Prediction:
 
 
 def _value_at(ordered: Sequence[float], place: float) -> float:
-    """Linear interpolation between order statistics."""
+    """Interpolate linearly between order statistics; `place` is the rank, from 0."""
     below = min(math.floor(place), len(ordered) - 1)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-# Files.
+# Reading and writing files.
 
 
 def _bin(low: int, high: int, runs: Iterable[Run], conditions: Conditions) -> LengthBin:
-    """What `conditions` name of runs, whatever order they came in."""
-    kept = sorted((_kept(run, conditions) for run in runs), key=_order)
+    """Return the bin of runs given in any order, with the data that `conditions` cover."""
+    kept = sorted((_restricted(run, conditions) for run in runs), key=_sort_key)
     return LengthBin(
         low,
         high,
@@ -246,13 +245,13 @@ def _bin(low: int, high: int, runs: Iterable[Run], conditions: Conditions) -> Le
     )
 
 
-def _order(run: Run) -> tuple[Any, ...]:
-    trials = [-1.0 if each is None else each for each in run.confidences or ()]
-    return run.completion_tokens, run.starts or (), trials
+def _sort_key(run: Run) -> tuple[Any, ...]:
+    confidences = [-1.0 if each is None else each for each in run.confidences or ()]
+    return run.completion_tokens, run.starts or (), confidences
 
 
-def _kept(run: Run, conditions: Conditions) -> Run:
-    """What `conditions` name of a run; raises InvalidCalibration where that is not sound."""
+def _restricted(run: Run, conditions: Conditions) -> Run:
+    """Return the data of a run that `conditions` cover; raises InvalidCalibration if invalid."""
     if conditions.markers is None:
         return replace(run, starts=None, confidences=None)
     places = (0, *(run.starts or ()), run.completion_tokens)
@@ -272,8 +271,8 @@ def _rounded(confidence: float | None) -> float | None:
     return None if confidence is None else round(confidence, 3)
 
 
-def _written(runs: LengthBin) -> dict[str, Any]:
-    """As a file has it: confidences in thousandths."""
+def _bin_as_dict(runs: LengthBin) -> dict[str, Any]:
+    """Return a bin in the file's format, with confidences in thousandths."""
     entry: dict[str, Any] = {
         "prompt_tokens": [runs.low, runs.high],
         "completion_tokens": list(runs.completion_tokens),
@@ -282,8 +281,8 @@ def _written(runs: LengthBin) -> dict[str, Any]:
         entry["steps"] = [list(each) for each in runs.starts]
     if runs.confidences is not None:
         entry["confidences"] = [
-            [None if each is None else round(1000 * each) for each in trials]
-            for trials in runs.confidences
+            [None if each is None else round(1000 * each) for each in confidences]
+            for confidences in runs.confidences
         ]
     return entry
 
@@ -291,7 +290,7 @@ def _written(runs: LengthBin) -> dict[str, Any]:
 def _parse_conditions(data: Any) -> Conditions:
     markers, trials = data.get("markers"), data.get("trials")
     if markers is None and trials is not None:
-        raise InvalidCalibration("trials without markers: where were they made?")
+        raise InvalidCalibration("trials without markers; record both")
     return Conditions(
         None if markers is None else tuple(map(str, markers)),
         None if trials is None else dict(trials),
@@ -311,7 +310,7 @@ def _parse_bin(entry: Any, conditions: Conditions) -> LengthBin:
 
 
 def _column(entry: Any, name: str, count: int, *, recorded: bool) -> Sequence[Any]:
-    """A value per run; nothing of each where the file does not record that."""
+    """Return one value per run, None for each if the column is not recorded."""
     if not recorded:
         return [None] * count
     column: Sequence[Any] = entry[name]

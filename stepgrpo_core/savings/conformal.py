@@ -1,11 +1,11 @@
-"""Prediction intervals that hold, whatever the predictor: split-conformal.
+"""Split-conformal prediction intervals, valid for any predictor.
 
-A prediction's quantiles may be off, because today's prompts are others than the calibration's, or
-because the requests that exit are not like those that do not. Pairs, whose outcome was measured,
-tell by how much: the score of a pair is how far its outcome lies outside the predicted interval,
-negative inside. Widened by the score's quantile an interval holds the next outcome with the asked
-probability, as long as the next is exchangeable with the pairs (Romano, Patterson, Candès 2019,
-Conformalized Quantile Regression). Whether that is so is watched: `coverage` of what was shown.
+A prediction's quantiles may be wrong because today's prompts differ from the calibration's, or
+because requests that exit differ from those that do not. Pairs have a measured outcome: the score
+of a pair is the distance of its outcome from the predicted interval, negative inside. An interval
+widened by the quantile of the scores contains the next outcome with the nominal probability, if the
+next request is exchangeable with the pairs (Romano, Patterson, Candès 2019, Conformalized Quantile
+Regression). `coverage` of the intervals shown so far checks that assumption.
 """
 
 import math
@@ -18,15 +18,15 @@ from stepgrpo_core.savings.intervals import wilson
 __all__ = ["BAND", "MIN_PAIRS", "Coverage", "coverage", "score", "widened", "widening"]
 
 MIN_PAIRS = 20
-"""Scores below which nothing is widened, and outcomes below which nothing is called stale: of 19
-the greatest is the quantile of 95 %, and of fewer there is none."""
+"""Minimum number of scores before intervals are widened, and of outcomes before predictions are
+called stale."""
 BAND = 0.05
-"""How far the coverage may be from the level, before the predictions are stale."""
+"""Largest distance of the coverage from the level at which predictions are not stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How often intervals that were shown held what was then measured, with a 95 % interval."""
+    """Share of shown intervals that contained the outcome measured later, with a 95 % interval."""
 
     value: float
     low: float
@@ -34,24 +34,26 @@ class Coverage:
 
     @property
     def stale(self) -> bool:
-        """Whether it lies outside its band for sure: predictions are of another time."""
+        """Return whether the whole interval is outside the band: the calibration is out of date."""
         return self.high < LEVEL - BAND or self.low > LEVEL + BAND
 
 
 def score(prediction: Prediction, outcome: float) -> float:
-    """Tokens by which `outcome` is outside the predicted interval; negative inside."""
+    """Return the tokens by which `outcome` is outside the predicted interval; negative inside."""
     return max(prediction.low - outcome, outcome - prediction.high)
 
 
 def widening(scores: Sequence[float]) -> float:
-    """Tokens to put on both ends of an interval, negative to take them off; 0 with too few
-    scores."""
+    """Return the tokens to widen both ends of an interval by; negative narrows it.
+
+    Returns 0 for fewer than `MIN_PAIRS` scores.
+    """
     rank = math.ceil((len(scores) + 1) * LEVEL)
     return sorted(scores)[rank - 1] if MIN_PAIRS <= len(scores) >= rank else 0.0
 
 
 def widened(prediction: Prediction, by: float) -> Prediction:
-    """The prediction with `by` tokens on both ends, which never pass it."""
+    """Return the prediction with both ends moved out by `by` tokens, never past the prediction."""
     return Prediction(
         prediction.tokens,
         min(prediction.low - by, prediction.tokens),
@@ -59,9 +61,9 @@ def widened(prediction: Prediction, by: float) -> Prediction:
     )
 
 
-def coverage(held: Sequence[float]) -> Coverage | None:
-    """Of outcomes, 1 where the interval held it and 0 where not; None with too few."""
-    if len(held) < MIN_PAIRS:
+def coverage(covered: Sequence[float]) -> Coverage | None:
+    """Return the coverage over outcomes, each 1 if its interval contained it; None if too few."""
+    if len(covered) < MIN_PAIRS:
         return None
-    share = sum(held) / len(held)
-    return Coverage(share, *wilson(share, len(held)))
+    share = sum(covered) / len(covered)
+    return Coverage(share, *wilson(share, len(covered)))

@@ -1,26 +1,26 @@
-"""What exits saved over many requests, from sums alone.
+"""Estimators of the tokens that exits saved over many requests, computed from sums.
 
-Requests of one conversation are alike, so they are not independent draws. Conversations are dealt
-into random groups (`holdout.GROUPS`) and only sums per group are kept: a few hundred numbers,
-whatever the traffic, which add up over processes and restarts. Every interval is the jackknife's:
-the figure is computed again without each group, and the spread of those gives the error, with
-Student's t of as many degrees of freedom (Wolter 2007, Introduction to Variance Estimation, ch. 2
-and 4).
+Requests of one conversation are similar, so they are not independent draws. Conversations are
+assigned to random groups (`holdout.GROUPS`) and only sums per group are kept: a few hundred numbers
+for any amount of traffic, which can be added over processes and restarts. Every interval is a
+delete-a-group jackknife: the estimate is computed again without each group, and the spread of the
+results gives the standard error, with Student's t at (groups - 1) degrees of freedom (Wolter 2007,
+Introduction to Variance Estimation, ch. 2 and 4).
 
-`compare`: randomised holdout. Some conversations were served without exits; the difference of the
-two means is what exits saved per request. A prediction that is made before the request is decided
-is as likely to be high on either side, so what it explains of the lengths is taken out (Deng et al.
-2013, CUPED; Lin 2013: a slope for each side). A wrong prediction costs no bias, only precision.
+`compare`: randomized holdout. The control arm is served without exits; the difference of the arms'
+means is what exits saved per request. A prediction made before assignment is independent of the
+arm, so the variance that it explains is removed (Deng et al. 2013, CUPED; Lin 2013: one slope per
+arm). A wrong prediction costs precision and adds no bias.
 
 `total_savings`: difference estimator over all requests that could exit (Cochran 1977, 7.4). Each
-has a prediction of its length without the exit; for a random sample of them that length was
-measured. The mean error of the predictions, as measured, is taken off every one. So the total is
-right on average however wrong the predictor, and precise as far as it is right.
+request has a predicted length without the exit; for a random sample that length was measured. The
+mean prediction error of the sample is subtracted from every prediction. So the total is unbiased
+for any predictor, and more precise for a better one.
 
-Both compare requests that were dealt and served alike. When the share that is held out or measured
-changes, or what exits do, a stratum begins: before and after are compared apart, and combined by
-the number of requests that exited in each (Cochran 1977, 5.3; what is held out has other weights,
-which is why the sums of strata must not be pooled).
+Both compare requests that were assigned and served under the same conditions. When the holdout's
+share, the sampling rate or the exits change, a new stratum begins. Strata are compared separately
+and combined with the number of treated requests as weights (Cochran 1977, 5.3). The control arm has
+other weights, so sums must not be pooled over strata.
 """
 
 import itertools
@@ -34,10 +34,10 @@ from stepgrpo_core.savings.intervals import Estimate, combined, student_t
 
 __all__ = [
     "MIN_GROUPS",
+    "Arms",
     "Comparison",
     "Measured",
     "ServedTokens",
-    "Sides",
     "comparable",
     "compare",
     "compare_strata",
@@ -46,108 +46,107 @@ __all__ = [
 ]
 
 MIN_GROUPS = 10
-"""Groups that hold something, below which there is no interval and therefore no figure."""
+"""Minimum number of non-empty groups; with fewer there is no interval and no estimate."""
 
 
 class ServedTokens(NamedTuple):
-    """Sums over one group's requests on one side."""
+    """Sums over the requests of one group in one arm."""
 
     requests: float = 0
     tokens: float = 0
     """Completion tokens."""
     predicted: float = 0
-    """Completion tokens predicted when the request came, from its prompt alone."""
+    """Completion tokens predicted on arrival, from the prompt alone."""
     predicted_squared: float = 0
     predicted_tokens: float = 0
-    """Products of the two."""
+    """Sum of the products `predicted` * `tokens`."""
 
     @staticmethod
     def one(tokens: float, predicted: float) -> "ServedTokens":
-        """The sums of one request."""
+        """Return the sums of one request."""
         return ServedTokens(1, tokens, predicted, predicted**2, predicted * tokens)
 
 
 class Measured(NamedTuple):
-    """Sums over one group's requests that could be paired with their run without exits."""
+    """Sums over the requests of one group that could be continued without exits."""
 
     requests: float = 0
     tokens: float = 0
     """Completion tokens, with the exit."""
     saved: float = 0
-    """Predicted tokens without the exit, less the tokens with it."""
+    """Predicted tokens without the exit, minus tokens with it."""
     cost: float = 0
-    """Tokens of trial answers and those generated past the cut: known, not estimated."""
+    """Probe tokens and discarded tokens; both are counted, not estimated."""
     pairs: float = 0
-    """Requests of which the length without the exit was measured."""
+    """Requests whose length without the exit was measured."""
     error: float = 0
-    """Over pairs: measured length without the exit, less the predicted one."""
+    """Sum over pairs: measured minus predicted length without the exit."""
 
 
-Sides = tuple[Mapping[int, ServedTokens], Mapping[int, ServedTokens]]
-"""Of one stratum, by group: served with exits, and held out."""
+Arms = tuple[Mapping[int, ServedTokens], Mapping[int, ServedTokens]]
+"""Sums of one stratum by group: treatment arm, control arm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a randomised holdout shows."""
+    """Result of a randomized holdout."""
 
     saved: Estimate
-    """Tokens per request: without exits less with them."""
+    """Tokens per request: control minus treatment."""
     ratio: Estimate
-    """Tokens with exits over tokens without: 0.6 is 40 % saved."""
-    exited: float
-    """Requests served with exits, in strata that can be compared."""
-    held: float
-    """Requests served without, in the same."""
+    """Treatment tokens divided by control tokens: 0.6 means that 40 % are saved."""
+    treatment: float
+    """Requests in the treatment arm, in strata that can be compared."""
+    control: float
+    """Requests in the control arm, in the same strata."""
 
 
-def comparable(sides: Sides) -> bool:
-    """Whether both sides of a stratum have requests in `MIN_GROUPS` groups or more."""
-    return all(sum(each.requests > 0 for each in side.values()) >= MIN_GROUPS for side in sides)
+def comparable(arms: Arms) -> bool:
+    """Return whether both arms of a stratum have requests in at least `MIN_GROUPS` groups."""
+    return all(sum(each.requests > 0 for each in arm.values()) >= MIN_GROUPS for arm in arms)
 
 
 def compare(
-    exited: Mapping[int, ServedTokens], held: Mapping[int, ServedTokens]
+    treatment: Mapping[int, ServedTokens], control: Mapping[int, ServedTokens]
 ) -> Comparison | None:
-    """Mean tokens with exits against those of the holdout, by group, in one stratum."""
-    return compare_strata((exited, held))
+    """Compare the mean tokens of both arms of one stratum, given by group."""
+    return compare_strata((treatment, control))
 
 
-def compare_strata(*strata: Sides) -> Comparison | None:
-    """The same over strata; None where none is comparable.
+def compare_strata(*strata: Arms) -> Comparison | None:
+    """Compare over several strata; None if no stratum is comparable.
 
-    A conversation is in the same group in all strata, so the jackknife leaves it out of all.
+    A conversation is in the same group in all strata, so the jackknife deletes it from all.
     """
-    told = [sides for sides in strata if comparable(sides)]
-    if not told:
+    used = [arms for arms in strata if comparable(arms)]
+    if not used:
         return None
-    nothing = ServedTokens()
+    empty = ServedTokens()
     items = [
-        tuple(itertools.chain(*(side.get(group, nothing) for sides in told for side in sides)))
-        for group in sorted({group for sides in told for side in sides for group in side})
+        tuple(itertools.chain(*(arm.get(group, empty) for arms in used for arm in arms)))
+        for group in sorted({group for arms in used for arm in arms for group in arm})
     ]
-    exited, held = (
-        [sum(each.requests for each in sides[i].values()) for sides in told] for i in (0, 1)
+    treatment, control = (
+        [sum(each.requests for each in arms[i].values()) for arms in used] for i in (0, 1)
     )
-    weights = [each / sum(exited) for each in exited]
-    saved, ratio = _jackknife(items, lambda sums: _compared(sums, weights))
-    return Comparison(saved, ratio, sum(exited), sum(held))
+    weights = [each / sum(treatment) for each in treatment]
+    saved, ratio = _jackknife(items, lambda sums: _compare(sums, weights))
+    return Comparison(saved, ratio, sum(treatment), sum(control))
 
 
 def measurable(groups: Mapping[int, Measured]) -> bool:
-    """Whether a stratum has measured pairs in `MIN_GROUPS` groups or more."""
+    """Return whether a stratum has measured pairs in at least `MIN_GROUPS` groups."""
     return sum(each.pairs > 0 for each in groups.values()) >= MIN_GROUPS
 
 
 def total_savings(*strata: Mapping[int, Measured]) -> Estimate | None:
-    """Tokens saved by all requests that could exit, in strata with enough measured pairs; None
-    where none has them.
+    """Estimate the tokens saved by all requests that could exit; None if no stratum is measurable.
 
-    The interval is that of the total over exactly these requests: what is not known of it is only
-    what was not measured, so it closes as the sample becomes the whole.
+    The interval is for the total over exactly these requests (finite population correction): its
+    width goes to zero as the measured sample approaches all of them.
     """
-    told = [(1.0, found) for each in strata if (found := _total(each)) is not None]
-    return combined(told) if told else None
+    totals = [(1.0, total) for each in strata if (total := _total(each)) is not None]
+    return combined(totals) if totals else None
 
 
 def _total(groups: Mapping[int, Measured]) -> Estimate | None:
@@ -166,43 +165,44 @@ Sums = tuple[float, ...]
 FIELDS = len(ServedTokens._fields)
 
 
-def _compared(sums: Sums, weights: Sequence[float]) -> tuple[float, float]:
-    """Difference and ratio of the means over strata, whose sums follow each other."""
+def _compare(sums: Sums, weights: Sequence[float]) -> tuple[float, float]:
+    """Return difference and ratio of the weighted means; `sums` is concatenated over strata."""
     starts = range(0, len(sums), 2 * FIELDS)
     means = [_adjusted_means(sums[start : start + 2 * FIELDS]) for start in starts]
-    exited, held = (
-        math.fsum(map(operator.mul, weights, side)) for side in zip(*means, strict=True)
+    treatment, control = (
+        math.fsum(map(operator.mul, weights, arm)) for arm in zip(*means, strict=True)
     )
-    return held - exited, exited / held if held else math.nan
+    return control - treatment, treatment / control if control else math.nan
 
 
 def _adjusted_means(sums: Sums) -> tuple[float, float]:
-    """Mean tokens of both sides, had both had the mean prediction of all requests."""
-    exited, held = sums[:FIELDS], sums[FIELDS:]
-    mean = (exited[2] + held[2]) / (exited[0] + held[0])
-    return _adjusted_mean(exited, mean), _adjusted_mean(held, mean)
+    """Return the mean tokens of both arms, adjusted to the mean prediction of all requests."""
+    treatment, control = sums[:FIELDS], sums[FIELDS:]
+    mean = (treatment[2] + control[2]) / (treatment[0] + control[0])
+    return _adjusted_mean(treatment, mean), _adjusted_mean(control, mean)
 
 
-def _adjusted_mean(side: Sums, mean_prediction: float) -> float:
-    requests, tokens, predicted, squared, products = side
+def _adjusted_mean(arm: Sums, mean_prediction: float) -> float:
+    requests, tokens, predicted, squared, products = arm
     spread = squared - predicted**2 / requests
-    known = spread > 1e-9 * squared  # or all predictions are equal, and explain nothing
-    slope = (products - predicted * tokens / requests) / spread if known else 0.0
+    varied = spread > 1e-9 * squared  # equal predictions explain nothing
+    slope = (products - predicted * tokens / requests) / spread if varied else 0.0
     return tokens / requests - slope * (predicted / requests - mean_prediction)
 
 
-def _jackknife(items: Sequence[Sums], figures: Callable[[Sums], Sums]) -> list[Estimate]:
-    """`figures` of the items' sums, their errors from leaving each item out in turn."""
+def _jackknife(items: Sequence[Sums], statistics: Callable[[Sums], Sums]) -> list[Estimate]:
+    """Return `statistics` of the items' sums with intervals from deleting each item in turn."""
     sums = tuple(map(math.fsum, zip(*items, strict=True)))
-    without = [figures(tuple(map(operator.sub, sums, item))) for item in items]
+    replicates = [statistics(tuple(map(operator.sub, sums, item))) for item in items]
     return [
-        _with_error(value, others) for value, *others in zip(figures(sums), *without, strict=True)
+        _estimate(value, others)
+        for value, *others in zip(statistics(sums), *replicates, strict=True)
     ]
 
 
-def _with_error(value: float, without: Sequence[float]) -> Estimate:
-    count = len(without)
-    mean = math.fsum(without) / count
-    error = math.sqrt((count - 1) / count * math.fsum((each - mean) ** 2 for each in without))
+def _estimate(value: float, replicates: Sequence[float]) -> Estimate:
+    count = len(replicates)
+    mean = math.fsum(replicates) / count
+    error = math.sqrt((count - 1) / count * math.fsum((each - mean) ** 2 for each in replicates))
     half = student_t(count - 1) * error
     return Estimate(value, value - half, value + half)

@@ -1,8 +1,8 @@
-"""Which conversations are served without exits, so that exits can be compared with something.
+"""Assignment of conversations to the control arm, which is served without exits, or to treatment.
 
-A keyed hash of the conversation decides: the same conversation always lands on the same side, in
-every process that has the key, and nobody without it can tell the side or steer it. The same hash
-deals conversations into random groups, whose spread gives every interval (see `fleet`).
+A keyed hash of the conversation decides: a conversation is always in the same arm, in every process
+that has the key, and nobody without the key can predict or choose its arm. The same hash assigns
+conversations to random groups, whose spread gives every interval (see `estimators`).
 """
 
 import hashlib
@@ -13,28 +13,28 @@ from stepgrpo_core.errors import InvalidSetting
 __all__ = ["GROUPS", "Arm", "Holdout"]
 
 GROUPS = 64
-"""Random groups: enough for Student's t to be near the normal, few enough to store for every
-model and policy."""
+"""Number of random groups: enough for Student's t to be close to the normal distribution, few
+enough to store for every model and policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Where a conversation landed."""
+    """Experiment arm and random group of a conversation."""
 
-    held: bool
-    """Served without exits."""
+    control: bool
+    """The conversation is served without exits."""
     group: int
-    """Random group, 0 to `GROUPS` - 1, independent of `held`."""
+    """Random group, 0 to `GROUPS` - 1, independent of `control`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """Deals conversations; raises InvalidSetting for a share or a key that cannot work."""
+    """Assigns conversations to arms; raises InvalidSetting for an invalid share or key."""
 
     share: float
-    """Of conversations that are held out, 0 to 1."""
+    """Share of conversations in the control arm, 0 to 1."""
     key: bytes
-    """Secret; 16 to 64 bytes. Another key deals anew."""
+    """Secret, 16 to 64 bytes. A new key assigns all conversations anew."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -42,8 +42,8 @@ class Holdout:
         if not 16 <= len(self.key) <= hashlib.blake2b.MAX_KEY_SIZE:
             raise InvalidSetting("holdout_key", f"{len(self.key)} bytes", "use 16 to 64 bytes")
 
-    def place(self, conversation: bytes) -> Arm:
-        """Where `conversation` lands, always the same."""
+    def assign(self, conversation: bytes) -> Arm:
+        """Return the arm of `conversation`, always the same."""
         digest = hashlib.blake2b(conversation, digest_size=16, key=self.key).digest()
         drawn = int.from_bytes(digest[:8], "big") / 2**64
-        return Arm(held=drawn < self.share, group=int.from_bytes(digest[8:], "big") % GROUPS)
+        return Arm(control=drawn < self.share, group=int.from_bytes(digest[8:], "big") % GROUPS)

@@ -1,4 +1,4 @@
-"""Figures with intervals of 95 %, from the standard library alone."""
+"""Estimates with 95 % intervals, from the standard library."""
 
 import math
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ __all__ = ["LEVEL", "Estimate", "combined", "student_t", "wilson"]
 
 LEVEL = 0.95
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-_T = (12.7062, 4.3027)  # of 1 and 2 degrees of freedom
+_T = (12.7062, 4.3027)  # quantiles for 1 and 2 degrees of freedom
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval; NaN where there is none."""
+    """A value with its 95 % interval; NaN means unknown."""
 
     value: float
     low: float
@@ -22,16 +22,18 @@ class Estimate:
 
 
 def wilson(share: float, total: float, z: float | None = None) -> tuple[float, float]:
-    """Wilson's score interval of a share of `total` independent ones; `z` None: for 95 %."""
+    """Return Wilson's score interval of a share of `total` draws; `z` None means 95 %."""
     z = _Z if z is None else z
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    center = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
-    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
+    return max(min(center - half, share), 0.0), min(max(center + half, share), 1.0)
 
 
 def combined(parts: Iterable[tuple[float, Estimate]]) -> Estimate:
-    """The sum of independent estimates, each with its weight, above 0. Its ends are as far off as
-    theirs, by the root of the sum of squares (Zou and Donner 2008, MOVER)."""
+    """Return the weighted sum of independent estimates; weights are positive.
+
+    The distances to both interval ends are added in quadrature (MOVER, Zou and Donner 2008).
+    """
     weighted = [
         (weight * each.value, weight * (each.value - each.low), weight * (each.high - each.value))
         for weight, each in parts
@@ -42,8 +44,10 @@ def combined(parts: Iterable[tuple[float, Estimate]]) -> Estimate:
 
 
 def student_t(freedom: int) -> float:
-    """Quantile of Student's t for the level (Cornish and Fisher's expansion, which errs by
-    0.1 % with 3 degrees of freedom). None at all count as one."""
+    """Return the two-sided 95 % quantile of Student's t; `freedom` below 1 counts as 1.
+
+    Cornish-Fisher expansion, whose error is 0.1 % at 3 degrees of freedom.
+    """
     if freedom <= len(_T):
         return _T[max(freedom, 1) - 1]
     z, n = _Z, freedom

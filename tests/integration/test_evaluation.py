@@ -99,7 +99,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     path = resumed / EXITS / "demo.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     left = first, lines(resumed, EXITS)
-    assert "dropped a last line that was cut off" in finish(resumed)
+    assert "dropped an incomplete last line" in finish(resumed)
     return Evaluated(whole, printed, resumed, stopped, left)
 
 

@@ -191,7 +191,7 @@ def test_the_base_answers_what_is_held_out_of_the_trained_model(
     dealer = Holdout(0.5, store.secret("holdout"))
     store.close()
     bodies = [body_of(index, TUNED, **GREEDY) for index in range(OF_TUNED)]
-    out = [dealer.place(conversation_of(body)).held for body in bodies]
+    out = [dealer.assign(conversation_of(body)).control for body in bodies]
     base, own = (
         asyncio.run(ask(held, range(OF_TUNED), model=model, **GREEDY, **NO_EXIT))
         for model in (BASE, TUNED)

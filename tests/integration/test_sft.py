@@ -21,7 +21,7 @@ from tests.support.zygote import Process, popen
 from training.config.schema import RunConfig, load_config
 from training.run.checkpoints import RunStopped, StopOnSignal
 from training.run.loading import load_tokenizer
-from training.run.own_process import in_own_process
+from training.run.processes import run_in_subprocess
 from training.sft.samples import Kept, Sampled
 from training.sft.train import build_trainer, run_sft, sft_arguments
 
@@ -124,8 +124,8 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(finished: Finished) -> No
 
 
 def test_a_resumed_run_samples_only_what_was_lost(finished: Finished) -> None:
-    assert "dropped a last line that was cut off" in finished.resumed
-    assert f"{PROMPTS - 1} of {PROMPTS} prompts are sampled already" in finished.resumed
+    assert "dropped an incomplete last line" in finished.resumed
+    assert f"{PROMPTS - 1} of {PROMPTS} prompts are already sampled" in finished.resumed
     assert "sampled 1 of 1 prompts" in finished.resumed
     before = finished.samples.splitlines()
     after = (finished.output / "samples.jsonl").read_bytes().splitlines()
@@ -207,21 +207,21 @@ def test_the_engines_process_is_asked_to_stop_and_its_reason_arrives(tmp_path: P
     stop = StopOnSignal(1)
     stop.signal = signal.SIGTERM
     with pytest.raises(RunStopped, match=r"^asked to$"):
-        in_own_process(wait_for_the_end, tmp_path / "pid", stop=stop)
+        run_in_subprocess(wait_for_the_end, tmp_path / "pid", stop=stop)
 
 
 def test_an_engine_that_dies_stops_the_run_with_its_status() -> None:
-    with pytest.raises(RunStopped, match=r"ended with status 3; .* go on with --resume"):
-        in_own_process(die, stop=StopOnSignal(1))
+    with pytest.raises(RunStopped, match=r"ended with status 3; .* continue with --resume"):
+        run_in_subprocess(die, stop=StopOnSignal(1))
 
 
 def test_a_run_that_is_killed_takes_its_engine_along(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     script = (
-        "from pathlib import Path; from training.run.own_process import in_own_process; "
+        "from pathlib import Path; from training.run.processes import run_in_subprocess; "
         "from training.run.checkpoints import StopOnSignal; "
         "from tests.support.runs.waiting import wait_for_the_end; "
-        f"in_own_process(wait_for_the_end, Path({str(marker)!r}), stop=StopOnSignal(1))"
+        f"run_in_subprocess(wait_for_the_end, Path({str(marker)!r}), stop=StopOnSignal(1))"
     )
     with python("-c", script):
         wait_until(lambda: marker.exists() and marker.read_text() != "", seconds=120)

@@ -49,7 +49,7 @@ def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.M
 
     def place(job: EngineRequest, effective: Effective, conversation: bytes | None) -> Any:
         found = deal(job, effective, conversation)
-        placed.append(found is not None and found.held)
+        placed.append(found is not None and found.control)
         return found
 
     monkeypatch.setattr(engine.savings, "assign_arm", place)

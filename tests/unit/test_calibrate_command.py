@@ -118,7 +118,7 @@ def test_an_evaluation_looks_for_every_model_before_the_first_is_loaded(
     output = tmp_path / "out"
     words = ("eval", "--baseline", str(MODEL), "--tasks", "demo", "--limit", "2")
     said = refusal(monkeypatch, *words, "--model", "no-such/model", "--output", str(output))
-    assert said.startswith("model='no-such/model' cannot be honoured: it is no directory here")
+    assert said.startswith("model='no-such/model' cannot be honoured: it is neither a directory")
     assert not output.exists()
 
 

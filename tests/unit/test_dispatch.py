@@ -14,8 +14,8 @@ from service.load.running import CannotFinish
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitReason, ExitSettings, Outcome
-from stepgrpo_core.families.prompts import Standing
-from stepgrpo_core.families.thinking import writing_of
+from stepgrpo_core.families.prompts import PromptState
+from stepgrpo_core.families.thinking import tokenizer_format
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -43,7 +43,7 @@ def run(
     stop_ids: frozenset[int] = frozenset(),
     **params: Any,
 ) -> ControlledRequest | PassthroughRequest:
-    writing = writing_of(TOKENIZER, THINKING) if thinks else None
+    writing = tokenizer_format(TOKENIZER, THINKING) if thinks else None
     served = ServedModel(None, TOKENIZER, writing, Load(capacity=8, share=1.0))
     kind = {"output_kind": RequestOutputKind.DELTA} | params
     job = EngineRequest(
@@ -75,7 +75,7 @@ def test_stops_are_the_answers_under_every_policy(policy: str, shadow: bool) -> 
     "options",
     [
         {"everywhere": True},
-        {"opening": Opening(Standing.CLOSED)},
+        {"opening": Opening(PromptState.CLOSED)},
         {"prompt_logprobs": 1},
         {"thinks": False, "policy": "none"},
         {"output_kind": RequestOutputKind.CUMULATIVE, "policy": "none"},
@@ -93,8 +93,8 @@ def test_without_stops_nothing_changes() -> None:
 
 def test_a_thought_of_the_callers_is_counted_and_ends_for_no_reason_of_ours() -> None:
     outcome = Outcome(ExitReason.NATURAL, 1, 30, 0, 0, (), None)
-    assert Opening(Standing.OPENED).told(outcome) == outcome
-    told = Opening(Standing.INSIDE).told(outcome)
+    assert Opening(PromptState.OPENED).told(outcome) == outcome
+    told = Opening(PromptState.INSIDE).told(outcome)
     assert (told.reason, told.reasoning_tokens) == (ExitReason.NONE, 30)
 
 

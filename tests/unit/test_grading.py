@@ -255,7 +255,7 @@ def test_the_kernel_ends_a_worker_that_no_timer_can_interrupt() -> None:
         "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])\n"
         "    while True: pass\n"
         "m.prepare_process()\n"
-        "m.within(0.2, deaf)"
+        "m.run_with_cpu_limit(0.2, deaf)"
     )
     assert result.returncode == -signal.SIGXCPU
 

@@ -6,7 +6,7 @@ from service.savings.answer_comparer import compare_texts
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.policies.base import Boundary, ExitReason
 from stepgrpo_core.policies.consistency import ConsistencyPolicy
-from stepgrpo_core.policies.questions import Trial
+from stepgrpo_core.policies.probes import InducedAnswer
 from training.grading import Grader
 
 PAIRS = [
@@ -37,6 +37,6 @@ def test_the_three_agree(one: str, other: str, same: bool) -> None:
 def exits_on(one: str, other: str) -> bool:
     settings = ExitSettings(policy="consistency", consistency="max")
     policy = ConsistencyPolicy(settings)
-    answers = [Trial((), (), False, f"{{{each}}}") for each in (one, other)]
+    answers = [InducedAnswer((), (), False, f"{{{each}}}") for each in (one, other)]
     verdicts = [policy.decide(Boundary(64, 1, 64), answer) for answer in answers]
     return verdicts[-1].reason is ExitReason.CONSISTENT

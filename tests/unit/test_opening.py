@@ -11,7 +11,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from service.engine.opening import Openings, shown_closed
 from service.engine.request import EngineRequest
 from service.engine.response_parser import ResponseParser
-from stepgrpo_core.families.prompts import Standing
+from stepgrpo_core.families.prompts import PromptState
 from stepgrpo_core.families.thinking import special_ids
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import HEADER, THINKING, TURN
@@ -53,7 +53,7 @@ def test_what_the_responses_parser_reads_as_reasoning_is_thinking(
     kind: RequestOutputKind, prompt: str, parser: str
 ) -> None:
     opening = noted(prompt, PARSED, kind, parser=parser).opening
-    assert (opening.standing, opening.implied) == (Standing.BEFORE, True)
+    assert (opening.standing, opening.implied) == (PromptState.BEFORE, True)
     assert not opening.may_answer
 
 
@@ -71,7 +71,7 @@ def test_a_parser_that_looks_through_the_whole_prompt_has_seen_an_end() -> None:
 def test_thinking_that_is_switched_off_is_none() -> None:
     assert not noted(HEADER, OFF).opening.implied
     opening = noted(CLOSED, OFF, WHOLE).opening
-    assert (opening.standing, opening.end) == (Standing.CLOSED, "")
+    assert (opening.standing, opening.end) == (PromptState.CLOSED, "")
 
 
 @pytest.mark.parametrize("parser", ["", "qwen3"])
@@ -91,8 +91,8 @@ def test_batches_of_chats_are_parsed_too() -> None:
 
 
 def test_a_thought_that_the_prompt_opens_needs_no_parser() -> None:
-    assert noted(f"{HEADER}<think>\n", {}, parser="").opening.standing is Standing.OPENED
-    assert noted(f"{HEADER}<think>\nSo", PARSED).opening.standing is Standing.INSIDE
+    assert noted(f"{HEADER}<think>\n", {}, parser="").opening.standing is PromptState.OPENED
+    assert noted(f"{HEADER}<think>\nSo", PARSED).opening.standing is PromptState.INSIDE
 
 
 def test_a_prompt_without_ids_is_left_alone() -> None:

@@ -16,7 +16,7 @@ from training.run.checkpoints import (
     RunStopped,
 )
 from training.run.lock import FolderInUse, locked
-from training.run.output import claimed, export, is_finished, prepare_output, seal_output
+from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
 from training.run.seals import SEAL
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_written_over_even_without_its_checkpoints(tmp_pat
     with pytest.raises(FileExistsError, match="reached its end; pass --resume"):
         prepare_output(tmp_path, config(tmp_path), resume=False)
     other = config(tmp_path, "calibration_prompts=0")
-    with pytest.raises(FileExistsError, match="no checkpoint to go on from"):
+    with pytest.raises(FileExistsError, match="no checkpoint to resume from"):
         prepare_output(tmp_path, other, resume=True)
     assert is_finished(tmp_path, config(tmp_path))
 
@@ -76,7 +76,9 @@ def test_damaged_checkpoints_are_not_written_over_without_resume(copy: Path) -> 
 def test_a_run_that_wrote_no_weights_ends_with_an_error(tmp_path: Path) -> None:
     silent = trainer(tmp_path)
     silent.save_model = lambda *_, **__: None
-    with pytest.raises(RunStopped, match=r"got no weights \(no file written\).*FULL_STATE_DICT"):
+    with pytest.raises(
+        RunStopped, match=r"no weights were written to .* \(no file\).*FULL_STATE_DICT"
+    ):
         export(silent, tmp_path)
 
     def hollow(folder: str, **_: object) -> None:
@@ -84,7 +86,7 @@ def test_a_run_that_wrote_no_weights_ends_with_an_error(tmp_path: Path) -> None:
         save_file({}, Path(folder) / "model.safetensors")
 
     silent.save_model = hollow
-    with pytest.raises(RunStopped, match=r"got no weights \(model.safetensors written\)"):
+    with pytest.raises(RunStopped, match=r"no weights were written to .* \(model.safetensors\)"):
         export(silent, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -135,7 +137,7 @@ def test_a_run_that_is_finished_or_whose_folder_is_held_does_not_begin(
     assert {each.name for each in output.iterdir()} == {"_stepgrpo.lock"}
     seal_output(output, settings, export(trainer(output), output), STEPS)
     start(settings, resume=True)
-    assert capsys.readouterr().out.endswith("holds the finished run: nothing is left to do\n")
+    assert capsys.readouterr().out.endswith("holds the finished run: nothing to do\n")
     with pytest.raises(FileExistsError, match="reached its end; pass --resume"):
         start(settings, resume=False)
 
@@ -155,7 +157,7 @@ def test_a_second_run_is_told_who_holds_the_folder_and_leaves_it_untouched(tmp_p
             assert holder.stdout.readline() == b"held\n"
             before = sorted((each.name, each.stat().st_mtime_ns) for each in output.iterdir())
             told = pytest.raises(FolderInUse, match=f"in use by process {holder.pid} on ")
-            with told, claimed(output):
+            with told, locked_output(output):
                 prepare_output(output, config(output), resume=True)
             after = sorted((each.name, each.stat().st_mtime_ns) for each in output.iterdir())
             assert after == before

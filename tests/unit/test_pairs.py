@@ -26,7 +26,7 @@ from service.savings.quality_gate import QualityGate
 from service.savings.state.series import EXIT, TRAINED
 from service.savings.state.store import SumStore
 from stepgrpo_core import ExitReason, Outcome, Prediction
-from stepgrpo_core.families.thinking import Writing
+from stepgrpo_core.families.thinking import TokenizerFormat
 from tests.support.core.scripted import END, THINKING
 from tests.support.service.judging import LocalJudge
 
@@ -111,7 +111,9 @@ def make(
             QualityGate(store, plan),
             Predictions(store),
             runs=runs,
-            writing=Writing(THINKING, lambda _: (), lambda ids: " ".join(map(str, ids)), None),
+            writing=TokenizerFormat(
+                THINKING, lambda _: (), lambda ids: " ".join(map(str, ids)), None
+            ),
             end="</think>",
             ended=lambda _, outcome: ended.update([outcome]),
         )

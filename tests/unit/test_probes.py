@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from stepgrpo_core import ExitReason, ExitSettings, ThinkingFormat
-from stepgrpo_core.policies import Distribution, Induce, Judge, NextToken, Reply, Trial
+from stepgrpo_core.policies import Distribution, Induce, InducedAnswer, Judge, NextToken, Reply
 from training.rollouts.batch import Probing, RolloutRequest, run_rollouts
 from training.rollouts.probes import answer_of, probe_request
 from training.rollouts.scripted_engine import ScriptedEngine, Stream
@@ -60,7 +60,7 @@ def test_answers_are_read_by_the_kind_of_question() -> None:
         "yes", (("yes", -0.2), ("</think>", -1.5), ("no", -3.0))
     )
     two = [Delta("p", (10,), (-0.5,)), Delta("p", (END,), (-0.1,), "eos")]
-    expected = Trial((10, END), (-0.5, -0.1), ended=True, text=" w10</think>")
+    expected = InducedAnswer((10, END), (-0.5, -0.1), ended=True, text=" w10</think>")
     assert answer_of(Induce("", 9), two, FORM) == expected
 
 

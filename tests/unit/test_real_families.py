@@ -13,12 +13,12 @@ from service.params.model import model_of
 from service.params.reasoning_parser import parser_of
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, InvalidSetting
 from stepgrpo_core.families.table import FAMILIES as ROWS
-from stepgrpo_core.families.table import Family, in_family
+from stepgrpo_core.families.table import Family, apply_family
 from stepgrpo_core.families.templates import closed_by, render_of
 from stepgrpo_core.families.thinking import (
+    adapt_family,
     continues_thinking,
     family_of,
-    learned,
     opens_in_thinking,
     special_ids,
     thinking_of,
@@ -37,11 +37,11 @@ def family(name: str) -> Family:
     tokenizer = tokenizer_of(name)
     found = family_of(tokenizer)
     assert found is not None
-    return learned(tokenizer, found)
+    return adapt_family(tokenizer, found)
 
 
 def driver(name: str, settings: ExitSettings, *, opened: bool) -> Driver:
-    found = in_family(settings, family(name))
+    found = apply_family(settings, family(name))
     thinking = thinking_of(tokenizer_of(name), family(name), found.closing_text)
     controller = ExitController(found, thinking, max_tokens=4000, thinking_open=opened)
     return Driver(tokenizer_of(name), controller, skip_special=False)

@@ -15,7 +15,7 @@ from training.grading import Grader, Verdict
 from training.rollouts.batch import Request, Rollout
 from training.rollouts.scripted_engine import ScriptedEngine, Stream
 from training.rollouts.vllm_engine import format_of
-from training.sft.rejection_sampling import Sampler, made_by, sample_in_chunks, select
+from training.sft.rejection_sampling import Sampler, sample_in_chunks, sampling_settings, select
 from training.sft.samples import (
     Kept,
     Sampled,
@@ -229,9 +229,9 @@ def test_settings_that_change_samples_are_part_of_the_file_and_others_are_not() 
         "rollout.exit.threshold=0.5",
         "data.prompt_suffix=x",
     ):
-        assert made_by(config(override)) != made_by(config())
+        assert sampling_settings(config(override)) != sampling_settings(config())
     for override in ("sft.max_rows=5", "sft.trl.learning_rate=1", "trl.max_steps=7"):
-        assert made_by(config(override)) == made_by(config())
+        assert sampling_settings(config(override)) == sampling_settings(config())
 
 
 def run_chunks(path: Path, places: Sequence[int], *, stop_after: int = 99) -> list[list[int]]:

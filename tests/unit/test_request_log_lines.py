@@ -48,7 +48,7 @@ def test_a_line_says_it_all_and_no_more() -> None:
         probe_tokens=12,
         judge_tokens=5,
         saved=Saved(44, 2, 100, 32),
-        arm=Arm(held=True, group=3),
+        arm=Arm(control=True, group=3),
     )
     assert to_log_line(made, timeline(first_token=100.5, thought=101.0, answer=101.25)) == {
         "time": "2023-11-14T22:13:22.000Z",

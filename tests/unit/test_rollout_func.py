@@ -134,7 +134,7 @@ def test_a_step_in_which_every_completion_was_cut_says_so(
     assert "was cut" not in capsys.readouterr().out
     call(monkeypatch, "rollout.kind=plain", "trl.max_completion_length=6", step=3)
     said = capsys.readouterr().out
-    assert "step 4: every completion was cut at trl.max_completion_length=6" in said
+    assert "step 4: every completion was truncated at trl.max_completion_length=6" in said
     call(monkeypatch, "trl.max_completion_length=6", training=False)
     assert "was cut" not in capsys.readouterr().out
 

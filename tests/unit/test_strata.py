@@ -83,7 +83,7 @@ def test_an_adapter_has_strata_of_its_own_by_its_weights_or_by_where_it_came_fro
 
 def test_requests_are_entered_in_their_stratum(tmp_path: Path) -> None:
     with serving(tmp_path / "sums.sqlite") as savings:
-        record = SequenceRecord(0, "demo", "confidence", 1, arm=Arm(held=True, group=63))
+        record = SequenceRecord(0, "demo", "confidence", 1, arm=Arm(control=True, group=63))
         savings.assign_stratum(job(), [record])
         savings.ended(job(), record, None)
         keys = savings.store.read("holdout/held/")

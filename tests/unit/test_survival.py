@@ -10,7 +10,13 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from training.rollouts.counters import Counters
 from training.rollouts.seeds import row_seed
-from training.run.checkpoints import Seals, StopOnSignal, last_sealed, remove_unsealed, restore
+from training.run.checkpoints import (
+    SealCheckpoints,
+    StopOnSignal,
+    last_sealed,
+    remove_unsealed,
+    restore_counters,
+)
 from training.run.curves import draw_curves
 
 
@@ -27,7 +33,7 @@ def arguments(output: Path) -> TrainingArguments:
 
 def seal(output: Path, step: int, counters: Counters) -> None:
     state = TrainerState(global_step=step, is_world_process_zero=True)
-    Seals(counters).on_save(arguments(output), state, TrainerControl())
+    SealCheckpoints(counters).on_save(arguments(output), state, TrainerControl())
 
 
 def test_only_a_sealed_checkpoint_is_resumed_from(tmp_path: Path) -> None:
@@ -53,7 +59,7 @@ def test_counters_come_back_from_the_seal(tmp_path: Path) -> None:
     seal(tmp_path, 10, Counters(rollouts=64, completion_tokens=5000, probe_tokens=300))
     assert json.loads((folder / "stepgrpo.json").read_text())["step"] == 10
     counters = Counters()
-    restore(folder, counters)
+    restore_counters(folder, counters)
     assert counters == Counters(rollouts=64, completion_tokens=5000, probe_tokens=300)
 
 

@@ -20,7 +20,7 @@ from service.records.log_line import to_log_line
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Start, Timeline
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.families.thinking import writing_of
+from stepgrpo_core.families.thinking import tokenizer_format
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -93,7 +93,7 @@ def run(
     asked = ExitSettings(policy=policy, answer_reserve=0, min_interval=0, **settings)
     params = SamplingParams(max_tokens=200, output_kind=kind)
     load = Load(capacity=8, share=1.0)
-    served = ServedModel(engine, TOKENIZER, writing_of(TOKENIZER, THINKING), load)
+    served = ServedModel(engine, TOKENIZER, tokenizer_format(TOKENIZER, THINKING), load)
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     record.timeline = Timeline("chatcmpl-x", Start.at(0.0), texts=deque() if texts else None)
     record.timeline.start = Start.at(record.timeline.submitted)

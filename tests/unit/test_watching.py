@@ -14,7 +14,7 @@ from service.engine.request import EngineRequest, ServedModel
 from service.load.probe_load import Load
 from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.families.thinking import writing_of
+from stepgrpo_core.families.thinking import tokenizer_format
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -38,7 +38,7 @@ class Fast:
 
 def read(engine: Any) -> list[CompletionOutput]:
     """The outputs that a slow reader gets."""
-    writing = writing_of(TOKENIZER, THINKING)
+    writing = tokenizer_format(TOKENIZER, THINKING)
     served = ServedModel(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     record = SequenceRecord(0, "m", "none", 1)
 

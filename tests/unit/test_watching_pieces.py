@@ -16,7 +16,7 @@ from service.engine.request import EngineRequest, ServedModel
 from service.load.probe_load import Load
 from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.families.thinking import writing_of
+from stepgrpo_core.families.thinking import tokenizer_format
 from tests.support.models import TOKENIZER
 from tests.support.service.sequence import ANSWER, THOUGHT
 from tests.support.service.thinking import PROMPT, THINKING
@@ -49,7 +49,7 @@ class Packing:
 
 
 def read(engine: Packing, sequences: int = 1, **params: Any) -> list[RequestOutput]:
-    writing = writing_of(TOKENIZER, THINKING)
+    writing = tokenizer_format(TOKENIZER, THINKING)
     served = ServedModel(engine, TOKENIZER, writing, Load(capacity=8, share=1.0))
     records = [SequenceRecord(index, "m", "none", 1) for index in range(sequences)]
 

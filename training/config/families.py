@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.families.table import Choice
+from stepgrpo_core.families.table import FamilyChoice
 
 __all__ = ["add_flags", "choice_of"]
 
@@ -28,10 +28,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choice_of(args: argparse.Namespace) -> Choice:
+def choice_of(args: argparse.Namespace) -> FamilyChoice:
     """What the flags say; raises InvalidSetting."""
     path: Path | None = args.exit_config
     file: Any = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(file, dict):
         raise InvalidSetting("--exit-config", str(path), "write names of options with their values")
-    return Choice(args.exit_family or file.get("family"), file.get("families") or {})
+    return FamilyChoice(args.exit_family or file.get("family"), file.get("families") or {})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.families.table import Choice
+from stepgrpo_core.families.table import FamilyChoice
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
 from stepgrpo_core.savings.baseline import MIN_RUNS
@@ -104,9 +104,9 @@ class ModelConfig:
         self.choice  # noqa: B018 - raises InvalidSetting
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> FamilyChoice:
         """The family that is named, and those that are described."""
-        return Choice(self.family, self.families)
+        return FamilyChoice(self.family, self.families)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from transformers import (
 from training.demo.tokenizer import build_tokenizer
 from training.demo.world import Piece, sample_problem, sample_trace
 from training.rollouts.counters import Counters
-from training.run.checkpoints import Seals, guarded, last_whole, remove_unsealed
+from training.run.checkpoints import SealCheckpoints, checked_trainer, last_intact, remove_unsealed
 
 IGNORED = -100  # label that carries no loss
 POOL = 8  # batches drawn together and sorted by length, so that little is padding
@@ -43,7 +43,7 @@ class Stage:
     """Peak rate."""
     warmup_steps: int
     hasty: bool
-    """Whether the traces have hasty passes."""
+    """True if the traces have hasty passes."""
     draws: str
     """Sets the stage's traces apart from those of the others."""
 
@@ -197,14 +197,14 @@ def _train(
 ) -> Trainer:
     """Train in place, from the newest whole checkpoint; a stage that was finished before only
     loads its weights."""
-    trainer: Trainer = guarded(Trainer)(
+    trainer: Trainer = checked_trainer(Trainer)(
         model=model,
         args=_arguments(recipe, stage, work),
         train_dataset=TraceBatches(recipe, stage, tokenizer),
         data_collator=_first,
-        callbacks=[Seals(Counters())],
+        callbacks=[SealCheckpoints(Counters())],
     )
-    checkpoint = last_whole(work)
+    checkpoint = last_intact(work)
     remove_unsealed(work)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.families.table import RECOGNISED, Choice
+from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
 from training.evaluation.tasks import Draws
-from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
+from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
 __all__ = [
     "Contender",
@@ -38,7 +38,7 @@ class Contender:
     model: str
     """Directory, or name on the hub."""
     exit: ExitSettings = dataclasses.field(default_factory=ExitSettings)
-    family: Choice = RECOGNISED
+    family: FamilyChoice = AUTO_FAMILY
     """How the model writes thinking."""
 
 
@@ -92,12 +92,12 @@ class Settings:
     """Version of vLLM and kind of device."""
     questions: str
     """Digest of the questions."""
-    family: Choice = RECOGNISED
+    family: FamilyChoice = AUTO_FAMILY
 
     def as_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
         made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.family == RECOGNISED:
+        if self.family == AUTO_FAMILY:
             del made["family"]  # as in files from before it could be said
         return made
 
@@ -115,7 +115,7 @@ def safe_name(name: str) -> str:
 def open_records(path: Path, settings: Settings, made_with: Mapping[str, Any]) -> None:
     """Make the file ready for appending, new or not; `made_with` is kept from its first time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    open_journal(path, {"settings": settings.as_json(), "made_with": dict(made_with)})
+    open_jsonl(path, {"settings": settings.as_json(), "made_with": dict(made_with)})
 
 
 def append_questions(path: Path, questions: Sequence[Sequence[Record]]) -> None:
@@ -129,7 +129,7 @@ def read_records(path: Path, settings: Settings | None = None) -> list[Record]:
     Raises ValueError for a damaged line, and when other `settings` made the file.
     """
     found: dict[str, list[Record]] = {}
-    for number, entry in read_journal(path):
+    for number, entry in read_jsonl(path):
         try:
             if number > 1:
                 found |= _parse(entry)
@@ -142,7 +142,7 @@ def read_records(path: Path, settings: Settings | None = None) -> list[Record]:
 
 def read_head(path: Path) -> dict[str, Any]:
     """The first line of a file: `settings` and `made_with`."""
-    for _, entry in read_journal(path):
+    for _, entry in read_jsonl(path):
         head: dict[str, Any] = entry
         return head
     raise ValueError(f"{path} holds nothing; evaluate first")

@@ -47,7 +47,7 @@ from training.rollouts.batch import (
 )
 from training.run.adapters import as_model, base_of
 from training.run.checkpoints import RunStopped, StopOnSignal
-from training.run.own_process import in_own_process
+from training.run.processes import run_in_subprocess
 
 __all__ = ["Contender", "Work", "complete", "complete_all", "plan", "seed_of"]
 
@@ -153,7 +153,7 @@ def complete_all(works: Sequence[Work], *, keep_completions: bool, stop: StopOnS
     unfinished = [work.contender.model for work in works if work.left()]
     for model in dict.fromkeys(unfinished):
         mine = [work for work in works if work.contender.model == model]
-        in_own_process(complete, mine, keep_completions, stop=stop, remedy=KEPT)
+        run_in_subprocess(complete, mine, keep_completions, stop=stop, remedy=KEPT)
         if stop.signal is not None:
             raise RunStopped(f"{stop.signal.name}; {KEPT}")
 

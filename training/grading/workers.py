@@ -20,7 +20,13 @@ from typing import Any
 import pebble
 from tqdm import tqdm
 
-from stepgrpo_math import GoldUnread, TimeIsUp, compare_answers, prepare_process, within
+from stepgrpo_math import (
+    CpuTimeExceeded,
+    UnparsableGold,
+    compare_answers,
+    prepare_process,
+    run_with_cpu_limit,
+)
 from training.grading.lenient import lenient_reason
 
 __all__ = ["GraderBroken", "GradingJob", "Workers", "chances"]
@@ -135,10 +141,10 @@ def _reason(future: Any) -> str:
 
 def _answer(job: GradingJob, seconds: float) -> str:
     try:
-        return within(seconds, lambda: _compared(job))
-    except TimeIsUp:
+        return run_with_cpu_limit(seconds, lambda: _compared(job))
+    except CpuTimeExceeded:
         return "timeout"
-    except GoldUnread:
+    except UnparsableGold:
         return "gold unparsed"
     except Exception as error:  # noqa: BLE001 - sympy raises anything; it may not even pickle
         return f"error: {type(error).__name__}"

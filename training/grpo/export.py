@@ -1,23 +1,22 @@
-"""What a finished run leaves: a folder that `stepgrpo-serve` serves as it is."""
+"""Export of a finished GRPO run: a folder that `stepgrpo-serve` can serve."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vllm import SamplingParams
 
-from training.config.schema import RunConfig, describe, dump_config
+from training.config.schema import RunConfig
 from training.data.dataset import DataReport, Row
-from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.counters import Counters
 from training.rollouts.offline import Engine
+from training.run.artifacts import metric_table, write_calibration, write_card, write_metrics
 from training.run.output import export, seal_output
 
 __all__ = ["finish"]
 
-SHOWN = (
+CARD_METRICS = (
     "reward",
     "grading/accuracy",
     "length/mean",
@@ -31,27 +30,31 @@ SHOWN = (
 def finish(
     config: RunConfig, trainer: Any, counters: Counters, report: DataReport, rows: Sequence[Row]
 ) -> None:
-    """Write weights (or the adapter), tokenizer, calibration, metrics and card, then the seal that
-    says so. Raises RunStopped where no weights can be written."""
+    """Write weights (or the adapter), tokenizer, calibration, metrics and card, then the seal.
+
+    Raises RunStopped if the weights cannot be written.
+    """
     output = Path(config.output)
     trainer.model.config.use_cache = True  # training switched it off
     exported = export(trainer, output)
     if trainer.accelerator.is_main_process:
-        history = trainer.state.log_history
-        (output / "metrics.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in history), encoding="utf-8"
+        write_metrics(output, trainer.state.log_history)
+        write_card(
+            config,
+            tags="step-grpo",
+            summary=f"Trained from `{config.model.name}` by stepgrpo.",
+            sections=_sections(config, counters, trainer.state.log_history),
+            data=report,
         )
-        card = _card(config, counters, report, history)
-        (output / "README.md").write_text(card, encoding="utf-8")
-    _calibrate(config, trainer, output, rows)
+    _calibrate(config, trainer, rows)
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     if trainer.accelerator.is_main_process:
         seal_output(output, config, exported, trainer.state.global_step)
 
 
-def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row]) -> None:
-    """Record un-exited lengths of the trained model; every rank syncs, the first one writes."""
+def _calibrate(config: RunConfig, trainer: Any, rows: Sequence[Row]) -> None:
+    """Calibrate the trained model; every rank syncs the weights, the main process writes."""
     if not config.calibration_prompts:
         return
     if trainer.vllm_generation.mode != "colocate":
@@ -60,73 +63,24 @@ def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row
     trainer.vllm_generation.sync_weights()  # the last update came after the last rollout
     if not trainer.accelerator.is_main_process:
         return
-    engine = Engine(trainer.vllm_generation.llm, config.model.choice)
     args = trainer.args
     longest = args.vllm_max_model_length - config.data.max_prompt_tokens  # more than in training
-    params = SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest)
-    prompts = [row.prompt for row in rows[: config.calibration_prompts]]
-    samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
-    try:
-        baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
-    except ValueError as error:
-        print(f"No calibration file: {error}", flush=True)
-    else:
-        write_baseline(baseline, output / "calibration.json")
+    write_calibration(
+        config,
+        Engine(trainer.vllm_generation.llm, config.model.choice),
+        [row.prompt for row in rows[: config.calibration_prompts]],
+        SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest),
+    )
 
 
-def _name(config: RunConfig) -> str:
-    return config.model.served_name or Path(config.output).name
-
-
-def _card(
-    config: RunConfig,
-    counters: Counters,
-    report: DataReport,
-    history: Sequence[Mapping[str, Any]],
-) -> str:
-    logged = [row for row in history if "reward" in row]
-    table = "\n".join(_row(name, logged) for name in SHOWN if logged and name in logged[-1])
+def _sections(config: RunConfig, counters: Counters, history: Sequence[dict[str, Any]]) -> str:
+    steps = [row for row in history if "reward" in row]
     totals = ", ".join(
         f"{name.replace('_', ' ')} {value}" for name, value in dataclasses.asdict(counters).items()
     )
-    serve = (
-        f"stepgrpo-serve {config.model.name} --enable-lora --lora-modules {_name(config)}=."
-        if config.lora
-        else "stepgrpo-serve ."
-    )
-    data = "\n".join(report.lines())
-    return f"""---
-base_model: {config.model.name}
-library_name: {"peft" if config.lora else "transformers"}
-tags: [step-grpo, reasoning]
----
-# {_name(config)}
+    return f"""![Learning curves](curves.png)
 
-Trained from `{config.model.name}` by stepgrpo. In this folder: `{serve}`.
-
-```text
-{describe(config)}
-```
-
-![Learning curves](curves.png)
-
-| training metric | first step | last step |
-|---|---|---|
-{table}
-
-These are of training rollouts, sampled at temperature {config.trl.get("temperature", 1.0)}; they
-are no evaluation. Totals: {totals}.
-
-## Data
-```text
-{data}
-```
-
-## Configuration
-```yaml
-{dump_config(config)}```
+{metric_table(steps, CARD_METRICS, unit=" step")}
+The metrics are of training rollouts, sampled at temperature {config.trl.get("temperature", 1.0)}; \
+they are not an evaluation. Totals: {totals}.
 """
-
-
-def _row(name: str, logged: Sequence[Mapping[str, Any]]) -> str:
-    return f"| {name} | {logged[0][name]:.4g} | {logged[-1][name]:.4g} |"

@@ -1,4 +1,4 @@
-"""What a batch of rollouts looked like, as the numbers that are logged beside the loss."""
+"""Metrics of a batch of rollouts, logged beside the loss."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ BY_MODEL = {ExitReason.NATURAL, ExitReason.LENGTH, ExitReason.NONE, ExitReason.E
 
 
 def rollout_statistics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Exits, probes and true lengths; shares are of all rollouts. Empty for no rollouts."""
+    """Return metrics of exits, probes and lengths; shares are of all rollouts. May be empty."""
     if not rollouts:
         return {}
     reasons = Counter(each.outcome.reason for each in rollouts)
@@ -42,7 +42,7 @@ def rollout_statistics(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
-    """Steps and correctness; unscored completions count in `unscored_share` alone."""
+    """Return metrics of steps and correctness; unscored ones count in `unscored_share` only."""
     steps = [k for group in groups for k in group.steps]
     tokens = [length for group in groups for length in group.tokens]
     scored = [acc for group in groups for acc in group.correct if acc is not None]
@@ -62,7 +62,7 @@ def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def verdict_statistics(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """Shares of answers that cost nothing but were no plain right or wrong, by reason."""
+    """Return the shares of answers that were not graded as plainly correct or wrong, by reason."""
     return {
         f"grading/{reason}_share": fmean(each.reason == reason for each in verdicts)
         for reason in ("unevaluated", "costly", "timeout")
@@ -75,7 +75,7 @@ def _all(group: Group, value: bool) -> bool:
 
 
 def _mu(group: Group) -> float | None:
-    """Mean k of the correct completions; None without one."""
+    """Return the mean k of the correct completions; None without one."""
     counted = [k for acc, k in zip(group.correct, group.steps, strict=True) if acc]
     return fmean(counted) if counted else None
 

@@ -1,4 +1,4 @@
-"""From rollouts to rewards: grade, form groups, let the method score the whole batch."""
+"""Reward function: grade rollouts, form groups, and score the batch over all ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ __all__ = ["RewardFunction", "groups_of"]
 
 
 class RewardFunction:
-    """A reward of the core in the form that TRL calls.
+    """A reward of the core as a reward function of TRL.
 
-    TRL hands over the completions of this rank; statistics over the batch need those of all
-    ranks, so groups are gathered first and every rank scores the same whole.
+    TRL passes the completions of this rank. Some rewards need the whole batch, so groups are
+    gathered first and every rank scores the groups of all ranks.
     """
 
     def __init__(self, name: str, reward: Reward, grader: Grader, markers: Sequence[str]) -> None:
-        self.__name__ = name  # TRL's name for it in logs
+        self.__name__ = name  # TRL logs this name
         self._reward, self._grader, self._markers = reward, grader, markers
 
     def __call__(
@@ -36,28 +36,28 @@ class RewardFunction:
     ) -> list[float | None]:
         """Return one reward per completion, in order; None where grading failed.
 
-        TRL gives a completion without a reward the advantage 0 and leaves it out of its group's
-        mean. That beats a wrong answer, so the grader leaves as little unscored as it can, and
-        `grading/unscored_share` and `grading/timeout_share` say how much.
+        TRL gives a completion without a reward the advantage 0 and excludes it from its group's
+        mean. That is better than a wrong answer, so the grader scores as many as possible; the
+        metrics `grading/unscored_share` and `grading/timeout_share` show the rest.
         """
         questions = [_question(prompt) for prompt in columns["prompts"]]
         texts = [completion[0]["content"] for completion in completions]
-        # One chat template wrote all prompts, so all of them or none opened the thinking.
+        # All prompts have the same chat template, so all or none open the thinking.
         is_open = rollout[0].thinking_open
         verdicts = self._grader.grade(texts, answer, questions=questions, thinking_open=is_open)
         groups = groups_of(rollout, texts, verdicts, group_size[0], self._markers)
-        seen = rollout_statistics(rollout) | group_statistics(groups)
-        for name, value in (seen | verdict_statistics(verdicts)).items():
+        metrics = rollout_statistics(rollout) | group_statistics(groups)
+        for name, value in (metrics | verdict_statistics(verdicts)).items():
             log_metric(name, value)
         everywhere: list[Group] = gather_object(groups)
-        # Every rank holds equally many groups, in the order of ranks.
+        # Every rank has the same number of groups, in the order of ranks.
         first = len(groups) * _rank_of(groups, everywhere)
         scored = self._reward(everywhere)[first : first + len(groups)]
         return [value for group in scored for value in group]
 
 
 def _question(prompt: str | Sequence[Mapping[str, str]]) -> str:
-    """Return the text of a prompt in TRL's forms; of messages the last."""
+    """Return the text of a prompt in TRL's formats; of messages the last one."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
@@ -68,7 +68,7 @@ def groups_of(
     size: int,
     markers: Sequence[str],
 ) -> list[Group]:
-    """Consecutive completions, `size` of each prompt, as groups."""
+    """Return consecutive completions, `size` of each prompt, as groups."""
     return [
         Group(
             correct=[each.correct for each in verdicts[start : start + size]],
@@ -82,6 +82,6 @@ def groups_of(
 
 
 def _rank_of(groups: Sequence[Group], everywhere: Sequence[Group]) -> int:
-    from accelerate import PartialState  # noqa: PLC0415 - known once training has started
+    from accelerate import PartialState  # noqa: PLC0415 - initialized when training starts
 
     return PartialState().process_index if len(everywhere) > len(groups) else 0

@@ -1,9 +1,9 @@
-"""The rollout function of `trl.GRPOTrainer` (TRL 1.16): truncated, plain or serial.
+"""Rollout function of `trl.GRPOTrainer` (TRL 1.16): truncated, plain or serial.
 
-TRL hands over the prompts of this rank, each repeated for every completion of its group, and
-wants one completion per entry back, in order. It calls this in evaluation too, where nothing is
-ever truncated. Every completion has a seed of its own, drawn from the run's seed, the step and
-its place, so a resumed run makes the rollouts that the killed one would have made.
+TRL passes the prompts of this rank, each repeated for every completion of its group, and expects
+one completion per entry, in order. It also calls this in evaluation, where nothing is truncated.
+Every completion has its own seed, derived from the run's seed, the step and its position, so a
+resumed run makes the same rollouts as an uninterrupted one.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ Run = Callable[[Sequence[RolloutRequest], ExitSettings], list[Rollout]]
 
 
 class RolloutFunction:
-    """Makes the completions of a batch."""
+    """Generates the completions of a batch."""
 
     def __init__(self, config: RunConfig, tokenizer: Any, form: Format) -> None:
         self.counters = Counters()
         self._config, self._tokenizer, self._form = config, tokenizer, form
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
-        """TRL's columns, and `rollout` and `group_size` for the reward."""
+        """Return TRL's columns, and `rollout` and `group_size` for the reward."""
         training = trainer.model.training
         size = trainer.num_generations if training else trainer.num_generations_eval
         jobs = self._jobs(prompts, trainer, training=training)
@@ -47,7 +47,7 @@ class RolloutFunction:
         except Exception as error:
             raise RolloutFailed(f"vLLM failed while generating: {error!r}") from error
         if training and not self.counters.add(rollouts):
-            _tell_all_cut(trainer)
+            _warn_all_truncated(trainer)
         columns = {
             "prompt_ids": [list(each.prompt_ids) for each in rollouts],
             "completion_ids": [list(each.ids) for each in rollouts],
@@ -70,7 +70,7 @@ class RolloutFunction:
             if training and rollout.kind == "serial":
                 return serial_rollouts(run, jobs, size, self._form.thinking)
             if training and rollout.kind == "truncated":
-                return run(_shared_out(jobs, size, rollout.truncated_share), rollout.exit)
+                return run(_with_truncation(jobs, size, rollout.truncated_share), rollout.exit)
             return run(jobs, untruncated)
 
     def _runner(self, trainer: Any, finished: Callable[[Rollout], Any]) -> Run:
@@ -122,19 +122,21 @@ class RolloutFunction:
         return ids
 
 
-def _tell_all_cut(trainer: Any) -> None:
-    """A generation that teaches nothing must not go by in silence."""
+def _warn_all_truncated(trainer: Any) -> None:
+    """Warn that no completion of a generation was finished."""
     if trainer.accelerator.is_main_process:
         print(
-            f"step {trainer.state.global_step + 1}: every completion was cut at "
-            f"trl.max_completion_length={trainer.args.max_completion_length}: such a step teaches "
-            "nothing; raise it",
+            f"step {trainer.state.global_step + 1}: every completion was truncated at "
+            f"trl.max_completion_length={trainer.args.max_completion_length}, so nothing was "
+            "learned; raise it",
             flush=True,
         )
 
 
-def _shared_out(jobs: Sequence[RolloutRequest], size: int, share: float) -> list[RolloutRequest]:
-    """The first of each group are truncated, at least one; the others are not."""
+def _with_truncation(
+    jobs: Sequence[RolloutRequest], size: int, share: float
+) -> list[RolloutRequest]:
+    """Return the requests with `share` of each group, at least one, marked for truncation."""
     count = max(round(share * size), 1)
     return [
         dataclasses.replace(job, truncated=index % size < count) for index, job in enumerate(jobs)

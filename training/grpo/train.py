@@ -1,4 +1,4 @@
-"""A GRPO run from its configuration: TRL's trainer around our rollouts and rewards."""
+"""GRPO training: TRL's trainer with our rollouts and rewards."""
 
 import dataclasses
 import os
@@ -24,15 +24,15 @@ from training.run.checkpoints import (
     NotFinite,
     RunStopped,
     SaveFailed,
-    Seals,
+    SealCheckpoints,
     StopOnSignal,
-    guarded,
-    restore,
+    checked_trainer,
+    restore_counters,
     saved_message,
 )
 from training.run.curves import Curves
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of
-from training.run.output import claimed, is_finished, prepare_output
+from training.run.output import is_finished, locked_output, prepare_output
 from training.run.upstream_patches import (
     engine_options,
     options_for,
@@ -44,21 +44,21 @@ __all__ = ["arguments", "train"]
 
 
 def train(config: RunConfig, *, resume: bool = False) -> None:
-    """Run to the last step, then write the model, its card and its calibration to the output.
+    """Train to the last step, then write the model, its card and its calibration to the output.
 
-    A resumed run that has reached its last step does what is left after it, and no step more.
-    Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
-    what cannot be run, FileExistsError for an output that holds another run, FolderInUse for one
-    that another run writes to.
+    A run that is resumed at its last step only does what comes after it. Raises RunStopped if a
+    signal or a failure ended the run, InvalidConfig and InvalidSetting for invalid settings,
+    FileExistsError if the output holds another run, FolderInUse if another run is writing to it.
     """
     args = arguments(config)
     model_of(config, args.vllm_max_model_length)
     tokenizer = load_tokenizer(config)
-    trial = config.rollout.exit
-    check_tokenizer(tokenizer, format_of(tokenizer, trial.closing_text), trial.markers)
-    with claimed(output := Path(config.output)):
+    exits = config.rollout.exit
+    form = format_of(tokenizer, exits.closing_text, config.model.choice)
+    check_tokenizer(tokenizer, form, exits.markers)
+    with locked_output(output := Path(config.output)):
         if resume and is_finished(output, config):
-            print(f"{output} holds the finished run: nothing is left to do", flush=True)
+            print(f"{output} holds the finished run: nothing to do", flush=True)
             return
         every = steps_per_generation(args)
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
@@ -67,7 +67,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         with Grader(**dataclasses.asdict(config.grading)) as grader:
             trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
             if checkpoint:
-                restore(checkpoint, rollouts.counters)
+                restore_counters(checkpoint, rollouts.counters)
             with stop.listening():
                 _run(trainer, checkpoint, output)
             if stop.signal is not None:
@@ -76,11 +76,11 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
 
 
 def arguments(config: RunConfig) -> GRPOConfig:
-    """TRL's configuration of the run, checked."""
+    """Return TRL's configuration of the run; raises InvalidConfig."""
     given = {**DEFAULTS, **config.trl}
     length = given.get("max_completion_length", GRPOConfig.max_completion_length)
-    trial = config.rollout.exit
-    room = trial.probe_max_tokens + len(trial.inducing_prompt)  # characters bound its tokens
+    exits = config.rollout.exit
+    room = exits.probe_max_tokens + len(exits.inducing_prompt)  # characters bound the tokens
     given.setdefault("vllm_max_model_length", config.data.max_prompt_tokens + length + room)
     check_reporting(given["report_to"], ("trl", "report_to"))
     return GRPOConfig(
@@ -89,7 +89,7 @@ def arguments(config: RunConfig) -> GRPOConfig:
         use_vllm=True,
         use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False,
-        logging_nan_inf_filter=False,  # would hide what it should show
+        logging_nan_inf_filter=False,  # it would hide NaN losses
         model_init_kwargs={"dtype": config.model.dtype, "revision": config.model.revision},
         trust_remote_code=config.model.trust_remote_code,
         **given,
@@ -105,9 +105,9 @@ def _build(
     reward = RewardFunction(config.reward.name, config.reward.build(), grader, markers)
     stop = StopOnSignal(steps_per_generation(args))
     engine_dtype = "bfloat16" if args.bf16 else config.model.dtype
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is what we build on
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is experimental
     with engine_options(**options_for(engine_dtype, config.model.revision)):
-        trainer = guarded(GRPOTrainer)(
+        trainer = checked_trainer(GRPOTrainer)(
             model=config.model.name,
             reward_funcs=reward,
             args=args,
@@ -115,7 +115,7 @@ def _build(
             processing_class=tokenizer,
             rollout_func=rollouts,
             peft_config=lora_of(config.lora),
-            callbacks=[stop, Seals(rollouts.counters), Curves()],
+            callbacks=[stop, SealCheckpoints(rollouts.counters), Curves()],
         )
     order_by_epoch(trainer)
     send_merged_copies(trainer.vllm_generation)

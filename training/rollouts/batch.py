@@ -35,8 +35,8 @@ from stepgrpo_core import (
     Tokens,
 )
 from stepgrpo_core.control.events import Command, Event
-from stepgrpo_core.families.table import in_family
-from stepgrpo_core.policies import Question
+from stepgrpo_core.families.table import apply_family
+from stepgrpo_core.policies import ProbeSpec
 from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import answer_of, probe_request
 from training.rollouts.types import Delta, Format, Request, RolloutEngine, Sampling
@@ -105,7 +105,7 @@ def run_rollouts(
     `finished` is called for each rollout as it ends. An engine that fails raises through, and
     whatever still ran is aborted.
     """
-    settings = in_family(settings, form.family)
+    settings = apply_family(settings, form.family)
     matcher = matcher_of(settings)
     sequences = [
         _Sequence(
@@ -232,7 +232,7 @@ class _Sequence:
         self._streams = 0
         self._main = ""
         self._paused: Request | None = None  # what goes on when the probes decline
-        self._probes: dict[str, tuple[int, Question, list[Delta]]] = {}
+        self._probes: dict[str, tuple[int, ProbeSpec, list[Delta]]] = {}
         self._probe_tokens = 0
         self._discarded_tokens = 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from vllm import SamplingParams
 
 from stepgrpo_core import Baseline, ExitSettings, fit_baseline
-from stepgrpo_core.families.table import in_family
+from stepgrpo_core.families.table import apply_family
 from stepgrpo_core.policies import Induce
 from stepgrpo_core.policies.confidence import confidence_of
 from stepgrpo_core.savings.baseline import Conditions, Run
@@ -35,7 +35,7 @@ def calibrate(
     Raises ValueError when more than 5 % of the completions hit `params.max_tokens`.
     """
     generations = complete(engine, messages, samples=samples, params=params)
-    settings = in_family(ExitSettings(), engine.form.family)
+    settings = apply_family(ExitSettings(), engine.form.family)
     sampling = {"temperature": params.temperature, "top_p": params.top_p}
     runs = record(engine, generations, settings, trials=trials)
     return fit_baseline(name, sampling, runs, Conditions.of(settings, trials=trials))

@@ -24,9 +24,9 @@ from stepgrpo_core import (
 from stepgrpo_core.control.boundaries import step_starts
 from stepgrpo_core.control.events import Command
 from stepgrpo_core.control.probing import trial_end
-from stepgrpo_core.families.table import RECOGNISED, Choice, in_family
+from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
-from stepgrpo_core.policies import Induce, Trial
+from stepgrpo_core.policies import Induce, InducedAnswer
 from training.rollouts.patterns import matcher_of
 from training.rollouts.vllm_engine import format_of
 
@@ -49,7 +49,7 @@ class ProbeReading:
 
     position: int
     text: str
-    trial: Trial
+    trial: InducedAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, llm: LLM, choice: Choice = RECOGNISED) -> None:
+    def __init__(self, llm: LLM, choice: FamilyChoice = AUTO_FAMILY) -> None:
         self.llm = llm
         self.tokenizer: Any = llm.get_tokenizer()
         self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
@@ -79,7 +79,7 @@ class Engine:
         dtype: str = "auto",
         max_model_len: int = 1024,
         seed: int = 0,
-        choice: Choice = RECOGNISED,
+        choice: FamilyChoice = AUTO_FAMILY,
     ) -> "Engine":
         """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
         return cls(
@@ -177,13 +177,13 @@ class Engine:
         outputs: list[Any] = self.llm.generate(inputs, params)
         return outputs
 
-    def _trial(self, completion: Any) -> Trial:
+    def _trial(self, completion: Any) -> InducedAnswer:
         ids = tuple(completion.token_ids)
         logprobs = tuple(
             entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
         )
         size, ended = trial_end(self.thinking, ids, self.form.decode)
-        return Trial(ids[:size], logprobs[:size], ended, text=completion.text)
+        return InducedAnswer(ids[:size], logprobs[:size], ended, text=completion.text)
 
     def _start(
         self,
@@ -191,7 +191,7 @@ class Engine:
         settings: ExitSettings,
         params: SamplingParams,
     ) -> "_Run":
-        settings = in_family(settings, self.form.family)
+        settings = apply_family(settings, self.form.family)
         prompt = generation.prompt_ids
         controller = ExitController(
             settings,

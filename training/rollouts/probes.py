@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from stepgrpo_core.control.probing import put_question, read_answer
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.policies import Answer, ExitSettings, Question
+from stepgrpo_core.policies import Answer, ExitSettings, ProbeSpec
 from training.rollouts.types import Delta, Format, Request, Sampling
 
 __all__ = ["answer_of", "check_judge", "probe_request"]
@@ -19,7 +19,7 @@ def check_judge(settings: ExitSettings) -> None:
 
 def probe_request(
     name: str,
-    question: Question,
+    question: ProbeSpec,
     prompt_ids: tuple[int, ...],
     kept: tuple[int, ...],
     form: Format,
@@ -32,7 +32,7 @@ def probe_request(
     return Request(name, probe.prompt_ids, sampling)
 
 
-def answer_of(question: Question, deltas: Sequence[Delta], form: Format) -> Answer | None:
+def answer_of(question: ProbeSpec, deltas: Sequence[Delta], form: Format) -> Answer | None:
     """The answer in a probe's deltas; None when it failed or lacks what was asked for."""
     if deltas[-1].cause not in ("eos", "length"):
         return None

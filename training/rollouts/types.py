@@ -6,7 +6,7 @@ from typing import Protocol
 
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.control.events import Cause
-from stepgrpo_core.families.prompts import begins_turn
+from stepgrpo_core.families.prompts import ends_with_header
 from stepgrpo_core.families.table import FAMILIES, Family
 
 __all__ = ["Delta", "Format", "Request", "RolloutEngine", "RolloutFailed", "Sampling", "Texts"]
@@ -86,7 +86,7 @@ class Format:
 
     def implies_thinking(self, prompt_ids: Sequence[int]) -> bool:
         """Whether what follows a prompt is thinking without a start, too."""
-        return bool(self.turn) and begins_turn(prompt_ids, self.turn)
+        return bool(self.turn) and ends_with_header(prompt_ids, self.turn)
 
 
 class RolloutFailed(RuntimeError):

@@ -9,9 +9,9 @@ from vllm.inputs.engine import tokens_input
 
 from stepgrpo_core.control.events import Cause
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.families.prompts import turn_of
-from stepgrpo_core.families.table import RECOGNISED, Choice, in_family
-from stepgrpo_core.families.thinking import family_of, learned, thinking_of, writing_of
+from stepgrpo_core.families.prompts import turn_header
+from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
+from stepgrpo_core.families.thinking import adapt_family, family_of, thinking_of, tokenizer_format
 from stepgrpo_core.policies import ExitSettings
 from training.rollouts.types import Delta, Format, Request, Sampling, Texts
 
@@ -102,7 +102,7 @@ def _cause(finish_reason: str) -> Cause:
     return causes.get(finish_reason, "abort")
 
 
-def format_of(tokenizer: Any, closing_text: str, choice: Choice = RECOGNISED) -> Format:
+def format_of(tokenizer: Any, closing_text: str, choice: FamilyChoice = AUTO_FAMILY) -> Format:
     """How a model's tokenizer writes thinking and text.
 
     `closing_text` goes before the family's if it is not the built-in one. Raises InvalidSetting
@@ -113,17 +113,17 @@ def format_of(tokenizer: Any, closing_text: str, choice: Choice = RECOGNISED) ->
         remedy = "how it writes thinking is not known: use a reasoning model's, or name its family "
         remedy += "(model.family and model.families; --exit-family and --exit-config)"
         raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
-    family = learned(tokenizer, row)
-    settings = in_family(ExitSettings(closing_text=closing_text), family)
+    family = adapt_family(tokenizer, row)
+    settings = apply_family(ExitSettings(closing_text=closing_text), family)
     thinking = thinking_of(tokenizer, family, settings.closing_text)
     if not thinking.closing_ids:
         remedy = f"thinking of family {family.name} can only be counted; use another model's"
         raise InvalidSetting("tokenizer", tokenizer.name_or_path, remedy)
-    core, writing = tokenizer.backend_tokenizer, writing_of(tokenizer, thinking)
+    core, writing = tokenizer.backend_tokenizer, tokenizer_format(tokenizer, thinking)
 
     def texts_after(prefix: Sequence[int]) -> Texts:
         stream = DecodeStream(ids=list(prefix), skip_special_tokens=True)
         return lambda ids: [stream.step(core, token) or "" for token in ids]
 
-    turn = turn_of(tokenizer, family)
+    turn = turn_header(tokenizer, family)
     return Format(thinking, writing.encode, texts_after, writing.decode, writing.chat, family, turn)

@@ -1,1 +1,1 @@
-"""A run on disk and on the machine: checkpoints, seals, locks, processes, adapters."""
+"""Infrastructure of a run: checkpoints, seals, locks, processes, adapters, output files."""

@@ -1,4 +1,4 @@
-"""LoRA adapters as models of their own, so that what evaluates models evaluates adapters, too."""
+"""LoRA adapters merged into their base models, so that they can be used like models."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ __all__ = ["as_model", "base_of"]
 
 
 def base_of(model: str) -> str | None:
-    """The model that an adapter's folder was trained from; None for anything else."""
+    """Return the base model of an adapter's folder; None for anything else."""
     config = Path(model) / "adapter_config.json"
     if not config.is_file():
         return None
@@ -19,7 +19,7 @@ def base_of(model: str) -> str | None:
 
 @contextlib.contextmanager
 def as_model(model: str) -> Iterator[str]:
-    """`model` itself; for an adapter a temporary folder that holds it merged into its base."""
+    """Yield `model` itself, or for an adapter a temporary folder with the merged model."""
     if base_of(model) is None:
         yield model
         return

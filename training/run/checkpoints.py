@@ -1,10 +1,9 @@
-"""What lets a run live for days: stopping on signals, checkpoints that are known to be whole,
-and errors that say where the last good one is.
+"""Checkpoints of long runs: stop signals, sealed checkpoints, and errors that name the last one.
 
-A checkpoint counts only once it carries a *seal*, a small file written after everything else.
-Killed or out of disk in the middle of a save, a run leaves an unsealed folder, which is never
-resumed from and is removed at the next start. A sealed one that is no longer as it was sealed is
-set aside by name, and the newest whole one before it is resumed from.
+A checkpoint is valid once it has a *seal*, a small file that is written last. A run that is killed
+or out of disk space during a save leaves an unsealed folder, which is never resumed from and is
+removed at the next start. A sealed checkpoint that is damaged is renamed, and the run resumes from
+the newest intact one before it.
 """
 
 import contextlib
@@ -22,49 +21,52 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.rollouts.counters import Counters
-from training.run.seals import SEAL, Damaged, look_through, seal, verify
+from training.run.seals import SEAL, DamagedFile, check_readable, seal, verify
 
 __all__ = [
     "CheckpointsDamaged",
     "NotFinite",
     "RunStopped",
     "SaveFailed",
-    "Seals",
+    "SealCheckpoints",
     "StopOnSignal",
-    "guarded",
+    "checked_trainer",
+    "last_intact",
     "last_sealed",
-    "last_whole",
     "remove_unsealed",
-    "restore",
+    "restore_counters",
     "saved_message",
     "sealed",
 ]
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class RunStopped(RuntimeError):
-    """A run ended before its last step; the message says why and how to go on."""
+    """A run ended before its last step; the message says why and how to continue."""
 
 
 class NotFinite(ArithmeticError):
-    """The loss is NaN or infinite; no update was made with it."""
+    """The loss is NaN or infinite; the weights were not updated."""
 
 
 class SaveFailed(RuntimeError):
-    """A checkpoint could not be written; it carries no seal."""
+    """A checkpoint could not be written; it has no seal."""
 
 
 class CheckpointsDamaged(RuntimeError):
-    """No sealed checkpoint is as it was; the message names each with its fault."""
+    """No sealed checkpoint is intact; the message names each with its fault."""
 
 
-def guarded(base: type[Any]) -> type[Any]:
-    """TRL's trainer `base`, but a loss that is not finite stops the run before it reaches the
-    weights (NotFinite), a save that fails says so (SaveFailed), a checkpoint that cannot be loaded,
-    too (CheckpointsDamaged), and a run that is resumed at its last step makes no other."""
+def checked_trainer(base: type[Any]) -> type[Any]:
+    """Return a subclass of the trainer `base` with checks.
 
-    class Guarded(_resuming(base)):  # type: ignore[misc]
+    It raises NotFinite for a loss that is not finite, before the weights change; SaveFailed for a
+    failed save; and CheckpointsDamaged for a checkpoint that cannot be loaded. A run that is
+    resumed at its last step makes no further step.
+    """
+
+    class CheckedTrainer(_resuming(base)):  # type: ignore[misc]
         def compute_loss(self, *args: Any, **options: Any) -> torch.Tensor:
             loss: torch.Tensor = super().compute_loss(*args, **options)
             if not torch.isfinite(loss):
@@ -74,20 +76,23 @@ def guarded(base: type[Any]) -> type[Any]:
         def _save_checkpoint(self, *args: Any, **options: Any) -> None:
             step = self.state.global_step
             try:
-                if self.is_world_process_zero():  # what is there is overwritten
+                if self.is_world_process_zero():  # an older seal is no longer valid
                     (Path(self.args.output_dir) / f"checkpoint-{step}" / SEAL).unlink(True)
                 super()._save_checkpoint(*args, **options)
-            except Exception as error:  # torch and safetensors each have their own
+            except Exception as error:  # torch and safetensors raise their own types
                 raise SaveFailed(
                     f"checkpoint-{step} could not be written ({error}): free some space"
                 ) from error
 
-    return Guarded
+    return CheckedTrainer
 
 
 def _resuming(base: type[Any]) -> type[Any]:
-    """transformers (5.17, `Trainer._inner_training_loop`) looks at `max_steps` after a step only,
-    and lets whatever a checkpoint's files raise go up."""
+    """Return a subclass of `base` that resumes safely.
+
+    transformers (5.17, `Trainer._inner_training_loop`) checks `max_steps` only after a step, and
+    does not catch errors from damaged checkpoint files.
+    """
 
     class Resuming(base):  # type: ignore[misc]
         _stepped = False
@@ -100,7 +105,7 @@ def _resuming(base: type[Any]) -> type[Any]:
             super()._run_epoch(*args, **options)
 
         def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-            if self._stepped or "train_runtime" not in logs:  # there is no loss without a step
+            if self._stepped or "train_runtime" not in logs:  # without a step there is no loss
                 super().log(logs, *args, **options)
 
         def _load_from_checkpoint(self, checkpoint: str, *args: Any, **options: Any) -> None:
@@ -120,30 +125,30 @@ def _resuming(base: type[Any]) -> type[Any]:
 
 @contextlib.contextmanager
 def _loading(checkpoint: str) -> Iterator[None]:
-    """Raises CheckpointsDamaged for whatever torch, safetensors and transformers raise."""
+    """Convert any error of torch, safetensors and transformers to CheckpointsDamaged."""
     try:
         yield
     except Exception as error:
         fault = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise CheckpointsDamaged(
-            f"{checkpoint} cannot be loaded ({fault}): with as many processes, the same model and "
-            "versions it should; else move it away, and --resume goes on from the one before"
+            f"{checkpoint} cannot be loaded ({fault}): use the same number of processes, model and "
+            "versions, or move it away, and --resume continues from the one before"
         ) from error
 
 
 def saved_message(output: Path) -> str:
-    """What a stopped run left, and how to go on."""
+    """Return a message about the last checkpoint and how to continue."""
     last = last_sealed(output)
     if last is None:
         return "no checkpoint had been saved"
-    return f"the last good checkpoint is {last}; go on with --resume"
+    return f"the last good checkpoint is {last}; continue with --resume"
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
-    """SIGTERM or SIGINT: finish the step, save, stop. A second signal ends at once.
+    """On SIGTERM or SIGINT, finish the step, save and stop; a second signal ends at once.
 
-    A step is only left where a new generation begins: completions that wait for their update are
-    not part of a checkpoint.
+    Runs stop only where a new generation begins, because checkpoints do not contain completions
+    that wait for their update.
     """
 
     def __init__(self, steps_per_generation: int) -> None:
@@ -152,8 +157,8 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles the signals while active; main thread only."""
-        before = {each: signal.signal(each, self._handle) for each in STOPPING}
+        """Handle the signals while active; main thread only."""
+        before = {each: signal.signal(each, self._handle) for each in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -165,20 +170,23 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        print(f"\n{self.signal.name}: saving after this step; once more ends at once", flush=True)
+        print(
+            f"\n{self.signal.name}: saving after this step; a second signal ends at once",
+            flush=True,
+        )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Save and stop if any rank got a signal; all ranks decide alike."""
+        """Save and stop if any rank got a signal; all ranks decide the same."""
         del args
         asked = any(gather_object([self.signal is not None]))
         if asked and state.global_step % self._steps == 0:
             control.should_save = control.should_training_stop = True
 
 
-class Seals(TrainerCallback):  # type: ignore[misc]
-    """Seals every checkpoint when all of it is written, with our own counters in the seal."""
+class SealCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Seals every checkpoint once it is complete, with our counters in the seal."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -186,10 +194,7 @@ class Seals(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The folder is complete when every process has written its part: say so.
-
-        Raises SaveFailed when the disk refuses.
-        """
+        """Seal the folder once every process has written its part; raises SaveFailed."""
         del control
         PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
@@ -203,81 +208,81 @@ class Seals(TrainerCallback):  # type: ignore[misc]
 
 
 def last_sealed(output: Path) -> Path | None:
-    """The newest checkpoint below `output` whose files have the sizes that its seal lists."""
+    """Return the newest checkpoint in `output` whose files have the sizes in its seal."""
     for folder in sealed(output):
-        with contextlib.suppress(Damaged):
-            _whole(folder, hashes=False)
+        with contextlib.suppress(DamagedFile):
+            _check_intact(folder, hashes=False)
             return folder
     return None
 
 
-def last_whole(output: Path, *, every: int = 1, end: int = 0) -> Path | None:
-    """The newest checkpoint below `output` that is as it was sealed, and at which a run can go on.
+def last_intact(output: Path, *, every: int = 1, end: int = 0) -> Path | None:
+    """Return the newest intact checkpoint in `output` from which a run can resume.
 
-    That is each `every` steps, where a generation begins, and from step `end` on, where nothing is
-    left to train. Newer ones that are damaged are set aside, and told. None where no checkpoint is
-    sealed; raises CheckpointsDamaged where none can be used.
+    A run can resume at multiples of `every` steps, where a generation begins, and from step `end`
+    on, where no training is left. Newer damaged checkpoints are renamed and reported. Returns None
+    if no checkpoint is sealed; raises CheckpointsDamaged if none can be used.
     """
     faults: dict[Path, str] = {}
     for folder in sealed(output):
         try:
-            _whole(folder)
-        except Damaged as error:
+            _check_intact(folder)
+        except DamagedFile as error:
             faults[folder] = str(error)
             continue
         if _step(folder) % every == 0 or 0 < end <= _step(folder):
-            _set_aside(faults)
+            _rename_damaged(faults)
             return folder
-        print(f"{folder} ended within a generation: an earlier one is resumed from", flush=True)
+        print(f"{folder} ended within a generation: resuming from an earlier one", flush=True)
     if not faults and not sealed(output):
         return None
-    told = "; ".join(f"{folder.name}: {fault}" for folder, fault in faults.items())
+    listed = "; ".join(f"{folder.name}: {fault}" for folder, fault in faults.items())
     raise CheckpointsDamaged(
-        f"{output} holds no checkpoint that can be resumed from ({told or 'none fits'}): restore "
-        "one from a copy, or begin anew in another output"
+        f"{output} holds no checkpoint that can be resumed from ({listed or 'none fits'}): restore "
+        "one from a copy, or start again in another output"
     )
 
 
-def _whole(folder: Path, *, hashes: bool = True) -> None:
-    """Raises Damaged unless `folder` is as it was sealed."""
+def _check_intact(folder: Path, *, hashes: bool = True) -> None:
+    """Raise DamagedFile unless the checkpoint `folder` is intact."""
     found = verify(folder, hashes=hashes)
     if hashes and "files" not in found:
-        look_through(folder)
+        check_readable(folder)
     if found.get("step") != _step(folder):
-        raise Damaged(f"{SEAL} is of step {found.get('step')!r}")
+        raise DamagedFile(f"{SEAL} is of step {found.get('step')!r}")
     counters = found.get("counters")
     names = {each.name for each in dataclasses.fields(Counters)}
     if not isinstance(counters, dict) or set(counters) - names:
-        raise Damaged(f"{SEAL} has no counters of a run")
+        raise DamagedFile(f"{SEAL} has no counters of a run")
     if not all(type(value) is int for value in counters.values()):
-        raise Damaged(f"{SEAL} has counters that are no whole numbers")
+        raise DamagedFile(f"{SEAL} has counters that are not integers")
 
 
-def _set_aside(faults: dict[Path, str]) -> None:
-    """Rename damaged checkpoints, so that neither a rotation nor a later save counts them."""
+def _rename_damaged(faults: dict[Path, str]) -> None:
+    """Rename damaged checkpoints, so that rotation and later saves ignore them."""
     for folder, fault in faults.items():
-        aside = folder.with_name(f"_damaged-{folder.name}")  # which no push uploads
+        aside = folder.with_name(f"_damaged-{folder.name}")  # a push does not upload names with _
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
-        print(f"{folder} is damaged ({fault}): set aside as {aside.name}", flush=True)
+        print(f"{folder} is damaged ({fault}): renamed to {aside.name}", flush=True)
 
 
 def sealed(output: Path) -> list[Path]:
-    """Checkpoints below `output` that carry a seal, whole or not, the newest first."""
+    """Return the checkpoints in `output` that have a seal, intact or not, newest first."""
     found = [folder for folder in _checkpoints(output) if (folder / SEAL).exists()]
     return sorted(found, key=_step, reverse=True)
 
 
 def remove_unsealed(output: Path) -> list[Path]:
-    """Delete what an interrupted save left; returns the folders."""
+    """Delete checkpoints without a seal, left by interrupted saves; return their folders."""
     broken = [folder for folder in _checkpoints(output) if not (folder / SEAL).exists()]
     for folder in broken:
         shutil.rmtree(folder)
     return broken
 
 
-def restore(checkpoint: Path, counters: Counters) -> None:
-    """Continue counting where `checkpoint` was."""
+def restore_counters(checkpoint: Path, counters: Counters) -> None:
+    """Set `counters` to the values in the seal of `checkpoint`."""
     for name, value in verify(checkpoint, hashes=False)["counters"].items():
         setattr(counters, name, value)
 

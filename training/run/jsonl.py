@@ -1,8 +1,8 @@
-"""Results in a JSONL file that a kill cannot spoil.
+"""Crash-safe JSONL files for results.
 
-The first line says by which settings the file was made; every other line is one result. Lines are
-appended some at a time, and are on the disk when `append` returns. A last line without its end
-was being written when the process died: it is no result, and goes when the file is opened again.
+The first line contains the settings of the file; every other line is one result. Appended lines are
+on the disk when `append` returns. A last line without a line end was being written when the process
+died; it is dropped when the file is opened again.
 """
 
 import json
@@ -11,23 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append", "check_settings", "damaged", "open_journal", "read_journal"]
+__all__ = ["append", "check_settings", "damaged", "open_jsonl", "read_jsonl"]
 
 
-def open_journal(path: Path, head: Mapping[str, Any]) -> None:
-    """Make `path` ready for appending: a last line that was cut off goes, a new file gets `head`
-    as its first line."""
+def open_jsonl(path: Path, head: Mapping[str, Any]) -> None:
+    """Prepare `path` for appending: drop an incomplete last line; start a new file with `head`."""
     found = path.read_bytes() if path.exists() else b""
     whole = found[: found.rfind(b"\n") + 1]
     if whole != found:
         os.truncate(path, len(whole))
-        print(f"{path}: dropped a last line that was cut off", flush=True)
+        print(f"{path}: dropped an incomplete last line", flush=True)
     if not whole:
         append(path, [head])
 
 
 def append(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Add lines; they are on the disk when this returns."""
+    """Append lines; they are on the disk when this returns."""
     lines = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in entries)
     with path.open("ab") as file:
         file.write(lines.encode())
@@ -35,11 +34,10 @@ def append(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_journal(path: Path) -> Iterator[tuple[int, Any]]:
-    """Every whole line with its number from 1; the first is the head.
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield every complete line with its number from 1; the first is the head.
 
-    Raises ValueError for a line that is damaged, naming file and line. A file that does not exist
-    has no lines.
+    Raises ValueError with file and line for a damaged line. A missing file has no lines.
     """
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -51,7 +49,7 @@ def read_journal(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def damaged(path: Path, number: int, error: Exception) -> ValueError:
-    """The error for a line that cannot be read."""
+    """Return the error for a line that cannot be parsed."""
     remedy = "delete the line" if number > 1 else "delete the file"
     return ValueError(f"{path}:{number}: {error!r}; {remedy}")
 
@@ -59,7 +57,7 @@ def damaged(path: Path, number: int, error: Exception) -> ValueError:
 def check_settings(
     path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], made: str
 ) -> None:
-    """Raises ValueError that names the first setting which differs, and both of its values."""
+    """Raise ValueError if a setting differs, with its name and both values."""
     for name, before, now in _differences(found, wanted):
         raise ValueError(
             f"{path} was {made} with {name}={before!r}, not {now!r}; set it back, delete the "
@@ -70,7 +68,7 @@ def check_settings(
 def _differences(
     found: Mapping[str, Any], wanted: Mapping[str, Any], above: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted names in `wanted` that `found` has another value for, with both values."""
+    """Yield the dotted names of settings that differ, with the values in `found` and `wanted`."""
     for name, value in wanted.items():
         before = found.get(name)
         if isinstance(before, Mapping) and isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A run's model, tokenizer, adapter and rows, loaded from its configuration."""
+"""Loading of a run's model, tokenizer, adapter settings and rows from its configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["load_data", "load_tokenizer", "lora_of", "model_of"]
 
 
 def load_tokenizer(config: RunConfig) -> Any:
-    """The model's tokenizer. Raises InvalidSetting."""
+    """Return the model's tokenizer; raises InvalidSetting."""
     model = config.model
     return tokenizer_of(
         model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
@@ -22,8 +22,10 @@ def load_tokenizer(config: RunConfig) -> Any:
 
 
 def model_of(config: RunConfig, longest: int | None) -> Any:
-    """Configuration of the model, which must be there and have `longest` positions; raises
-    InvalidSetting."""
+    """Return the model's configuration; raises InvalidSetting if the model is missing or too short.
+
+    `longest` is the number of positions that the run needs.
+    """
     model = config.model
     found = check_model(
         model.name, revision=model.revision, trust_remote_code=model.trust_remote_code
@@ -34,7 +36,7 @@ def model_of(config: RunConfig, longest: int | None) -> Any:
 
 
 def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]:
-    """Training rows and what became of the rest; one process reads them and prints the report."""
+    """Return the training rows and the report; the main process reads them and prints it."""
     options: Mapping[str, Any] = config.trl.get("chat_template_kwargs") or {}
 
     def count_tokens(prompt: str) -> int:
@@ -53,7 +55,7 @@ def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]
 
 
 def lora_of(settings: LoraSettings | None) -> LoraConfig | None:
-    """PEFT's form of the settings; None trains every weight."""
+    """Return the settings as PEFT's LoraConfig; None trains all weights."""
     if settings is None:
         return None
     modules = settings.target_modules

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that ends with the process that holds it."""
+"""File lock that allows one run at a time in a folder."""
 
 import contextlib
 import datetime
@@ -15,15 +15,15 @@ LOCK = "_stepgrpo.lock"
 
 
 class FolderInUse(RuntimeError):
-    """Another run writes to the folder; the message says which."""
+    """Another run is using the folder; the message names its process."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if it is missing; raises FolderInUse.
+    """Lock `folder`, which is created if it is missing; raises FolderInUse.
 
-    The lock is the kernel's and needs no cleaning up: a killed process holds nothing. Where the
-    file system knows no locks, nothing is held.
+    The kernel releases the lock when the process ends, even if it is killed. On a file system
+    without locks this only prints a warning.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
@@ -33,12 +33,12 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise FolderInUse(
-                f"{folder} is in use by {holder}: wait for its end, or use another output"
+                f"{folder} is in use by {holder}: wait until it ends, or use another output"
             ) from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            print(f"{folder} is on a file system without locks: start no second run in it")
+            print(f"{folder} is on a file system without locks: do not start a second run in it")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")

@@ -1,5 +1,4 @@
-"""The model that a command is given: whether it is there and long enough, before data are read and
-weights are loaded."""
+"""Checks that a model exists and is long enough, before data and weights are loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,17 @@ def check_model(
     trust_remote_code: bool = False,
     adapters: bool = False,
 ) -> Any:
-    """Configuration of the model in a directory or on the hub; of its base where `adapters` are
-    allowed and it is one. Raises InvalidSetting with `key`, name and remedy."""
+    """Return the configuration of a model in a directory or on the hub.
+
+    For an adapter, if `adapters` are allowed, it is the configuration of the base model. Raises
+    InvalidSetting with `key`, name and remedy.
+    """
     if Path(name).is_dir():
         _check_folder(Path(name), key)
     base = base_of(name)
     if base is not None:
         if not adapters:
-            remedy = f"it is an adapter of {base}; name a model with all of its weights"
+            remedy = f"it is an adapter of {base}; name a full model"
             raise InvalidSetting(key, name, remedy)
         return check_model(base, f"{key} (base of {name})")
     try:
@@ -41,7 +43,7 @@ def check_model(
 
 
 def tokenizer_of(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The model's tokenizer, padding on the left as TRL asks. Raises InvalidSetting."""
+    """Return the model's tokenizer with left padding, as TRL requires; raises InvalidSetting."""
     try:
         return AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=trust_remote_code, padding_side="left"
@@ -51,13 +53,15 @@ def tokenizer_of(name: str, *, revision: str | None = None, trust_remote_code: b
 
 
 def check_context(found: Any, needed: int, key: str) -> None:
-    """Raises InvalidSetting where a model of configuration `found` has fewer than `needed`
-    positions; one whose positions are scaled is left to vLLM to judge."""
+    """Raise InvalidSetting if the model has fewer than `needed` positions.
+
+    vLLM checks models with scaled positions itself.
+    """
     text = found.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     scaled = "factor" in (getattr(text, "rope_parameters", None) or {})
     if positions is not None and needed > positions and not scaled:
-        remedy = f"the model has {positions} positions; use at most as many, with shorter limits"
+        remedy = f"the model has {positions} positions; use shorter limits"
         raise InvalidSetting(key, needed, remedy)
 
 
@@ -74,6 +78,6 @@ def _remedy(name: str, error: Exception) -> str:
     if Path(name).is_dir():
         return f"the directory cannot be read as a model ({fault})"
     return (
-        f"it is no directory here, and the hub does not give it ({fault}); write the path of a "
-        "model, or look at the name, the network, HF_TOKEN and HF_HUB_OFFLINE"
+        f"it is neither a directory nor available on the hub ({fault}); use a path, or "
+        "check the name, the network, HF_TOKEN and HF_HUB_OFFLINE"
     )

@@ -1,4 +1,4 @@
-"""The port at which a run's processes find each other, also where there is only one of them."""
+"""Choice of MASTER_PORT, the port at which the processes of a run meet."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ __all__ = ["choose_port", "free_port"]
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -20,11 +20,11 @@ def free_port() -> int:
 def choose_port(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set MASTER_PORT to a free port unless it is set or a launcher started this process.
 
-    TRL would take 29500, as would every other run that starts in the same moment. Raises
-    InvalidSetting for a port that is set and in use.
+    TRL's default, 29500, would collide with other runs on the machine. Raises InvalidSetting for a
+    port that is set and in use.
     """
     if "RANK" in environment:
-        return  # its launcher listens there already
+        return  # the launcher already listens there
     port = environment.get("MASTER_PORT", "").strip().lower()
     if port in ("", "0", "auto"):
         environment["MASTER_PORT"] = str(free_port())
@@ -34,5 +34,5 @@ def choose_port(environment: MutableMapping[str, str] = os.environ) -> None:
         try:
             probe.bind(("127.0.0.1", int(port)))
         except (OSError, OverflowError, ValueError) as error:
-            remedy = f"it cannot be listened on ({error}); unset it, and a free one is chosen"
+            remedy = f"the port cannot be bound ({error}); unset it to use a free one"
             raise InvalidSetting("MASTER_PORT", port, remedy) from error

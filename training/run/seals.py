@@ -1,7 +1,7 @@
-"""Seals: a small file that lists the size and the hash of every other file of a folder.
+"""Seals: a small file with the size and hash of every other file in a folder.
 
-It is written last, and everything is synced to the disk in that order: the files, the seal, the
-folder. So a folder that carries a seal was whole once, and `verify` says whether it still is.
+The seal is written last, and everything is synced to the disk in that order: files, seal, folder.
+So a folder with a seal was complete once, and `verify` checks whether it still is.
 """
 
 import errno
@@ -18,17 +18,17 @@ from safetensors import SafetensorError, safe_open
 
 from training.files import replacing
 
-__all__ = ["SEAL", "Damaged", "look_through", "seal", "verify"]
+__all__ = ["SEAL", "DamagedFile", "check_readable", "seal", "verify"]
 
 SEAL = "stepgrpo.json"
 
 
-class Damaged(ValueError):
-    """A sealed folder is not as it was; the message names the file and its fault."""
+class DamagedFile(ValueError):
+    """A file of a sealed folder changed; the message names it and the fault."""
 
 
 def seal(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
-    """Seal the files `names` of `folder`, all of them by default; the seal holds `facts`, too."""
+    """Seal the files `names` of `folder`, by default all; `facts` are stored in the seal."""
     found = [each for each in folder.rglob("*") if each.is_file() and each.name != SEAL]
     files = sorted(found if names is None else [folder / name for name in names])
     with ThreadPoolExecutor() as pool:  # hashing and syncing release the interpreter's lock
@@ -46,10 +46,11 @@ def seal(folder: Path, facts: Mapping[str, Any], names: Iterable[str] | None = N
 
 
 def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
-    """What the seal of `folder` says. Raises Damaged where a file is missing or differs.
+    """Return the content of the seal of `folder`; raises DamagedFile if a file is missing or
+    differs.
 
-    Without `hashes` only sizes are compared. A seal of an older version lists no files, which
-    cannot be compared: see `look_through`.
+    Without `hashes` only sizes are compared. Seals of older versions do not list files; use
+    `check_readable` for these.
     """
     found = _read(folder / SEAL)
     files: dict[str, Any] = found.get("files", {})
@@ -58,9 +59,8 @@ def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
     return found
 
 
-def look_through(folder: Path) -> None:
-    """Raises Damaged for a file of `folder` that is cut short or of no known form, as far as the
-    forms themselves tell."""
+def check_readable(folder: Path) -> None:
+    """Raise DamagedFile for a JSON, safetensors or torch file of `folder` that cannot be read."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         try:
@@ -73,11 +73,11 @@ def look_through(folder: Path) -> None:
                 with zipfile.ZipFile(path) as archive:
                     archive.testzip()
         except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
-            raise Damaged(f"{name} cannot be read: {error}") from error
+            raise DamagedFile(f"{name} cannot be read: {error}") from error
 
 
 def _synced(path: Path) -> dict[str, Any]:
-    """Size in bytes and hash of a file that is on the disk now."""
+    """Sync a file to the disk; return its size in bytes and its hash."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,11 +99,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise Damaged(f"{path.name} is missing") from error
+        raise DamagedFile(f"{path.name} is missing") from error
     except (OSError, ValueError) as error:
-        raise Damaged(f"{path.name} cannot be read: {error}") from error
+        raise DamagedFile(f"{path.name} cannot be read: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("files", {}), dict):
-        raise Damaged(f"{path.name} is no seal")
+        raise DamagedFile(f"{path.name} is not a seal")
     return found
 
 
@@ -112,15 +112,15 @@ def _compare(folder: Path, name: str, entry: Any, hashes: bool) -> None:
     try:
         size, wanted = path.stat().st_size, entry["bytes"]
         if not path.is_file():
-            raise Damaged(f"{name} is no file")
+            raise DamagedFile(f"{name} is not a file")
         if size != wanted:
-            raise Damaged(f"{name} has {size} bytes instead of {wanted}")
+            raise DamagedFile(f"{name} has {size} bytes instead of {wanted}")
         if hashes:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != entry["sha256"]:
-                raise Damaged(f"{name} has other bytes than were saved")
+                raise DamagedFile(f"{name} has changed since the seal")
     except FileNotFoundError as error:
-        raise Damaged(f"{name} is missing") from error
+        raise DamagedFile(f"{name} is missing") from error
     except (OSError, KeyError, TypeError) as error:
-        raise Damaged(f"{name} cannot be compared: {error!r}") from error
+        raise DamagedFile(f"{name} cannot be compared: {error!r}") from error

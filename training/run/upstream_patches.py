@@ -1,4 +1,7 @@
-"""Patches on upstream, each with why and where. A test fails when a patched name is gone."""
+"""Patches of upstream libraries, each with reason and location.
+
+A test fails if a patched name is gone.
+"""
 
 import contextlib
 import functools
@@ -17,11 +20,11 @@ __all__ = ["engine_options", "options_for", "order_by_epoch", "send_merged_copie
 
 @contextlib.contextmanager
 def engine_options(**options: Any) -> Iterator[None]:
-    """While active, the vLLM engine that TRL builds gets these arguments, too, and on CPUs keeps
-    its weights where they can be loaded again.
+    """While active, pass `options` to the vLLM engine that TRL builds.
 
     TRL 1.16 (`trl/generation/vllm_generation.py`, `VLLMGeneration._init_vllm`) passes a fixed set
-    of arguments: neither dtype nor revision, so a float32 model would be sampled in bfloat16.
+    of arguments without dtype and revision, so a float32 model would be sampled in bfloat16. On
+    CPUs the engine's weights also stay unpacked, see `_unpacked_weights`.
     """
     original = vllm_generation.LLM
     vllm_generation.LLM = functools.partial(original, **options)
@@ -34,10 +37,11 @@ def engine_options(**options: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unpacked_weights() -> Iterator[None]:
-    """vLLM 0.31 packs linear weights for CPUs with AVX-512 (`dispatch_cpu_unquantized_gemm`).
+    """Disable the packing of linear weights by vLLM 0.31 on CPUs with AVX-512.
 
-    Some originals are dropped, so TRL's `load_weights` fails; of others, the head tied to the
-    embedding, the packed copy stays behind, so the engine would sample from old weights.
+    `dispatch_cpu_unquantized_gemm` deletes some originals, so TRL's `load_weights` fails; of others
+    (a head tied to the embedding) the packed copy is not updated, so the engine would sample from
+    old weights.
     """
     original = vllm_layers.dispatch_cpu_unquantized_gemm
     vllm_layers.dispatch_cpu_unquantized_gemm = _plain_linear
@@ -55,8 +59,8 @@ def _plain_linear(layer: Any, remove_weight: bool) -> None:
 def order_by_epoch(trainer: Any) -> None:
     """Make the order of prompts a function of seed and epoch.
 
-    TRL 1.16's `RepeatSampler` (`trl/trainer/utils.py`) draws every epoch from one generator that
-    no checkpoint keeps, so a run resumed after its first epoch would see another order.
+    TRL 1.16's `RepeatSampler` (`trl/trainer/utils.py`) draws every epoch from one generator that is
+    not in the checkpoints, so a run resumed after its first epoch would get another order.
     """
     original = trainer._get_train_sampler
 
@@ -71,22 +75,21 @@ def order_by_epoch(trainer: Any) -> None:
 
 
 def send_merged_copies(generation: Any) -> None:
-    """Make the way of adapters to the engine leave their base alone; `generation` is TRL's
+    """Send merged copies of adapted weights to the engine; `generation` is TRL's
     ``VLLMGeneration``.
 
-    For every sync TRL 1.16 (`VLLMGeneration._iter_named_params`) merges them into the base and
-    takes them out again. In bfloat16 that rounds twice, and the base drifts away from the one
-    that the adapter is served on (huggingface/trl#6688). FSDP1, whose weights are flattened, is
-    left to TRL.
+    For every sync TRL 1.16 (`VLLMGeneration._iter_named_params`) merges adapters into the base and
+    unmerges them again. In bfloat16 that rounds twice, and the base drifts away from the one that
+    serves the adapter (huggingface/trl#6688). FSDP1, which flattens weights, is left to TRL.
     """
     if is_peft_model(generation.model) and generation._dist.fsdp_version != 1:
         generation._iter_named_params = functools.partial(_merged_copies, generation)
 
 
 def _merged_copies(generation: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and weights as the engine has them; an adapted weight is a copy, merged in float32.
+    """Yield names and weights for the engine; adapted weights are copies, merged in float32.
 
-    Shards are gathered, so every process must take all of them.
+    Shards are gathered, so every process must consume the whole iterator.
     """
     model, gather = generation.model, generation._dist.gather_params
     adapted: set[int] = set()
@@ -112,16 +115,16 @@ def _engine_name(generation: Any, name: str) -> str:
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a weight of which FSDP2 keeps a shard on each process."""
+    """Return the full tensor of a weight that FSDP2 shards over processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def options_for(dtype: str, revision: str | None) -> dict[str, Any]:
-    """What the engine needs beyond TRL's own arguments."""
+    """Return the engine options that TRL does not set."""
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "enable_prefix_caching": True}
     if not torch.cuda.is_available():
-        # Compiling needs a C++ compiler, and vLLM 0.31 on CPUs dies of a seed together with
-        # chunked prefill ("CPU Generator does not use offset"). Its blocks have 128 tokens there,
-        # more than the demo's prompts: nothing would be shared.
+        # Compilation needs a C++ compiler, and vLLM 0.31 on CPUs fails for a seed with chunked
+        # prefill ("CPU Generator does not use offset"). Its default block of 128 tokens is longer
+        # than the demo's prompts, so no prefix would be cached.
         options |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
     return options

@@ -1,7 +1,7 @@
-"""Rejection sampling for DEER+SFT: complete every prompt several times with exits, keep the
+"""Rejection sampling for DEER+SFT: sample every prompt several times with exits, and keep the
 shortest correct completions.
 
-DEER is arXiv 2504.15895; how many completions its use as a baseline drew was not found.
+DEER is arXiv 2504.15895; the number of samples in published uses as a baseline was not found.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import VllmEngine, format_of
 from training.run.checkpoints import RunStopped, StopOnSignal
 from training.run.loading import load_tokenizer
-from training.run.own_process import in_own_process
+from training.run.processes import run_in_subprocess
 from training.sft.samples import (
     Kept,
     Sampled,
@@ -38,35 +38,35 @@ from training.sft.samples import (
 )
 from training.sft.sampling import grpo_setting, load_llm, sampling_of
 
-__all__ = ["Sampler", "made_by", "sample_in_chunks", "sample_prompts", "select"]
+__all__ = ["Sampler", "sample_in_chunks", "sample_prompts", "sampling_settings", "select"]
 
-CHUNK = 1024  # completions between two writes: enough that the slow last ones cost little
-NOT_TAUGHT = {
+CHUNK = 1024  # completions between two writes; large, so that slow last ones matter little
+EXCLUDED_REASONS = {
     ExitReason.EOS_IN_THINKING,
     ExitReason.CLIENT,
     ExitReason.LENGTH,
     ExitReason.NONE,
 }
-"""Endings that the model must not learn, even where the answer is right."""
+"""Exit reasons that are not trained on, even if the answer is correct."""
 
 
 def sample_prompts(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> list[Sampled]:
-    """The results for all rows, from the files where those hold them; prints the report.
+    """Return the samples of all rows, resuming from files, and print the report.
 
-    With several processes each samples every n-th row on its own device. Raises RunStopped.
+    With n processes each samples every n-th row on its own device. Raises RunStopped.
     """
     output, state = Path(config.output), PartialState()
-    settings = made_by(config)
+    settings = sampling_settings(config)
     done = {each.row for each in read_samples(output, settings)}
     path = samples_file(output, state.process_index, state.num_processes)
     open_samples(path, settings)
     mine = range(state.process_index, len(rows), state.num_processes)
     left = {place: rows[place] for place in mine if place not in done}
-    print(f"{len(mine) - len(left)} of {len(mine)} prompts are sampled already", flush=True)
+    print(f"{len(mine) - len(left)} of {len(mine)} prompts are already sampled", flush=True)
     if left:
-        in_own_process(_sample, config, left, path, stop=stop)
+        run_in_subprocess(_sample, config, left, path, stop=stop)
     if stop.signal is not None:
-        raise RunStopped(f"{stop.signal.name}: go on with --resume, {output} keeps the samples")
+        raise RunStopped(f"{stop.signal.name}: continue with --resume, {output} keeps the samples")
     state.wait_for_everyone()
     samples = read_samples(output, settings)
     _check(samples, len(rows), output)
@@ -79,13 +79,13 @@ def _check(samples: Sequence[Sampled], rows: int, output: Path) -> None:
     if len(samples) != rows:
         raise RunStopped(
             f"{output} holds samples of {len(samples)} prompts instead of {rows}: all processes "
-            "must write to one disk, and the data must not change between runs"
+            "must write to the same disk, and the data must not change between runs"
         )
     if not any(each.kept for each in samples):
         raise RunStopped(
             "no completion was kept, so there is nothing to learn from: "
-            f"{report_of(samples).lines()[0]}; raise trl.max_completion_length, or see whether "
-            "what the model boxes can equal the answers of the data"
+            f"{report_of(samples).lines()[0]}; raise trl.max_completion_length, or check that the "
+            "model's boxed answers have the format of the data's answers"
         )
 
 
@@ -103,7 +103,7 @@ def _sample(
             sampler = Sampler(config, tokenizer, form, engine, grader)
             sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:
-        raise RunStopped(f"{error}; go on with --resume, {path} keeps the samples") from error
+        raise RunStopped(f"{error}; continue with --resume, {path} keeps the samples") from error
 
 
 def sample_in_chunks(
@@ -113,7 +113,7 @@ def sample_in_chunks(
     path: Path,
     stopping: Callable[[], bool],
 ) -> None:
-    """Append the results for `rows`, `size` prompts at a time, until done or `stopping`."""
+    """Sample `rows` and append the results, `size` prompts at a time, until done or `stopping`."""
     places, started = list(rows), time.monotonic()
     for start in range(0, len(places), size):
         if stopping():
@@ -132,7 +132,7 @@ def sample_in_chunks(
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """Samples, grades and selects for some prompts at a time."""
+    """Samples some prompts at a time, grades the completions and selects from them."""
 
     config: RunConfig
     tokenizer: Any
@@ -141,7 +141,7 @@ class Sampler:
     grader: Grader
 
     def __call__(self, rows: Mapping[int, Row]) -> list[Sampled]:
-        """One result per row, in order; keys are places in the data."""
+        """Return one result per row, in order; keys are indices in the data."""
         assert self.config.sft is not None
         count, keep = self.config.sft.samples, self.config.sft.keep
         jobs = [job for place, row in rows.items() for job in self._jobs(place, row, count)]
@@ -150,7 +150,7 @@ class Sampler:
             [each.ids for each in rollouts], skip_special_tokens=True
         )
         golds = [row.answer for row in rows.values() for _ in range(count)]
-        # One chat template: all of its prompts open the thinking, or none.
+        # All prompts have the same chat template, so all or none open the thinking.
         verdicts = self.grader.grade(texts, golds, thinking_open=jobs[0].thinking_open)
         groups = [slice(start, start + count) for start in range(0, len(jobs), count)]
         return [
@@ -191,14 +191,14 @@ class Sampler:
 
 
 def select(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], keep: int) -> list[Rollout]:
-    """The `keep` shortest of the correct completions that ended by an exit or by themselves.
+    """Return the `keep` shortest correct completions whose thinking was closed, shortest first.
 
-    Shortest first, equal lengths in the order of sampling. Equal completions count once.
+    Ties keep the order of sampling; identical completions count once.
     """
     right = {
         rollout.ids: rollout
         for rollout, verdict in zip(rollouts, verdicts, strict=True)
-        if verdict.correct and rollout.ended and rollout.outcome.reason not in NOT_TAUGHT
+        if verdict.correct and rollout.ended and rollout.outcome.reason not in EXCLUDED_REASONS
     }
     return sorted(right.values(), key=lambda rollout: len(rollout.ids))[:keep]
 
@@ -223,11 +223,11 @@ def _sampled(
 def _injected(rollout: Rollout) -> tuple[int, int]:
     count = sum(rollout.injected)
     start = rollout.injected.index(True) if count else 0
-    return start, start + count  # they stand together
+    return start, start + count  # forced tokens are contiguous
 
 
-def made_by(config: RunConfig) -> dict[str, Any]:
-    """All that the results depend on, as JSON gives it back."""
+def sampling_settings(config: RunConfig) -> dict[str, Any]:
+    """Return all settings that the samples depend on, as parsed from JSON."""
     assert config.sft is not None
     settings = {
         "model": config.model.name,

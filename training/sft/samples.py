@@ -1,9 +1,8 @@
-"""What rejection sampling found: its file, its totals, and the rows to fine-tune on.
+"""Samples of rejection sampling: files, totals, and the rows to fine-tune on.
 
-Sampling takes hours, so its results live in files that a kill cannot spoil (`training.run.jsonl`),
-`samples*.jsonl`, one line per prompt. A prompt whose line was cut off is sampled again. With
-several processes each has a file of its own, and every prompt belongs to one of them; the output
-is on a disk that they share.
+Sampling takes hours, so the samples are kept in crash-safe files (`training.run.jsonl`) named
+`samples*.jsonl`, with one line per prompt. A prompt with an incomplete line is sampled again. Each
+process has its own file and its own prompts; the output folder must be on a shared disk.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.rollouts.counters import Counters
-from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
+from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
 __all__ = [
     "Kept",
@@ -29,7 +28,7 @@ __all__ = [
     "samples_file",
 ]
 
-IGNORED = -100  # label that carries no loss
+IGNORED = -100  # label without loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +36,25 @@ class Kept:
     """A completion to fine-tune on."""
 
     ids: tuple[int, ...]
-    """(L,) as sampled, closing tokens included."""
+    """(L,) sampled ids, including forced tokens."""
     injected: tuple[int, int]
-    """From where to before where `ids` were injected; equal: nowhere."""
+    """Range of the forced tokens in `ids`, end exclusive; empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What became of one prompt; counts are over its completions."""
+    """Samples of one prompt; counts are over its completions."""
 
     row: int
-    """Place of the prompt in the data."""
+    """Index of the prompt in the data."""
     prompt_ids: tuple[int, ...]
     kept: tuple[Kept, ...]
-    """Shortest first."""
+    """Selected completions, shortest first."""
     samples: int
     correct: int
     unscored: int
     unfinished: int
-    """Cut by the token limit."""
+    """Number of completions truncated by the token limit."""
     tokens: int
     probe_tokens: int
     discarded_tokens: int
@@ -64,9 +63,13 @@ class Sampled:
 def labelled(
     samples: Sequence[Sampled], *, train_injected: bool, max_rows: int | None, seed: int
 ) -> list[dict[str, list[int]]]:
-    """Rows for fine-tuning: `input_ids` and `labels`, (P + L,) each; prompts carry no loss.
+    """Return rows for fine-tuning: `input_ids` and `labels`, (P + L,) each.
 
-    Of more than `max_rows` a random choice, in the order of the data.
+    Loss is on the generated tokens alone, from the first after the prompt to the end of turn. TRL's
+    ``{% generation %}`` marks are not used: they also include the line end after the end of turn
+    (Qwen) or the role (gpt-oss, DeepSeek-R1's distillations).
+
+    More than `max_rows` rows are sampled down at random; the order of the data is kept.
     """
     rows = [
         {
@@ -84,28 +87,28 @@ def labelled(
 
 
 def _labels(kept: Kept, *, train_injected: bool) -> list[int]:
-    silent = range(0) if train_injected else range(*kept.injected)
-    return [IGNORED if place in silent else token for place, token in enumerate(kept.ids)]
+    masked = range(0) if train_injected else range(*kept.injected)
+    return [IGNORED if index in masked else token for index, token in enumerate(kept.ids)]
 
 
 def samples_file(output: Path, rank: int, processes: int) -> Path:
-    """Where process `rank` of `processes` writes."""
+    """Return the file of process `rank`."""
     return output / ("samples.jsonl" if processes == 1 else f"samples-{rank}.jsonl")
 
 
 def open_samples(path: Path, settings: Mapping[str, Any]) -> None:
-    """Make `path` ready for appending; a new file starts with the `settings` as JSON values."""
-    open_journal(path, settings)
+    """Prepare `path` for appending; a new file starts with the `settings`."""
+    open_jsonl(path, settings)
 
 
 def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
-    """The results of all processes in the order of the data, but for lines that were cut off.
+    """Return the samples of all processes in the order of the data.
 
-    Raises ValueError for a line that is damaged, and when other settings made a file.
+    Raises ValueError for a damaged line, and for a file with other settings.
     """
     found = {}
     for path in sorted(output.glob("samples*.jsonl")):
-        for number, entry in read_journal(path):
+        for number, entry in read_jsonl(path):
             if number == 1:
                 check_settings(path, entry, settings, "sampled")
                 continue
@@ -118,7 +121,7 @@ def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
 
 
 def append_samples(path: Path, samples: Sequence[Sampled]) -> None:
-    """Add results; they are on the disk when this returns."""
+    """Append samples; they are on the disk when this returns."""
     append(path, [dataclasses.asdict(each) for each in samples])
 
 
@@ -132,22 +135,22 @@ def _parse(entry: Mapping[str, Any]) -> Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What rejection sampling came to."""
+    """Totals of rejection sampling."""
 
     prompts: int
     samples: int
     correct_share: float
-    """Of the scored completions."""
+    """Share of the scored completions."""
     unscored: int
     unfinished: int
     mean_tokens: float
     kept: int
     kept_mean_tokens: float
     without_correct: int
-    """Prompts."""
+    """Number of prompts without a correct completion."""
 
     def lines(self) -> list[str]:
-        """In words, for log and card."""
+        """Return the totals as text lines, for the log and the model card."""
         first = f"{self.prompts} prompts, {self.samples} completions"
         scored = f"{self.correct_share:.1%} of the scored are correct, {self.unscored} unscored"
         length = f"{self.kept_mean_tokens:.0f} tokens on average; all have {self.mean_tokens:.0f}"
@@ -159,7 +162,7 @@ class Report:
 
 
 def report_of(samples: Sequence[Sampled]) -> Report:
-    """The totals over all prompts; means of nothing are 0."""
+    """Return the totals over all prompts; means of empty lists are 0."""
     count = sum(each.samples for each in samples)
     unscored = sum(each.unscored for each in samples)
     lengths = [len(kept.ids) for each in samples for kept in each.kept]
@@ -177,7 +180,7 @@ def report_of(samples: Sequence[Sampled]) -> Report:
 
 
 def counters_of(samples: Sequence[Sampled]) -> Counters:
-    """The totals that checkpoints and cards carry."""
+    """Return the totals for the seals of checkpoints."""
     return Counters(
         rollouts=sum(each.samples for each in samples),
         completion_tokens=sum(each.tokens for each in samples),

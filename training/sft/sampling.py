@@ -1,4 +1,4 @@
-"""How DEER+SFT samples: TRL's settings of the section `trl`, and vLLM without TRL's trainer."""
+"""Sampling for DEER+SFT: TRL's settings from the section `trl`, and vLLM without TRL's trainer."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ __all__ = ["grpo_setting", "load_llm", "longest_row", "sampling_of"]
 
 
 def grpo_setting(config: RunConfig, name: str) -> Any:
-    """A field of the section `trl`, which gives the sampling's settings, or TRL's default."""
+    """Return a field of the section `trl`, or TRL's default."""
     return config.trl.get(name, getattr(GRPOConfig, name))
 
 
 def sampling_of(config: RunConfig) -> Sampling:
-    """How completions are drawn, but for the seed."""
+    """Return the sampling parameters of completions, without the seed."""
     return Sampling(
         max_tokens=grpo_setting(config, "max_completion_length"),
         temperature=grpo_setting(config, "temperature"),
@@ -30,12 +30,12 @@ def sampling_of(config: RunConfig) -> Sampling:
 
 
 def longest_row(config: RunConfig) -> int:
-    """Tokens of the longest prompt with the longest completion."""
+    """Return the number of tokens of the longest prompt and completion together."""
     return config.data.max_prompt_tokens + sampling_of(config).max_tokens
 
 
 def load_llm(config: RunConfig, model: str, revision: str | None = None) -> LLM:
-    """vLLM for `model` in this process, with the log-probs that rollouts need."""
+    """Return a vLLM engine for `model` in this process, with the log-probs that rollouts need."""
     dtype = config.model.dtype if config.trl.get("bf16") is False else "bfloat16"
     return LLM(
         model=model,

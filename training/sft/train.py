@@ -1,7 +1,6 @@
-"""A DEER+SFT run: rejection sampling on vLLM, then fine-tuning on exactly the sampled tokens."""
+"""DEER+SFT: rejection sampling on vLLM, then fine-tuning on exactly the sampled tokens."""
 
 import gc
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,24 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import InvalidConfig, RunConfig, describe, dump_config
+from training.config.schema import InvalidConfig, RunConfig, describe
 from training.data.dataset import DataReport, Row
-from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.offline import Engine
 from training.rollouts.vllm_engine import format_of
+from training.run.artifacts import metric_table, write_calibration, write_card, write_metrics
 from training.run.checkpoints import (
     NotFinite,
     RunStopped,
     SaveFailed,
-    Seals,
+    SealCheckpoints,
     StopOnSignal,
-    guarded,
+    checked_trainer,
     saved_message,
 )
 from training.run.curves import Curves
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of
-from training.run.output import claimed, export, is_finished, prepare_output, seal_output
-from training.run.own_process import in_own_process
+from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
+from training.run.processes import run_in_subprocess
 from training.sft.rejection_sampling import sample_prompts
 from training.sft.samples import Report, Sampled, counters_of, labelled, report_of
 from training.sft.sampling import grpo_setting, load_llm, longest_row, sampling_of
@@ -38,29 +37,28 @@ from training.sft.sampling import grpo_setting, load_llm, longest_row, sampling_
 __all__ = ["build_trainer", "run_sft", "sft_arguments"]
 
 DAY = 86_400  # seconds
-SHOWN = ("loss", "mean_token_accuracy", "entropy")
+CARD_METRICS = ("loss", "mean_token_accuracy", "entropy")
 
 
 def run_sft(config: RunConfig, *, resume: bool) -> None:
-    """Sample, fine-tune to the last step, write the model, its card and its calibration.
+    """Sample, fine-tune to the last step, and write the model, its card and its calibration.
 
-    A resumed run that has reached its last step does what is left after it, and no step more.
-    Raises RunStopped when a signal or a failure ended it, InvalidConfig and InvalidSetting for
-    what cannot be run, FileExistsError for an output that holds another run, FolderInUse for one
-    that another run writes to.
+    A run that is resumed at its last step only does what comes after it. Raises RunStopped if a
+    signal or a failure ended the run, InvalidConfig and InvalidSetting for invalid settings,
+    FileExistsError if the output holds another run, FolderInUse if another run is writing to it.
     """
     args = sft_arguments(config)
     model_of(config, grpo_setting(config, "vllm_max_model_length") or longest_row(config))
     tokenizer = load_tokenizer(config)
     markers, closing = config.rollout.exit.markers, config.rollout.exit.closing_text
     check_tokenizer(tokenizer, format_of(tokenizer, closing, config.model.choice), markers)
-    with claimed(output := Path(config.output)):
+    with locked_output(output := Path(config.output)):
         if resume and is_finished(output, config):
-            print(f"{output} holds the finished run: nothing is left to do", flush=True)
+            print(f"{output} holds the finished run: nothing to do", flush=True)
             return
         if not resume and any(output.glob("samples*.jsonl")):
             raise FileExistsError(
-                f"{output} holds samples of another run; pass --resume to go on with it, or "
+                f"{output} holds samples of another run; pass --resume to continue it, or "
                 "another output"
             )
         _run(config, args, tokenizer, prepare_output(output, config, resume=resume))
@@ -76,24 +74,24 @@ def _run(config: RunConfig, args: SFTConfig, tokenizer: Any, checkpoint: Path | 
         _fine_tune(trainer, checkpoint, stop)
         exported = _finish(config, trainer, report_of(samples), data)
         step = trainer.state.global_step
-        del trainer  # and the memory that it holds
+        del trainer  # frees its memory
         if PartialState().is_main_process:
             _calibrate(config, rows, stop)
             seal_output(Path(config.output), config, exported, step)
 
 
 def sft_arguments(config: RunConfig) -> SFTConfig:
-    """TRL's configuration of the fine-tuning, checked; raises InvalidConfig."""
+    """Return TRL's configuration of the fine-tuning; raises InvalidConfig."""
     assert config.sft is not None
     given = dict(config.sft.trl)
     given.setdefault("report_to", "none")
     check_reporting(given["report_to"], ("sft", "trl", "report_to"))
-    given.setdefault("ddp_timeout", DAY)  # processes wait for the one that samples longest
+    given.setdefault("ddp_timeout", DAY)  # processes wait for the slowest sampler
     args = SFTConfig(
         output_dir=config.output,
         seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
-        logging_nan_inf_filter=False,  # would hide what it should show
+        logging_nan_inf_filter=False,  # it would hide NaN losses
         model_init_kwargs={"dtype": config.model.dtype, "revision": config.model.revision},
         trust_remote_code=config.model.trust_remote_code,
         **given,
@@ -105,10 +103,10 @@ def sft_arguments(config: RunConfig) -> SFTConfig:
 def _check(config: RunConfig, args: SFTConfig) -> None:
     longest = longest_row(config)
     if args.max_length is not None and args.max_length < longest:
-        remedy = f"long rows would lose their end; use at least {longest}, or null"
+        remedy = f"long rows would be truncated; use at least {longest}, or null"
         raise _refused("max_length", args.max_length, remedy)
     if args.completion_only_loss is False:
-        raise _refused("completion_only_loss", False, "prompts never carry loss; leave it out")
+        raise _refused("completion_only_loss", False, "prompts never have loss; leave it out")
 
 
 def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
@@ -122,10 +120,10 @@ def build_trainer(
     samples: Sequence[Sampled],
     stop: StopOnSignal,
 ) -> SFTTrainer:
-    """TRL's trainer on the kept completions.
+    """Return TRL's trainer on the selected completions.
 
-    Rows carry their `labels`, which TRL takes as they are: from a mask it would build labels, too,
-    but only where `completion_only_loss` is set, and otherwise train on the prompts.
+    Rows contain `labels`, which TRL uses unchanged. From a completion mask TRL builds labels only
+    if `completion_only_loss` is set; otherwise it trains on the prompts, too.
     """
     assert config.sft is not None
     rows = labelled(
@@ -136,13 +134,13 @@ def build_trainer(
     )
     if args.process_index == 0:
         print(f"fine-tuning on {len(rows)} completions", flush=True)
-    trainer: SFTTrainer = guarded(SFTTrainer)(
+    trainer: SFTTrainer = checked_trainer(SFTTrainer)(
         model=config.model.name,
         args=args,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=lora_of(config.lora),
-        callbacks=[stop, Seals(counters_of(samples)), Curves()],
+        callbacks=[stop, SealCheckpoints(counters_of(samples)), Curves()],
     )
     return trainer
 
@@ -163,15 +161,20 @@ def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal)
 
 
 def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> list[str]:
-    """Write weights (or the adapter), tokenizer, metrics and card; names of the exported files."""
+    """Write weights (or the adapter), tokenizer, metrics and card; return the exported names."""
     output, history = Path(config.output), trainer.state.log_history
     trainer.model.config.use_cache = True  # training switched it off
     exported = export(trainer, output)
     if trainer.accelerator.is_main_process:
-        lines = "".join(json.dumps(row) + "\n" for row in history)
-        (output / "metrics.jsonl").write_text(lines, encoding="utf-8")
-        card = _card(config, sampled, data, history)
-        (output / "README.md").write_text(card, encoding="utf-8")
+        write_metrics(output, history)
+        write_card(
+            config,
+            tags="deer, sft",
+            summary=f"Fine-tuned from `{config.model.name}` by stepgrpo on its own short correct "
+            "completions.",
+            sections=_sections(config, sampled, history),
+            data=data,
+        )
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     return exported
@@ -184,80 +187,32 @@ def _calibrate(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> No
         print("No calibration of an adapter: run stepgrpo-train calibrate on its folder.")
         return
     gc.collect()
-    torch.cuda.empty_cache()  # the trainer's
+    torch.cuda.empty_cache()  # of the trainer
     prompts = [row.prompt for row in rows[: config.calibration_prompts]]
-    in_own_process(_record_lengths, config, prompts, stop=stop)
+    run_in_subprocess(_record_lengths, config, prompts, stop=stop)
 
 
 def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], bool]) -> None:
-    """Record un-exited lengths of the fine-tuned model, on an engine in this process."""
+    """Calibrate the fine-tuned model, on an engine in this process."""
     sampling = sampling_of(config)
     params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
     )
     engine = Engine(load_llm(config, config.output), config.model.choice)
-    try:
-        samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
-        baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
-    except ValueError as error:
-        print(f"No calibration file: {error}", flush=True)
-    else:
-        write_baseline(baseline, Path(config.output) / "calibration.json")
+    write_calibration(config, engine, prompts, params)
 
 
-def _name(config: RunConfig) -> str:
-    return config.model.served_name or Path(config.output).name
-
-
-def _card(
-    config: RunConfig, report: Report, data: DataReport, history: Sequence[Mapping[str, Any]]
-) -> str:
-    logged = [row for row in history if "loss" in row]
-    table = "\n".join(
-        f"| {name} | {logged[0][name]:.4g} | {logged[-1][name]:.4g} |"
-        for name in SHOWN
-        if logged and name in logged[-1]
-    )
-    serve = (
-        f"stepgrpo-serve {config.model.name} --enable-lora --lora-modules {_name(config)}=."
-        if config.lora
-        else "stepgrpo-serve ."
-    )
-    sampled, found = "\n".join(report.lines()), "\n".join(data.lines())
-    return f"""---
-base_model: {config.model.name}
-library_name: {"peft" if config.lora else "transformers"}
-tags: [deer, sft, reasoning]
----
-# {_name(config)}
-
-Fine-tuned from `{config.model.name}` by stepgrpo on its own short correct completions. In this
-folder: `{serve}`.
-
-```text
-{describe(config)}
-```
-
-## Sampled, at temperature {sampling_of(config).temperature}
+def _sections(config: RunConfig, report: Report, history: Sequence[Mapping[str, Any]]) -> str:
+    steps = [row for row in history if "loss" in row]
+    sampled = "\n".join(report.lines())
+    return f"""## Samples, at temperature {sampling_of(config).temperature}
 ```text
 {sampled}
 ```
 
-## Fine-tuned
+## Fine-tuning
 ![Learning curves](curves.png)
 
-| training metric | first | last |
-|---|---|---|
-{table}
-
-These are of training, and no evaluation.
-
-## Data
-```text
-{found}
-```
-
-## Configuration
-```yaml
-{dump_config(config)}```
+{metric_table(steps, CARD_METRICS)}
+The metrics are of training; they are not an evaluation.
 """

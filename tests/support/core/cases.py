@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepgrpo_core import DEFAULT_MARKERS, LEXICONS, ExitReason, ExitSettings
-from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
+from stepgrpo_core.policies import Answer, Distribution, InducedAnswer, Reply
 
 CHINESE = LEXICONS["chinese"]
 REFLECTIVE = LEXICONS["reflective"]
@@ -68,9 +68,9 @@ def _settings(policy: str, **fields: object) -> ExitSettings:
     return ExitSettings(policy=policy, **(plain | fields))  # type: ignore[arg-type]
 
 
-def _trial(probability: float, text: str = "{5}</think>") -> Trial:
+def _trial(probability: float, text: str = "{5}</think>") -> InducedAnswer:
     """Two tokens; 2 is ``</think>`` and 8 the text before it."""
-    return Trial((8, 2), (0.0, -(1 - probability)), ended=True, text=text)
+    return InducedAnswer((8, 2), (0.0, -(1 - probability)), ended=True, text=text)
 
 
 _NEAR, _FAR = Distribution((-0.1, -0.5), -0.5), Distribution((-0.1, -5.0), -5.0)

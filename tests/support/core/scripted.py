@@ -21,7 +21,7 @@ from stepgrpo_core import (
     Tokens,
 )
 from stepgrpo_core.control.events import Cause, Command, Event
-from stepgrpo_core.policies import Answer, Matcher, Trial
+from stepgrpo_core.policies import Answer, InducedAnswer, Matcher
 
 START, END, EOS, TOOL = 1, 2, 3, 4
 THINKING = ThinkingFormat(START, END, closing_ids=(100, END, 101), tool_ids=frozenset({TOOL}))
@@ -62,11 +62,11 @@ class Played:
     most_in_flight: int
 
 
-def trial(confidence: float | None, *, ended: bool = True) -> Trial | None:
+def trial(confidence: float | None, *, ended: bool = True) -> InducedAnswer | None:
     """A two-token trial whose second token has this probability."""
     if confidence is None:
         return None
-    return Trial((7, END), (0.0, math.log(confidence) if confidence else -math.inf), ended)
+    return InducedAnswer((7, END), (0.0, math.log(confidence) if confidence else -math.inf), ended)
 
 
 def play(

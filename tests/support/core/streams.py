@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, StartProbe, build_policy
 from stepgrpo_core.control.states import REASONS, Signal, State
-from stepgrpo_core.policies import Answer, Distribution, Induce, NextToken, Reply, Trial
+from stepgrpo_core.policies import Answer, Distribution, Induce, InducedAnswer, NextToken, Reply
 from tests.support.core.scripted import END, Script
 
 WORDS = [
@@ -19,14 +19,14 @@ WORDS = [
 ]
 BY_POLICY = REASONS[State.THINKING, Signal.EXIT]
 MATCHER = re.compile("done|1")  # trusted here; servers pass a linear-time engine's
-SURE = Trial((7, END), (0.0, -0.001), ended=True, text="{5}</think>")
+SURE = InducedAnswer((7, END), (0.0, -0.001), ended=True, text="{5}</think>")
 ANSWERS: dict[type, list[Answer | None]] = {
     Induce: [
         None,
         SURE,
         SURE,
-        Trial((7, 8), (0.0, -3.0), ended=False, text="{6}"),
-        Trial((), (), False),
+        InducedAnswer((7, 8), (0.0, -3.0), ended=False, text="{6}"),
+        InducedAnswer((), (), False),
     ],
     NextToken: [None, Distribution((-0.1, -0.5), -0.5), Distribution((-0.1,), None)],
     type(None): [None, Reply("100", (("yes", -0.1),)), Reply("0", (("no", -0.1),)), Reply("?")],

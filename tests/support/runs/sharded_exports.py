@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from tests.support.runs.small import arguments, trainer_of
-from training.run.checkpoints import last_whole
+from training.run.checkpoints import last_intact
 from training.run.output import export
 from training.run.processes import on_main
 
@@ -30,7 +30,7 @@ def main(output: Path) -> None:
     trained.train()
     trained.save_model(str(output / "bare"))
     exported = export(trained, output)
-    checkpoint = on_main(lambda: last_whole(output))
+    checkpoint = on_main(lambda: last_intact(output))
     again = trainer(output)
     again.train(resume_from_checkpoint=str(checkpoint))
     export(again, output / "again")

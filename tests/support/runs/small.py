@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 
 from training.rollouts.counters import Counters
-from training.run.checkpoints import Seals, guarded
+from training.run.checkpoints import SealCheckpoints, checked_trainer
 
 STEPS = 4
 
@@ -42,9 +42,9 @@ def trainer(output: Path, *, steps: int = STEPS) -> Any:
 def trainer_of(chosen: TrainingArguments) -> Any:
     """A trainer with these arguments."""
     rows = [{"input_ids": [1, 2, 3, each], "labels": [1, 2, 3, each]} for each in range(4, 20)]
-    return guarded(Trainer)(
+    return checked_trainer(Trainer)(
         model=model(),
         args=chosen,
         train_dataset=Dataset.from_list(rows),
-        callbacks=[Seals(Counters(rollouts=7))],
+        callbacks=[SealCheckpoints(Counters(rollouts=7))],
     )

@@ -16,7 +16,7 @@ from service.engine.request import EngineRequest, ServedModel
 from service.load.probe_load import Load
 from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitSettings
-from stepgrpo_core.families.thinking import writing_of
+from stepgrpo_core.families.thinking import tokenizer_format
 from tests.support.models import TOKENIZER
 from tests.support.service.thinking import PROMPT, THINKING
 
@@ -81,7 +81,7 @@ def run(
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, THINKING, max_tokens=200)
     load = Load(capacity=8, share=1.0)
-    writing = writing_of(TOKENIZER, THINKING)
+    writing = tokenizer_format(TOKENIZER, THINKING)
     served = ServedModel(engine, TOKENIZER, writing, load, scores_prompts=not adapters)
 
     async def collect() -> list[RequestOutput]:

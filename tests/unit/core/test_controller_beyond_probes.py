@@ -217,7 +217,7 @@ def test_a_sentence_is_held_no_longer_than_the_next_character() -> None:
 def test_an_answer_of_the_wrong_kind_is_a_violation() -> None:
     controller = open_controller(CONFIDENT)
     controller.receive(Tokens([210, 211, 212], ["a", " Wait", ","]))
-    with pytest.raises(ProtocolViolation, match="probe wants a Trial, not Reply"):
+    with pytest.raises(ProtocolViolation, match="probe expects InducedAnswer, not Reply"):
         controller.receive(ProbeAnswered(0, Reply("100")))
 
 

@@ -163,18 +163,18 @@ def check(
 
 def check_caps(asked: ExitSettings, played: Played) -> None:
     """However many boundaries there are: so many questions, so far apart, at so little cost."""
-    asking = [p for p in build_policy(asked, MATCHER) if p.needs.question]
+    asking = [p for p in build_policy(asked, MATCHER) if p.needs.probe]
     own = [p.needs.max_probes for p in asking]
     assert len(played.probes) <= sum(asked.max_probes if most is None else most for most in own)
     for policy in asking:
-        if [p.needs.question for p in asking].count(policy.needs.question) > 1:
+        if [p.needs.probe for p in asking].count(policy.needs.probe) > 1:
             continue  # whose question it was cannot be told
-        at = [p.position for p in played.probes if p.question == policy.needs.question]
+        at = [p.position for p in played.probes if p.question == policy.needs.probe]
         for number, (before, after) in enumerate(itertools.pairwise(at)):
             interval = policy.needs.min_interval * asked.probe_backoff**number
             assert after - before >= max(interval, 1)
         if asked.probe_share is not None and at:
-            question = policy.needs.question
+            question = policy.needs.probe
             assert question is not None
             cost = len(at) * question.max_tokens
             assert cost <= asked.probe_share * max(at)

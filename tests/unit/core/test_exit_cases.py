@@ -3,7 +3,7 @@
 import pytest
 
 from stepgrpo_core import StartProbe, ThinkingFormat
-from stepgrpo_core.policies import Answer, Distribution, Reply, Trial
+from stepgrpo_core.policies import Answer, Distribution, InducedAnswer, Reply
 from tests.support.core.cases import EXIT_CASES, ExitCase
 from tests.support.core.scripted import END, EOS, FIXED, START, THINKING, Played, Script, play
 from training.rollouts.batch import Probing, Rollout, RolloutRequest, run_rollouts
@@ -65,7 +65,7 @@ def rolled_out(case: ExitCase, probing: Probing) -> tuple[Rollout, ScriptedEngin
 
 
 def probe_stream(answer: Answer | None, words: list[str]) -> Stream:
-    if isinstance(answer, Trial):
+    if isinstance(answer, InducedAnswer):
         logprobs = tuple(each or 0.0 for each in answer.logprobs)
         return Stream(answer.ids, logprobs)
     if isinstance(answer, Distribution):

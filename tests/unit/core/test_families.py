@@ -14,8 +14,13 @@ from stepgrpo_core import (
     InvalidSetting,
     ThinkingFormat,
 )
-from stepgrpo_core.families.table import FAMILIES, Family, in_family, read_families
-from stepgrpo_core.families.thinking import family_of, opens_in_thinking, thinking_of, writing_of
+from stepgrpo_core.families.table import FAMILIES, Family, apply_family, read_families
+from stepgrpo_core.families.thinking import (
+    family_of,
+    opens_in_thinking,
+    thinking_of,
+    tokenizer_format,
+)
 from tests.support.core.families import (
     ADDED,
     CHATML,
@@ -34,7 +39,7 @@ def driver(
     name: str, settings: ExitSettings, *, skip_special: bool = True, opened: bool = False
 ) -> Driver:
     tokenizer, family = family_tokenizer(name), FAMILIES[name]
-    settings = in_family(settings, family)
+    settings = apply_family(settings, family)
     thinking = thinking_of(tokenizer, family, settings.closing_text)
     controller = ExitController(settings, thinking, max_tokens=4000, thinking_open=opened)
     return Driver(tokenizer, controller, skip_special=skip_special)
@@ -152,7 +157,7 @@ def test_a_trial_answer_and_a_judge_are_written_in_the_familys_words() -> None:
     family, tokenizer = FAMILIES["gpt-oss"], family_tokenizer("gpt-oss")
     thinking = thinking_of(tokenizer, family, family.closing)
     assert thinking.end_id == tokenizer.convert_tokens_to_ids("<|end|>")
-    writing = writing_of(tokenizer, thinking)
+    writing = tokenizer_format(tokenizer, thinking)
     assert writing.chat is not None
     assert writing.decode is not None
     assert writing.decode(writing.chat("Is it done?")) == "Is it done?"
@@ -182,7 +187,7 @@ def test_a_name_that_is_unknown_or_does_not_fit_is_refused() -> None:
     tokenizer = family_tokenizer("qwen3")
     with pytest.raises(InvalidSetting, match=r"family='qwen4' .*use one of qwen3, qwq"):
         family_of(tokenizer, "qwen4")
-    with pytest.raises(InvalidSetting, match=r"cannot write <\|channel\|>analysis.*in tokens"):
+    with pytest.raises(InvalidSetting, match=r"no tokens for <\|channel\|>analysis"):
         family_of(tokenizer, "gpt-oss")
     assert family_of(tokenizer, "think") == FAMILIES["think"]
 
@@ -248,9 +253,9 @@ def test_a_family_may_be_declared_to_count_only() -> None:
 
 def test_texts_that_are_not_the_built_in_ones_go_before_the_familys() -> None:
     glm = FAMILIES["glm"]
-    assert in_family(ExitSettings(), glm).closing_text == glm.closing
+    assert apply_family(ExitSettings(), glm).closing_text == glm.closing
     mine = ExitSettings(closing_text="</think>!", inducing_prompt="So:")
-    assert in_family(mine, glm) == mine
+    assert apply_family(mine, glm) == mine
     with pytest.raises(InvalidSetting, match="must hold </think>"):
         thinking_of(family_tokenizer("glm"), glm, "!")
 
@@ -267,7 +272,7 @@ def test_texts_that_are_not_the_built_in_ones_go_before_the_familys() -> None:
         ({"x": {"tokens": "<a>"}}, "x.tokens='<a>': use a list of texts"),
         ({"x": {"tokens": [3]}}, "x.tokens=.*use a list of texts"),
         ({"x": {"opens": 1}}, "x.opens=1: use true or false"),
-        ({"x": {"closing": "no"}}, "x.closing: 'no' must hold the end, '</think>'"),
+        ({"x": {"closing": "no"}}, "x.closing: 'no' must contain the end, '</think>'"),
     ],
 )
 def test_a_family_that_cannot_be_read_is_refused(value: Any, message: str) -> None:
@@ -280,4 +285,4 @@ def test_every_note_is_a_sentence_of_the_table() -> None:
         assert row.models
         assert row.off
         assert "|" not in row.note
-        assert dataclasses.replace(row, name="other").writes_like(row)
+        assert dataclasses.replace(row, name="other").same_format(row)

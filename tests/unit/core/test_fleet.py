@@ -69,7 +69,7 @@ def test_a_comparison_by_hand() -> None:
     assert found.saved.value == pytest.approx(51)
     assert found.saved.high - found.saved.value == pytest.approx(student_t(11) * error)
     assert found.ratio.value == pytest.approx(50 / 101)
-    assert (found.exited, found.held) == (12, 12)
+    assert (found.treatment, found.control) == (12, 12)
 
 
 def test_predictions_correct_for_an_unlucky_deal() -> None:
@@ -115,24 +115,26 @@ def test_a_total_by_hand() -> None:
 
 def test_conversations_land_where_they_did_and_as_often_as_asked() -> None:
     holdout = Holdout(0.1, KEY)
-    places = [holdout.place(str(i).encode()) for i in range(20_000)]
-    assert places == [holdout.place(str(i).encode()) for i in range(20_000)]
-    assert np.mean([place.held for place in places]) == pytest.approx(0.1, abs=0.01)
+    places = [holdout.assign(str(i).encode()) for i in range(20_000)]
+    assert places == [holdout.assign(str(i).encode()) for i in range(20_000)]
+    assert np.mean([place.control for place in places]) == pytest.approx(0.1, abs=0.01)
     filled = np.bincount([place.group for place in places], minlength=GROUPS)
     assert filled.min() > 200
-    held = np.bincount([place.group for place in places if place.held], minlength=GROUPS)
+    held = np.bincount([place.group for place in places if place.control], minlength=GROUPS)
     assert held.min() > 10  # sides are independent of groups
 
 
 def test_another_key_deals_anew() -> None:
     first, second = Holdout(0.5, KEY), Holdout(0.5, KEY[::-1])
-    same = [first.place(bytes([i])).held == second.place(bytes([i])).held for i in range(256)]
+    same = [
+        first.assign(bytes([i])).control == second.assign(bytes([i])).control for i in range(256)
+    ]
     assert 90 < sum(same) < 166
 
 
 def test_none_and_all() -> None:
-    assert not any(Holdout(0, KEY).place(bytes([i])).held for i in range(256))
-    assert all(Holdout(1, KEY).place(bytes([i])).held for i in range(256))
+    assert not any(Holdout(0, KEY).assign(bytes([i])).control for i in range(256))
+    assert all(Holdout(1, KEY).assign(bytes([i])).control for i in range(256))
 
 
 @pytest.mark.parametrize(

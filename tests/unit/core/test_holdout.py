@@ -21,7 +21,7 @@ from stepgrpo_core import ExitSettings
 from stepgrpo_core.savings.holdout import Arm
 
 SAME, BASE = Plan(holdout=1), Plan(holdout=1, holdout_base="base")
-HELD, SERVED = Arm(held=True, group=3), Arm(held=False, group=3)
+HELD, SERVED = Arm(control=True, group=3), Arm(control=False, group=3)
 PROMPT = {"type": "token", "prompt_token_ids": [1], "cache_salt": "theirs"}
 
 

@@ -123,7 +123,7 @@ def test_a_paragraphs_end_stands_in_for_a_marker_that_is_overdue() -> None:
 def test_policies_that_ask_at_markers_ask_there_and_it_is_no_step() -> None:
     for name, stands_in in (("confidence", True), ("sufficiency", True), ("budget", False)):
         (policy,) = build_policy(ExitSettings(policy=name, max_steps=3))
-        assert (BoundaryKind.GAP in policy.needs.places) is stands_in
+        assert (BoundaryKind.GAP in policy.needs.kinds) is stands_in
     finder = BoundaryFinder(("Wait",), frozenset({BoundaryKind.MARKER, BoundaryKind.GAP}), 1)
     fed(finder, ["a", "b", "\n\n", "c", "d", "\n\n"])
     assert finder.steps == 1

@@ -10,7 +10,7 @@ import re2
 import service.params.patterns
 import training.rollouts.patterns
 from stepgrpo_core import ExitSettings, InvalidSetting, compiled_pattern
-from stepgrpo_core.patterns import CACHED, _compiled
+from stepgrpo_core.patterns import CACHE_SIZE, _compiled
 from stepgrpo_core.policies.pattern import WINDOW
 
 ROOMS = [service.params.patterns.matcher_of, training.rollouts.patterns.matcher_of]
@@ -51,7 +51,7 @@ def test_expressions_that_take_other_engines_forever_end(pattern: str) -> None:
         (r"\pL{500}", "pattern too large"),
         ("[^z]{1000}z", "pattern too large"),
         ("(((a{30}){30}){30}){30}", "invalid repetition"),
-        ("\ud800", "not valid Unicode"),
+        ("\ud800", "invalid Unicode"),
         ("", "use 1 to 512 characters"),
         ("x" * 513, r"x{40}\.\.\.' .*use 1 to 512 characters"),
     ],
@@ -75,6 +75,6 @@ def test_compiled_expressions_are_kept_and_bounded() -> None:
     _compiled.cache_clear()
     first = compiled_pattern(settings_with("first"), re2)
     assert compiled_pattern(settings_with("first"), re2) is first
-    for number in range(2 * CACHED):
+    for number in range(2 * CACHE_SIZE):
         compiled_pattern(settings_with(f"x{number}"), re2)
-    assert _compiled.cache_info().currsize == CACHED
+    assert _compiled.cache_info().currsize == CACHE_SIZE

@@ -15,16 +15,16 @@ from stepgrpo_core.policies import (
     Distribution,
     ExitPolicy,
     Induce,
+    InducedAnswer,
     Judge,
     NextToken,
     Reply,
-    Trial,
 )
 from stepgrpo_core.policies.entropy import entropy_of_head
 from stepgrpo_core.policies.verifier import probability_of_yes
 
 BOUNDARY = Boundary(position=5, steps=1, reasoning_tokens=4)
-SURE = Trial((1, 2, 3), (-9.0, -0.01, -0.02), ended=True)
+SURE = InducedAnswer((1, 2, 3), (-9.0, -0.01, -0.02), ended=True)
 MATCHER = re.compile(r"^Done\.$")
 
 
@@ -37,11 +37,9 @@ def reasons(asked: ExitPolicy, answers: Sequence[Answer]) -> list[str | None]:
     return [asked.decide(BOUNDARY, answer).reason for answer in answers]
 
 
-def boundary(
-    text: str = "", place: BoundaryKind = BoundaryKind.SENTENCE, **fields: Any
-) -> Boundary:
+def boundary(text: str = "", kind: BoundaryKind = BoundaryKind.SENTENCE, **fields: Any) -> Boundary:
     whole = {"position": 9, "steps": 1, "reasoning_tokens": 8, **fields}
-    return Boundary(place=place, text=text, **whole)
+    return Boundary(kind=kind, text=text, **whole)
 
 
 # The registry.
@@ -49,7 +47,7 @@ def boundary(
 
 def test_every_policy_acts_somewhere_but_none() -> None:
     for name in POLICIES:
-        assert bool(policy(name, max_probes=20).needs.places) is (name != "none")
+        assert bool(policy(name, max_probes=20).needs.kinds) is (name != "none")
     assert policy("none").decide(BOUNDARY, None).reason is None
 
 
@@ -113,7 +111,7 @@ def test_confidence_follows_its_settings() -> None:
     verdict = policy("confidence").decide(BOUNDARY, SURE)
     assert verdict.reason == "confident"
     assert verdict.confidence == pytest.approx(math.exp(-0.015))
-    open_trial = Trial(SURE.ids, SURE.logprobs, ended=False)
+    open_trial = InducedAnswer(SURE.ids, SURE.logprobs, ended=False)
     assert policy("confidence").decide(BOUNDARY, open_trial).confidence == 0.0
     assert reasons(policy("confidence", require_end=False), [open_trial]) == ["confident"]
     assert reasons(policy("confidence", skip_first=False), [SURE]) == [None]
@@ -150,7 +148,7 @@ def test_a_score_at_the_threshold_is_enough_and_no_number_never_is() -> None:
 
 def test_judges_see_question_and_reasoning_as_they_are() -> None:
     for name in ("sufficiency", "verifier"):
-        question = policy(name).needs.question
+        question = policy(name).needs.probe
         assert isinstance(question, Judge)
         message = question.message("{q} %s", "{0} \\n $x")
         assert message.startswith(question.before + "{q} %s" + question.between + "{0} \\n $x")
@@ -184,7 +182,7 @@ def test_yes_is_weighed_against_no(reply: Reply, probability: float) -> None:
 
 
 def test_the_judge_can_be_another_model() -> None:
-    question = policy("verifier", verifier_url="http://j:1", verifier_model="m").needs.question
+    question = policy("verifier", verifier_url="http://j:1", verifier_model="m").needs.probe
     assert isinstance(question, Judge)
     assert (question.url, question.model) == ("http://j:1", "m")
 
@@ -193,7 +191,7 @@ def test_the_judge_can_be_another_model() -> None:
 
 
 def said(*texts: str) -> list[Answer]:
-    return [Trial((1,), (0.0,), ended=True, text=text) for text in texts]
+    return [InducedAnswer((1,), (0.0,), ended=True, text=text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +233,7 @@ def test_a_window_of_answers_must_agree() -> None:
 def test_answers_are_induced_every_n_tokens_from_n_on(level: Any, interval: int) -> None:
     needs = policy("consistency", consistency=level).needs
     assert (needs.min_tokens, needs.min_interval) == (interval, interval)
-    assert isinstance(needs.question, Induce)
+    assert isinstance(needs.probe, Induce)
 
 
 def test_consistency_that_could_never_be_reached_is_refused() -> None:
@@ -270,7 +268,7 @@ def test_a_small_margin_exits(
 
 
 def test_the_margin_is_read_right_after_the_sentence() -> None:
-    assert policy("margin").needs.question == NextToken("", 20)
+    assert policy("margin").needs.probe == NextToken("", 20)
     strict = policy("margin", margin_threshold=0.25)
     assert reasons(strict, [Distribution((-0.2, -1.0), -1.0)]) == [None]
 
@@ -301,7 +299,7 @@ def test_a_settled_entropy_exits_after_four_over_alpha_checks() -> None:
 def test_the_variance_follows_its_formula() -> None:
     asked = policy("entropy", entropy_alpha=1.0, entropy_variance=0.0)
     assert reasons(asked, [spread(0.9)] * 5) == [None] * 5  # strictly below
-    question = policy("entropy", max_probes=20, closing_text="\n</think>").needs.question
+    question = policy("entropy", max_probes=20, closing_text="\n</think>").needs.probe
     assert question == NextToken("\n</think>", 20)
 
 
@@ -320,7 +318,7 @@ def test_the_variance_follows_its_formula() -> None:
 def test_a_budget_lands_at_a_line_end_or_ten_percent_later(
     place: BoundaryKind, tokens: int, expected: str | None
 ) -> None:
-    at = boundary(place=place, reasoning_tokens=tokens, generated=tokens, room=math.inf)
+    at = boundary(kind=place, reasoning_tokens=tokens, generated=tokens, room=math.inf)
     assert policy("budget", budget_tokens=100).decide(at, None).reason == expected
 
 
@@ -335,7 +333,7 @@ def test_a_budget_lands_at_a_line_end_or_ten_percent_later(
 def test_a_budget_leaves_room_for_the_answer(
     place: BoundaryKind, tokens: int, expected: str | None
 ) -> None:
-    at = boundary(place=place, reasoning_tokens=tokens, generated=tokens, room=110 - tokens)
+    at = boundary(kind=place, reasoning_tokens=tokens, generated=tokens, room=110 - tokens)
     assert policy("budget").decide(at, None).reason == expected
     assert policy("budget", budget_tokens=500).decide(at, None).reason == expected
     unbound = policy("budget", budget_tokens=500, budget_leaves_answer=False)
@@ -344,14 +342,14 @@ def test_a_budget_leaves_room_for_the_answer(
 
 def test_a_budget_of_steps_ends_before_one_more() -> None:
     asked = policy("budget", max_steps=2, budget_leaves_answer=False)
-    assert asked.needs.places == {BoundaryKind.MARKER}
+    assert asked.needs.kinds == {BoundaryKind.MARKER}
     decided = [
-        asked.decide(boundary(place=BoundaryKind.MARKER, steps=k), None).reason for k in (1, 2)
+        asked.decide(boundary(kind=BoundaryKind.MARKER, steps=k), None).reason for k in (1, 2)
     ]
     assert decided == [None, "budget"]
     unset = policy("budget", budget_leaves_answer=False)
-    assert unset.needs.places == frozenset()
-    assert unset.decide(boundary(place=BoundaryKind.MARKER, steps=9), None).reason is None
+    assert unset.needs.kinds == frozenset()
+    assert unset.decide(boundary(kind=BoundaryKind.MARKER, steps=9), None).reason is None
 
 
 def test_min_tokens_delays_all_but_a_budget() -> None:

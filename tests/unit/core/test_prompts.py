@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_core import ExitReason, ExitSettings
-from stepgrpo_core.families.prompts import Standing, standing_of, turn_of
+from stepgrpo_core.families.prompts import PromptState, prompt_state, turn_header
 from stepgrpo_core.families.table import FAMILIES
 from stepgrpo_core.families.thinking import special_ids
 from tests.support.models import TOKENIZER
@@ -19,36 +19,36 @@ from training.rollouts.vllm_engine import format_of
 FAMILY = FAMILIES["demo"]
 
 
-def standing(prompt: str) -> Standing:
+def standing(prompt: str) -> PromptState:
     ids = TOKENIZER.encode(prompt, add_special_tokens=False)
-    return standing_of(TOKENIZER, THINKING, ids, special_ids(TOKENIZER), TURN)
+    return prompt_state(TOKENIZER, THINKING, ids, special_ids(TOKENIZER), TURN)
 
 
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
-        (HEADER, Standing.BEFORE),
-        (f"<|im_start|>user\n1+1? <think><|im_end|>\n{HEADER}", Standing.BEFORE),
-        (f"<|im_start|>user\n1+1? </think><|im_end|>\n{HEADER}", Standing.BEFORE),
-        (f"{HEADER}The sum is", Standing.BEFORE),
-        ("1+1=", Standing.BEFORE),
-        ("", Standing.BEFORE),
-        (f"{HEADER}<think>", Standing.OPENED),
-        (f"{HEADER}<think>\n", Standing.OPENED),
-        (f"{HEADER}<think>\nso far", Standing.INSIDE),
-        (f"{HEADER}<think>\n\n</think>\n\n", Standing.CLOSED),
-        (f"{HEADER}<think>\nso far</think>\n\nThe sum", Standing.CLOSED),
-        (f"{HEADER}</think>", Standing.CLOSED),
+        (HEADER, PromptState.BEFORE),
+        (f"<|im_start|>user\n1+1? <think><|im_end|>\n{HEADER}", PromptState.BEFORE),
+        (f"<|im_start|>user\n1+1? </think><|im_end|>\n{HEADER}", PromptState.BEFORE),
+        (f"{HEADER}The sum is", PromptState.BEFORE),
+        ("1+1=", PromptState.BEFORE),
+        ("", PromptState.BEFORE),
+        (f"{HEADER}<think>", PromptState.OPENED),
+        (f"{HEADER}<think>\n", PromptState.OPENED),
+        (f"{HEADER}<think>\nso far", PromptState.INSIDE),
+        (f"{HEADER}<think>\n\n</think>\n\n", PromptState.CLOSED),
+        (f"{HEADER}<think>\nso far</think>\n\nThe sum", PromptState.CLOSED),
+        (f"{HEADER}</think>", PromptState.CLOSED),
     ],
 )
-def test_only_the_last_message_of_a_prompt_counts(prompt: str, expected: Standing) -> None:
+def test_only_the_last_message_of_a_prompt_counts(prompt: str, expected: PromptState) -> None:
     assert standing(prompt) is expected
 
 
 def test_a_turn_begins_as_the_template_writes_it() -> None:
-    assert turn_of(TOKENIZER, FAMILY) == TURN
+    assert turn_header(TOKENIZER, FAMILY) == TURN
     opening = f"{TOKENIZER.chat_template}{{%- if add_generation_prompt %}}<think>{{%- endif %}}"
-    assert turn_of(TOKENIZER, FAMILY, opening) == TURN
+    assert turn_header(TOKENIZER, FAMILY, opening) == TURN
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def test_a_turn_begins_as_the_template_writes_it() -> None:
     ],
 )
 def test_a_template_that_tells_nothing_begins_none(template: str) -> None:
-    assert turn_of(TOKENIZER, FAMILY, template) == ()
+    assert turn_header(TOKENIZER, FAMILY, template) == ()
 
 
 def test_a_tokenizer_without_a_template_begins_none() -> None:
     plain = copy.deepcopy(TOKENIZER)
     plain.chat_template = None
-    assert turn_of(plain, FAMILY) == ()
+    assert turn_header(plain, FAMILY) == ()
 
 
 # What the trainer makes of it.

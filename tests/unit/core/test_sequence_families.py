@@ -17,7 +17,7 @@ from service.load.probe_load import Load
 from service.records.sequence import SequenceRecord
 from stepgrpo_core import ExitController, ExitReason, ExitSettings
 from stepgrpo_core.families.table import FAMILIES, Family
-from stepgrpo_core.families.thinking import thinking_of, writing_of
+from stepgrpo_core.families.thinking import thinking_of, tokenizer_format
 from tests.support.core.merging import made
 
 SEVERAL = Family("s", start="<|a|>think<|b|>", end="<|c|>think<|b|>", closing="<|c|>think<|b|>!")
@@ -71,7 +71,7 @@ def run(family: Family, policy: str, main: str, sizes: Sequence[int]) -> tuple[s
     controller = ExitController(settings, thinking, max_tokens=500)
     engine: Any = Engine(main, sizes)
     served = ServedModel(
-        engine, TOKENIZER, writing_of(TOKENIZER, thinking), Load(capacity=8, share=1.0)
+        engine, TOKENIZER, tokenizer_format(TOKENIZER, thinking), Load(capacity=8, share=1.0)
     )
 
     async def collect() -> list[int]:

@@ -22,13 +22,13 @@ from stepgrpo_core.families.templates import (
     tool_starts_of,
 )
 from stepgrpo_core.families.thinking import (
+    adapt_family,
     continues_thinking,
     family_of,
-    learned,
     special_ids,
     switches_of,
     thinking_of,
-    writing_of,
+    tokenizer_format,
 )
 from tests.support.core.families import CHATML, THINK, tokenizer_of
 
@@ -75,8 +75,8 @@ def test_the_closing_text_is_what_stands_between_reasoning_and_answer(
     assert render is not None
     assert closing_of(render, *THINK) == closing
     row = FAMILIES["think"]
-    assert learned(made, row).closing == (closing or row.closing)
-    assert learned(tokenizer(None), row) == row
+    assert adapt_family(made, row).closing == (closing or row.closing)
+    assert adapt_family(tokenizer(None), row) == row
 
 
 def test_a_template_whose_reasoning_comes_as_chunks_shows_its_closing() -> None:
@@ -85,26 +85,26 @@ def test_a_template_whose_reasoning_comes_as_chunks_shows_its_closing() -> None:
     {%- for part in message.content %}
     {%- if part.type == 'thinking' %}<think>{{ part.thinking }}</think>{% else %}{{ part.text }}
     {%- endif %}{% endfor %}{% endif %}{% endfor %}"""
-    assert learned(tokenizer(chunks), FAMILIES["think"]).closing == "</think>"
+    assert adapt_family(tokenizer(chunks), FAMILIES["think"]).closing == "</think>"
 
 
 def test_a_template_that_raises_or_hides_the_answer_tells_nothing() -> None:
     for text in ("{{ raise_exception('no') }}", "{{ messages[0].content }}", "{{ 1 / 0 }}"):
-        found = learned(tokenizer(text), FAMILIES["glm"])
+        found = adapt_family(tokenizer(text), FAMILIES["glm"])
         assert found == FAMILIES["glm"]
 
 
 def test_a_closing_text_that_the_operator_gives_goes_before_the_templates() -> None:
     own = read_families({"mine": {"closing": "\n</think>\n"}, "other": {}})
     made = tokenizer(template(THINKS))
-    assert learned(made, own["mine"]).closing == "\n</think>\n"
-    assert learned(made, own["other"]).closing == "</think>"
+    assert adapt_family(made, own["mine"]).closing == "\n</think>\n"
+    assert adapt_family(made, own["other"]).closing == "</think>"
 
 
 def test_a_closing_text_that_the_tokenizer_cannot_write_is_left_to_the_row() -> None:
     made = tokenizer(template(THINKS.replace("k>{% e", "k><sep> {% e")))
     made.add_tokens([AddedToken("<sep>", rstrip=True)])  # takes the space behind it along
-    assert learned(made, FAMILIES["think"]).closing == FAMILIES["think"].closing
+    assert adapt_family(made, FAMILIES["think"]).closing == FAMILIES["think"].closing
 
 
 def test_of_several_templates_the_default_one_tells() -> None:
@@ -137,7 +137,7 @@ def test_what_opens_a_tool_call_is_read_from_the_template_and_ends_the_thinking(
     assert render is not None
     marks = FAMILIES["think"].start, FAMILIES["think"].end
     assert tool_starts_of(render, [*CHATML, *THINK, *added], marks) == (found,)
-    family = learned(made, FAMILIES["think"])
+    family = adapt_family(made, FAMILIES["think"])
     thinking = thinking_of(made, family, family.closing)
     ids = tuple(made.encode(found, add_special_tokens=False))
     assert ids in {(each,) for each in thinking.tool_ids} | set(thinking.tool_starts)
@@ -353,7 +353,7 @@ def test_a_judges_question_is_put_with_the_templates_own_switch() -> None:
     assert made.writing is not None
     assert made.writing.chat is not None
     assert tokenizer(text).decode(made.writing.chat("Done?")).endswith("<think></think>")
-    plain = writing_of(tokenizer(text), made.writing.thinking)
+    plain = tokenizer_format(tokenizer(text), made.writing.thinking)
     assert plain.chat is not None
     assert tokenizer(text).decode(plain.chat("Done?")).endswith("<think>")
 

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, InvalidSetting, Tokens
 from stepgrpo_core.control.edges import Ending
 from stepgrpo_core.control.probing import put_question, read_answer, trial_end
-from stepgrpo_core.families.table import FAMILIES, Choice, Family
+from stepgrpo_core.families.table import FAMILIES, Family, FamilyChoice
 from stepgrpo_core.families.thinking import (
     continues_thinking,
     family_of,
     opens_in_thinking,
     special_ids,
     thinking_of,
-    writing_of,
+    tokenizer_format,
 )
-from stepgrpo_core.policies import Distribution, Induce, NextToken, Trial
+from stepgrpo_core.policies import Distribution, Induce, InducedAnswer, NextToken
 from tests.support.core.families import Driver
 from tests.support.core.merging import MERGES, TEMPLATE, made
 from training.rollouts.batch import Request, RolloutRequest, Sampling, run_rollouts
@@ -45,7 +45,7 @@ def test_it_is_known_by_its_template_or_by_name() -> None:
     assert family_of(TOKENIZER) is None  # the template does not speak of it
     assert family_of(TOKENIZER, "think-text") == TEXT
     assert family_of(made(TEMPLATE + "{# write <think> and </think> #}")) == TEXT
-    form = format_of(TOKENIZER, ExitSettings().closing_text, Choice("think-text"))
+    form = format_of(TOKENIZER, ExitSettings().closing_text, FamilyChoice("think-text"))
     assert form.thinking == THINKING
     with pytest.raises(InvalidSetting, match="must hold </think>"):
         thinking_of(TOKENIZER, TEXT, "so")
@@ -126,7 +126,7 @@ def test_prompts_are_opened_continued_and_left_alone() -> None:
 
 
 def test_a_trial_ends_where_its_text_ends_the_thinking() -> None:
-    writing = writing_of(TOKENIZER, THINKING)
+    writing = tokenizer_format(TOKENIZER, THINKING)
     probe = put_question(Induce("\n\\boxed", 20), [1], [2], writing)
     assert probe is not None
     assert probe.stop_ids == ()  # no token ends it
@@ -134,7 +134,7 @@ def test_a_trial_ends_where_its_text_ends_the_thinking() -> None:
         ids = TOKENIZER.encode(text, add_special_tokens=False)
         logprobs = [-0.1] * len(ids)
         trial = read_answer(Induce("\n\\boxed", 20), ids, logprobs, {}, writing)
-        assert isinstance(trial, Trial)
+        assert isinstance(trial, InducedAnswer)
         assert trial.ended is ended
         assert "rest" not in (trial.text or "")
         assert len(trial.logprobs) == len(trial.ids) <= len(ids)
@@ -167,7 +167,7 @@ class Model:
 
 @pytest.mark.parametrize("policy", ["confidence", "none"])
 def test_rollouts_of_a_base_that_writes_its_marks_as_text(policy: str) -> None:
-    form = format_of(TOKENIZER, ExitSettings().closing_text, Choice("think-text"))
+    form = format_of(TOKENIZER, ExitSettings().closing_text, FamilyChoice("think-text"))
     prompt = tuple(TOKENIZER.encode("<|user|>1+1?<|end|><|assistant|>"))
     settings = ExitSettings(policy=policy, min_interval=0, answer_reserve=1)
     engine = ScriptedEngine(Model())

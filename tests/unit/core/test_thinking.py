@@ -16,7 +16,7 @@ from stepgrpo_core.families.thinking import (
     special_ids,
     switches_of,
     thinking_of,
-    writing_of,
+    tokenizer_format,
 )
 
 CLOSING = "\n</think>\n\n"
@@ -50,7 +50,7 @@ def test_a_tokenizer_without_thinking_tokens_has_no_format() -> None:
 
 
 def test_a_tokenizer_writes_text_and_messages_and_one_without_template_no_messages() -> None:
-    writing = writing_of(TOKENIZER, THINKING)
+    writing = tokenizer_format(TOKENIZER, THINKING)
     assert writing.decode is not None
     assert writing.chat is not None
     assert writing.decode(writing.encode("47+8=55")) == "47+8=55"
@@ -58,7 +58,7 @@ def test_a_tokenizer_writes_text_and_messages_and_one_without_template_no_messag
     assert asked.startswith("user\nIs it done?")
     assert asked.endswith("<think>\n\n</think>\n\n")  # the judge answers at once
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0})))
-    assert writing_of(plain, THINKING).chat is None
+    assert tokenizer_format(plain, THINKING).chat is None
 
 
 def test_a_closing_text_that_does_not_close_is_refused() -> None:
