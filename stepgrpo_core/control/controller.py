@@ -89,6 +89,7 @@ class ExitController:
         self._settings, self._thinking = settings, thinking
         self._marks = ThinkTokenMatcher(thinking, implied=thinking_implied, may_answer=may_answer)
         self._ending = Ending(thinking)
+        self.max_tokens = max_tokens
         self._limit = math.inf if max_tokens is None else max_tokens
         self._seats = [
             PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
