@@ -218,7 +218,7 @@ class ExitController:
         """Put every policy that acts there to a boundary, as far as the limits allow."""
         kept = found.tokens
         position = self._begin + kept
-        if kept < 1 or self._room(position) < self._settings.answer_reserve:
+        if kept < 1 or self._room(position) < max(self._settings.answer_reserve, 1):
             return
         for seat in self._seats:
             needs = seat.needs

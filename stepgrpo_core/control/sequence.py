@@ -92,11 +92,12 @@ class SequenceState:
         """Close the thinking as soon as possible, because the client asks for its answer."""
         return self._receive(FinishThinking())
 
-    def abort(self) -> None:
+    def abort(self) -> list[Command]:
         """End the sequence where it is; nothing happens if it is done."""
-        if not self.done:
-            self.current.cause = "abort"
-            self._receive(Finished("abort"))
+        if self.done:
+            return []
+        self.current.cause = "abort"
+        return self._receive(Finished("abort"))
 
     def _receive(self, *events: Event) -> list[Command]:
         commands = self.controller.receive(*events)
