@@ -58,7 +58,7 @@ class ControlledSequence:
     def __init__(
         self,
         served: ServedModel,
-        job: EngineRequest,
+        request: EngineRequest,
         inbox: Inbox,
         controller: ExitController,
         record: SequenceRecord,
@@ -68,15 +68,15 @@ class ControlledSequence:
         self._served = served
         self._writing = served.writing
         self._end_id = served.writing.thinking.end_id
-        self._job = job
-        self._state = SequenceState(controller, job.prompt_ids)
+        self._request = request
+        self._state = SequenceState(controller, request.prompt_ids)
         self._record = record
         self._timeline = record.timeline
-        self._params = main_params(job.params, record.index)
-        in_answer = job.stops and not job.stops_everywhere  # else it is vLLM's business
-        self._stops = AnswerStops(self._params, job.stop_ids) if in_answer else None
+        self._params = main_params(request.params, record.index)
+        in_answer = request.stops and not request.stops_everywhere  # else it is vLLM's business
+        self._stops = AnswerStops(self._params, request.stop_ids) if in_answer else None
         self._stopped = False  # the main stream, by one of them
-        self._texts = self._new_texts(job.prompt_ids)
+        self._texts = self._new_texts(request.prompt_ids)
         self._streams: list[EngineStream] = []  # main, then the answer's
         self._probes: dict[int, EngineStream | JudgeCall] = {}
         self._asked: dict[Source, tuple[StartProbe, list[RequestOutput]]] = {}
@@ -91,8 +91,10 @@ class ControlledSequence:
 
     def open_main(self) -> None:
         """Start generating."""
-        params = without_stops(self._params, self._job.stop_ids) if self._stops else self._params
-        self._open(self._job.prompt, params, self._job.options)
+        params = (
+            without_stops(self._params, self._request.stop_ids) if self._stops else self._params
+        )
+        self._open(self._request.prompt, params, self._request.options)
 
     def adopt_main(self, stream: EngineStream, passed: Passed) -> None:
         """Go on with a stream that has run without, and whose stop strings vLLM looks for."""
@@ -109,7 +111,7 @@ class ControlledSequence:
         self._timeline.finish(controller.asked)
         self._held.clear()
         record = self._record
-        record.outcome = self._job.opening.told(self._state.outcome)
+        record.outcome = self._request.opening.told(self._state.outcome)
         if record.abstained is not Abstained.POLICY_ERROR and (fault := controller.fault):
             record.abstained = Abstained.POLICY_ERROR
             name = type(fault).__name__  # its words may quote the reasoning
@@ -133,7 +135,7 @@ class ControlledSequence:
         params: SamplingParams,
         options: Mapping[str, Any],
     ) -> EngineStream:
-        index, name = self._record.index, f"{self._job.request_id}-{role}"
+        index, name = self._record.index, f"{self._request.request_id}-{role}"
         engine = self._served.engine
         return EngineStream(
             engine,
@@ -148,7 +150,7 @@ class ControlledSequence:
         )
 
     def _new_texts(self, prompt_ids: Sequence[int]) -> TokenTexts:
-        skip = bool(self._job.params.skip_special_tokens)
+        skip = bool(self._request.params.skip_special_tokens)
         return TokenTexts(self._served.tokenizer, prompt_ids, skip_special_tokens=skip)
 
     # What arrives.
@@ -291,9 +293,9 @@ class ControlledSequence:
             return ProbeRefused(command.probe)
         stream = self._stream(
             "probe",
-            asked_prompt(self._job.prompt, probe.prompt_ids),
+            asked_prompt(self._request.prompt, probe.prompt_ids),
             probe_params(probe),
-            {**self._job.probe_options(priorities=self._served.priorities), **trace},
+            {**self._request.probe_options(priorities=self._served.priorities), **trace},
         )
         stream.expire_after(self._served.probe_timeout)
         self._probes[command.probe] = stream
@@ -306,7 +308,7 @@ class ControlledSequence:
         if judge is None or decode is None:
             return ProbeAnswered(command.probe, None)
         kept = self._state.ids_before(command)
-        message = question.message(decode(self._job.prompt_ids), decode(kept))
+        message = question.message(decode(self._request.prompt_ids), decode(kept))
         call = JudgeCall(self._inbox, judge, self._record.index, question, message)
         self._probes[command.probe] = call
         self._asked[call] = command, []
@@ -343,9 +345,9 @@ class ControlledSequence:
         self._record.injected_tokens = len(closing)
         scored = self._served.scores_prompts
         self._open(
-            extended_prompt(self._job.prompt, prefix),
+            extended_prompt(self._request.prompt, prefix),
             answer_params(self._params, state, scored=scored),
-            {**self._job.answer_options(), **self._timeline.closes()},
+            {**self._request.answer_options(), **self._timeline.closes()},
         )
         unsent = "".join(self._kept_texts)[self._sent_characters :]
         first, *rest = self._texts_after(prefix[: command.position]).texts(closing)
@@ -360,7 +362,7 @@ class ControlledSequence:
         return []
 
     def _texts_after(self, ids: Sequence[int]) -> TokenTexts:
-        return self._new_texts([*self._job.prompt_ids, *ids])
+        return self._new_texts([*self._request.prompt_ids, *ids])
 
     def _closing_with_logprobs(self, answer: RequestOutput) -> list[RequestOutput]:
         """The injected closing, once the answer's stream has brought its log-probs."""
@@ -376,7 +378,7 @@ class ControlledSequence:
         """The delta as part of the client's request rather than of a stream of ours."""
         assert self._first is not None
         addressed = shallow(self._first)
-        addressed.request_id = self._job.request_id
+        addressed.request_id = self._request.request_id
         addressed.finished = output.finished
         addressed.outputs = [shallow(output.outputs[0])]
         addressed.outputs[0].index = self._record.index

@@ -91,10 +91,10 @@ class ExitController:
         self._ending = Ending(thinking)
         self.max_tokens = max_tokens
         self._limit = math.inf if max_tokens is None else max_tokens
-        self._seats = [
+        self._slots = [
             PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
         ]
-        self._finder = BoundaryFinder(settings.markers, places_of(self._seats), settings.marker_gap)
+        self._finder = BoundaryFinder(settings.markers, places_of(self._slots), settings.marker_gap)
         self._open = OpenPlaces()
         self._begin = 0  # first thinking token
         self._received = self._emitted = 0  # tokens of the current stream; those passed on
@@ -192,7 +192,7 @@ class ExitController:
         if isinstance(event, ProbeRefused):
             self._refused += 1
             if waits:
-                asked.seat.not_asked(asked.question)
+                asked.slot.not_asked(asked.question)
                 self._pending.remove(asked)
             return
         check_answer(asked.question, event.answer)
@@ -220,19 +220,19 @@ class ExitController:
         position = self._begin + kept
         if kept < 1 or self._room(position) < max(self._settings.answer_reserve, 1):
             return
-        for seat in self._seats:
-            needs = seat.needs
+        for slot in self._slots:
+            needs = slot.needs
             if found.place not in needs.places or kept < needs.min_tokens or self._settled_by():
                 continue
             if needs.question is None:
-                self._decide_at_once(seat, self._boundary(found, seat), commands)
+                self._decide_at_once(slot, self._boundary(found, slot), commands)
             else:
-                self._ask(seat, needs.question, self._boundary(found, seat), commands)
+                self._ask(slot, needs.question, self._boundary(found, slot), commands)
 
-    def _boundary(self, found: Found, seat: PolicySlot) -> Boundary:
+    def _boundary(self, found: Found, slot: PolicySlot) -> Boundary:
         text = ""
-        if seat.needs.question is None:
-            text, seat.read = self._finder.text(seat.read, found.tokens), found.tokens
+        if slot.needs.question is None:
+            text, slot.read = self._finder.text(slot.read, found.tokens), found.tokens
         return Boundary(
             position=self._begin + found.tokens,
             steps=self._finder.steps_before(found.tokens),
@@ -244,23 +244,23 @@ class ExitController:
         )
 
     def _decide_at_once(
-        self, seat: PolicySlot, boundary: Boundary, commands: list[Command]
+        self, slot: PolicySlot, boundary: Boundary, commands: list[Command]
     ) -> None:
-        verdict = self._verdict(seat, boundary, None, commands)
+        verdict = self._verdict(slot, boundary, None, commands)
         if verdict is not None and verdict.reason is not None:
             self._fired = True
-            self._pending.append(PendingDecision(boundary, seat, answered=True, verdict=verdict))
+            self._pending.append(PendingDecision(boundary, slot, answered=True, verdict=verdict))
 
     def _ask(
-        self, seat: PolicySlot, question: Question, boundary: Boundary, commands: list[Command]
+        self, slot: PolicySlot, question: Question, boundary: Boundary, commands: list[Command]
     ) -> None:
-        if not seat.may_ask(question, boundary):
+        if not slot.may_ask(question, boundary):
             return
-        pending = PendingDecision(boundary, seat, len(self.asked), question)
+        pending = PendingDecision(boundary, slot, len(self.asked), question)
         commands.append(StartProbe(len(self.asked), boundary.position, question))
         self._pending.append(pending)
         self.asked.append(pending)
-        seat.asked(question, boundary)
+        slot.asked(question, boundary)
 
     def _settled_by(self) -> bool:
         """Whether a decision is certain already, so that later boundaries do not matter."""
@@ -299,26 +299,26 @@ class ExitController:
 
     def _judged(self, pending: PendingDecision, commands: list[Command]) -> Verdict | None:
         """The verdict on a probe's answer; None when probe or policy failed."""
-        seat = pending.seat
+        slot = pending.slot
         if pending.answer is not None:
-            seat.failures_in_a_row = 0
-            return self._verdict(seat, pending.boundary, pending.answer, commands)
+            slot.failures_in_a_row = 0
+            return self._verdict(slot, pending.boundary, pending.answer, commands)
         self._failures += 1
-        if seat.fails():
+        if slot.fails():
             # Had the failures come sooner, these would not have been put.
-            self._cancel_probes(commands, seat)
+            self._cancel_probes(commands, slot)
         return None
 
     def _verdict(
-        self, seat: PolicySlot, boundary: Boundary, answer: Answer | None, commands: list[Command]
+        self, slot: PolicySlot, boundary: Boundary, answer: Answer | None, commands: list[Command]
     ) -> Verdict | None:
         """What the policy decides; None when it fails, and with it all exits end."""
         try:
-            return seat.decide(boundary, answer)
+            return slot.decide(boundary, answer)
         except Exception as fault:  # noqa: BLE001 - whatever the policy does
             self.fault = fault
             self._cancel_probes(commands)
-            self._seats = []
+            self._slots = []
         return None
 
     def _grant(self, commands: list[Command]) -> None:
@@ -353,9 +353,9 @@ class ExitController:
         self._received = self._emitted = 0  # the answer is a new stream
         self._finished = None
 
-    def _cancel_probes(self, commands: list[Command], seat: PolicySlot | None = None) -> None:
+    def _cancel_probes(self, commands: list[Command], slot: PolicySlot | None = None) -> None:
         """Forget what is pending, of one policy or of all."""
-        gone = [each for each in self._pending if seat in (None, each.seat)]
+        gone = [each for each in self._pending if slot in (None, each.slot)]
         commands += [CancelProbe(each.probe) for each in gone if each.probe is not None]
         self._pending = deque(each for each in self._pending if each not in gone)
 
@@ -372,11 +372,11 @@ class ExitController:
         if self._pending:
             return self._pending[0].boundary.position
         if self.state is State.PRELUDE and self._marks.implied and not self._finished:
-            return 0 if self._open.of(self._seats) else self._received  # it may be cut as thinking
+            return 0 if self._open.of(self._slots) else self._received  # it may be cut as thinking
         if self._finished == "eos" and self._closes_eos():
             return self._received - 1
         if self._thinks() and not self._finished:
-            return self._begin + self._finder.decided(self._open.of(self._seats))
+            return self._begin + self._finder.decided(self._open.of(self._slots))
         return self._received
 
     # Bookkeeping.

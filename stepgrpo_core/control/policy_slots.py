@@ -102,24 +102,24 @@ class PolicySlot:
         return verdict
 
 
-def places_of(seats: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
+def places_of(slots: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
     """Where any of them acts."""
-    return frozenset[BoundaryKind]().union(*(seat.needs.places for seat in seats))
+    return frozenset[BoundaryKind]().union(*(slot.needs.places for slot in slots))
 
 
 class OpenPlaces:
     """Where a policy can still act: asked for with every token, and seldom new."""
 
     def __init__(self) -> None:
-        self._active: list[bool] = []  # by seat, when the places were found
+        self._active: list[bool] = []  # by slot, when the places were found
         self._places = frozenset[BoundaryKind]()
 
-    def of(self, seats: Sequence[PolicySlot]) -> frozenset[BoundaryKind]:
+    def of(self, slots: Sequence[PolicySlot]) -> frozenset[BoundaryKind]:
         """The places of those that are active."""
-        active = [seat.active for seat in seats]
+        active = [slot.active for slot in slots]
         if active != self._active:
             self._active = active
-            self._places = places_of(seat for seat in seats if seat.active)
+            self._places = places_of(slot for slot in slots if slot.active)
         return self._places
 
 
@@ -128,7 +128,7 @@ class PendingDecision:
     """A decision that waits for its probe, or for those before it; then, what was decided."""
 
     boundary: Boundary
-    seat: PolicySlot
+    slot: PolicySlot
     probe: int | None = None
     question: Question | None = None
     """Its probe's; None: the policy asks nothing."""
