@@ -234,19 +234,19 @@ class EarlyExitEngine:
             self._admission.claim(sampling_params.n, context)
         context = context or RequestContext()
         try:
-            job, asked = own_budget(
+            request, asked = own_budget(
                 EngineRequest(request_id, prompt, sampling_params, options),
                 context.thinking_request,
             )
-            job = self._openings.noted(job)
-            effective = self._decider.effective(job, asked, tools=context.offers_tools)
+            request = self._openings.noted(request)
+            effective = self._decider.effective(request, asked, tools=context.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
         except PolicyFailed as error:
             _log.error("%s; no exit for this request.", error)
             without = dataclasses.replace(self._defaults, policy="none")
             effective = Effective(without, abstained=Abstained.POLICY_ERROR)
-        return self._generate(job, effective, context, context.next_prompt())
+        return self._generate(request, effective, context, context.next_prompt())
 
     def check_parameters(self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest) -> None:
         """Refuse what no request can be granted, before anything is made of it; raises
@@ -255,40 +255,40 @@ class EarlyExitEngine:
             self._decider.wanted(xargs, asked)
 
     async def _generate(
-        self, job: EngineRequest, effective: Effective, context: RequestContext, prompt: int
+        self, request: EngineRequest, effective: Effective, context: RequestContext, prompt: int
     ) -> AsyncGenerator[RequestOutput, None]:
         settings = effective.settings
         conversation = context.conversation(prompt)
-        arm = self.savings.assign_arm(job, effective, conversation)
-        records = self._records(job, effective, arm, first=prompt * job.params.n)
-        self.savings.assign_stratum(job, records)
+        arm = self.savings.assign_arm(request, effective, conversation)
+        records = self._records(request, effective, arm, first=prompt * request.params.n)
+        self.savings.assign_stratum(request, records)
         if arm is not None and arm.control:
-            job, settings = self.savings.as_control(job, settings)
+            request, settings = self.savings.as_control(request, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
-        job = self._journal.begin(job, records, context.arrived, batch=context.batch)
-        run = self._dispatcher.run(job, settings, records)
+        request = self._journal.begin(request, records, context.arrived, batch=context.batch)
+        run = self._dispatcher.run(request, settings, records)
         context.sequences += records
-        ids = client_ids(job.request_id, batch=context.batch)
+        ids = client_ids(request.request_id, batch=context.batch)
         context.ids |= ids
         self._count_in(records, context)
         try:
             with self.running.track(context.caller, ids, run):
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
-                        self._deliver(output, records, job)
+                        self._deliver(output, records, request)
                         if output.finished and (block := context.as_block()):
                             self.recent.keep(context.caller, context.ids, block)
-                        yield shown_closed(output, job.opening.end)
+                        yield shown_closed(output, request.opening.end)
         except Exception:
             for record in records:
                 record.status = record.status or "failed"
             raise
         finally:
-            self._end(job, run, records)
+            self._end(request, run, records)
 
     def _end(
         self,
-        job: EngineRequest,
+        request: EngineRequest,
         run: ControlledRequest | PassthroughRequest,
         records: list[SequenceRecord],
     ) -> None:
@@ -298,30 +298,30 @@ class EarlyExitEngine:
         the clean-up gets a task of its own.
         """
         if run.closed:
-            self._count_out(job, records)
+            self._count_out(request, records)
             return
-        task = asyncio.create_task(self._close(job, run, records))
+        task = asyncio.create_task(self._close(request, run, records))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def _close(
         self,
-        job: EngineRequest,
+        request: EngineRequest,
         run: ControlledRequest | PassthroughRequest,
         records: list[SequenceRecord],
     ) -> None:
         try:
             await run.close()
         finally:
-            self._count_out(job, records)
+            self._count_out(request, records)
 
     # Records.
 
     def _records(
-        self, job: EngineRequest, effective: Effective, arm: Arm | None, *, first: int
+        self, request: EngineRequest, effective: Effective, arm: Arm | None, *, first: int
     ) -> list[SequenceRecord]:
-        prompt_tokens = len(job.prompt_ids) if job.has_ids else 0
-        name = job.adapter or self._model_name()
+        prompt_tokens = len(request.prompt_ids) if request.has_ids else 0
+        name = request.adapter or self._model_name()
         return [
             SequenceRecord(
                 index,
@@ -329,13 +329,13 @@ class EarlyExitEngine:
                 effective.settings.policy,
                 prompt_tokens,
                 settings=effective.as_block(),
-                adapter=job.adapter,
+                adapter=request.adapter,
                 abstained=effective.abstained,
                 arm=arm,
                 joined=self._joins(effective.settings.policy),
                 first=first,
             )
-            for index in range(job.params.n)
+            for index in range(request.params.n)
         ]
 
     def _count_in(self, records: list[SequenceRecord], context: RequestContext) -> None:
@@ -343,29 +343,29 @@ class EarlyExitEngine:
         for record in records:
             self._metrics.started(record)
 
-    def _count_out(self, job: EngineRequest, records: list[SequenceRecord]) -> None:
+    def _count_out(self, request: EngineRequest, records: list[SequenceRecord]) -> None:
         for record in records:
             record.status = record.status or "aborted"
             self._metrics.ended(record)
             self._unmarked.ended(record)
-            self.savings.ended(job, record, self._calibrations.get(record.adapter))
+            self.savings.ended(request, record, self._calibrations.get(record.adapter))
         self._admission.end(len(records))
         self._journal.end(records)
 
     def _deliver(
-        self, output: RequestOutput, records: list[SequenceRecord], job: EngineRequest
+        self, output: RequestOutput, records: list[SequenceRecord], request: EngineRequest
     ) -> None:
         """Enter an output that is about to go out; a last one settles its record."""
-        deltas = job.params.output_kind is RequestOutputKind.DELTA
+        deltas = request.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]
-            record.deliver(completion, delta=deltas, stopped=job.stopped(completion))
+            record.deliver(completion, delta=deltas, stopped=request.stopped(completion))
             if record.finish_reason is not None:
                 trust = self.savings.trust(record.model_name, record.counted_as)
                 record.settle(self._calibrations.get(record.adapter), trust)
 
-    def _is_off(self, job: EngineRequest, policy: str) -> bool:
-        name, counted_as = job.adapter or self._model_name(), policy
+    def _is_off(self, request: EngineRequest, policy: str) -> bool:
+        name, counted_as = request.adapter or self._model_name(), policy
         if self._joins(policy):
             counted_as = COMBINED
         return self.savings.is_off(name, counted_as)

@@ -25,7 +25,7 @@ class ControlledRequest:
     def __init__(
         self,
         served: ServedModel,
-        job: EngineRequest,
+        request: EngineRequest,
         records: Sequence[SequenceRecord],
         controllers: Sequence[ExitController],
         *,
@@ -34,10 +34,10 @@ class ControlledRequest:
         self.closed = False
         self._obstacle = obstacle
         self._controllers = controllers
-        self._stream = job.params.output_kind is RequestOutputKind.DELTA
+        self._stream = request.params.output_kind is RequestOutputKind.DELTA
         self._inbox: Inbox = asyncio.Queue()
         self._sequences = [
-            ControlledSequence(served, job, self._inbox, controller, record)
+            ControlledSequence(served, request, self._inbox, controller, record)
             for controller, record in zip(controllers, records, strict=True)
         ]
 

@@ -29,45 +29,47 @@ class Dispatcher:
     """Stop strings apply to the reasoning, too, as vLLM does it."""
 
     def run(
-        self, job: EngineRequest, settings: ExitSettings, records: Sequence[SequenceRecord]
+        self, request: EngineRequest, settings: ExitSettings, records: Sequence[SequenceRecord]
     ) -> ControlledRequest | PassthroughRequest:
         """The request's run, not yet begun."""
-        known = self.served.thinking is not None and job.has_ids
-        controllers = [self._controller(job, settings) for _ in records] if known else []
-        job = dataclasses.replace(job, stops_everywhere=not known or self._stops_everywhere(job))
-        stops = job.stops and not job.stops_everywhere
+        known = self.served.thinking is not None and request.has_ids
+        controllers = [self._controller(request, settings) for _ in records] if known else []
+        request = dataclasses.replace(
+            request, stops_everywhere=not known or self._stops_everywhere(request)
+        )
+        stops = request.stops and not request.stops_everywhere
 
         def obstacle() -> Abstained | None:
-            return self.decider.obstacle(job)
+            return self.decider.obstacle(request)
 
         if settings.policy != "none" or stops:
-            return ControlledRequest(self.served, job, records, controllers, obstacle=obstacle)
-        return PassthroughRequest(self.served, job, records, controllers, obstacle=obstacle)
+            return ControlledRequest(self.served, request, records, controllers, obstacle=obstacle)
+        return PassthroughRequest(self.served, request, records, controllers, obstacle=obstacle)
 
-    def _stops_everywhere(self, job: EngineRequest) -> bool:
+    def _stops_everywhere(self, request: EngineRequest) -> bool:
         """Whether vLLM's meaning of stop strings is ours: by the operator's wish, where the prompt
         has closed the thinking, where it is scored, and for outputs that repeat what came."""
         return (
             self.stop_in_thinking
-            or job.opening.standing is PromptState.CLOSED
-            or job.params.prompt_logprobs is not None
-            or job.params.output_kind is RequestOutputKind.CUMULATIVE
+            or request.opening.standing is PromptState.CLOSED
+            or request.params.prompt_logprobs is not None
+            or request.params.output_kind is RequestOutputKind.CUMULATIVE
         )
 
-    def _controller(self, job: EngineRequest, settings: ExitSettings) -> ExitController:
+    def _controller(self, request: EngineRequest, settings: ExitSettings) -> ExitController:
         thinking = self.served.thinking
         assert thinking is not None
-        if job.has_grammar:  # its first character follows </think>: vLLM lets no white space in
+        if request.has_grammar:  # its first character follows </think>: vLLM lets no white space in
             thinking = thinking.closing_at_end()
         return ExitController(
             dataclasses.replace(
-                settings, min_tokens=max(settings.min_tokens, job.params.min_tokens)
+                settings, min_tokens=max(settings.min_tokens, request.params.min_tokens)
             ),
             thinking,
-            max_tokens=job.params.max_tokens,
-            thinking_open=job.opening.standing.open,
-            thinking_implied=job.opening.implied,
-            may_answer=job.opening.may_answer,
+            max_tokens=request.params.max_tokens,
+            thinking_open=request.opening.standing.open,
+            thinking_implied=request.opening.implied,
+            may_answer=request.opening.may_answer,
             matcher=matcher_of(settings),
             guard=guarded,
         )

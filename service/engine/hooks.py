@@ -35,20 +35,20 @@ class EngineHooks:
         return False
 
     def assign_arm(
-        self, job: EngineRequest, effective: Effective, conversation: bytes | None
+        self, request: EngineRequest, effective: Effective, conversation: bytes | None
     ) -> Arm | None:
         """Return the experiment arm of a request, or None if it is not eligible."""
-        del job, effective, conversation
+        del request, effective, conversation
         return None
 
-    def assign_stratum(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
+    def assign_stratum(self, request: EngineRequest, records: Sequence[SequenceRecord]) -> None:
         """Called with a request as it came, before its arm changes it."""
 
     def as_control(
-        self, job: EngineRequest, settings: ExitSettings
+        self, request: EngineRequest, settings: ExitSettings
     ) -> tuple[EngineRequest, ExitSettings]:
         """Return what a request of the control arm is served with."""
-        return job, settings
+        return request, settings
 
     def prepare(
         self, records: Sequence[SequenceRecord], conversation: bytes | None, *, exits: bool
@@ -60,7 +60,9 @@ class EngineHooks:
         del model, policy
         return Trust()
 
-    def ended(self, job: EngineRequest, record: SequenceRecord, baseline: Baseline | None) -> None:
+    def ended(
+        self, request: EngineRequest, record: SequenceRecord, baseline: Baseline | None
+    ) -> None:
         """Called once for every sequence, however it ended."""
 
     def warnings(self) -> list[str]:

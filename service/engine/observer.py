@@ -36,22 +36,25 @@ class RequestObserver:
 
     def begin(
         self,
-        job: EngineRequest,
+        request: EngineRequest,
         records: Sequence[SequenceRecord],
         arrived: float,
         *,
         batch: bool = False,
     ) -> EngineRequest:
-        """Follow the sequences of a request that came at `arrived` (``time.monotonic``); the job
-        that is returned carries its trace. Those of a `batch` have the id of its response."""
+        """Follow the sequences of a request that arrived at `arrived` (``time.monotonic``).
+
+        Return the request with its trace headers. In a `batch`, sequences are named by the id of
+        the response.
+        """
         if self._log is None and self._tracing is None:
-            return job
+            return request
         start, spans = Start.at(arrived), None
         if self._tracing is not None:
-            spans = self._tracing.request(start, job.options.get("trace_headers"))
-            job = dataclasses.replace(job, options={**job.options, **spans.options})
-        last_only = job.params.output_kind is RequestOutputKind.CUMULATIVE
-        name = response_id(job.request_id, batch=True) if batch else job.request_id
+            spans = self._tracing.request(start, request.options.get("trace_headers"))
+            request = dataclasses.replace(request, options={**request.options, **spans.options})
+        last_only = request.params.output_kind is RequestOutputKind.CUMULATIVE
+        name = response_id(request.request_id, batch=True) if batch else request.request_id
         for record in records:
             record.timeline = Timeline(
                 name,
@@ -59,7 +62,7 @@ class RequestObserver:
                 texts=deque(maxlen=1 if last_only else None) if self._with_text else None,
                 spans=spans.sequence() if spans else None,
             )
-        return job
+        return request
 
     def end(self, records: Sequence[SequenceRecord]) -> None:
         """Tell what became of the sequences of a request, all of which have ended."""

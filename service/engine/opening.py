@@ -29,44 +29,48 @@ class Openings:
     """Begins an assistant's message whose thinking needs no start; empty: none does."""
     parser: ResponseParser
 
-    def noted(self, job: EngineRequest) -> EngineRequest:
+    def noted(self, request: EngineRequest) -> EngineRequest:
         """The request with how its completions begin, and what tokens of their text end them."""
         thinking = self.thinking
-        if thinking is None or not job.has_ids:
-            return job
+        if thinking is None or not request.has_ids:
+            return request
         between = self.special - {thinking.start_id, thinking.end_id}
-        stop_ids = frozenset(job.params.stop_token_ids or ()) - between
-        return dataclasses.replace(job, opening=self._opening(job, thinking), stop_ids=stop_ids)
+        stop_ids = frozenset(request.params.stop_token_ids or ()) - between
+        return dataclasses.replace(
+            request, opening=self._opening(request, thinking), stop_ids=stop_ids
+        )
 
-    def _opening(self, job: EngineRequest, thinking: ThinkingFormat) -> Opening:
-        standing = prompt_state(self.tokenizer, thinking, job.prompt_ids, self.special, self.turn)
+    def _opening(self, request: EngineRequest, thinking: ThinkingFormat) -> Opening:
+        standing = prompt_state(
+            self.tokenizer, thinking, request.prompt_ids, self.special, self.turn
+        )
         if standing is PromptState.BEFORE:
-            return self._before(job)
-        if standing is PromptState.CLOSED and self._reads_whole(job):
+            return self._before(request)
+        if standing is PromptState.CLOSED and self._reads_whole(request):
             ids = [*thinking.before_end, thinking.end_id]
             end = thinking.end_text or self.tokenizer.decode(ids, skip_special_tokens=False)
             return Opening(standing, end=end)
         return Opening(standing)
 
-    def _before(self, job: EngineRequest) -> Opening:
+    def _before(self, request: EngineRequest) -> Opening:
         """Where the response is parsed, what the parser says; else where a turn begins, and
         neither the parser of chats nor an end of the text speaks against it."""
-        options = job.options.get("reasoning_parser_kwargs")
-        if options is None and self.parser.name and "reasoning_ended" in job.options:
+        options = request.options.get("reasoning_parser_kwargs")
+        if options is None and self.parser.name and "reasoning_ended" in request.options:
             options = {}  # of a batch of chats, which vLLM parses as well
         if options is not None:
-            streams = job.params.output_kind is RequestOutputKind.DELTA
-            prompt = job.prompt_ids if streams else None
+            streams = request.params.output_kind is RequestOutputKind.DELTA
+            prompt = request.prompt_ids if streams else None
             return Opening(implied=self.parser.reads_unopened(options, prompt))
-        turns = bool(self.turn) and ends_with_header(job.prompt_ids, self.turn)
+        turns = bool(self.turn) and ends_with_header(request.prompt_ids, self.turn)
         known = not self.parser.name or (turns and self.parser.reads_unopened({}))
         return Opening(implied=turns and known, may_answer=True)
 
-    def _reads_whole(self, job: EngineRequest) -> bool:
+    def _reads_whole(self, request: EngineRequest) -> bool:
         """Whether the response comes whole to a parser that takes it for reasoning: of a prompt it
         sees nothing then."""
-        options = job.options.get("reasoning_parser_kwargs")
-        whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
+        options = request.options.get("reasoning_parser_kwargs")
+        whole = request.params.output_kind is RequestOutputKind.FINAL_ONLY
         return whole and options is not None and self.parser.reads_unopened(options)
 
 

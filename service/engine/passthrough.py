@@ -40,7 +40,7 @@ class PassthroughRequest:
     def __init__(
         self,
         served: ServedModel,
-        job: EngineRequest,
+        request: EngineRequest,
         records: Sequence[SequenceRecord],
         controllers: Sequence[ExitController],
         *,
@@ -52,36 +52,38 @@ class PassthroughRequest:
         self._inbox: Inbox = asyncio.Queue()
         self._ahead: Entry | None = None  # taken out of the inbox, and not used yet
         self._stream: EngineStream | None = None
-        self._job = job
+        self._request = request
         self._records = records
         self._controllers = controllers
-        self._cumulative = job.params.output_kind is RequestOutputKind.CUMULATIVE
+        self._cumulative = request.params.output_kind is RequestOutputKind.CUMULATIVE
         self._seen = [0] * len(records)
         self._unread: list[list[int]] = [[] for _ in controllers]  # ids, by sequence
-        skip = job.params.skip_special_tokens
+        skip = request.params.skip_special_tokens
         self._passed = [
-            Passed(TokenTexts(served.tokenizer, job.prompt_ids, skip_special_tokens=skip))
+            Passed(TokenTexts(served.tokenizer, request.prompt_ids, skip_special_tokens=skip))
             for _ in controllers
         ]
-        self._delta = job.params.output_kind is RequestOutputKind.DELTA
-        self._whole = job.params.output_kind is RequestOutputKind.FINAL_ONLY
+        self._delta = request.params.output_kind is RequestOutputKind.DELTA
+        self._whole = request.params.output_kind is RequestOutputKind.FINAL_ONLY
         self._timed = any(record.timeline.recording for record in records)
         self._ends = _ends_of(served.thinking)
         self._end_id = None if served.thinking is None else served.thinking.end_id
-        self._single = job.params.n == 1 and job.params.output_kind is RequestOutputKind.DELTA
+        self._single = (
+            request.params.n == 1 and request.params.output_kind is RequestOutputKind.DELTA
+        )
         self._taken: ControlledSequence | None = None
 
     async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
         """The engine's outputs; records are settled before the last one comes out."""
-        job = self._job
+        request = self._request
         self._stream = EngineStream(
             self._served.engine,
             self._inbox,
             sequence=0,
-            request_id=job.request_id,
-            prompt=job.prompt,
-            params=job.params,
-            options=job.options,
+            request_id=request.request_id,
+            prompt=request.prompt,
+            params=request.params,
+            options=request.options,
             load=self._served.load,
         )
         while not self.closed:
@@ -130,7 +132,7 @@ class PassthroughRequest:
             if controller.state is not State.DONE:
                 self._read(record.index)
                 controller.receive(Finished("abort"))
-            record.outcome = self._job.opening.told(controller.outcome)
+            record.outcome = self._request.opening.told(controller.outcome)
             record.timeline.finish()
         self.closed = True
 
@@ -140,7 +142,7 @@ class PassthroughRequest:
             (controller,), (record,) = self._controllers, self._records
             self._read(0)
             self._taken = ControlledSequence(
-                self._served, self._job, self._inbox, controller, record
+                self._served, self._request, self._inbox, controller, record
             )
             self._taken.adopt_main(stream, self._passed[0])
         return await self._taken.finish_thinking()
@@ -179,7 +181,7 @@ class PassthroughRequest:
             sizes.append(self._observe(completion, item))
             if self._timed:
                 self._note(completion.index, item)
-        item.request_id = self._job.request_id
+        item.request_id = self._request.request_id
         return split_each(item, sizes) if any(sizes) else [item]
 
     def _note(self, index: int, output: RequestOutput) -> None:
@@ -222,7 +224,9 @@ class PassthroughRequest:
         """As `_read`, of a last delta in which the thinking may end."""
         thought = self._controllers[index].state in THINKS
         texts = self._read(index)[-len(ids) :]
-        if not (thought and self._delta) or self._job.params.stop:  # else vLLM may hold text back
+        if (
+            not (thought and self._delta) or self._request.params.stop
+        ):  # else vLLM may hold text back
             return None
         kept = 1 + next(place for place, token in enumerate(ids) if token in self._ends)
         whole = kept == len(ids) or ids[kept - 1] != self._end_id

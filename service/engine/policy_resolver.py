@@ -35,13 +35,15 @@ class PolicyResolver:
     with_tools: bool = False
     """Policies that ask for an answer act also where tools are offered."""
 
-    def effective(self, job: EngineRequest, asked: ThinkingRequest, *, tools: bool) -> Effective:
+    def effective(
+        self, request: EngineRequest, asked: ThinkingRequest, *, tools: bool
+    ) -> Effective:
         """What is asked over the defaults. Raises BadParameter, also for a bound that then
         nothing would hold."""
-        limit = job.params.max_tokens or self.max_model_len
-        effective = self.wanted(job.params.extra_args, asked, limit)
-        policy, reason = eligible(questions_of(effective.settings), self._facts(job, tools))
-        if self.is_off(job, policy):
+        limit = request.params.max_tokens or self.max_model_len
+        effective = self.wanted(request.params.extra_args, asked, limit)
+        policy, reason = eligible(questions_of(effective.settings), self._facts(request, tools))
+        if self.is_off(request, policy):
             reason = Abstained.SWITCHED_OFF
             bound = effective.demand is not None and "budget" in policy.split("+")
             policy = "budget" if bound else "none"
@@ -74,27 +76,27 @@ class PolicyResolver:
         settings = clamp_to_limits(effective.settings, self.limits, effective.sources)
         return dataclasses.replace(effective, settings=settings)
 
-    def obstacle(self, job: EngineRequest) -> Abstained | None:
+    def obstacle(self, request: EngineRequest) -> Abstained | None:
         """Why no thinking of this request can be closed."""
-        _, reason = eligible({"budget": None}, self._facts(job, tools=False))
+        _, reason = eligible({"budget": None}, self._facts(request, tools=False))
         return reason
 
-    def _facts(self, job: EngineRequest, tools: bool) -> Facts:
-        params, thinking = job.params, self.served.thinking
+    def _facts(self, request: EngineRequest, tools: bool) -> Facts:
+        params, thinking = request.params, self.served.thinking
         named = "exit_policy" in (params.extra_args or {})
         return Facts(
             thinks=thinking is not None,
             closes=thinking is not None and bool(thinking.closing_ids),
-            has_ids=job.has_ids,
+            has_ids=request.has_ids,
             cumulative=params.output_kind is RequestOutputKind.CUMULATIVE,
-            continues_thought=job.opening.standing is PromptState.INSIDE,
+            continues_thought=request.opening.standing is PromptState.INSIDE,
             ignore_eos=bool(params.ignore_eos),
             prompt_logprobs=params.prompt_logprobs is not None,
-            grammar=job.has_grammar and not self._grammar_waits(job),
+            grammar=request.has_grammar and not self._grammar_waits(request),
             prefix_caching=self.prefix_caching,
             tools=tools and not named and not self.with_tools,
         )
 
-    def _grammar_waits(self, job: EngineRequest) -> bool:
+    def _grammar_waits(self, request: EngineRequest) -> bool:
         """A grammar that starts at once leaves no thinking to exit from."""
-        return self.grammars_wait and job.options.get("reasoning_ended") is not True
+        return self.grammars_wait and request.options.get("reasoning_ended") is not True

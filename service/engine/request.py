@@ -156,15 +156,17 @@ def cause_of(completion: CompletionOutput) -> Cause | None:
     return _CAUSES.get(completion.finish_reason, "stop")
 
 
-def own_budget(job: EngineRequest, asked: ThinkingRequest) -> tuple[EngineRequest, ThinkingRequest]:
+def own_budget(
+    request: EngineRequest, asked: ThinkingRequest
+) -> tuple[EngineRequest, ThinkingRequest]:
     """vLLM's own budget as one of ours: two hands that close would close twice."""
-    tokens = job.params.thinking_token_budget
+    tokens = request.params.thinking_token_budget
     if tokens is None:
-        return job, asked
-    params = job.params.clone()
+        return request, asked
+    params = request.params.clone()
     params.thinking_token_budget = None
     budget = asked.budget or Requested(tokens, "thinking_token_budget")
-    return dataclasses.replace(job, params=params), dataclasses.replace(asked, budget=budget)
+    return dataclasses.replace(request, params=params), dataclasses.replace(asked, budget=budget)
 
 
 def served_model(

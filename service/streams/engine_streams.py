@@ -14,6 +14,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.load.probe_load import Load
 from stepgrpo_core.control.probing import Probe, read_answer
+from stepgrpo_core.control.sequence import SequenceState
 from stepgrpo_core.families.thinking import TokenizerFormat
 from stepgrpo_core.policies import Answer, ProbeSpec, Reply
 
@@ -192,13 +193,12 @@ def main_params(params: SamplingParams, index: int) -> SamplingParams:
     return own
 
 
-def answer_params(params: SamplingParams, spent: int, *, scored: bool) -> SamplingParams:
-    """Parameters of the answer after an exit that has delivered `spent` tokens; `scored` says
-    whether its log-probs are to be of the injected tokens, too."""
+def answer_params(params: SamplingParams, state: SequenceState, *, scored: bool) -> SamplingParams:
+    """Return the parameters of the answer after an exit; with `scored`, log-probs that the client
+    asked for are also computed for the injected tokens."""
     own = params.clone()
-    if own.max_tokens is not None:
-        own.max_tokens -= spent
-    own.min_tokens = max(own.min_tokens - spent, 0)
+    own.max_tokens = state.answer_max_tokens
+    own.min_tokens = max(own.min_tokens - len(state.prefix_ids), 0)
     if own.logprobs is not None and scored:
         own.prompt_logprobs = own.logprobs  # of the injected tokens, which the client sees
         # vLLM decides this at construction; prompt log-probs of cached tokens are garbage, and

@@ -1,1 +1,1 @@
-"""The exit controller: boundaries of steps, policies, probes, and what to do next."""
+"""The exit controller: step boundaries, policies, probes, and the commands that follow."""

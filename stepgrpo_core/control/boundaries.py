@@ -1,14 +1,14 @@
-"""Where a policy may act, in thinking that arrives token by token.
+"""Finds the boundaries at which a policy may act, in thinking that arrives token by token.
 
-Ids are the truth and text is derived: the text of each token is its increment in a streaming
-decoder ("" while a character is incomplete). A boundary is found in the text and mapped to a
-number of tokens to keep. A cut before a character falls before the first token that carries a
-part of it; a cut after a character falls after the token that completes it.
+Token ids are authoritative and text is derived from them: the text of each token is its increment
+in a streaming decoder ("" while a character is incomplete). A boundary is found in the text and
+mapped to a number of tokens to keep. A cut before a character falls before the first token that
+carries a part of it; a cut after a character falls after the token that completes it.
 
-Boundaries come out in the order of their cuts, so a later one waits until the text before it is
-*decided*: until it can hold no earlier cut any more. That is known token by token, whatever the
-chunks; what is undecided is never longer than the longest marker, or one sentence's closing
-quotes.
+Boundaries are returned in the order of their cuts. A boundary therefore waits until the text
+before it is *decided*, that is, until it cannot contain an earlier cut. This depends on tokens
+alone, not on how they are chunked. The undecided text is never longer than the longest marker or
+the closing quotes of one sentence.
 """
 
 from array import array
@@ -36,16 +36,16 @@ class Found:
 
     tokens: int
     order: int
-    """In which it was found; later ones lose ties."""
+    """The order in which boundaries were found; on ties the earlier one comes first."""
     place: BoundaryKind
     generated: int
-    """Thinking tokens there were when it was found."""
+    """Thinking tokens so far when the boundary was found."""
 
 
 class BoundaryFinder:
-    """Finds boundaries at `places`, and counts steps and tokens. `gap` is `marker_gap`.
+    """Finds boundaries of the kinds in `places`, and counts steps and tokens.
 
-    After `finish` it takes no more tokens.
+    `gap` is the setting `marker_gap`. No tokens may be fed after `finish`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BoundaryFinder:
         self._markers, self._places = markers, places
         self._gap = gap if BoundaryKind.GAP in places else None
         self._blank = False  # the text so far ends with a line end
-        self._last = 0  # tokens at the last marker, or what stood in for one
+        self._last = 0  # tokens at the last marker or its substitute
         self._segmenter = StepSegmenter(markers)
         self._layout = _Layout()
         self._texts: list[str] = []  # one per token
@@ -73,12 +73,12 @@ class BoundaryFinder:
 
     @property
     def complete(self) -> int:
-        """Of them, those up to the last that completes its characters."""
+        """Thinking tokens up to the last that completes its characters."""
         return self._complete
 
     @property
     def steps(self) -> int:
-        """k so far."""
+        """Number of steps k so far."""
         return self._segmenter.steps
 
     def feed(self, text: str) -> list[Found]:
@@ -102,7 +102,7 @@ class BoundaryFinder:
         return self._due(self.decided(self._places)) if self._waiting else []
 
     def _stand_in(self, text: str, gap: int) -> None:
-        """Let a token that ends a paragraph stand in for a marker that is overdue."""
+        """Let a token that ends a paragraph substitute for an overdue marker."""
         ends = (("\n" if self._blank else "") + text).rstrip(" \t").endswith("\n\n")
         if text.strip(" \t"):
             self._blank = text.rstrip(" \t").endswith("\n")
@@ -111,13 +111,13 @@ class BoundaryFinder:
             self._find(BoundaryKind.GAP, self.tokens)
 
     def finish(self) -> list[Found]:
-        """The thinking has ended: what still waits is due. Its end itself is no boundary."""
+        """Return the boundaries that still wait when the thinking has ended; its end is none."""
         self._segmenter.finish()
         self._finished = True
         return self._due(self.tokens)
 
     def decided(self, places: frozenset[BoundaryKind]) -> int:
-        """Tokens before which no further boundary at `places` can be found."""
+        """Return the number of tokens before which no further boundary at `places` can appear."""
         decided = self.tokens
         if BoundaryKind.MARKER in places and not self._finished and self._open_end():
             decided = min(decided, self._before(self._segmenter.undecided))
@@ -128,25 +128,25 @@ class BoundaryFinder:
         return decided
 
     def text(self, begin: int, end: int) -> str:
-        """Of the tokens from `begin` to `end`, not included."""
+        """Return the text of the tokens from `begin` to `end` (exclusive)."""
         return "".join(self._texts[begin:end])
 
     def steps_before(self, tokens: int) -> int:
-        """k of the first `tokens` thinking tokens, as far as markers are known in the stream."""
+        """Return k of the first `tokens` thinking tokens, by the markers found so far."""
         return 1 + bisect_left(self._marked, tokens)
 
     def steps_of(self, tokens: int) -> int:
-        """k of the first `tokens` thinking tokens taken by themselves."""
+        """Return k of the first `tokens` thinking tokens as a text of their own."""
         return count_steps(self.text(0, tokens), self._markers)
 
     def account(self, thinking: ThinkingFormat, *, cut: int | None, ended: bool) -> tuple[int, int]:
-        """Steps and tokens of thinking that was `cut` after so many tokens, or has `ended`."""
+        """Return steps and tokens of thinking that was `cut` after so many tokens, or `ended`."""
         if cut is not None:
             return self.steps_of(cut), cut + thinking.thought_in_closing
         return self.steps if self.tokens or ended else 0, self.tokens
 
     def _open_end(self) -> bool:
-        """Whether the last token is undecided; most are not, and the exact place takes a search."""
+        """Return whether the last token is undecided: a fast check before the exact search."""
         return self._segmenter.undecided < self._characters or self._complete < self.tokens
 
     def _find(self, place: BoundaryKind, tokens: int) -> None:
@@ -160,7 +160,7 @@ class BoundaryFinder:
         return due
 
     def _before(self, offset: int) -> int:
-        """The first token that carries a part of the character at `offset`, which has begun."""
+        """Return the index of the first token that carries a part of the character at `offset`."""
         index = bisect_left(self._starts, offset)
         starts_there = index < self.tokens and self._starts[index] == offset
         if not starts_there and offset < self._characters:
@@ -168,7 +168,7 @@ class BoundaryFinder:
         return bisect_left(self._starts, self._starts[index])  # textless ones carry first bytes
 
     def _after(self, offset: int) -> int:
-        """The tokens that it takes to complete the characters before `offset`."""
+        """Return the number of tokens that complete the characters before `offset`."""
         return bisect_right(self._starts, offset - 1)
 
 
@@ -181,11 +181,11 @@ def step_starts(
     thinking_open: bool = False,
     thinking_implied: bool = False,
 ) -> tuple[int, ...]:
-    """Tokens of a whole completion before each of its step markers, ascending: where a controller
-    that is fed `ids` with their `texts` cuts at markers. k after t tokens is 1 + those below t.
+    """Return the number of completion tokens before each step marker, ascending.
 
-    `thinking_open` says that the prompt already ended in ``<think>``, `thinking_implied` that the
-    thinking needs no start.
+    A controller that is fed `ids` with their `texts` cuts at these positions. After t tokens, k is
+    1 + the number of positions below t. `thinking_open`: the prompt ends in ``<think>``.
+    `thinking_implied`: the thinking begins without a start.
     """
     marks = ThinkTokenMatcher(thinking, implied=thinking_implied)
     begin = 0 if thinking_open else _beginning(marks, ids, texts)
@@ -203,7 +203,7 @@ def step_starts(
 
 
 def _beginning(marks: ThinkTokenMatcher, ids: Sequence[int], texts: Sequence[str]) -> int:
-    """The first token of the thinking; behind the last where there is none."""
+    """Return the index of the first thinking token; `len(ids)` without thinking."""
     for place, (token, text) in enumerate(zip(ids, texts, strict=True)):
         signal = marks.take(token, text)
         if signal is Signal.THINK_START:
@@ -214,11 +214,11 @@ def _beginning(marks: ThinkTokenMatcher, ids: Sequence[int], texts: Sequence[str
 
 
 class _Layout:
-    """Line, paragraph and sentence ends in text that arrives in chunks; offsets are after them."""
+    """Finds ends of lines, paragraphs and sentences in chunked text; offsets follow the ends."""
 
     def __init__(self) -> None:
         self.open_end: int | None = None
-        """After a full stop and its closing quotes, while the next character decides."""
+        """Offset after a full stop and its closing quotes, while the next character decides."""
         self._offset = 0
         self._line_blank = True
         self._paragraph_blank = True
@@ -236,7 +236,7 @@ class _Layout:
         return found
 
     def _decide(self, character: str, found: list[tuple[BoundaryKind, int]]) -> None:
-        """Whether the full stop before `character` ended a sentence."""
+        """Decide whether the full stop before `character` ended a sentence."""
         if self.open_end is None or character in _CLOSERS or character in _STOPS:
             return
         if character.isspace():

@@ -1,18 +1,16 @@
 """The exit controller decides when to probe, when to end the thinking, and what to emit.
 
-One controller serves one sequence. It is sans-IO: a driver feeds it events (tokens, answers of
-probes, an end) and carries out the commands that it returns (see `events`). It knows no engine,
-clock or socket, so a rollout and a server that feed it equal tokens emit equal completions.
+One controller serves one sequence. It is sans-IO: a driver feeds it events (tokens, probe answers,
+an end) and carries out the commands that it returns (see `events`). It knows no engine, clock or
+socket, so a rollout and a server that feed it equal tokens emit equal completions.
 
 A decision belongs to a *position*: the number of generated tokens that an exit there would keep
 (see `boundaries`). The main stream keeps generating while probes are in flight. Decisions of all
 policies are made in the order of positions, whatever the order in which answers arrive, and the
 first policy to fire wins. Emitted tokens are therefore a function of the generated tokens and the
-answers, never of time or load. Tokens that an open decision could still cut away are held back.
-The emitted sequence is always a prefix of the generated tokens, then the closing tokens, then the
-answer. The one exception is `FinishThinking`, which acts where it arrives.
-
-A policy that fails ends the exits of its sequence, never the sequence.
+answers, never of time or load. Tokens that an open decision could still cut off are held back. The
+emitted sequence is always a prefix of the generated tokens, then the closing tokens, then the
+answer. `FinishThinking` is the one exception: it takes effect at the position where it arrives.
 """
 
 import math
@@ -65,9 +63,9 @@ class ExitController:
     """Controls one sequence.
 
     `max_tokens` limits the emitted tokens (None: no limit). `thinking_open`: the prompt ends in
-    ``<think>``. `thinking_implied`: thinking needs no start. `may_answer`: text without a start
-    and an end was an answer. `matcher` is that of policy ``pattern``. `guard` runs a policy's
-    decision and raises when it takes too long. Raises InvalidSetting for unknown policies.
+    ``<think>``. `thinking_implied`: thinking begins without a start. `may_answer`: text with
+    neither start nor end is an answer. `matcher` belongs to policy ``pattern``. `guard` runs a
+    policy's decision and raises if it takes too long. Raises InvalidSetting for unknown policies.
     """
 
     def __init__(
@@ -85,24 +83,26 @@ class ExitController:
         self.state = State.THINKING if thinking_open else State.PRELUDE
         self.reason: ExitReason | None = None
         self.fault: Exception | None = None
-        """What a policy raised."""
+        """The exception that a policy raised; after it no policy acts on this sequence."""
         self._settings, self._thinking = settings, thinking
         self._marks = ThinkTokenMatcher(thinking, implied=thinking_implied, may_answer=may_answer)
         self._ending = Ending(thinking)
+        self.max_tokens = max_tokens
         self._limit = math.inf if max_tokens is None else max_tokens
-        self._seats = [
+        self._slots = [
             PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
         ]
-        self._finder = BoundaryFinder(settings.markers, kinds_of(self._seats), settings.marker_gap)
+        self._finder = BoundaryFinder(settings.markers, kinds_of(self._slots), settings.marker_gap)
         self._open = OpenPlaces()
         self._begin = 0  # first thinking token
-        self._received = self._emitted = 0  # tokens of the current stream; those passed on
+        self._received = self._emitted = 0  # tokens of the current stream
         self._thinking_end: int | None = None  # index of the token that ended it, once seen
         self._finished: Cause | None = None
         self._pending: deque[PendingDecision] = deque()
-        self.asked: list[PendingDecision] = []  # every question, by number, with what came of it
+        self.asked: list[PendingDecision] = []  # all probes, by number
         self._failures = self._refused = 0
-        self._wished = self._fired = False  # a policy that asks nothing has; its decision pends
+        self._finish_wanted = False  # `FinishThinking` arrived
+        self._fired = False  # a policy without a question fired; its decision is pending
         self._exit: int | None = None  # position
         self._confidences: list[float] = []
         self._shadow_reason: ExitReason | None = None
@@ -121,28 +121,29 @@ class ExitController:
             elif isinstance(event, Finished):
                 self._take_end(event, commands)
             else:
-                self._wished = True
+                self._finish_wanted = True
         self._settle(commands)
         return commands
 
     def would_answer(self, token: int, text: str) -> bool:
-        """Whether this token, if it comes next, is part of the answer."""
+        """Return whether this token, if it comes next, is part of the answer."""
         if self.state is State.PRELUDE:
             return self._marks.would_answer(token, text)
         return not self._thinks() or self._marks.may_be_answer(token)
 
     @property
     def outcome(self) -> Outcome:
-        """The account of a sequence that is DONE."""
+        """The outcome of a sequence that is DONE; raises ProtocolViolation before."""
         if self.reason is None or self.state is not State.DONE:
             raise ProtocolViolation(f"outcome asked for in state {self.state.value}")
         cut = None if self._exit is None else self._exit - self._begin
         ended = self._thinking_end is not None
-        steps, tokens = self._finder.account(self._thinking, cut=cut, ended=ended)
+        counted = self._finder.account(self._thinking, cut=cut, ended=ended)
+        steps, tokens = (0, 0) if self._was_answer() else counted
         return Outcome(
             reason=self.reason,
-            steps=0 if self._was_answer() else steps,
-            reasoning_tokens=0 if self._was_answer() else tokens,
+            steps=steps,
+            reasoning_tokens=tokens,
             probes=len(self.asked) - self._refused,
             failed_probes=self._failures,
             confidences=tuple(self._confidences),
@@ -170,7 +171,7 @@ class ExitController:
         if signal is Signal.THINK_START:
             self._begin = self._received + 1
         elif signal is Signal.UNOPENED:
-            for held in self._marks.held:  # of which only the last can end it
+            for held in self._marks.held:  # only the last of them can end the thinking
                 self._take_thinking(*held, commands)
 
     def _take_thinking(self, token: int, text: str, commands: list[Command]) -> None:
@@ -191,7 +192,7 @@ class ExitController:
         if isinstance(event, ProbeRefused):
             self._refused += 1
             if waits:
-                asked.seat.not_asked(asked.question)
+                asked.slot.not_asked(asked.question)
                 self._pending.remove(asked)
             return
         check_answer(asked.question, event.answer)
@@ -214,24 +215,24 @@ class ExitController:
     # Decisions.
 
     def _consider(self, found: Found, commands: list[Command]) -> None:
-        """Put every policy that acts there to a boundary, as far as the limits allow."""
+        """Let every policy that acts at this boundary decide or probe, within its limits."""
         kept = found.tokens
         position = self._begin + kept
-        if kept < 1 or self._room(position) < self._settings.answer_reserve:
+        if kept < 1 or self._room(position) < max(self._settings.answer_reserve, 1):
             return
-        for seat in self._seats:
-            needs = seat.needs
+        for slot in self._slots:
+            needs = slot.needs
             if found.place not in needs.kinds or kept < needs.min_tokens or self._settled_by():
                 continue
             if needs.probe is None:
-                self._decide_at_once(seat, self._boundary(found, seat), commands)
+                self._decide_at_once(slot, self._boundary(found, slot), commands)
             else:
-                self._ask(seat, needs.probe, self._boundary(found, seat), commands)
+                self._ask(slot, needs.probe, self._boundary(found, slot), commands)
 
-    def _boundary(self, found: Found, seat: PolicySlot) -> Boundary:
+    def _boundary(self, found: Found, slot: PolicySlot) -> Boundary:
         text = ""
-        if seat.needs.probe is None:
-            text, seat.read = self._finder.text(seat.read, found.tokens), found.tokens
+        if slot.needs.probe is None:
+            text, slot.read = self._finder.text(slot.read, found.tokens), found.tokens
         return Boundary(
             position=self._begin + found.tokens,
             steps=self._finder.steps_before(found.tokens),
@@ -243,33 +244,33 @@ class ExitController:
         )
 
     def _decide_at_once(
-        self, seat: PolicySlot, boundary: Boundary, commands: list[Command]
+        self, slot: PolicySlot, boundary: Boundary, commands: list[Command]
     ) -> None:
-        verdict = self._verdict(seat, boundary, None, commands)
+        verdict = self._verdict(slot, boundary, None, commands)
         if verdict is not None and verdict.reason is not None:
             self._fired = True
-            self._pending.append(PendingDecision(boundary, seat, answered=True, verdict=verdict))
+            self._pending.append(PendingDecision(boundary, slot, answered=True, verdict=verdict))
 
     def _ask(
-        self, seat: PolicySlot, question: ProbeSpec, boundary: Boundary, commands: list[Command]
+        self, slot: PolicySlot, question: ProbeSpec, boundary: Boundary, commands: list[Command]
     ) -> None:
-        if not seat.may_ask(question, boundary):
+        if not slot.may_ask(question, boundary):
             return
-        pending = PendingDecision(boundary, seat, len(self.asked), question)
+        pending = PendingDecision(boundary, slot, len(self.asked), question)
         commands.append(StartProbe(len(self.asked), boundary.position, question))
         self._pending.append(pending)
         self.asked.append(pending)
-        seat.asked(question, boundary)
+        slot.asked(question, boundary)
 
     def _settled_by(self) -> bool:
-        """Whether a decision is certain already, so that later boundaries do not matter."""
+        """Whether later boundaries no longer matter, because a decision is certain."""
         return self._fired or self._shadow_reason is not None or self.fault is not None
 
     def _settle(self, commands: list[Command]) -> None:
-        """Take every decision that is due, then emit what no decision can cut away."""
+        """Take every decision that is due, then emit what no decision can cut off."""
         while self._pending and self._pending[0].answered:
             self._decide(self._pending.popleft(), commands)
-        self._grant(commands)
+        self._finish_thinking(commands)
         self._emit(commands)
         if self._pending or self.state is State.DONE:
             return
@@ -297,36 +298,35 @@ class ExitController:
             self._close(pending.boundary.position, Signal.EXIT, verdict.reason, commands)
 
     def _judged(self, pending: PendingDecision, commands: list[Command]) -> Verdict | None:
-        """The verdict on a probe's answer; None when probe or policy failed."""
-        seat = pending.seat
+        """Return the verdict on a probe's answer; None if the probe or the policy failed."""
+        slot = pending.slot
         if pending.answer is not None:
-            seat.failures_in_a_row = 0
-            return self._verdict(seat, pending.boundary, pending.answer, commands)
+            slot.failures_in_a_row = 0
+            return self._verdict(slot, pending.boundary, pending.answer, commands)
         self._failures += 1
-        if seat.fails():
-            # Had the failures come sooner, these would not have been put.
-            self._cancel_probes(commands, seat)
+        if slot.fails():
+            # Had the failures arrived sooner, these probes would not have been started.
+            self._cancel_probes(commands, slot)
         return None
 
     def _verdict(
-        self, seat: PolicySlot, boundary: Boundary, answer: Answer | None, commands: list[Command]
+        self, slot: PolicySlot, boundary: Boundary, answer: Answer | None, commands: list[Command]
     ) -> Verdict | None:
-        """What the policy decides; None when it fails, and with it all exits end."""
+        """Return the policy's verdict; None if it fails, and then no policy acts any more."""
         try:
-            return seat.decide(boundary, answer)
-        except Exception as fault:  # noqa: BLE001 - whatever the policy does
+            return slot.decide(boundary, answer)
+        except Exception as fault:  # noqa: BLE001 - policies may raise anything
             self.fault = fault
             self._cancel_probes(commands)
-            self._seats = []
+            self._slots = []
         return None
 
-    def _grant(self, commands: list[Command]) -> None:
-        """Close for a client that wants the answer, after the last complete token, if it can."""
+    def _finish_thinking(self, commands: list[Command]) -> None:
+        """Close after the last complete token, if the client asked for it and it is possible."""
         position = self._begin + self._finder.complete
-        possible = self._wished and self._thinks() and not self._finished
+        possible = self._finish_wanted and self._thinks() and not self._finished
         if possible and position >= max(self._emitted, 1) and self._room(position) >= 1:
-            self._cancel_probes(commands)
-            self._close(position, Signal.WISH, ExitReason.CLIENT, commands)
+            self._close(position, Signal.FINISH, ExitReason.CLIENT, commands)
 
     def _closes_eos(self) -> bool:
         settings, position = self._settings, self._received - 1
@@ -352,11 +352,11 @@ class ExitController:
         self._received = self._emitted = 0  # the answer is a new stream
         self._finished = None
 
-    def _cancel_probes(self, commands: list[Command], seat: PolicySlot | None = None) -> None:
-        """Forget what is pending, of one policy or of all."""
-        gone = [each for each in self._pending if seat in (None, each.seat)]
-        commands += [CancelProbe(each.probe) for each in gone if each.probe is not None]
-        self._pending = deque(each for each in self._pending if each not in gone)
+    def _cancel_probes(self, commands: list[Command], slot: PolicySlot | None = None) -> None:
+        """Drop the pending decisions of one policy, or of all."""
+        dropped = [each for each in self._pending if slot in (None, each.slot)]
+        commands += [CancelProbe(each.probe) for each in dropped if each.probe is not None]
+        self._pending = deque(each for each in self._pending if each not in dropped)
 
     def _emit(self, commands: list[Command]) -> None:
         count = self._frontier() - self._emitted
@@ -365,37 +365,35 @@ class ExitController:
             self._emitted += count
 
     def _frontier(self) -> int:
-        """How many tokens of the current stream are safe from being cut away."""
+        """Return how many tokens of the current stream no decision can cut off."""
         if self._settings.shadow:
             return self._received
         if self._pending:
             return self._pending[0].boundary.position
         if self.state is State.PRELUDE and self._marks.implied and not self._finished:
-            return 0 if self._open.of(self._seats) else self._received  # it may be cut as thinking
+            return 0 if self._open.of(self._slots) else self._received  # it may be cut as thinking
         if self._finished == "eos" and self._closes_eos():
             return self._received - 1
         if self._thinks() and not self._finished:
-            return self._begin + self._finder.decided(self._open.of(self._seats))
+            return self._begin + self._finder.decided(self._open.of(self._slots))
         return self._received
-
-    # Bookkeeping.
 
     def _thinks(self) -> bool:
         return self.state is State.THINKING and self._thinking_end is None
 
     def _was_answer(self) -> bool:
-        """Whether what seemed a thought was none: it has ended, and neither start nor end came."""
+        """Whether the supposed thinking was an answer: it ended without a start and an end."""
         ended = self._finished in ("eos", "stop") and self._thinking_end is self._exit is None
         return ended and self._marks.doubtful
 
     def _room(self, position: int) -> float:
-        """Tokens that an answer could have after a close at `position`; none after no close."""
+        """Return the tokens left for an answer after a close at `position`; -inf: no close."""
         cost = self._thinking.cost
         return self._limit - position - cost if math.isfinite(cost) else -math.inf
 
     def _move(self, signal: Signal, reason: ExitReason | None = None) -> None:
         allowed = REASONS.get((self.state, signal))
         if allowed is not None:
-            assert reason in allowed  # a policy's was checked where it decided
+            assert reason in allowed  # `PolicySlot.decide` has checked a policy's reason
             self.reason = reason
         self.state = TRANSITIONS[self.state][signal]

@@ -1,4 +1,4 @@
-"""Where thinking starts and ends in a stream, by tokens or by text."""
+"""Matchers for the start and the end of thinking in a stream, by tokens or by text."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ __all__ = ["Ending", "SequenceFinder", "Start"]
 
 
 class SequenceFinder:
-    """Looks for one sequence of ids among those that it is fed."""
+    """Looks for one sequence of ids in a stream of ids."""
 
     def __init__(self, sequence: Sequence[int]) -> None:
         self.open = 0
-        """How many of the last ids may be the beginning of one."""
+        """How many of the last ids may begin the sequence."""
         self._sequence = tuple(sequence)
         self._recent: tuple[int, ...] = ()
 
     def feed(self, token: int) -> bool:
-        """Take the next id; whether it completes the sequence."""
+        """Take the next id; return whether it completes the sequence."""
         size = len(self._sequence)
-        if size == 1:  # what nearly all models write, for every token of theirs
+        if size == 1:  # fast path: true of nearly all models, and this runs for every token
             return token == self._sequence[0]
         self._recent = (*self._recent, token)[-size:]
         fitting = (n for n in range(len(self._recent), 0, -1) if self._begins_with_last(n))
@@ -29,8 +29,8 @@ class SequenceFinder:
         self.open, self._recent = 0, ()
         return True
 
-    def goes_on(self, token: int) -> bool:
-        """Whether the next id, if it is this, may be of the sequence."""
+    def continues(self, token: int) -> bool:
+        """Return whether `token`, if it comes next, may belong to the sequence."""
         return token == self._sequence[self.open] or token == self._sequence[0]
 
     def _begins_with_last(self, number: int) -> bool:
@@ -38,7 +38,7 @@ class SequenceFinder:
 
 
 class Start:
-    """Looks for the start of thinking: its tokens, or its text behind nothing but white space."""
+    """Looks for the start of thinking: its tokens, or its text after nothing but white space."""
 
     def __init__(self, thinking: ThinkingFormat) -> None:
         self._sequence = SequenceFinder((*thinking.before_start, thinking.start_id))
@@ -47,31 +47,31 @@ class Start:
 
     @property
     def open(self) -> bool:
-        """Whether all that is visible, or the last tokens, may be the beginning of it."""
+        """Whether the visible text so far, or the last tokens, may begin the start."""
         if self._text:
             return bool(self._seen) and self._text.startswith(self._seen)
         return bool(self._sequence.open)
 
     def feed(self, token: int, text: str) -> bool:
-        """Take the next token; whether it completes the start."""
+        """Take the next token; return whether it completes the start."""
         if not self._text:
             return self._sequence.feed(token)
         self._seen = (self._seen + text).lstrip()
         return self._seen.startswith(self._text)
 
-    def goes_on(self, token: int, text: str) -> bool:
-        """Whether the next token, if it is this, may be of the start."""
+    def continues(self, token: int, text: str) -> bool:
+        """Return whether a token, if it comes next, may belong to the start."""
         if not self._text:
-            return self._sequence.goes_on(token)
+            return self._sequence.continues(token)
         seen = (self._seen + text).strip()
         return self._text.startswith(seen) or seen.startswith(self._text)
 
 
 class Ending:
-    """Tells the tokens of a thinking from those that end it: its end, or the start of a tool call.
+    """Separates the tokens of the thinking from those that end it.
 
-    Tokens that may be the beginning of one wait until the next ones decide, so that nothing is
-    ever cut inside it.
+    The thinking ends with its end token or text, or with the start of a tool call. Tokens that may
+    begin one of these wait until later tokens decide, so no cut ever falls inside.
     """
 
     def __init__(self, thinking: ThinkingFormat) -> None:
@@ -84,18 +84,18 @@ class Ending:
         self._waiting: list[str] = []
 
     def take(self, token: int, text: str) -> tuple[Sequence[str], bool]:
-        """Take the next token; the texts of those that are now known to be thinking, and whether
-        it has ended it."""
+        """Take the next token; return the texts of tokens that are now known to be thinking, and
+        whether the thinking has ended."""
         if self._texts:
             return self._take_text(text)
         if token in self._thinking.tool_ids:
             return self._release(0), True
-        if self._plain:  # what nearly all models write, for every token of theirs
+        if self._plain:  # fast path: true of nearly all models, and this runs for every token
             return ((), True) if token == self._thinking.end_id else ((text,), False)
         return self._take_sequence(token, text)
 
     def rest(self) -> Sequence[str]:
-        """The stream is over: what still waits was thinking."""
+        """Return the texts that still wait when the stream is over: they were thinking."""
         return self._release(0)
 
     def _take_sequence(self, token: int, text: str) -> tuple[Sequence[str], bool]:
@@ -118,7 +118,11 @@ class Ending:
         return self._release(len(self._waiting) - kept), False
 
     def _before(self, place: int, *, whole: bool = False) -> list[str]:
-        """Texts of the waiting tokens before an offset; of one across it its visible part."""
+        """Return the texts of waiting tokens before an offset.
+
+        A token across the offset is cut there, or left out if the part before is blank or if only
+        `whole` tokens are wanted.
+        """
         found: list[str] = []
         for text in self._waiting:
             if place <= 0:
@@ -130,13 +134,13 @@ class Ending:
         return found
 
     def _release(self, keep: int) -> Sequence[str]:
-        """All that waits but the last `keep`."""
+        """Stop waiting for all tokens but the last `keep`; return their texts."""
         at = len(self._waiting) - keep
         thought, self._waiting = self._waiting[:at], self._waiting[at:]
         return thought
 
 
 def _beginning(text: str, mark: str) -> int:
-    """Characters at the end of `text` with which `mark` may begin."""
+    """Return how many characters at the end of `text` may begin `mark`."""
     sizes = range(min(len(text), len(mark) - 1), 0, -1)
     return next((size for size in sizes if text.endswith(mark[:size])), 0)

@@ -1,4 +1,4 @@
-"""What a driver and the exit controller say to each other: events in, commands out."""
+"""The protocol between a driver and the exit controller: events in, commands out."""
 
 import math
 from collections.abc import Sequence
@@ -25,43 +25,43 @@ __all__ = [
 ]
 
 Cause = Literal["eos", "stop", "length", "abort"]
-"""Why a stream ended: end-of-sequence token, stop string, token limit, or aborted."""
+"""Why a stream ended: an end-of-sequence token, a stop string, the token limit, or an abort."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingFormat:
-    """How a model's tokenizer writes thinking."""
+    """The tokens and texts that delimit a model's thinking."""
 
     start_id: int
-    """The ``<think>`` token; the last one, where several tokens start the thinking."""
+    """The ``<think>`` token; the last one if several tokens start the thinking."""
     end_id: int
-    """The ``</think>`` token; the last one, where several end it."""
+    """The ``</think>`` token; the last one if several end the thinking."""
     closing_ids: tuple[int, ...]
-    """Injected on exit; holds `end_id`. Empty: the thinking is only counted."""
+    """Injected on exit, `end_id` included. Empty: the thinking is only counted."""
     before_start: tuple[int, ...] = ()
-    """The others of several that start the thinking."""
+    """Tokens before `start_id`, if several start the thinking."""
     before_end: tuple[int, ...] = ()
-    """The others of several that end it."""
+    """Tokens before `end_id`, if several end the thinking."""
     tool_ids: frozenset[int] = frozenset()
-    """Tokens that open a tool call. One in the thinking ends it, as vLLM's parsers read it; so
+    """Tokens that open a tool call. One of them ends the thinking, as in vLLM's parsers, so
     nothing is ever closed inside a tool call."""
     tool_starts: tuple[tuple[int, ...], ...] = ()
-    """Sequences of tokens that do."""
+    """Sequences of tokens that open a tool call."""
     start_text: str = ""
-    """Starts the thinking where it is marked by text, whose tokens may merge with their
-    neighbours'; `start_id` and `end_id` then never occur. Empty: marked by tokens."""
+    """The text that starts the thinking, if text delimits it: its tokens may merge with neighbors,
+    and `start_id` and `end_id` never occur. Empty: tokens delimit the thinking."""
     end_text: str = ""
-    """Ends it there."""
+    """The text that ends the thinking, if text delimits it."""
     tool_texts: tuple[str, ...] = ()
-    """Open a tool call there."""
+    """Texts that open a tool call, if text delimits the thinking."""
     bare_ids: tuple[int, ...] = ()
-    """The closing up to where an answer begins that may not begin with white space. Empty: up to
-    `end_id`, or all of it where several tokens start thinking."""
+    """The closing for an answer that must not begin with white space. Empty: the closing up to
+    `end_id`, or all of it if several tokens start the thinking."""
     closing_thought: int | None = None
-    """Tokens of the closing that are thinking still; None: those before `end_id`."""
+    """Tokens of the closing that still belong to the thinking; None: those before `end_id`."""
 
     def closing_at_end(self) -> "ThinkingFormat":
-        """The same with nothing injected after the end but what opens an answer."""
+        """Return the format with a closing after which an answer may begin at once."""
         if self.bare_ids:
             return replace(self, closing_ids=self.bare_ids)
         if self.before_start or not self.closing_ids:
@@ -71,17 +71,17 @@ class ThinkingFormat:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens at which a trial inside the thinking may be stopped; none where text ends it."""
+        """Stop tokens of a trial inside the thinking; empty if text ends the thinking."""
         return () if self.end_text else (self.end_id,)
 
     @property
     def cost(self) -> float:
-        """Tokens that a close takes; infinitely many where there is none."""
+        """Number of tokens that a close injects; infinite if there is no closing."""
         return len(self.closing_ids) or math.inf
 
     @property
     def thought_in_closing(self) -> int:
-        """Tokens of the closing that are thinking still."""
+        """Number of tokens of the closing that still belong to the thinking."""
         if self.closing_thought is not None:
             return self.closing_thought
         return self.closing_ids.index(self.end_id) - len(self.before_end)
@@ -97,7 +97,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
-    """A probe returned; `answer` is None when it failed or the driver cannot put its question."""
+    """A probe returned; `answer` is None if it failed or the driver cannot run it."""
 
     probe: int
     answer: Answer | None
@@ -105,24 +105,27 @@ class ProbeAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRefused:
-    """The driver has no room for the probe: its question was not put. That is no failure, and
-    costs the policy nothing but its interval."""
+    """The driver has no capacity for the probe and did not run it. This is not a failure: only
+    the policy's interval counts it."""
 
     probe: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The stream ended: the main one, or after `CloseThinking` the answer's. "eos" means that the
-    last of its `Tokens` is the token that ended it; pass both in one `receive`."""
+    """The current stream ended: the main one, or after `CloseThinking` the answer's.
+
+    With cause "eos", the last of its `Tokens` is the end-of-sequence token; pass both in one call
+    of `receive`.
+    """
 
     cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
 class FinishThinking:
-    """The client wants the answer now. Thinking is closed after its last complete token, in shadow
-    mode too; where none is going on, nothing happens."""
+    """The client wants the answer now. The thinking is closed after its last complete token, also
+    in shadow mode; without thinking in progress, nothing happens."""
 
 
 Event = Tokens | ProbeAnswered | ProbeRefused | Finished | FinishThinking
@@ -130,7 +133,7 @@ Event = Tokens | ProbeAnswered | ProbeRefused | Finished | FinishThinking
 
 @dataclass(frozen=True, slots=True)
 class StartProbe:
-    """Put the question after the first `position` generated tokens."""
+    """Run a probe: put the question after the first `position` generated tokens."""
 
     probe: int
     position: int
@@ -139,21 +142,21 @@ class StartProbe:
 
 @dataclass(frozen=True, slots=True)
 class CancelProbe:
-    """The probe's answer no longer matters."""
+    """Cancel a probe: its answer no longer matters."""
 
     probe: int
 
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Pass the next `count` generated tokens of the current stream on."""
+    """Send the next `count` generated tokens of the current stream to the client."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class CloseThinking:
-    """Stop the main stream, drop what it generated from `position` on, emit `closing_ids`, and
+    """Stop the main stream, drop its tokens from `position` on, and emit `closing_ids`. Then
     generate the answer after prompt + kept tokens + `closing_ids` as the new current stream."""
 
     position: int
@@ -166,7 +169,7 @@ Command = StartProbe | CancelProbe | Emit | CloseThinking
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a sequence."""
+    """The result of a sequence."""
 
     reason: ExitReason
     steps: int
@@ -174,16 +177,16 @@ class Outcome:
     reasoning_tokens: int
     """Emitted tokens between ``<think>`` and ``</think>``."""
     probes: int
-    """Questions put."""
+    """Probes started, without those refused."""
     failed_probes: int
     confidences: tuple[float, ...]
-    """Of the answers that were decided on, in order, where the policy has one."""
+    """Confidences of the decided answers, in order, if the policy computes them."""
     shadow_reason: ExitReason | None
-    """What a policy in shadow mode would have done."""
+    """The exit reason that a policy in shadow mode would have given."""
     policy_failed: bool = False
-    """A policy raised, or gave no verdict: from there on none acted."""
+    """A policy raised an exception, and from there on no policy acted."""
 
     @property
     def confidence(self) -> float | None:
-        """Of the last decision; None before any."""
+        """Confidence of the last decision; None without one."""
         return self.confidences[-1] if self.confidences else None

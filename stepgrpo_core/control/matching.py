@@ -1,4 +1,4 @@
-"""Finding where thinking begins in a stream of tokens."""
+"""Finds where thinking begins in a stream of tokens."""
 
 from stepgrpo_core.control.edges import Start
 from stepgrpo_core.control.events import ThinkingFormat
@@ -8,10 +8,10 @@ __all__ = ["ThinkTokenMatcher"]
 
 
 class ThinkTokenMatcher:
-    """The start of one sequence's thinking.
+    """Matches the start of one sequence's thinking.
 
-    `implied` says that the thinking needs no start: the first visible token begins it, too;
-    `may_answer` that what then has no end either was an answer.
+    With `implied`, the first visible token begins the thinking as well. With `may_answer`, text
+    that then has no end either is an answer.
     """
 
     def __init__(
@@ -19,26 +19,26 @@ class ThinkTokenMatcher:
     ) -> None:
         self.implied = implied
         self.doubtful = False
-        """Whether what has begun may be an answer."""
+        """Whether the text that began the thinking may be an answer."""
         self._may_answer = may_answer
         self.held: list[tuple[int, str]] = []
-        """What has come instead of a start: ids and texts, of a thinking that needs none."""
+        """Ids and texts of the tokens so far, if the thinking begins without a start."""
         self._thinking = thinking
         self._start = Start(thinking)
         self._visible = False
 
     def would_answer(self, token: int, text: str) -> bool:
-        """Whether a token before any thinking, if it comes next, is of an answer."""
+        """Return whether a token before any thinking, if it comes next, is part of an answer."""
         if self.implied and (not self._may_answer or self._is_end(token)):
             return token in self._thinking.tool_ids
-        return (self._visible or bool(text.strip())) and not self._start.goes_on(token, text)
+        return (self._visible or bool(text.strip())) and not self._start.continues(token, text)
 
     def may_be_answer(self, token: int) -> bool:
-        """Whether a token of the thinking, if it comes next, is of an answer or may be."""
+        """Return whether a token of the thinking, if it comes next, may be part of an answer."""
         return token in self._thinking.tool_ids or (self.doubtful and not self._is_end(token))
 
     def take(self, token: int, text: str) -> Signal | None:
-        """Take a token before any thinking; what it begins, if it does."""
+        """Take a token before any thinking; return the signal of what it begins, or None."""
         if self._start.feed(token, text):
             return Signal.THINK_START
         if self.implied:
@@ -52,5 +52,5 @@ class ThinkTokenMatcher:
         return Signal.UNOPENED if self.implied else Signal.OTHER_TEXT
 
     def _is_end(self, token: int) -> bool:
-        """Whether a token, which may have no text, is an end of thinking by itself."""
+        """Return whether a token ends thinking by itself; it may have no text."""
         return token == self._thinking.end_id and not self._thinking.before_end

@@ -1,4 +1,4 @@
-"""A policy at work in one sequence: what it has cost, and its decisions that wait."""
+"""One policy in one sequence: its limits, its cost, and its pending decisions."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ __all__ = [
     "unguarded",
 ]
 
-MAX_FAILURES = 3  # failed probes of a policy in a row after which it puts no more
+MAX_FAILURES = 3  # failed probes in a row after which a policy starts no more
 
 
 Guard = Callable[[Callable[[], Verdict]], Verdict]
@@ -34,13 +34,16 @@ Guard = Callable[[Callable[[], Verdict]], Verdict]
 
 
 def unguarded(decide: Callable[[], Verdict]) -> Verdict:
-    """Run it, whatever it takes."""
+    """Run a decision without a time limit."""
     return decide()
 
 
 class PolicySlot:
-    """One policy. Its limits are its own: what another asks or fails takes nothing from it, so
-    they bind at the same positions however late answers come."""
+    """One policy with limits of its own.
+
+    Probes of other policies do not count toward them, so limits apply at the same positions
+    however late answers arrive.
+    """
 
     def __init__(
         self, policy: ExitPolicy, settings: ExitSettings, guard: Guard = unguarded
@@ -49,16 +52,16 @@ class PolicySlot:
         self.needs = policy.needs
         self.failures_in_a_row = 0
         self.read = 0
-        """Thinking tokens whose text it has seen."""
+        """Thinking tokens whose text the policy has seen."""
         self._settings = settings
         self._guard = guard
         self._probes = 0
         self._probe_tokens = 0  # at most
-        self._last = -math.inf  # position of the last question
+        self._last = -math.inf  # position of the last probe
 
     @property
     def active(self) -> bool:
-        """Whether it can still act."""
+        """Whether the policy can still act."""
         if self.needs.probe is None:
             return True
         own = self.needs.max_probes
@@ -66,9 +69,9 @@ class PolicySlot:
         return self._probes < most and self.failures_in_a_row < MAX_FAILURES
 
     def may_ask(self, question: ProbeSpec, boundary: Boundary) -> bool:
-        """Whether the limits allow `question` at `boundary`."""
+        """Return whether the limits allow a probe with `question` at `boundary`."""
         settings = self._settings
-        growth = min(max(self._probes - 1, 0), 64)  # more would overflow, and change nothing
+        growth = min(max(self._probes - 1, 0), 64)  # larger exponents overflow
         interval = self.needs.min_interval * settings.probe_backoff**growth
         cost = self._probe_tokens + question.max_tokens
         share = settings.probe_share
@@ -79,61 +82,62 @@ class PolicySlot:
         )
 
     def asked(self, question: ProbeSpec, boundary: Boundary) -> None:
-        """Enter a question."""
+        """Count a probe."""
         self._probes += 1
         self._probe_tokens += question.max_tokens
         self._last = boundary.position
 
     def not_asked(self, question: ProbeSpec) -> None:
-        """Take a question back that was entered, but not put; the interval runs all the same."""
+        """Undo the count of a refused probe; the interval still starts at its position."""
         self._probes -= 1
         self._probe_tokens -= question.max_tokens
 
     def fails(self) -> bool:
-        """Enter a failed probe; whether it is the one after which no more are put."""
+        """Count a failed probe; return whether it is the last that the policy may start."""
         self.failures_in_a_row += 1
         return self.failures_in_a_row == MAX_FAILURES
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
-        """The policy's verdict; raises whatever it raises, and for a reason that is not its own."""
+        """Return the policy's verdict; raises what the policy raises, or PolicyFailed if the
+        exit reason is not a policy's."""
         verdict = self._guard(lambda: self.policy.decide(boundary, answer))
         if verdict.reason is not None and verdict.reason not in BY_POLICY:
             raise PolicyFailed(f"a policy cannot exit for {verdict.reason!r}")
         return verdict
 
 
-def kinds_of(seats: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
-    """Where any of them acts."""
-    return frozenset[BoundaryKind]().union(*(seat.needs.kinds for seat in seats))
+def kinds_of(slots: Iterable[PolicySlot]) -> frozenset[BoundaryKind]:
+    """Return the boundary kinds at which any of these policies acts."""
+    return frozenset[BoundaryKind]().union(*(slot.needs.kinds for slot in slots))
 
 
 class OpenPlaces:
-    """Where a policy can still act: asked for with every token, and seldom new."""
+    """Caches the boundary kinds at which a policy can still act, which is read for every token."""
 
     def __init__(self) -> None:
-        self._active: list[bool] = []  # by seat, when the places were found
+        self._active: list[bool] = []  # by slot, at the last change
         self._places = frozenset[BoundaryKind]()
 
-    def of(self, seats: Sequence[PolicySlot]) -> frozenset[BoundaryKind]:
-        """The places of those that are active."""
-        active = [seat.active for seat in seats]
+    def of(self, slots: Sequence[PolicySlot]) -> frozenset[BoundaryKind]:
+        """Return the boundary kinds of the active policies."""
+        active = [slot.active for slot in slots]
         if active != self._active:
             self._active = active
-            self._places = kinds_of(seat for seat in seats if seat.active)
+            self._places = kinds_of(slot for slot in slots if slot.active)
         return self._places
 
 
 @dataclass(slots=True, eq=False)
 class PendingDecision:
-    """A decision that waits for its probe, or for those before it; then, what was decided."""
+    """A decision that waits for its probe or for earlier decisions, and its verdict."""
 
     boundary: Boundary
-    seat: PolicySlot
+    slot: PolicySlot
     probe: int | None = None
     question: ProbeSpec | None = None
-    """Its probe's; None: the policy asks nothing."""
+    """The probe's question; None: the policy needs no probe."""
     answered: bool = False
     answer: Answer | None = None
-    """None once `answered`: the probe failed."""
+    """The probe's answer; None although `answered`: the probe failed."""
     verdict: Verdict | None = None
-    """None: not yet, or never, for a decision before it made it needless."""
+    """None: not decided yet, or dropped because of an earlier decision."""

@@ -1,7 +1,7 @@
-"""A policy's question as a prompt for the model, and what the model generates as its answer.
+"""Turns a policy's question into a prompt, and the generated tokens into an answer.
 
-Every driver asks through this, so a rollout and the server put a question in the same tokens and
-read the same answer from what comes back.
+All drivers use these functions, so a rollout and the server put a question in the same tokens and
+read the same answer from the same completion.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,24 +24,24 @@ __all__ = ["Probe", "Writer", "put_question", "read_answer", "trial_end"]
 
 
 class Writer(Protocol):
-    """How a model's tokenizer writes."""
+    """What a probe needs of a model's tokenizer."""
 
     @property
     def thinking(self) -> ThinkingFormat:
-        """Its tokens of thinking."""
+        """The delimiters of thinking."""
 
     @property
     def encode(self) -> Callable[[str], Sequence[int]]:
-        """Ids of a text, without special tokens."""
+        """Encodes a text without special tokens."""
 
     @property
     def decode(self) -> Callable[[Sequence[int]], str] | None:
-        """Text of ids; None: policies that read it ask in vain."""
+        """Decodes ids; None: probes that need text fail."""
 
     @property
     def chat(self) -> Callable[[str], Sequence[int]] | None:
-        """A user message in the chat template, ready to be answered without thinking; None as
-        above."""
+        """Renders a user message in the chat template for an answer without thinking; None: judge
+        probes fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,18 @@ class Probe:
     prompt_ids: tuple[int, ...]
     max_tokens: int
     top: int
-    """Log-probabilities wanted for the most likely tokens; 0: of the generated one alone."""
+    """How many of the most likely tokens to report log-probabilities for; 0: the generated one."""
     stop_ids: tuple[int, ...]
 
 
 def put_question(
     question: ProbeSpec, prompt_ids: Sequence[int], kept: Sequence[int], writer: Writer
 ) -> Probe | None:
-    """The probe that puts `question` after the `kept` generated tokens; None where no driver
-    can by generating: judges behind a URL, and tokenizers without a chat template.
+    """Return the probe that puts `question` after the `kept` generated tokens.
 
-    A judge is shown the whole prompt as the question, since drivers have its ids alone.
+    Return None if the model itself cannot answer: for judges behind a URL, and for tokenizers
+    without a chat template. A judge sees the whole prompt as the question, because drivers only
+    have its ids.
     """
     if isinstance(question, Judge):
         if question.url or writer.chat is None or writer.decode is None:
@@ -78,8 +79,8 @@ def put_question(
 def trial_end(
     thinking: ThinkingFormat, ids: Sequence[int], decode: Callable[[Sequence[int]], str] | None
 ) -> tuple[int, bool]:
-    """Tokens of a trial up to the end of the thinking, and whether it has come to that. Text that
-    ends it is in the last of them; of several tokens that do, all are kept."""
+    """Return how many tokens a trial has up to and including the end of thinking, and whether it
+    reached that end."""
     if not thinking.end_text:
         end = (*thinking.before_end, thinking.end_id)
         return len(ids), tuple(ids[-len(end) :]) == end
@@ -98,9 +99,10 @@ def read_answer(
     top: Mapping[int, float],
     writer: Writer,
 ) -> Answer | None:
-    """The answer in what a finished probe generated; None when it lacks what was asked for.
+    """Return the answer that a finished probe generated; None if the requested data is missing.
 
-    `ids` and `logprobs` are (T,), `top` the log-probabilities of the likeliest first tokens.
+    `ids` and `logprobs` have shape (T,); `top` maps the most likely first tokens to their
+    log-probabilities.
     """
     if isinstance(question, NextToken):
         found = tuple(sorted(top.values(), reverse=True))
@@ -110,6 +112,6 @@ def read_answer(
         size, ended = trial_end(writer.thinking, ids, writer.decode)
         text = writer.decode(ids[:size]) if writer.decode and size < len(ids) else text
         return InducedAnswer(tuple(ids[:size]), tuple(logprobs[:size]), ended=ended, text=text)
-    assert writer.decode is not None  # or it could not have been asked
+    assert writer.decode is not None  # `put_question` has checked it
     first = [(writer.decode([token]), value) for token, value in top.items()]
     return Reply(text, tuple(sorted(first, key=lambda entry: -entry[1])))

@@ -1,4 +1,4 @@
-"""Where a sequence is and what moves it on: every legal transition of the exit controller.
+"""States and signals of the exit controller, with every legal transition.
 
 The diagram in docs/architecture.md is drawn from these tables.
 """
@@ -12,7 +12,7 @@ __all__ = ["BY_POLICY", "REASONS", "THINKS", "TRANSITIONS", "Signal", "State", "
 
 
 class State(enum.Enum):
-    """Where a sequence is."""
+    """The state of a sequence."""
 
     PRELUDE = "PRELUDE"
     THINKING = "THINKING"
@@ -21,18 +21,18 @@ class State(enum.Enum):
 
 
 THINKS = (State.PRELUDE, State.THINKING)
-"""While there is thinking to close, or some may come."""
+"""States in which thinking may still be generated."""
 
 
 class Signal(enum.Enum):
-    """What moves it on."""
+    """A cause of a transition."""
 
     THINK_START = "<think>"
-    UNOPENED = "text of a thought that needs no start"
+    UNOPENED = "thinking without a start"
     OTHER_TEXT = "other text"
     THINK_END = "</think>"
     EXIT = "policy exits"
-    WISH = "client wants the answer"
+    FINISH = "client wants the answer"
     EOS = "end of sequence, closed"
     FINISHED = "stream ends"
 
@@ -47,7 +47,7 @@ TRANSITIONS: Mapping[State, Mapping[Signal, State]] = {
     State.THINKING: {
         Signal.THINK_END: State.ANSWERING,
         Signal.EXIT: State.ANSWERING,
-        Signal.WISH: State.ANSWERING,
+        Signal.FINISH: State.ANSWERING,
         Signal.EOS: State.ANSWERING,
         Signal.FINISHED: State.DONE,
     },
@@ -69,23 +69,23 @@ BY_POLICY = frozenset(
         ExitReason.REPETITION,
     }
 )
-"""What a policy can exit for."""
+"""The exit reasons that a policy may give."""
 
 REASONS: Mapping[tuple[State, Signal], frozenset[ExitReason]] = {
     (State.PRELUDE, Signal.OTHER_TEXT): frozenset({ExitReason.NONE}),
     (State.PRELUDE, Signal.FINISHED): _CUT_SHORT,
     (State.THINKING, Signal.THINK_END): frozenset({ExitReason.NATURAL}),
     (State.THINKING, Signal.EXIT): BY_POLICY,
-    (State.THINKING, Signal.WISH): frozenset({ExitReason.CLIENT}),
+    (State.THINKING, Signal.FINISH): frozenset({ExitReason.CLIENT}),
     (State.THINKING, Signal.EOS): frozenset({ExitReason.EOS_IN_THINKING}),
     (State.THINKING, Signal.FINISHED): _CUT_SHORT | {ExitReason.EOS_IN_THINKING},
 }
-"""The transitions that settle the exit reason, and what it may then be. Every path from the
-start to DONE takes exactly one of them."""
+"""The transitions that set the exit reason, with the reasons they allow. Every path to DONE takes
+exactly one of them."""
 
 
 def reason_at_end(cause: str, state: State) -> ExitReason:
-    """Why the thinking ended with its stream, given the stream's `Cause`."""
+    """Return the exit reason of thinking that ended with its stream, by the stream's `Cause`."""
     if cause == "eos" and state is State.THINKING:
         return ExitReason.EOS_IN_THINKING
     by_cause = {"length": ExitReason.LENGTH, "abort": ExitReason.CLIENT}

@@ -26,17 +26,15 @@ from stepgrpo_core import (
     Emit,
     ExitController,
     ExitSettings,
-    Finished,
     Matcher,
     Outcome,
     ProbeAnswered,
     StartProbe,
-    State,
-    Tokens,
 )
-from stepgrpo_core.control.events import Command, Event
+from stepgrpo_core.control.events import Command
+from stepgrpo_core.control.sequence import SequenceState
 from stepgrpo_core.families.table import apply_family
-from stepgrpo_core.policies import ProbeSpec
+from stepgrpo_core.policies import Answer
 from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import answer_of, probe_request
 from training.rollouts.types import Delta, Format, Request, RolloutEngine, Sampling
@@ -150,8 +148,8 @@ class _Work:
 
     add: tuple[Request, ...] = ()
     abort: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
-    """Probes that cannot be put here."""
+    failed: tuple[str, ...] = ()
+    """Probes that cannot run on this engine."""
 
 
 class _Loop:
@@ -176,26 +174,26 @@ class _Loop:
         return done
 
     def apply(self, sequence: "_Sequence", works: Iterable[_Work]) -> None:
-        refused: list[str] = []
+        failed: list[str] = []
         for work in works:
-            refused += work.refused
-            gone = [name for name in work.abort if self.open.pop(name, None)]
-            if gone:
-                self._engine.abort(gone)
+            failed += work.failed
+            running = [name for name in work.abort if self.open.pop(name, None)]
+            if running:
+                self._engine.abort(running)
             for request in work.add:
                 if self._add(sequence, request):
                     self.open[request.id] = sequence
                 else:
-                    refused.append(request.id)
-        for name in refused:
-            self.apply(sequence, sequence.refuse(name))
+                    failed.append(request.id)
+        for name in failed:
+            self.apply(sequence, sequence.fail_probe(name))
 
     def _add(self, sequence: "_Sequence", request: Request) -> bool:
-        """Whether the engine takes it; one that refuses anything but a probe raises through."""
+        """Return whether the engine takes a request; raises ValueError unless it is a probe."""
         try:
             self._engine.add(request)
         except ValueError:  # longer than the model's context
-            if not sequence.asks(request.id):
+            if not sequence.is_probe(request.id):
                 raise
             return False
         return True
@@ -207,8 +205,7 @@ class _Loop:
 
 
 class _Sequence:
-    """One completion under its controller. `main` is its current stream: the thinking's, then
-    after an exit the answer's."""
+    """The engine's requests for one completion: its streams and its probes."""
 
     def __init__(
         self,
@@ -221,85 +218,77 @@ class _Sequence:
     ) -> None:
         self._place, self._job, self._form = place, job, form
         self._sequential = sequential
-        self._controller = controller
+        self._state = SequenceState(controller, job.prompt_ids)
         self._texts = form.texts_after(job.prompt_ids)
-        self._kept: list[int] = []  # before the current stream: empty, or the closed thinking
-        self._kept_logprobs: list[float | None] = []
-        self._ids: list[int] = []  # of the current stream
-        self._logprobs: list[float | None] = []
-        self._injected = range(0)
-        self._ended = False
-        self._streams = 0
-        self._main = ""
-        self._paused: Request | None = None  # what goes on when the probes decline
-        self._probes: dict[str, tuple[int, ProbeSpec, list[Delta]]] = {}
+        self._main_logprobs: list[float | None] = []
+        self._answer_logprobs: list[float | None] = []
+        self._opened = 0  # streams so far
+        self._stream = ""  # id of the current one
+        self._paused: Request | None = None  # continues the stream if the probes decline
+        self._probes: dict[str, tuple[StartProbe, list[Delta]]] = {}  # in flight, by request id
         self._probe_tokens = 0
-        self._discarded_tokens = 0
 
     @property
     def done(self) -> bool:
-        return self._controller.state is State.DONE
+        return self._state.done
 
     def start(self) -> list[_Work]:
         return [_Work(add=(self._open(self._job.prompt_ids, self._job.sampling),))]
 
     def take(self, delta: Delta) -> list[_Work]:
         """Handle one delta of a request of this sequence."""
-        if delta.id == self._main:
-            return self._take_main(delta)
+        if delta.id == self._stream:
+            return self._take_tokens(delta)
         self._probe_tokens += len(delta.ids)
-        number, question, deltas = self._probes[delta.id]
+        command, deltas = self._probes[delta.id]
         deltas.append(delta)
         if not delta.cause:
             return []
         del self._probes[delta.id]
-        return self._decide(ProbeAnswered(number, answer_of(question, deltas, self._form)))
+        return self._end_probe(command, answer_of(command.question, deltas, self._form))
 
-    def asks(self, name: str) -> bool:
+    def is_probe(self, name: str) -> bool:
         """Whether a request is a probe of this sequence."""
         return name in self._probes
 
-    def refuse(self, name: str) -> list[_Work]:
-        """A probe could not be put: it failed, unless it was cancelled since."""
+    def fail_probe(self, name: str) -> list[_Work]:
+        """Note that a probe cannot run; one that was canceled since is ignored."""
         if name not in self._probes:
             return []
-        number, _, _ = self._probes.pop(name)
-        return self._decide(ProbeAnswered(number, None))
+        command, _ = self._probes.pop(name)
+        return self._end_probe(command, None)
 
     def rollout(self) -> Rollout:
-        """The completion of a sequence that is done."""
-        ids = (*self._kept, *self._ids)
+        """Return the completion of a sequence that is done."""
+        state = self._state
+        none = [None] * len(state.closing_ids)
         return Rollout(
             prompt_ids=self._job.prompt_ids,
-            ids=ids,
-            logprobs=(*self._kept_logprobs, *self._logprobs),
-            injected=tuple(place in self._injected for place in range(len(ids))),
-            outcome=self._controller.outcome,
+            ids=tuple(state.ids),
+            logprobs=tuple(state.column(self._main_logprobs, none, self._answer_logprobs)),
+            injected=tuple(state.injected),
+            outcome=state.outcome,
             thinking_open=self._job.thinking_open,
-            ended=self._ended,
+            ended=state.ended,
             probe_tokens=self._probe_tokens,
-            discarded_tokens=self._discarded_tokens,
+            discarded_tokens=state.discarded_tokens,
             place=self._place,
         )
 
     # Events.
 
-    def _take_main(self, delta: Delta) -> list[_Work]:
-        self._ids += delta.ids
-        self._logprobs += delta.logprobs
-        answers = self._controller.state is State.ANSWERING  # its text decides nothing
-        texts = [""] * len(delta.ids) if answers else self._texts(delta.ids)
-        events: list[Event] = [Tokens(delta.ids, texts)]
-        if delta.cause:
-            self._ended = delta.cause == "eos"
-            events.append(Finished(delta.cause))
-        works = self._execute(self._controller.receive(*events))
+    def _take_tokens(self, delta: Delta) -> list[_Work]:
+        state = self._state
+        logprobs = self._main_logprobs if state.close is None else self._answer_logprobs
+        logprobs += delta.logprobs
+        texts = None if state.answering else self._texts(delta.ids)
+        works = self._execute(state.take(delta.ids, texts, delta.cause))
         if not delta.cause and self._sequential and self._probes:
             works.append(self._pause())
         return works
 
-    def _decide(self, answered: ProbeAnswered) -> list[_Work]:
-        works = self._execute(self._controller.receive(answered))
+    def _end_probe(self, command: StartProbe, answer: Answer | None) -> list[_Work]:
+        works = self._execute(self._state.end_probe(ProbeAnswered(command.probe, answer)))
         if self._paused and not self._probes:
             resumed, self._paused = self._paused, None
             works.append(_Work(add=(resumed,)))
@@ -308,9 +297,9 @@ class _Sequence:
     # Commands.
 
     def _execute(self, commands: Sequence[Command]) -> list[_Work]:
-        if self._controller.fault:
-            raise self._controller.fault  # a server thinks on without exits; a run is spoilt
-        # Nothing is emitted: rollouts are returned whole.
+        if fault := self._state.controller.fault:
+            raise fault  # the server continues without exits; a training run must not
+        # `Emit` needs nothing: rollouts are returned whole.
         return [self._carry_out(each) for each in commands if not isinstance(each, Emit)]
 
     def _carry_out(self, command: StartProbe | CancelProbe | CloseThinking) -> _Work:
@@ -318,52 +307,46 @@ class _Sequence:
             return self._probe(command)
         if isinstance(command, CancelProbe):
             return self._cancel(command.probe)
-        return self._close(command)
+        return self._answer()
 
     def _probe(self, command: StartProbe) -> _Work:
         name = f"{self._place}-probe{command.probe}"
-        self._probes[name] = command.probe, command.question, []
-        kept = tuple(self._ids[: command.position])
-        request = probe_request(name, command.question, self._job.prompt_ids, kept, self._form)
-        return _Work(refused=(name,)) if request is None else _Work(add=(request,))
+        self._probes[name] = command, []
+        probe = self._state.probe_for(command, self._form)
+        return _Work(failed=(name,)) if probe is None else _Work(add=(probe_request(name, probe),))
 
     def _cancel(self, probe: int) -> _Work:
-        names = tuple(name for name, (number, *_) in self._probes.items() if number == probe)
+        names = tuple(name for name, (each, _) in self._probes.items() if each.probe == probe)
         for name in names:
             del self._probes[name]
         return _Work(abort=names)
 
-    def _close(self, command: CloseThinking) -> _Work:
-        """End the thinking: keep what lies before the cut, inject, and generate the answer."""
-        closing = list(command.closing_ids)
-        thinking = self._main
+    def _answer(self) -> _Work:
+        """Stop the thinking and generate the answer after what was kept and injected."""
+        thinking, state = self._stream, self._state
         self._paused = None
-        self._discarded_tokens = len(self._ids) - command.position
-        self._kept = [*self._ids[: command.position], *closing]
-        self._kept_logprobs = [*self._logprobs[: command.position], *[None] * len(closing)]
-        self._injected = range(command.position, len(self._kept))
-        self._ids, self._logprobs, self._ended = [], [], False
-        prompt = (*self._job.prompt_ids, *self._kept)
-        left = self._job.sampling.max_tokens - len(self._kept)
-        # The server's answer has the seed of its request, too.
+        left = state.answer_max_tokens
+        assert left is not None  # `Sampling` has a limit
+        # The seed stays: the server's answer has the seed of its request, too.
         sampling = dataclasses.replace(self._job.sampling, max_tokens=left)
+        prompt = (*self._job.prompt_ids, *state.prefix_ids)
         return _Work(abort=(thinking,), add=(self._open(prompt, sampling),))
 
     def _pause(self) -> _Work:
-        """Sequential probing: no more thinking until the probes have answered."""
-        stopped = self._main
+        """Stop the stream until the probes have answered (sequential probing)."""
+        stopped, generated = self._stream, self._state.main.ids
         sampling = self._job.sampling
         seed = sampling.seed
         continued = dataclasses.replace(
             sampling,
-            max_tokens=sampling.max_tokens - len(self._ids),
+            max_tokens=sampling.max_tokens - len(generated),
             # Another seed: the same one would draw the same numbers again.
-            seed=None if seed is None else (seed + 7919 * len(self._ids)) % 2**31,
+            seed=None if seed is None else (seed + 7919 * len(generated)) % 2**31,
         )
-        self._paused = self._open((*self._job.prompt_ids, *self._ids), continued)
+        self._paused = self._open((*self._job.prompt_ids, *generated), continued)
         return _Work(abort=(stopped,))
 
     def _open(self, prompt_ids: Sequence[int], sampling: Sampling) -> Request:
-        self._streams += 1
-        self._main = f"{self._place}-run{self._streams}"
-        return Request(self._main, tuple(prompt_ids), sampling)
+        self._opened += 1
+        self._stream = f"{self._place}-run{self._opened}"
+        return Request(self._stream, tuple(prompt_ids), sampling)

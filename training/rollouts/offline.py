@@ -5,28 +5,20 @@ run in one batch, then all answers. Because decisions depend on tokens alone, th
 the one a server would have delivered for the same generated tokens.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from stepgrpo_core import (
-    CloseThinking,
-    ExitController,
-    ExitSettings,
-    Finished,
-    Outcome,
-    ProbeAnswered,
-    StartProbe,
-    Tokens,
-)
+from stepgrpo_core import ExitController, ExitSettings, Outcome, ProbeAnswered, StartProbe
 from stepgrpo_core.control.boundaries import step_starts
-from stepgrpo_core.control.events import Command
-from stepgrpo_core.control.probing import trial_end
+from stepgrpo_core.control.probing import Probe, put_question, read_answer
+from stepgrpo_core.control.sequence import SequenceState
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
-from stepgrpo_core.policies import Induce, InducedAnswer
+from stepgrpo_core.policies import Answer, Induce, ProbeSpec, InducedAnswer
 from training.rollouts.patterns import matcher_of
 from training.rollouts.vllm_engine import format_of
 
@@ -70,6 +62,7 @@ class Engine:
         self.tokenizer: Any = llm.get_tokenizer()
         self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
         self.thinking = self.form.thinking
+        self._max_model_len: int = llm.llm_engine.model_config.max_model_len
 
     @classmethod
     def load(
@@ -102,9 +95,14 @@ class Engine:
         return tuple(self.form.encode(text))
 
     def generate(
-        self, prompts: Sequence[tuple[int, ...]], params: SamplingParams
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        params: SamplingParams | Sequence[SamplingParams],
     ) -> list[Generation]:
-        """Completions of all prompts, in order; the progress bar is vLLM's."""
+        """Return the completions of all prompts, in order; `params` are one for all, or one each.
+
+        The progress bar is vLLM's.
+        """
         return [
             Generation(
                 prompt_ids=prompt,
@@ -121,14 +119,15 @@ class Engine:
         settings: ExitSettings,
         params: SamplingParams,
     ) -> list[Exited]:
-        """What `settings` make of each generation; `params` samples the answers.
+        """Return what `settings` make of each generation; `params` sample the answers.
 
-        Questions other than trial answers count as failed probes.
+        A probe that does not fit into the model's context has failed.
         """
-        pending = [self._start(each, settings, params) for each in generations]
-        self._probe([each for each in pending if each.commands])
-        self._answer([each for each in pending if each.close], params)
-        return [each.result() for each in pending]
+        settings = in_family(settings, self.form.family)
+        runs = [self._start(each, settings, params) for each in generations]
+        self._probe(runs)
+        self._answer([each for each in runs if each.state.close], params)
+        return [each.result(self.tokenizer) for each in runs]
 
     def step_starts(self, generation: Generation, markers: Sequence[str]) -> tuple[int, ...]:
         """Tokens of a generation before each of its step markers."""
@@ -145,56 +144,63 @@ class Engine:
     def has_room(self, generation: Generation, position: int, question: Induce) -> bool:
         """Whether the model's context holds a trial answer after `position` tokens."""
         induced = len(self.form.encode(question.text)) + question.max_tokens
-        longest: int = self.llm.llm_engine.model_config.max_model_len
-        return len(generation.prompt_ids) + position + induced <= longest
+        return len(generation.prompt_ids) + position + induced <= self._max_model_len
 
     def probe(
         self, generations: Sequence[Generation], positions: Sequence[int], question: Induce
     ) -> list[ProbeReading]:
-        """A trial answer after `positions[i]` tokens of `generations[i]`, for all i at once."""
-        induced = self.form.encode(question.text)
-        outputs = self._run(
-            [
-                (*each.prompt_ids, *each.ids[:position], *induced)
-                for each, position in zip(generations, positions, strict=True)
-            ],
-            SamplingParams(
-                temperature=0.0,
-                max_tokens=question.max_tokens,
-                logprobs=0,
-                stop_token_ids=list(self.thinking.stop_ids),
-            ),
-        )
+        """Return a trial answer after the first `positions[i]` tokens of each `generations[i]`."""
+        probes = [
+            put_question(question, each.prompt_ids, each.ids[:position], self.form)
+            for each, position in zip(generations, positions, strict=True)
+        ]
+        outputs = self._generate([probe for probe in probes if probe])  # a trial can always be put
         return [
-            ProbeReading(position, output.outputs[0].text, self._trial(output.outputs[0]))
+            ProbeReading(position, output.text, self._trial(question, output))
             for position, output in zip(positions, outputs, strict=True)
         ]
 
-    def _run(self, prompts: Sequence[tuple[int, ...]], params: SamplingParams) -> list[Any]:
+    def _run(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        params: SamplingParams | Sequence[SamplingParams],
+    ) -> list[Any]:
         if not prompts:
             return []
         inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         outputs: list[Any] = self.llm.generate(inputs, params)
         return outputs
 
-    def _trial(self, completion: Any) -> InducedAnswer:
-        ids = tuple(completion.token_ids)
-        logprobs = tuple(
-            entry[token].logprob for entry, token in zip(completion.logprobs, ids, strict=True)
-        )
-        size, ended = trial_end(self.thinking, ids, self.form.decode)
-        return InducedAnswer(ids[:size], logprobs[:size], ended, text=completion.text)
+    def _generate(self, probes: Sequence[Probe]) -> list[Any]:
+        """Return vLLM's completions of probes."""
+        params = [
+            SamplingParams(
+                temperature=0.0,
+                max_tokens=probe.max_tokens,
+                logprobs=probe.top,
+                stop_token_ids=list(probe.stop_ids),
+            )
+            for probe in probes
+        ]
+        return [each.outputs[0] for each in self._run([p.prompt_ids for p in probes], params)]
+
+    def _answer_of(self, question: ProbeSpec, completion: Any) -> Answer | None:
+        ids, entries = completion.token_ids, completion.logprobs
+        logprobs = [entry[token].logprob for entry, token in zip(entries, ids, strict=True)]
+        top = {token: found.logprob for token, found in entries[0].items()}
+        return read_answer(question, ids, logprobs, top, self.form)
+
+    def _trial(self, question: Induce, completion: Any) -> InducedAnswer:
+        answer = self._answer_of(question, completion)
+        assert isinstance(answer, InducedAnswer)
+        return answer
 
     def _start(
-        self,
-        generation: Generation,
-        settings: ExitSettings,
-        params: SamplingParams,
+        self, generation: Generation, settings: ExitSettings, params: SamplingParams
     ) -> "_Run":
-        settings = apply_family(settings, self.form.family)
         prompt = generation.prompt_ids
         controller = ExitController(
-            settings,
+            dataclasses.replace(settings, min_tokens=max(settings.min_tokens, params.min_tokens)),
             self.thinking,
             max_tokens=params.max_tokens,
             thinking_open=opens_in_thinking(self.tokenizer, self.thinking, prompt),
@@ -202,88 +208,85 @@ class Engine:
             may_answer=True,
             matcher=matcher_of(settings),
         )
-        texts = self.form.texts_after(prompt)(generation.ids)
-        run = _Run(generation, controller)
-        run.execute(
-            controller.receive(
-                Tokens(generation.ids, texts), Finished("eos" if generation.ended else "length")
-            )
+        run = _Run(generation, SequenceState(controller, prompt))
+        run.state.take(
+            generation.ids,
+            self.form.texts_after(prompt)(generation.ids),
+            "eos" if generation.ended else "length",
         )
+        run.check()
         return run
 
     def _probe(self, runs: "Sequence[_Run]") -> None:
-        """Every trial answer in one batch; all questions of one batch induce alike."""
-        asked = [(run, command) for run in runs for command in run.commands]
-        trials = [(run, c, c.question) for run, c in asked if isinstance(c.question, Induce)]
-        readings = iter(
-            self.probe(
-                [run.generation for run, _, _ in trials],
-                [command.position for _, command, _ in trials],
-                trials[0][2],
-            )
-            if trials
-            else ()
-        )
-        for run, command in asked:
-            induced = isinstance(command.question, Induce)
-            run.take(command, next(readings) if induced else None)
+        """Generate all probes in one batch; then every run decides for itself."""
+        put = []
+        for run in runs:
+            for command in tuple(run.state.probes.values()):
+                probe = run.state.probe_for(command, self.form)
+                if probe is None or len(probe.prompt_ids) >= self._max_model_len:
+                    run.end_probe(command, None)
+                else:
+                    put.append((run, command, probe))
+        completions = self._generate([probe for *_, probe in put])
+        for (run, command, _), completion in zip(put, completions, strict=True):
+            answer = self._answer_of(command.question, completion)
+            run.spent.append((command.position, completion, answer))
+            run.end_probe(command, answer)
 
     def _answer(self, runs: "Sequence[_Run]", params: SamplingParams) -> None:
-        answers = self.generate([run.answer_prompt() for run in runs], params)
+        """Generate the answers of all runs that exited, each with the tokens it has left."""
+        prompts = [(*run.generation.prompt_ids, *run.state.prefix_ids) for run in runs]
+        answers = self.generate(prompts, [_answer_params(params, run.state) for run in runs])
         for run, answer in zip(runs, answers, strict=True):
-            run.finish(answer, self.tokenizer)
+            run.state.take(answer.ids, cause="eos" if answer.ended else "length")
+
+
+def _answer_params(params: SamplingParams, state: SequenceState) -> SamplingParams:
+    own = params.clone()
+    own.max_tokens = state.answer_max_tokens
+    own.min_tokens = max(own.min_tokens - len(state.prefix_ids), 0)
+    return own
 
 
 class _Run:
     """One generation under a controller."""
 
-    def __init__(self, generation: Generation, controller: ExitController) -> None:
-        self.generation = generation
-        self.controller = controller
-        self.commands: list[StartProbe] = []
-        self.close: CloseThinking | None = None
-        self._readings: list[ProbeReading] = []
+    def __init__(self, generation: Generation, state: SequenceState) -> None:
+        self.generation, self.state = generation, state
+        self.spent: list[tuple[int, Any, Answer | None]] = []
+        """Position, vLLM's completion and the answer of each probe that was generated."""
 
-    def execute(self, commands: Sequence[Command]) -> None:
-        if self.controller.fault:
-            raise self.controller.fault
-        for command in commands:
-            if isinstance(command, StartProbe):
-                self.commands.append(command)
-            elif isinstance(command, CloseThinking):
-                self.close = command
+    def end_probe(self, command: StartProbe, answer: Answer | None) -> None:
+        self.state.end_probe(ProbeAnswered(command.probe, answer))
+        self.check()
 
-    def take(self, command: StartProbe, reading: ProbeReading | None) -> None:
-        if reading is not None:
-            self._readings.append(reading)
-        if self.close is None:
-            trial = None if reading is None else reading.trial
-            self.execute(self.controller.receive(ProbeAnswered(command.probe, trial)))
+    def check(self) -> None:
+        """Raise what a policy raised: figures without its exits would be wrong."""
+        if fault := self.state.controller.fault:
+            raise fault
 
-    def _kept(self) -> tuple[int, ...]:
-        assert self.close is not None
-        return (*self.generation.ids[: self.close.position], *self.close.closing_ids)
-
-    def answer_prompt(self) -> tuple[int, ...]:
-        return (*self.generation.prompt_ids, *self._kept())
-
-    def finish(self, answer: Generation, tokenizer: Any) -> None:
-        ids = (*self._kept(), *answer.ids)
-        self.controller.receive(Finished("eos" if answer.ended else "length"))
-        self.generation = Generation(
-            prompt_ids=self.generation.prompt_ids,
-            ids=ids,
-            text=tokenizer.decode(ids, skip_special_tokens=True),
-            ended=answer.ended,
-        )
-
-    def result(self) -> Exited:
-        spent = self._readings
-        if self.close is not None:  # a live server stops asking after the exit
-            spent = [each for each in spent if each.position <= self.close.position]
+    def result(self, tokenizer: Any) -> Exited:
+        state, generation, spent = self.state, self.generation, self.spent
+        outcome = state.outcome
+        if state.close is not None:
+            generation = Generation(
+                prompt_ids=generation.prompt_ids,
+                ids=tuple(state.ids),
+                text=tokenizer.decode(state.ids, skip_special_tokens=True),
+                ended=state.ended,
+            )
+            # The whole generation was put to the controller; a stream would have ended here.
+            cut = state.close.position
+            spent = [each for each in spent if each[0] <= cut]
+            asked = sum(each.boundary.position <= cut for each in state.controller.asked)
+            outcome = dataclasses.replace(outcome, probes=asked)
         return Exited(
-            generation=self.generation,
-            outcome=self.controller.outcome,
-            probes=tuple(spent),
-            probe_tokens=sum(len(each.trial.ids) for each in spent),
+            generation=generation,
+            outcome=outcome,
+            probes=tuple(
+                ProbeReading(position, completion.text, answer)
+                for position, completion, answer in spent
+                if isinstance(answer, Trial)
+            ),
+            probe_tokens=sum(len(completion.token_ids) for _, completion, _ in spent),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stepgrpo_core.control.probing import put_question, read_answer
+from stepgrpo_core.control.probing import Probe, read_answer
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.policies import Answer, ExitSettings, ProbeSpec
 from training.rollouts.types import Delta, Format, Request, Sampling
@@ -17,17 +17,8 @@ def check_judge(settings: ExitSettings) -> None:
         raise InvalidSetting("verifier_url", settings.verifier_url, remedy)
 
 
-def probe_request(
-    name: str,
-    question: ProbeSpec,
-    prompt_ids: tuple[int, ...],
-    kept: tuple[int, ...],
-    form: Format,
-) -> Request | None:
-    """The request that puts `question` after the `kept` generated tokens; None where it cannot."""
-    probe = put_question(question, prompt_ids, kept, form)
-    if probe is None:
-        return None
+def probe_request(name: str, probe: Probe) -> Request:
+    """Return a probe as a request with the id `name`."""
     sampling = Sampling(probe.max_tokens, 0.0, stop_token_ids=probe.stop_ids, logprobs=probe.top)
     return Request(name, probe.prompt_ids, sampling)
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from stepgrpo_core import ExitReason, ExitSettings, ThinkingFormat
+from stepgrpo_core.control.sequence import splice
 from training.rollouts.batch import Rollout, RolloutRequest
 
 __all__ = ["serial_rollouts"]
@@ -70,12 +71,12 @@ def _answer_job(
 
 def _joined(chain: Rollout, position: int, answer: Rollout, thinking: ThinkingFormat) -> Rollout:
     closing = thinking.closing_ids
-    kept = chain.ids[:position]
+    none, injected = [None] * len(closing), [True] * len(closing)
     return Rollout(
         prompt_ids=chain.prompt_ids,
-        ids=(*kept, *closing, *answer.ids),
-        logprobs=(*chain.logprobs[:position], *[None] * len(closing), *answer.logprobs),
-        injected=(*[False] * len(kept), *[True] * len(closing), *[False] * len(answer.ids)),
+        ids=tuple(splice(chain.ids, position, closing, answer.ids)),
+        logprobs=tuple(splice(chain.logprobs, position, none, answer.logprobs)),
+        injected=tuple(splice(chain.injected, position, injected, answer.injected)),
         outcome=dataclasses.replace(
             chain.outcome, reason=ExitReason.BUDGET, reasoning_tokens=position
         ),

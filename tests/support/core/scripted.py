@@ -10,17 +10,14 @@ from stepgrpo_core import (
     Emit,
     ExitController,
     ExitSettings,
-    Finished,
-    FinishThinking,
     Outcome,
     ProbeAnswered,
     ProbeRefused,
     StartProbe,
-    State,
     ThinkingFormat,
-    Tokens,
 )
-from stepgrpo_core.control.events import Cause, Command, Event
+from stepgrpo_core.control.events import Cause, Command
+from stepgrpo_core.control.sequence import SequenceState
 from stepgrpo_core.policies import Answer, InducedAnswer, Matcher
 
 START, END, EOS, TOOL = 1, 2, 3, 4
@@ -101,27 +98,32 @@ def play(
         may_answer=may_answer,
         matcher=matcher,
     )
-    player = _Player(controller, script, refuses)
+    state = SequenceState(controller, ())
+    player = _Player(state, script, refuses)
     stream = _Stream(script.ids, script.words, script.cause, max_tokens)
     tick = 0
-    while controller.state is not State.DONE:
+    while not state.done:
         tick += 1
         if late(tick):
             player.answer_late(tick)
         if tick == abort_at:
-            player.feed(Finished("abort"))
+            player.execute(state.abort())
         elif tick == wish_at:
-            player.feed(FinishThinking())
+            player.execute(state.finish_thinking())
         elif player.open and (stream.ended or answer_now(tick)):
             player.answer(tick)
         else:
-            player.feed(*stream.take(chunk(tick)))
+            player.execute(state.take(*stream.take(chunk(tick))))
         if player.close and not player.answered:
             player.answered = True
             left = None if max_tokens is None else max_tokens - len(player.emitted)
+            assert state.answer_max_tokens == left != 0
+            assert state.prefix_ids == player.emitted
             stream = _Stream(script.answer, ["x"] * len(script.answer), "eos", left)
     if late(tick):
         player.answer_late(tick)
+    aborted = state.current.cause == "abort"
+    assert player.emitted == state.ids[: len(player.emitted) if aborted else None]
     return Played(
         player.emitted,
         controller.outcome,
@@ -142,27 +144,24 @@ class _Stream:
         self._ids, self._texts = list(ids)[:limit], list(texts)[:limit]
         self._cause: Cause = cause if len(self._ids) == len(ids) else "length"
 
-    def take(self, size: int) -> list[Event]:
-        """The next tokens, and the end with the last of them."""
+    def take(self, size: int) -> tuple[list[int], list[str], Cause | None]:
+        """The next tokens with their texts, and the end with the last of them."""
         assert not self.ended
         size = max(size, 1)
-        events: list[Event] = [Tokens(self._ids[:size], self._texts[:size])]
+        ids, texts = self._ids[:size], self._texts[:size]
         del self._ids[:size], self._texts[:size]
-        if not self._ids:
-            self.ended = True
-            events.append(Finished(self._cause))
-        return events
+        self.ended = not self._ids
+        return ids, texts, self._cause if self.ended else None
 
 
 class _Player:
     def __init__(
-        self, controller: ExitController, script: Script, refuses: Callable[[int], bool]
+        self, state: SequenceState, script: Script, refuses: Callable[[int], bool]
     ) -> None:
         self.refuses = refuses
-        self.controller = controller
+        self.state = state
         self.script = script
         self.emitted: list[int] = []
-        self.generated: list[int] = []
         self.open: list[StartProbe] = []
         self.probes: list[StartProbe] = []
         self.cancelled: list[int] = []
@@ -171,33 +170,30 @@ class _Player:
         self.most_in_flight = 0
         self._taken = 0
 
-    def feed(self, *events: Event) -> None:
-        for event in events:
-            if isinstance(event, Tokens):
-                self.generated += event.ids
-        self._execute(self.controller.receive(*events))
-
     def answer(self, tick: int) -> None:
         command = self.open.pop(tick % len(self.open))
         if self.script.answers:
             answer = self.script.answers(command)
         else:
             answer = trial(self.script.confidences(command.position))
-        self._execute(self.controller.receive(ProbeAnswered(command.probe, answer)))
+        self.execute(self.state.end_probe(ProbeAnswered(command.probe, answer)))
 
     def answer_late(self, tick: int) -> None:
         gone = [each for each in self.probes if each not in self.open]
         if gone:
             command = gone[tick % len(gone)]
             answer = self.script.answers(command) if self.script.answers else trial(1.0)
-            assert self.controller.receive(ProbeAnswered(command.probe, answer)) == []
+            event = ProbeAnswered(command.probe, answer)
+            assert self.state.controller.receive(event) == self.state.end_probe(event) == []
 
-    def _execute(self, commands: Sequence[Command]) -> None:
-        refused: list[Event] = []
+    def execute(self, commands: Sequence[Command]) -> None:
+        """Carry out commands as the engine of a driver would."""
+        refused: list[ProbeRefused] = []
+        generated = self.state.main.ids if self.close is None else self.state.answer.ids
         for command in commands:
             if isinstance(command, Emit):
-                assert self._taken + command.count <= len(self.generated)
-                self.emitted += self.generated[self._taken : self._taken + command.count]
+                assert self._taken + command.count <= len(generated)
+                self.emitted += generated[self._taken : self._taken + command.count]
                 self._taken += command.count
             elif isinstance(command, StartProbe) and self.refuses(command.probe):
                 refused.append(ProbeRefused(command.probe))
@@ -212,9 +208,9 @@ class _Player:
                 assert self.close is None
                 self.close = command
                 self.emitted += command.closing_ids
-                self.generated, self._taken, self.open = [], 0, []
-        if refused:
-            self._execute(self.controller.receive(*refused))
+                generated, self._taken, self.open = self.state.answer.ids, 0, []
+        for event in refused:
+            self.execute(self.state.end_probe(event))
         self.most_in_flight = max(self.most_in_flight, len(self.open))
 
 
