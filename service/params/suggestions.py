@@ -3,13 +3,13 @@
 vLLM lets them pass silently; then a user pays for thinking that was never bounded.
 """
 
-import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.params.table import CONTAINER, FOREIGN, PARAMETERS
 from service.records.requested import BadParameter
+from stepgrpo_core.names import closest
 
 __all__ = ["CONTAINERS", "misplaced_parameter"]
 
@@ -64,8 +64,8 @@ def _near_here(place: str, leaf: str) -> list[str]:
     if not place:
         names |= {each: each for each in CONTAINERS}
     plain = {_plain(name): path for name, path in names.items()}
-    near = difflib.get_close_matches(_plain(leaf), plain, n=1, cutoff=_CLOSE)
-    return [plain[each] for each in near]
+    near = closest(_plain(leaf), plain, _CLOSE)
+    return [plain[near]] if near else []
 
 
 def _near_ours(place: str, leaf: str) -> list[str]:
@@ -76,8 +76,7 @@ def _near_ours(place: str, leaf: str) -> list[str]:
         return [CONTAINER]
     if "exit" not in leaf.lower():
         return []
-    near = difflib.get_close_matches(leaf, PARAMETERS, n=1, cutoff=0.0)
-    return [f"{CONTAINER}.{each}" for each in near]
+    return [f"{CONTAINER}.{closest(leaf, PARAMETERS, 0.0)}"]
 
 
 def _plain(name: str) -> str:

@@ -42,6 +42,8 @@ ORDER = {
     ),
     "stepgrpo_core": (
         "errors",
+        "names",
+        "docstrings",
         "answers",
         "confidence",
         "segmenter",

@@ -10,7 +10,8 @@ from transformers.integrations import (
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from stepgrpo_core.errors import InvalidSetting
-from training.config.layers import Route, nearest
+from stepgrpo_core.names import suggest
+from training.config.layers import Route
 from training.config.typed import refused
 from training.rollouts.batch import Format
 
@@ -24,7 +25,7 @@ def check_reporting(report_to: str | Sequence[str] | None, route: Route) -> None
         if name in ("all", "none"):
             continue
         if name not in INTEGRATION_TO_CALLBACK:
-            raise refused(route, name, nearest(name, INTEGRATION_TO_CALLBACK))
+            raise refused(route, name, suggest(name, INTEGRATION_TO_CALLBACK))
         installed = [*get_available_reporting_integrations(), *["flyte"] * is_flytekit_available()]
         if name not in installed:
             here = ", ".join(installed) or "none of them"

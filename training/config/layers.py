@@ -8,7 +8,6 @@ YAML is read safely, and where version 1.1 surprises, as version 1.2: ``1e-6`` i
 ``no`` and ``2026-01-31`` are text. A key that occurs twice is refused.
 """
 
-import difflib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from stepgrpo_core.names import suggest
+
 __all__ = [
     "PRESETS",
     "InvalidConfig",
@@ -25,7 +26,6 @@ __all__ = [
     "Route",
     "dump_yaml",
     "merge",
-    "nearest",
     "origin_of",
     "parse_override",
     "preset_names",
@@ -116,12 +116,6 @@ def origin_of(layers: Sequence[Layer], route: Route) -> str:
     return " + ".join(layer.origin for layer in layers)
 
 
-def nearest(name: object, names: Iterable[str]) -> str:
-    """The right name that `name` was probably meant to be; all of them if none is like it."""
-    near = difflib.get_close_matches(str(name), names := sorted(names), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"
-
-
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML that reads back as the same values, keys in their order."""
     text = io.StringIO()
@@ -138,7 +132,7 @@ def _find(name: str, base: Path) -> Path:
     for path in (base / name, PRESETS / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
-    remedy = nearest(name, preset_names())
+    remedy = suggest(name, preset_names())
     raise InvalidConfig(f"{name!r} is neither a file nor a shipped preset: {remedy}")
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.families.table import Choice
+from stepgrpo_core.names import suggest
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
 from stepgrpo_core.savings.baseline import MIN_RUNS
@@ -24,7 +25,6 @@ from training.config.layers import (
     Route,
     dump_yaml,
     merge,
-    nearest,
     origin_of,
     parse_override,
     preset_names,
@@ -153,7 +153,7 @@ class RewardConfig:
     def build(self) -> Reward:
         """The reward; raises InvalidConfig for a name, constant or value that it does not know."""
         if self.name not in REWARDS:
-            raise refused(("reward", "name"), self.name, nearest(self.name, REWARDS))
+            raise refused(("reward", "name"), self.name, suggest(self.name, REWARDS))
         reward: Reward = build(REWARDS[self.name], self.settings, ("reward", "settings"))
         return reward
 
@@ -258,7 +258,7 @@ def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> R
     with a YAML value. Raises InvalidConfig.
     """
     if not names:
-        raise InvalidConfig(f"no configuration is named: {nearest('', preset_names())}")
+        raise InvalidConfig(f"no configuration is named: {suggest('', preset_names())}")
     layers = [layer for name in names for layer in read_layers(str(name), Path())]
     layers += [parse_override(text) for text in overrides]
     try:
@@ -340,7 +340,7 @@ def _check_trl(name: str, values: Mapping[str, Any], route: Route) -> None:
     hints = _trl_hints(name)
     for key, value in values.items():
         if key not in hints:
-            raise InvalidConfig(f" is no field of trl.{name}: {nearest(key, hints)}", (*route, key))
+            raise InvalidConfig(f" is no field of trl.{name}: {suggest(key, hints)}", (*route, key))
         if key in OWNED:
             raise InvalidConfig(f" belongs to the run: {OWNED[key]}", (*route, key))
         check_leaf(hints[key], value, (*route, key))

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from stepgrpo_core.errors import InvalidSetting
-from training.config.layers import InvalidConfig, Route, nearest
+from stepgrpo_core.names import suggest
+from training.config.layers import InvalidConfig, Route
 
 __all__ = ["at_least", "build", "check_leaf", "refused"]
 
@@ -35,7 +36,7 @@ def build(cls: Any, values: Any, route: Route, below: Any = None) -> Any:
     fields = {each.name: each for each in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
-            raise InvalidConfig(f" is unknown: {nearest(key, fields)}", (*route, key))
+            raise InvalidConfig(f" is unknown: {suggest(key, fields)}", (*route, key))
     hints = typing.get_type_hints(cls)
     given = {
         key: _read(hints[key], value, (*route, key), fields[key].default)
