@@ -23,21 +23,24 @@ class ProbeLimits:
     """What an operator lets probes cost, whatever requests ask for."""
 
     probe_load: float = 0.25
-    """Share of the running sequences that may be probes, above 0, to 1; one may always run."""
+    """Largest share of the running sequences that may be probes, above 0, up to 1. One may always
+    run, none starts while requests queue, and requests with a seed are exempt."""
     probe_timeout: float = 30.0
-    """Seconds after which a probe without an answer has failed. A request with a seed waits longer
-    while requests queue, for time must not decide."""
+    """Seconds after which a probe without a result has failed. Requests with a seed wait longer
+    while requests queue, so that time does not decide their output."""
     verifier_timeout: float = 5.0
-    """Seconds a judge behind a URL has for one question, repeated attempts included; up to 600."""
+    """Seconds that the judge at verifier_url has for one judgment, retries included; at most
+    600."""
     limit_probes: int = 32
-    """Questions of a sequence, all its policies together, at most; 1 or more. Against hostile
-    prompts: 16."""
+    """Largest number of probes of a sequence, all its policies together; at least 1. Against
+    hostile prompts use 16."""
     limit_interval: int = 0
-    """Reasoning tokens between two questions of a policy, at least. Against hostile prompts: 64."""
+    """Smallest number of reasoning tokens between two probes of a policy. Against hostile prompts
+    use 64."""
     limit_share: float | None = None
-    """Tokens of a sequence's probes, each taken at its longest, per reasoning token so far, 0 to 1;
-    None: no such limit. Against hostile prompts: 0.15; the first probes of short reasoning then
-    fall away."""
+    """Largest number of probe tokens of a sequence per reasoning token so far, from 0 to 1, each
+    probe counted at its maximum length. None means no limit. Against hostile prompts use 0.15;
+    short reasoning then loses its first probes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.probe_load <= 1:  # also refuses NaN

@@ -17,26 +17,35 @@ class Plan:
     """Raises InvalidSetting for what cannot work."""
 
     holdout: float = 0.0
-    """Share of conversations that are served without exits."""
+    """Share of conversations, from 0 to 1, that are served without exits, to measure what exits
+    save. Requests that set a policy, a budget or an effort are not among them."""
     holdout_base: str | None = None
-    """Name of the model that serves them where an adapter would; None: the adapter does."""
+    """Name of the base model, which then serves the held-out requests to its adapters, to measure
+    what their training saves. None means that the adapters serve them."""
     pairs: float = 0.0
-    """Share of requests whose run without exits, or of the base model, is made as well."""
+    """Share of requests, from 0 to 1, that run once more in the background without exits, to
+    measure what exits save and whether they change answers."""
     pairs_load: float = 0.1
-    """Share of the running sequences that may be such runs; one may always run."""
+    """Largest share of the running sequences that may be paired runs, above 0, up to 1. One may
+    always run, and none starts while requests queue."""
     pairs_url: str | None = None
-    """Where they are made; None: in the server's own engine."""
+    """Base URL of a server that makes the paired runs from token ids, such as
+    http://replica:8000/v1; its API key comes from STEPGRPO_PAIRS_API_KEY. None means this server's
+    own engine."""
     pairs_base: str | None = None
-    """Name of the model that trained savings are measured against; None: they are not."""
+    """Name of the base model, here beside its adapters or at pairs_url: requests without exits are
+    paired with it, to measure what training saves. None means no such pairs."""
     agreement: float | None = None
-    """Share of answers that exits must leave as they were; None: no guard."""
+    """Share of answers, between 0 and 1, that exits must leave unchanged: the quality gate disables
+    a policy whose paired runs have a 95 % interval that begins below it. None means no gate."""
     agreement_pairs: int = 100
-    """Judged pairs before the guard judges a policy."""
+    """Judged pairs, from 20 to 500, that the quality gate needs before it decides."""
     probation: float | None = None
-    """Seconds after which a policy that was switched off is tried again; None: an operator
-    switches it on."""
+    """Seconds after which a disabled policy is tried again. None means that an operator enables it
+    with stepgrpo-serve guard."""
     state: Path | None = None
-    """File of the sums."""
+    """SQLite file that keeps the sums of savings, and that several servers on one machine can
+    share. None means that the sums end with the server."""
 
     def __post_init__(self) -> None:
         for name in ("holdout", "pairs"):

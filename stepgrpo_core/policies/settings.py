@@ -37,87 +37,95 @@ _BETWEEN: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExitSettings:
-    """How thinking may be ended from outside. Token counts unless said otherwise; the policies
-    that read a field are in brackets, where not all do."""
+    """Settings of all exit policies; numbers are token counts unless the text says otherwise.
+
+    Help texts and docs/reference.md are made of these docstrings. Raises InvalidSetting.
+    """
 
     policy: str = "none"
-    """Name in `POLICIES`, or several joined by +: the first to fire wins."""
+    """Exit policy, or several joined by `+`, of which the first to exit wins."""
     threshold: float = 0.95
-    """[confidence] Exit when the confidence is strictly greater (delta in DEER and Step-GRPO), in
-    [0, 1]."""
+    """Policy confidence exits when the confidence of a probe is greater than this, from 0 to 1
+    (delta in DEER and Step-GRPO)."""
     max_probes: int = 10
-    """[all that ask] Questions per policy and sequence; then the thinking runs free (authors'
-    code: 10)."""
+    """Largest number of probes per policy and sequence; after them the thinking runs to its own end
+    (authors' code: 10)."""
     min_tokens: int = 0
-    """[all but budget] Reasoning tokens before the first exit or question."""
+    """Reasoning tokens before the first exit or probe; policy budget ignores it."""
     min_interval: int = 16
-    """[all that ask] Reasoning tokens between two questions of one policy."""
+    """Reasoning tokens between two probes of one policy."""
     probe_share: float | None = None
-    """[all that ask] Tokens of one policy's probes, each taken at its longest, per reasoning token
-    so far; None: no cap."""
+    """Largest number of probe tokens of one policy per reasoning token so far, each probe counted
+    at its maximum length. None means no limit."""
     probe_backoff: float = 1.0
-    """[all that ask] Factor by which the interval grows from one question to the next, 1 to 10."""
+    """Factor, from 1 to 10, by which the interval grows from one probe to the next."""
     shadow: bool = False
-    """Decide and record, but change nothing."""
+    """Decide and record exits, but do not perform them."""
     markers: tuple[str, ...] = DEFAULT_MARKERS
-    """Step markers, for stopping and for counting."""
+    """Step markers, at which policies act and by which steps are counted: a list of texts, or for
+    the server the name of a lexicon."""
     marker_gap: int | None = 256
-    """[confidence, sufficiency] Reasoning tokens without a marker after which the end of a
-    paragraph stands in for one, so that a thought without markers can be ended too; it counts as
-    no step. None: never (the papers)."""
+    """After this many reasoning tokens without a marker, policies confidence and sufficiency also
+    act at the end of a paragraph, which counts as no step. None means never, as in the papers."""
     inducing_prompt: str = "\n**Final Answer**\n\\boxed"
-    """[confidence, consistency] Appended inside the thinking to induce a trial answer (authors'
-    code)."""
+    """Text that policies confidence and consistency append to the thinking to probe for an answer
+    (authors' code). The built-in text gives way to the model family's own."""
     probe_max_tokens: int = 20
-    """[confidence, consistency] Length of a trial answer (authors' code)."""
+    """Largest number of tokens of a probe by policies confidence and consistency (authors'
+    code)."""
     mean: Mean = "geometric"
-    """[confidence] How token probabilities become one confidence."""
+    """Mean by which policy confidence combines the token probabilities of a probe."""
     skip_first: bool = True
-    """[confidence] Leave the first token out (authors' code)."""
+    """Policy confidence leaves out the first token of a probe (authors' code)."""
     require_end: bool = True
-    """[confidence] A trial that does not close the thinking has confidence 0 (authors' code,
+    """Policy confidence takes 0 for a probe that does not close the thinking (authors' code,
     Qwen3)."""
     closing_text: str = "\n</think>\n\n"
-    """Injected on exit; the answer is generated after it."""
+    """Text that an exit injects; the answer is generated after it. The built-in text gives way to
+    the model family's own."""
     answer_reserve: int = 64
-    """Tokens of the limit that must be left for the answer, or no policy exits."""
+    """Tokens of the limit that must be left for the answer; with fewer left no policy exits."""
     close_on_eos: bool = True
-    """[all but none] A completion that ends inside its thinking is closed and answered; it is
-    never a saving."""
+    """Close the thinking of a completion that ends inside it, and generate the answer; this is
+    never a saving. Policy none ignores it."""
     sufficiency_score: int = 100
-    """[sufficiency] Exit when the model's own score, 0 to 100, is at least this."""
+    """Policy sufficiency exits when the model's own score, from 0 to 100, is at least this."""
     verifier_threshold: float = 0.5
-    """[verifier] Exit when the probability of yes is strictly greater, in [0, 1]."""
+    """Policy verifier exits when the probability of yes is greater than this, from 0 to 1."""
     verifier_url: str | None = None
-    """[verifier] OpenAI-compatible server that judges; None: the served model itself."""
+    """Base URL of an OpenAI-compatible server that judges for policy verifier, such as
+    http://judge:8000/v1; its API key comes from STEPGRPO_VERIFIER_API_KEY. None means the served
+    model itself."""
     verifier_model: str | None = None
-    """[verifier] Name of the model there; None: the only one."""
+    """Name of the model at verifier_url. None means the only one there."""
     consistency: ConsistencyLevel = "mid"
-    """[consistency] How many trial answers in a row must agree, and every how many tokens they
-    are induced: mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32."""
+    """Policy consistency exits after this many equal probes in a row, made every so many tokens:
+    mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32."""
     margin_threshold: float = 1.0
-    """[margin] Exit when the most likely token leads ``</think>`` by at most this many nats; the
-    paper has 0.25 for tool use."""
+    """Policy margin exits when the most likely token leads the end of the thinking by at most this
+    many nats; the paper has 0.25 for tool use."""
     entropy_alpha: float = 0.2
-    """[entropy] Weight of the newest check in the moving averages; no exit before 4/alpha of
-    them."""
+    """Policy entropy gives this weight, from 0.01 to 1, to the newest check in its moving averages;
+    it cannot exit before 4/alpha checks."""
     entropy_variance: float = 1e-4
-    """[entropy] Exit when the moving variance is below this, in square nats. Ours: the authors
-    sweep it, so calibrate it."""
+    """Policy entropy exits when the moving variance is below this, in square nats. The value is not
+    the paper's, whose authors sweep it: calibrate it."""
     entropy_probes: int | None = None
-    """[entropy] Its checks, in place of `max_probes`; None: as many. On a server that sets neither
-    32, for 10 do not suffice for an exit."""
+    """Largest number of checks of policy entropy, in place of max_probes. None means max_probes, or
+    32 on a server that sets neither, since 10 are too few for an exit."""
     budget_tokens: int | None = None
-    """[budget] Reasoning tokens after which the thinking is closed at the next line end, or 10 %
-    later; None: no such limit."""
+    """Policy budget closes the thinking at the next line end after this many reasoning tokens, or
+    10 % later. None means no such limit."""
     max_steps: int | None = None
-    """[budget] Steps after which the thinking is closed; None: no such limit."""
+    """Policy budget closes the thinking after this many steps. None means no such limit."""
     budget_leaves_answer: bool = True
-    """[budget] Close in time to leave `answer_reserve` of the limit, whatever the budget."""
+    """Policy budget closes the thinking in time to leave answer_reserve of the limit, whatever the
+    budget."""
     pattern: str | None = None
-    """[pattern] Regular expression of RE2, at most 512 characters."""
+    """Policy pattern exits at a line of reasoning that matches this regular expression (RE2, at
+    most 512 characters)."""
     repetition_chunks: int = 3
-    """[repetition] Identical chunks in a row that make a loop (DEER: 3)."""
+    """Policy repetition exits after this many identical chunks in a row (DEER: 3)."""
 
     def __post_init__(self) -> None:
         for name, low in _AT_LEAST.items():

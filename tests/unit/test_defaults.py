@@ -18,7 +18,7 @@ from tests.support.service.defaults import read
 
 
 def test_nothing_set_is_the_built_in(tmp_path: Path) -> None:
-    assert read(at=tmp_path) == Defaults(ExitSettings(), EFFORT, None)
+    assert read(at=tmp_path) == Defaults(settings=ExitSettings(), effort=EFFORT, calibration=None)
     assert read(at=tmp_path, environment={"PATH": "/"}, file="") == Defaults()
 
 
