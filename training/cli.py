@@ -8,14 +8,14 @@ from pathlib import Path
 
 from stepgrpo_core.errors import InvalidSetting
 from training import calibrate_command as calibration
-from training.config.schema import RunConfig, dump_config, load_config, preset_names
+from training.config.schema import RunConfig, explain_config, load_config, preset_names
 from training.evaluation import command as evaluation
 from training.run.lock import locked
 from training.run.ports import choose_port
 
 __all__ = ["build_parser", "main"]
 
-DEFAULT = " Default: %(default)s."
+DEFAULT = calibration.DEFAULT
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def _add_run(
     command = commands.add_parser(
         name,
         epilog=f"Presets: {', '.join(preset_names())}. Several lie over each other, the later "
-        f"above: {example}. All settings: --print-config.",
+        f"above: {example}. --print-config explains all settings.",
         help=summary,
         description=description,
     )
@@ -108,7 +108,9 @@ def _add_run(
         "--processes is given and there is none.",
     )
     command.add_argument(
-        "--print-config", action="store_true", help="Print the whole configuration and stop."
+        "--print-config",
+        action="store_true",
+        help="Print the whole configuration, with the meaning of each key, and stop.",
     )
     command.set_defaults(run=_train, start=start)
 
@@ -210,7 +212,7 @@ def _train(args: argparse.Namespace) -> None:
         raise ValueError("--processes and --gpu-memory explain a --dry-run; accelerate starts runs")
     config = load_config(args.config, args.overrides)
     if args.print_config:
-        print(dump_config(config), end="")
+        print(explain_config(config), end="")
     elif args.dry_run:
         from training.dry_run import explain  # noqa: PLC0415 - torch and TRL load slowly
 

@@ -21,7 +21,15 @@ from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.families.table import FAMILIES, Family, read_families
 
-__all__ = ["CONFIG", "OPTIONS", "PREFIX", "Defaults", "ServerSettings", "add_flags", "read_defaults"]
+__all__ = [
+    "CONFIG",
+    "OPTIONS",
+    "PREFIX",
+    "Defaults",
+    "ServerSettings",
+    "add_flags",
+    "read_defaults",
+]
 
 PREFIX = "STEPGRPO_EXIT_"
 CONFIG = "STEPGRPO_EXIT_CONFIG"
