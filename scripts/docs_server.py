@@ -94,7 +94,7 @@ under `settings`, and under `from` the parameter that set it.
 def worth_of(worth: float | None) -> str:
     """Return what an effort allows, in words."""
     if worth is None:
-        return "any number of tokens"
+        return "unlimited"
     if worth == 0:
         return "nothing: off"
     return f"{worth:g} of the token limit" if isinstance(worth, float) else f"{worth} tokens"

@@ -1,8 +1,8 @@
-"""What probes may cost a sequence, whatever its request asks for.
+"""Limits on the probes of a sequence, whatever its request sets.
 
-Text can be written to hold a marker in every line, and a request can ask for a probe at each. The
-operator's ceilings bound that. A request that asks for more is refused and told so; what it left to
-the server's defaults is lowered. Policies joined by + share them.
+A hostile prompt can have a marker in every line, and a request can set a probe at each; the
+operator's limits bound the cost. A request above them is rejected; defaults above them are lowered.
+Policies joined by + share them.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ __all__ = ["ProbeLimits", "clamp_to_limits"]
 
 @dataclass(frozen=True, slots=True)
 class ProbeLimits:
-    """What an operator lets probes cost, whatever requests ask for."""
+    """Limits of the operator on probes. Raises InvalidSetting."""
 
     probe_load: float = 0.25
     """Largest share of the running sequences that may be probes, above 0, up to 1. One may always
@@ -58,10 +58,10 @@ class ProbeLimits:
 def clamp_to_limits(
     settings: ExitSettings, limits: ProbeLimits, sources: Mapping[str, str] | None = None
 ) -> ExitSettings:
-    """`settings` under the operator's `limits`; `sources` names the parameter that set a field.
+    """Return `settings` within the operator's `limits`; `sources` has the parameter of each field.
 
-    Raises BadParameter for a value that a request asked for and that is beyond them, and for a
-    policy that cannot act within them.
+    Raises BadParameter for a value in `sources` that is beyond them, and for a policy that cannot
+    act within them.
     """
     asking = sum(question is not None for question in questions_of(settings).values())
     if not asking:
@@ -91,8 +91,7 @@ def clamp_to_limits(
 
 
 def _shared(settings: ExitSettings, limit: int, asking: int) -> ExitSettings:
-    """`asking` policies share `limit` probes; `entropy`, which needs so many for its first exit,
-    has those before the others."""
+    """Divide `limit` probes among `asking` policies; entropy first gets enough for one exit."""
     each = limit // asking
     if "entropy" not in settings.policy.split("+"):
         return dataclasses.replace(settings, max_probes=min(settings.max_probes, max(each, 1)))

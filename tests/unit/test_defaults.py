@@ -180,7 +180,7 @@ def test_the_file_itself_may_come_from_the_environment(tmp_path: Path) -> None:
         ([], {}, "threshold: [1]", r"file .*exit.yaml: threshold=\[1\] .*number"),
         ([], {}, "policy: 3", "file .*exit.yaml: policy=3 .*use a text"),
         ([], {}, "markers: [1]", r"file .*exit.yaml: markers=\[1\] .*list of texts"),
-        ([], {}, "effort: {lw: 1}", "file .*exit.yaml: effort=.*'lw' is no effort"),
+        ([], {}, "effort: {lw: 1}", "file .*exit.yaml: effort=.*'lw' is not an effort"),
         ([], {}, "effort: {low: 1.5}", "file .*exit.yaml: effort=.*low=1.5 is neither a share"),
         ([], {}, "effort: {none: 0.1}", "effort=.*'none' switches thinking off"),
         ([], {}, "effort: 3", "effort=3 .*use efforts with"),

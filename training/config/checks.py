@@ -1,4 +1,4 @@
-"""What must hold on this machine and for this model before a run may start."""
+"""Checks of this machine and this model before a run starts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = ["check_reporting", "check_tokenizer", "marker_lines"]
 
 
 def check_reporting(report_to: str | Sequence[str] | None, route: Route) -> None:
-    """Raises InvalidConfig for a tracker that is unknown or not installed."""
+    """Raise InvalidConfig for a tracker that is unknown or not installed."""
     names = [report_to] if isinstance(report_to, str) else report_to or []
     for name in names:
         if name in ("all", "none"):
@@ -34,7 +34,7 @@ def check_reporting(report_to: str | Sequence[str] | None, route: Route) -> None
 
 
 def check_tokenizer(tokenizer: Any, form: Format, markers: Sequence[str]) -> None:
-    """Raises InvalidSetting if ids and text of a marker or of the closing would disagree."""
+    """Raise InvalidSetting for markers that tokenizing changes, or a tokenizer without EOS."""
     for marker in markers:
         for text in (marker, f" {marker}"):
             back = tokenizer.decode(form.encode(text))
@@ -46,11 +46,11 @@ def check_tokenizer(tokenizer: Any, form: Format, markers: Sequence[str]) -> Non
 
 
 def marker_lines(form: Format, markers: Sequence[str]) -> list[str]:
-    """How each marker is tokenised, at the start of a line and within one."""
+    """Return how each marker is tokenized, at the start of a line and within one."""
     return [
         f"{marker!r}: {_count(form, marker)}, after a space {_count(form, ' ' + marker)}"
         for marker in markers
-        if not marker.startswith("!")  # an exception
+        if not marker.startswith("!")  # an exception to a marker
     ]
 
 

@@ -1,8 +1,8 @@
-"""The configuration of a training run: typed, checked before anything is loaded.
+"""The typed configuration of a training run, checked before anything is loaded.
 
-`load_config` reads presets and files, one over the other, then overrides. What it does not know
-it refuses, with the file, the dotted key and the nearest right name; so a run never goes on with
-a misspelt setting. `dump_config` writes what was understood; it reads back as the same run.
+`load_config` merges presets and files in their order, then overrides. An unknown key is an error
+that names the file, the key and the closest known one. `dump_config` writes the result, which reads
+back as the same run.
 """
 
 import dataclasses
@@ -67,10 +67,10 @@ OWNED = {
     "resume_from_checkpoint": "pass --resume",
     "generation_batch_size": "set trl.steps_per_generation, right for any number of processes",
 }
-"""Fields of TRL's configuration that the run sets itself, and what to write instead."""
+"""Fields of TRL's configuration that other settings decide, and what to write instead."""
 
 DEFAULTS = {"vllm_importance_sampling_mode": "token_truncate", "report_to": "none"}
-"""Fields of TRL's configuration that have another default here."""
+"""Defaults that differ from TRL's."""
 
 SCRIPTS: Mapping[str, Any] = {
     "threshold": 0.95,
@@ -109,13 +109,13 @@ class ModelConfig:
 
     @property
     def choice(self) -> Choice:
-        """The family that is named, and those that are described."""
+        """The named family and the described ones."""
         return Choice(self.family, self.families)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """How completions are made. Evaluation never truncates."""
+    """How completions are generated in training; evaluation never truncates them."""
 
     kind: Literal["truncated", "plain", "serial"] = "truncated"
     """How rollouts end: `truncated` as in Step-GRPO's Dynamic Truncated Rollout, `plain` at their
@@ -147,7 +147,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardConfig:
-    """What completions are paid for."""
+    """How completions are rewarded."""
 
     name: str = "step-aware"
     """Name of the reward, one of `stepgrpo_core.REWARDS`."""
@@ -155,7 +155,7 @@ class RewardConfig:
     """Constants of the reward that differ from its defaults."""
 
     def build(self) -> Reward:
-        """The reward; raises InvalidConfig for a name, constant or value that it does not know."""
+        """Return the reward; raises InvalidConfig for an unknown name or constant, or its value."""
         if self.name not in REWARDS:
             raise refused(("reward", "name"), self.name, suggest(self.name, REWARDS))
         reward: Reward = build(REWARDS[self.name], self.settings, ("reward", "settings"))
@@ -164,7 +164,7 @@ class RewardConfig:
 
 @dataclass(frozen=True, slots=True)
 class GradingConfig:
-    """Comparing answers with the truth, in processes that can be killed."""
+    """How answers are compared with the gold answers, in processes that can be killed."""
 
     seconds: float = 5.0
     """Processor time for grading one answer. An answer that takes longer is unscored, or wrong if
@@ -203,7 +203,7 @@ class LoraSettings:
 
 @dataclass(frozen=True, slots=True)
 class SftSettings:
-    """DEER+SFT: sample with exits, keep what is right and short, fine-tune on it."""
+    """DEER+SFT: sample with exits, keep short correct completions, and fine-tune on them."""
 
     samples: int = 8
     """Completions sampled per prompt."""
@@ -224,7 +224,7 @@ class SftSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything about one run."""
+    """All settings of one run."""
 
     output: str
     """Folder for checkpoints, learning curves and the finished model."""
@@ -259,9 +259,9 @@ class RunConfig:
 
 
 def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
-    """The run that presets or YAML files `names` describe, later over earlier, then `overrides`.
+    """Return the run that presets or YAML files describe, later over earlier, then `overrides`.
 
-    A file may name one below it with ``extends``. An override is ``rollout.exit.threshold=0.9``
+    A file may extend another one with ``extends``. An override is ``rollout.exit.threshold=0.9``
     with a YAML value. Raises InvalidConfig.
     """
     if not names:
@@ -277,7 +277,7 @@ def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> R
 
 
 def dump_config(config: RunConfig) -> str:
-    """All settings as YAML, which `load_config` reads back to an equal configuration."""
+    """Return all settings as YAML, which `load_config` reads back as an equal configuration."""
     return dump_yaml(dataclasses.asdict(config))
 
 
@@ -300,7 +300,7 @@ def _commented(section: Any, values: Mapping[str, Any]) -> str:
 
 
 def describe(config: RunConfig) -> str:
-    """The method, its source and the settings that are not its: lines for a run's log."""
+    """Return lines for the log: the method, its source, and the settings that differ from it."""
     if config.sft:
         return (
             "method: DEER+SFT (DEER: arXiv 2504.15895), rejection sampling and fine-tuning\n"
@@ -329,7 +329,7 @@ def describe(config: RunConfig) -> str:
 
 
 def _departures(rollout: RolloutConfig) -> list[str]:
-    """What truncates rollouts otherwise than the published scripts of Step-GRPO do."""
+    """Return what differs from the truncation in the published scripts of Step-GRPO."""
     if rollout.kind != "truncated":
         return []
     differ = [
@@ -348,7 +348,7 @@ def _departures(rollout: RolloutConfig) -> list[str]:
 
 
 def _check(config: RunConfig) -> None:
-    """Refuse what no single section can see; raises InvalidConfig."""
+    """Raise InvalidConfig for settings that are invalid together."""
     config.reward.build()
     _check_trl("GRPOConfig", config.trl, ("trl",))
     longest = config.data.max_prompt_tokens
