@@ -1,9 +1,7 @@
-"""Generates what can drift in docs/; `make docs` writes it, a test compares it."""
+"""Generate what can drift in docs/: `make docs` writes it, and a test compares it."""
 
 import argparse
-import ast
 import dataclasses
-import inspect
 import os
 import re
 import textwrap
@@ -13,12 +11,19 @@ from typing import Any
 
 from scripts.dashboards import dashboards
 from scripts.docs_families import checked
-from scripts.docs_server import abstentions, access, families, metrics, options, parameters
-from service.config.access import AccessSettings
-from service.params.limits import ProbeLimits
-from service.records.reasons import Abstained
-from stepgrpo_core import REWARDS, ExitSettings
+from scripts.docs_server import (
+    abstentions,
+    access,
+    code,
+    escaped,
+    families,
+    metrics,
+    options,
+    parameters,
+)
+from stepgrpo_core import REWARDS
 from stepgrpo_core.control.states import REASONS, TRANSITIONS, State
+from stepgrpo_core.docstrings import field_docs
 from training.cli import build_parser
 from training.config.schema import (
     GradingConfig,
@@ -44,7 +49,7 @@ def main() -> None:
 
 
 def generated() -> dict[Path, str]:
-    """Each file with its generated parts as they should be."""
+    """Return the text of each file with its generated parts up to date."""
     architecture = ROOT / "docs" / "architecture.md"
     reference = ROOT / "docs" / "reference.md"
     models = ROOT / "docs" / "families.md"
@@ -55,13 +60,12 @@ def generated() -> dict[Path, str]:
         reference: "\n\n".join(
             [
                 "# Reference\n\nWritten by `make docs` from the code.",
-                parameters(field_docs(ExitSettings)),
-                options(field_docs(ExitSettings) | field_docs(ProbeLimits)),
-                access(field_docs(AccessSettings)),
-                abstentions(field_docs(Abstained)),
+                parameters(),
+                options(),
+                access(),
+                abstentions(),
                 families(),
                 metrics(),
-                settings(),
                 configuration(),
                 rewards(),
                 cli(),
@@ -72,7 +76,7 @@ def generated() -> dict[Path, str]:
 
 
 def prometheus_rule() -> str:
-    """Prometheus's rules as the object that its operator for Kubernetes reads."""
+    """Return Prometheus's rules as the object that its operator for Kubernetes reads."""
     rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8")
     return (
         "# Made by `make docs` from deploy/prometheus/rules.yml.\n"
@@ -86,14 +90,14 @@ def prometheus_rule() -> str:
 
 
 def replaced(path: Path, name: str, text: str) -> str:
-    """The file with the named generated part exchanged."""
+    """Return the text of a file with its named generated part replaced."""
     begin = BEGIN.format(name)
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
     return pattern.sub(lambda _: f"{begin}\n{text}\n{END}", path.read_text(encoding="utf-8"))
 
 
 def diagram() -> str:
-    """The controller's tables as a Mermaid state diagram."""
+    """Return the controller's tables as a Mermaid state diagram."""
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> PRELUDE", "    [*] --> THINKING"]
     for state, moves in TRANSITIONS.items():
         for signal, after in moves.items():
@@ -103,38 +107,50 @@ def diagram() -> str:
     return "\n".join([*lines, f"    {State.DONE.value} --> [*]", "```"])
 
 
-def settings() -> str:
-    """Every field of ExitSettings."""
-    return "\n".join(["## ExitSettings", "", *field_table(ExitSettings)])
+SECTIONS = {
+    "The top level": RunConfig,
+    "model": ModelConfig,
+    "data": DataConfig,
+    "data.train[], data.exclude[]": Source,
+    "rollout": RolloutConfig,
+    "reward": RewardConfig,
+    "grading": GradingConfig,
+    "lora": LoraSettings,
+    "sft": SftSettings,
+}
+CONFIGURATION = """
+## Configuration of a run
+
+The first of these that sets a key wins:
+
+1. an argument of `stepgrpo-train`: `rollout.exit.threshold=0.9`, of several the last,
+2. a preset or YAML file of `--config`, of several the last,
+3. the preset or file that a file names under `extends`,
+4. the default.
+
+Presets: {presets}.
+
+`rollout.exit` holds the [exit settings](#exit-settings), `trl` the fields of TRL's GRPOConfig.
+`None` is `null` in YAML.
+"""
 
 
 def configuration() -> str:
-    """Every section of a training run's configuration."""
-    sections = {
-        "the top level": RunConfig,
-        "model": ModelConfig,
-        "data": DataConfig,
-        "data.train[], data.exclude[]": Source,
-        "rollout": RolloutConfig,
-        "reward": RewardConfig,
-        "grading": GradingConfig,
-        "lora": LoraSettings,
-        "sft": SftSettings,
-    }
+    """Return the sections of a training run's configuration."""
     presets = ", ".join(f"`{name}`" for name in preset_names())
-    parts = [
-        "## Configuration of a run",
-        "",
-        f"Presets: {presets}. `rollout.exit` holds ExitSettings, `trl` fields of TRL's GRPOConfig.",
-    ]
-    for name, section in sections.items():
+    parts = [CONFIGURATION.strip().replace("{presets}", presets)]
+    for name, section in SECTIONS.items():
         parts += ["", f"### {name}", "", *field_table(section)]
     return "\n".join(parts)
 
 
 def rewards() -> str:
-    """Every method with its constants."""
-    parts = ["## Rewards", "", "`reward.name`, and `reward.settings`."]
+    """Return the rewards with their constants."""
+    parts = [
+        "## Rewards",
+        "",
+        "Names for `reward.name`; the fields of each go into `reward.settings`.",
+    ]
     for name, reward in REWARDS.items():
         parts += ["", f"### {name}", "", f"{reward.source}."]
         if dataclasses.fields(reward):
@@ -143,57 +159,40 @@ def rewards() -> str:
 
 
 def field_table(cls: type[Any]) -> list[str]:
-    """The fields of a dataclass, one row each."""
+    """Return the fields of a dataclass, one row each."""
     docs = field_docs(cls)
     rows = [
-        f"| `{field.name}` | {docs[field.name]} | {default_of(field)} |"
+        f"| `{field.name}` | {escaped(docs[field.name])} | {default_of(field)} |"
         for field in dataclasses.fields(cls)
     ]
     return ["| field | meaning | default |", "|---|---|---|", *rows]
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:
-    """Its default as Python writes it; a section of its own is only named."""
+    """Return a default as Python writes it; a section has those of its fields."""
     if field.default is not dataclasses.MISSING:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     else:
         return "required"
-    return "see there" if dataclasses.is_dataclass(value) else f"`{value!r}`"
+    return "of its fields" if dataclasses.is_dataclass(value) else code(repr(value))
 
 
 def cli() -> str:
-    """The help texts of `stepgrpo-train`."""
+    """Return the help texts of `stepgrpo-train`."""
     os.environ["COLUMNS"] = "100"  # argparse wraps to the terminal
     texts = [f"```text\n{each.format_help().strip()}\n```" for each in commands_of(build_parser())]
     return "\n\n".join(["## stepgrpo-train", *texts])
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Every command that runs something, those below others in their place."""
+    """Yield the parsers of all commands, each command of a group in its place."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 below = list(commands_of(each))
                 yield from below or [each]
-
-
-def field_docs(cls: type[Any]) -> dict[str, str]:
-    """The docstring under each field of a dataclass or enumeration, on one line."""
-    (definition,) = ast.parse(inspect.getsource(cls)).body
-    assert isinstance(definition, ast.ClassDef)
-    found: dict[str, str] = {}
-    name = ""
-    for node in definition.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            name = node.target.id
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
-            text = inspect.cleandoc(str(node.value.value)).replace("\n", " ")
-            found.setdefault(name, text.replace("|", "\\|"))
-    return found
 
 
 if __name__ == "__main__":

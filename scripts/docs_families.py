@@ -1,12 +1,13 @@
 """The table of docs/families.md: what was checked of which family."""
 
+from scripts.docs_server import code
 from tests.support.core.published import FAMILIES, Real
 
 __all__ = ["checked"]
 
 
 def checked() -> str:
-    """A row for each published template that the tests render."""
+    """Return a table of the published templates that the tests render."""
     head = [
         "| model | recognised as | prompt | on exit | tool call | switches off | vocabulary |",
         "|---|---|---|---|---|---|---|",
@@ -15,7 +16,7 @@ def checked() -> str:
 
 
 def row_of(name: str, real: Real) -> str:
-    """The row of one template."""
+    """Return the row of one template."""
     source = "its own" if real.own else f"{real.vocabulary}'s and the template's tokens"
     cells = [
         name,
@@ -27,8 +28,3 @@ def row_of(name: str, real: Real) -> str:
         source,
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def code(text: str) -> str:
-    """As code in a cell of a table."""
-    return f"`{text.replace('|', chr(92) + '|')}`"

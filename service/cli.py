@@ -1,4 +1,4 @@
-"""`stepgrpo-serve MODEL [any vllm serve flag] [--exit-policy ...]`, and its subcommands."""
+"""Command line of `stepgrpo-serve` and its subcommands."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ DESCRIPTION = (
     '{"vllm_xargs": {"exit_policy": "confidence", "exit_threshold": 0.9}}.'
 )
 DRAIN_SECONDS = 30
-NO_MEDIA = ["none: set --allowed-media-domains"]  # no URL has such a host; errors quote it
+NO_MEDIA = ["none: set --allowed-media-domains"]  # matches no host; vLLM's errors quote it
 MIDDLEWARE = (
     "service.http.routes.Routes",
     "service.http.responses.ResponseReporter",
@@ -38,11 +38,11 @@ MIDDLEWARE = (
     "service.http.health.Readiness",
     "service.http.sdk_compatibility.SdkCompatibility",
 )
-"""ASGI middleware from the innermost to the outermost; ``--middleware`` adds its own inside."""
+"""Import paths for vLLM, the outermost last; those of ``--middleware`` come first."""
 
 
 def main() -> None:
-    """Entry point; ends with one clear line and a non-zero status when it cannot serve."""
+    """Run the command; startup errors are one line and a non-zero exit status."""
     commands = {"savings": savings_command, "guard": guard_command, "bench": bench_command}
     if command := commands.get("".join(sys.argv[1:2])):
         command(sys.argv[2:])
@@ -54,8 +54,8 @@ def main() -> None:
         _check_named(sys.argv[1:2])
     except OSError as error:
         sys.exit(f"stepgrpo-serve: {error}")
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to open anew
-    import uvloop  # noqa: PLC0415 - vLLM brings it; the module must import without
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until log and key files can be reopened
+    import uvloop  # noqa: PLC0415 - the subcommands run without it
 
     from service.process.server import bind, serve  # noqa: PLC0415
     from service.savings.measurement import open_measurement  # noqa: PLC0415 - loads vLLM
@@ -84,7 +84,7 @@ def main() -> None:
     )
     try:
         uvloop.run(serving)
-    except InvalidSetting as error:  # found out with the model's tokenizer
+    except InvalidSetting as error:  # needs the model's tokenizer to be detected
         refusal = defaults.resolved.refusal(error.name, error.value, error.remedy)
         sys.exit(f"stepgrpo-serve: {refusal}")
 
@@ -101,15 +101,15 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     args: argparse.Namespace = parser.parse_args(arguments)
     _check_model(args)
     _check_processes(args)
-    # A host that is allowed could send the fetcher to one that is not, in a private network.
+    # An allowed host could redirect to a forbidden one in a private network.
     os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
     args.middleware = [*args.middleware, *MIDDLEWARE]
     return args
 
 
 def _calibrations(args: argparse.Namespace, asked: Path | None) -> dict[str | None, Baseline]:
-    """By adapter, None for the model itself: each has lengths of its own."""
-    # The trainer puts them beside the weights.
+    """Return the calibrations by adapter, with None for the model itself."""
+    # The trainer writes them beside the weights.
     found = {name: folder / "calibration.json" for name, folder in _folders(args).items()}
     paths = {name: path for name, path in found.items() if path.is_file()}
     if asked:
@@ -118,7 +118,7 @@ def _calibrations(args: argparse.Namespace, asked: Path | None) -> dict[str | No
 
 
 def _folders(args: argparse.Namespace) -> dict[str | None, Path]:
-    """Of what is served, by adapter, None for the model itself."""
+    """Return the folders by adapter, with None for the model itself."""
     adapters = {each.name: Path(each.path) for each in args.lora_modules or ()}
     return {None: Path(args.model)} | adapters
 
@@ -131,7 +131,7 @@ def _calibration(path: Path) -> Baseline:
 
 
 def _log(defaults: Defaults) -> RequestLog | None:
-    """The request log, open."""
+    """Open the request log; raises BadOption."""
     try:
         return RequestLog(defaults.log) if defaults.log else None
     except InvalidSetting as error:
@@ -139,21 +139,21 @@ def _log(defaults: Defaults) -> RequestLog | None:
 
 
 def _check_named(first: list[str]) -> None:
-    """Refuse a model that stands first among the arguments, before vLLM is imported."""
+    """Check a model that is the first argument, before vLLM is imported."""
     for model in first:
         if not model.startswith("-"):
             _check_folder(model)
 
 
 def _check_model(args: argparse.Namespace) -> None:
-    """Refuse a model, wherever it was named."""
+    """Check the model, whether it is an argument or a flag."""
     if args.model_tag is not None:
         args.model = args.model_tag
     _check_folder(args.model)
 
 
 def _check_folder(model: str) -> None:
-    """Refuse a model directory that cannot be one."""
+    """Raise FileNotFoundError for a local directory that holds no model."""
     path = Path(model)
     looks_local = path.is_absolute() or model.startswith((".", "~")) or path.is_dir()
     if looks_local and not (path / "config.json").is_file():
@@ -161,11 +161,11 @@ def _check_folder(model: str) -> None:
 
 
 def _check_bases(args: argparse.Namespace, defaults: Defaults) -> None:
-    """Refuse a base model for holdout or pairs that is not what this server's adapters are over."""
+    """Raise BadOption for a base of holdout or pairs that is not the model of the adapters."""
     plan = defaults.plan
     bases = {
         "holdout_base": plan.holdout_base,
-        # Behind a URL the names are of another server.
+        # At a URL the name is one of another server.
         "pairs_base": plan.pairs_base if plan.pairs_url is None else None,
     }
     named = args.served_model_name or args.model
@@ -184,7 +184,7 @@ def _check_bases(args: argparse.Namespace, defaults: Defaults) -> None:
 
 
 def _check_processes(args: argparse.Namespace) -> None:
-    """Refuse what would run without early exit."""
+    """Raise InvalidSetting or BadOption for modes that would run without early exit."""
     if (args.api_server_count or 1) > 1:
         remedy = (
             "one API server process is supported; run several servers behind a balancer, on one "

@@ -1,4 +1,4 @@
-"""`stepgrpo-train calibrate`: everything is looked at before the model is loaded."""
+"""`stepgrpo-train calibrate`: record completion lengths without exits."""
 
 import argparse
 import math
@@ -15,13 +15,17 @@ from training.data.sources import Source, read_source
 __all__ = ["add_arguments", "check_counts", "check_writable", "run"]
 
 DEFAULT = " Default: %(default)s."
-ROOM = 512  # tokens of a prompt, or of trial answers behind a longer one
+ROOM = 512  # tokens of context beside the completion, for the prompt or for probes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the command."""
+    """Add the flags of the command."""
     add = parser.add_argument
-    add("--model", required=True, help="Directory or name of a model, or of an adapter.")
+    add(
+        "--model",
+        required=True,
+        help="Directory or hub name of a model, or directory of an adapter.",
+    )
     add("--prompts", type=Path, help='File of user messages, a {"prompt": "..."} per line.')
     add(
         "--demo",
@@ -48,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="Record also how confident a trial answer is wherever a step begins. Default: on.",
+        help="Also record the confidence of a probe at the start of each step. Default: on.",
     )
     add_flags(parser)
 
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     """Complete the prompts and write the file. Raises InvalidSetting and BadPrompts."""
     _check(args)
     choice = choice_of(args)
-    messages = _messages(args)  # first: a refusal waits for nothing that loads slowly
+    messages = _messages(args)  # before the slow imports, so that errors come at once
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
     from training.rollouts.calibration import calibrate, write_baseline  # noqa: PLC0415
@@ -84,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_counts(args: argparse.Namespace, *names: str) -> None:
-    """Raises InvalidSetting for the first flag of `names` that is given and below 1."""
+    """Raise InvalidSetting for the first flag of `names` that is given and below 1."""
     for name in names:
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -92,7 +96,7 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises InvalidSetting for a file that could not be written in the end."""
+    """Raise InvalidSetting for a file that cannot be written."""
     try:
         if path.is_dir():
             raise InvalidSetting("--output", str(path), "it is a directory; name a file in it")
@@ -119,7 +123,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _messages(args: argparse.Namespace) -> list[str]:
-    """What is completed; raises InvalidSetting where it is too little for a calibration."""
+    """Return the prompts; raises InvalidSetting if they are too few for a calibration."""
     if args.prompts:
         messages = read_prompts(args.prompts)
     else:
@@ -134,7 +138,7 @@ def _messages(args: argparse.Namespace) -> list[str]:
 
 
 def _context(model: str, messages: Sequence[str], max_tokens: int) -> int:
-    """Tokens that the engine must hold; raises InvalidSetting where the model cannot."""
+    """Return the context length for the engine; raises InvalidSetting if the model has less."""
     from training.run.models import check_context, check_model, tokenizer_of  # noqa: PLC0415
 
     found: Any = check_model(model, "--model", adapters=True)

@@ -1,4 +1,4 @@
-"""`stepgrpo-train grpo|sft|eval|demo|calibrate`."""
+"""Train, evaluate and calibrate reasoning models that stop thinking early."""
 
 import argparse
 import os
@@ -8,23 +8,23 @@ from pathlib import Path
 
 from stepgrpo_core.errors import InvalidSetting
 from training import calibrate_command as calibration
-from training.config.schema import RunConfig, dump_config, load_config, preset_names
+from training.config.schema import RunConfig, explain_config, load_config, preset_names
 from training.evaluation import command as evaluation
 from training.run.lock import locked
 from training.run.ports import choose_port
 
 __all__ = ["build_parser", "main"]
 
-DEFAULT = " Default: %(default)s."
+DEFAULT = calibration.DEFAULT
 
 
 def main() -> None:
-    """Entry point; ends with one clear line and a non-zero status when something is wrong."""
-    # One process, so that runs repeat and progress shows; must be set before vLLM is imported.
+    """Run the command; expected errors are one line and a non-zero exit status."""
+    # vLLM reads these when it is imported. One process makes runs repeatable.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     if not Path("/dev/nvidiactl").exists():
-        # vLLM would compile its log-probs, and fail where there is no C++ compiler.
+        # Without a GPU vLLM would compile its log-probs, which needs a C++ compiler.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     args = build_parser().parse_args()
     try:
@@ -32,12 +32,12 @@ def main() -> None:
         args.run(args)
     except (OSError, ValueError, RuntimeError) as error:
         if type(error) is RuntimeError:
-            raise  # nobody's message: a bug, or torch's; show where
+            raise  # not one of ours: a bug, or an error of torch, which needs its traceback
         sys.exit(f"stepgrpo-train: {error}")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All commands and their flags."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(prog="stepgrpo-train", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         _grpo,
         summary="Train by GRPO: Step-GRPO, its ablations and the other rewards.",
         description="Train a model by GRPO with truncated rollouts and the configured reward. "
-        "A signal saves and stops; --resume goes on, with the losses the run would have had.",
+        "A signal saves a checkpoint and stops; --resume continues as if the run had not stopped.",
     )
     _add_run(
         commands,
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         _sft,
         summary="Train by DEER+SFT: sample with exits, keep the short correct ones, fine-tune.",
         description="Sample completions with exits, keep the shortest correct ones, and "
-        "fine-tune on them. --resume goes on where a stopped run was.",
+        "fine-tune on them. --resume continues a stopped run.",
     )
     _add_eval(commands)
     _add_demo(commands)
@@ -72,8 +72,8 @@ def _add_run(
     example = f"stepgrpo-train {name} --config qwen3-8b --config methods/lp trl.max_steps=50"
     command = commands.add_parser(
         name,
-        epilog=f"Presets: {', '.join(preset_names())}. Several lie over each other, the later "
-        f"above: {example}. All settings: --print-config.",
+        epilog=f"Presets: {', '.join(preset_names())}. Later ones override "
+        f"earlier ones: {example}. --print-config explains all settings.",
         help=summary,
         description=description,
     )
@@ -82,7 +82,7 @@ def _add_run(
         action="append",
         required=True,
         metavar="NAME",
-        help="Preset or YAML file; repeat to lay one over another.",
+        help="Preset or YAML file; repeat it, and later ones override earlier ones.",
     )
     command.add_argument(
         "overrides",
@@ -90,9 +90,11 @@ def _add_run(
         metavar="KEY=VALUE",
         help="Setting to change, such as rollout.exit.threshold=0.9.",
     )
-    command.add_argument("--resume", action="store_true", help="Go on from the last checkpoint.")
+    command.add_argument("--resume", action="store_true", help="Continue from the last checkpoint.")
     command.add_argument(
-        "--dry-run", action="store_true", help="Check everything, explain the run, train nothing."
+        "--dry-run",
+        action="store_true",
+        help="Check the configuration and the model, explain the run, and stop.",
     )
     command.add_argument(
         "--processes",
@@ -108,7 +110,9 @@ def _add_run(
         "--processes is given and there is none.",
     )
     command.add_argument(
-        "--print-config", action="store_true", help="Print the whole configuration and stop."
+        "--print-config",
+        action="store_true",
+        help="Print the whole configuration, with the meaning of each key, and stop.",
     )
     command.set_defaults(run=_train, start=start)
 
@@ -119,8 +123,7 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="Compare models and exit policies on benchmarks, with intervals.",
         description="Complete and grade benchmarks with every model under every exit policy, and "
         "compare each with the baseline on the same questions and seeds. Writes results.md, "
-        "results.json and tradeoff.png. An evaluation that was "
-        "stopped or killed goes on with the same command.",
+        "results.json and tradeoff.png. The same command resumes a stopped evaluation.",
     )
     evaluation.add_arguments(parser)
     parser.set_defaults(run=evaluation.run)
@@ -141,7 +144,7 @@ def _add_base(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "base",
         help="Train demo-base from scratch and measure it.",
         description="Train demo-base from scratch, measure it on unseen problems, calibrate it "
-        "and write its model card. A run that was stopped goes on where it was.",
+        "and write its model card. The same command resumes a stopped run.",
     )
     base.add_argument(
         "--output", type=Path, default=Path("outputs/demo"), help=f"Folder to write to.{DEFAULT}"
@@ -161,8 +164,8 @@ def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "results",
         help="Train every method from demo-base and compare them.",
         description="Train Step-GRPO, its ablations and the other methods from demo-base, evaluate "
-        "all on the same unseen problems, and write a table and a plot. What is finished is kept: "
-        "a table that was stopped goes on with the same command.",
+        "all on the same unseen problems, and write a table and a plot. The same command resumes a "
+        "stopped table and keeps what is finished.",
     )
     results.add_argument(
         "--output", type=Path, default=Path("outputs/results"), help=f"Folder to write to.{DEFAULT}"
@@ -171,7 +174,7 @@ def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--base",
         type=Path,
         default=Path("models/demo-base"),
-        help=f"Model that all start from.{DEFAULT}",
+        help=f"Model from which all trainings start.{DEFAULT}",
     )
     results.add_argument(
         "--reduced", action="store_true", help="Train Step-GRPO and GRPO+LP only, one seed of each."
@@ -193,11 +196,10 @@ def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     calibrate = commands.add_parser(
         "calibrate",
-        help="Record un-exited completion lengths for stepgrpo-serve --exit-calibration.",
-        description="Complete prompts without any exit and record how long the completions are, "
-        "where their steps begin, and how confident a trial answer is there. "
-        "Calibrate with prompts like your users' and the sampling parameters they use: the "
-        "server's saved tokens are predictions from this file.",
+        help="Record completion lengths without exits, for stepgrpo-serve --exit-calibration.",
+        description="Complete prompts without exits and record the lengths of the completions, "
+        "where their steps begin, and the confidence of a probe there. Use prompts and sampling "
+        "parameters like your users': the server predicts saved tokens from this file.",
     )
     calibration.add_arguments(calibrate)
     calibrate.set_defaults(run=calibration.run)
@@ -207,10 +209,12 @@ def _train(args: argparse.Namespace) -> None:
     planned = {"processes": args.processes, "gpu_gib": args.gpu_memory}
     calibration.check_counts(args, "processes", "gpu_memory")
     if any(planned.values()) and not args.dry_run:
-        raise ValueError("--processes and --gpu-memory explain a --dry-run; accelerate starts runs")
+        raise ValueError(
+            "--processes and --gpu-memory need --dry-run; accelerate starts runs on several GPUs"
+        )
     config = load_config(args.config, args.overrides)
     if args.print_config:
-        print(dump_config(config), end="")
+        print(explain_config(config), end="")
     elif args.dry_run:
         from training.dry_run import explain  # noqa: PLC0415 - torch and TRL load slowly
 

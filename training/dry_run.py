@@ -1,4 +1,4 @@
-"""`--dry-run`: check everything that can be checked without training, and explain the run."""
+"""`--dry-run`: check what can be checked without training, and explain the run."""
 
 import contextlib
 import io
@@ -26,20 +26,20 @@ __all__ = ["Machine", "Shape", "batch_lines", "explain", "memory_lines"]
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 KEPT_VALUES = 17  # per token, layer and unit of width, without checkpoints (arXiv 2205.05198)
-USUAL_GPU = 80.0  # GiB, where the run is planned for GPUs and there is none here
+USUAL_GPU = 80.0  # GiB, if the run is planned for GPUs and this machine has none
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the run is planned for."""
+    """The hardware that the run is planned for."""
 
     processes: int
     gpu_gib: float | None
-    """Memory of each GPU; None: the run is on CPUs."""
+    """Memory of each GPU in GiB; None if the run is on CPUs."""
 
     @classmethod
     def planned(cls, processes: int | None, gpu_gib: float | None, args: Any) -> "Machine":
-        """As asked for; this machine where nothing is."""
+        """Return the hardware of the flags, or else of this machine."""
         if gpu_gib is None and torch.cuda.is_available():
             gpu_gib = torch.cuda.get_device_properties(0).total_memory / GIB
         elif gpu_gib is None and processes is not None:
@@ -49,19 +49,19 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a model."""
+    """Sizes of a model, in numbers of values or tokens."""
 
     parameters: int
     vocabulary: int
     width: int
     layers: int
     cached: int
-    """Values that a token leaves in the cache of keys and values."""
+    """Values per token in the KV cache."""
     positions: int
 
     @classmethod
     def of(cls, found: Any, trust_remote_code: bool = False) -> "Shape":
-        """Of a transformers configuration; no weights are loaded."""
+        """Return the sizes of a transformers configuration; no weights are loaded."""
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(found, trust_remote_code=trust_remote_code)
         text = found.get_text_config()
@@ -81,10 +81,9 @@ class Shape:
 def explain(
     config: RunConfig, *, processes: int | None = None, gpu_gib: float | None = None
 ) -> None:
-    """Print what will run on `processes` with GPUs of `gpu_gib` each, or on this machine.
+    """Print the plan of a run on `processes` with GPUs of `gpu_gib` each, or on this machine.
 
-    Raises what the run would raise, before anything is loaded on a GPU. With several processes
-    the main one reads the data and prints.
+    Raises the errors of the run before anything is loaded on a GPU. Only the main process prints.
     """
     args = arguments(config)
     quiet = contextlib.redirect_stdout(io.StringIO())
@@ -114,7 +113,7 @@ def _explain(config: RunConfig, args: Any, machine: Machine) -> None:
 
 
 def batch_lines(args: Any, processes: int | None = None) -> list[str]:
-    """The batch arithmetic in words; `args` is a ``GRPOConfig``."""
+    """Return the batch arithmetic in words; `args` is a ``GRPOConfig``."""
     processes = processes or max(args.world_size, 1)
     group, local = args.num_generations, args.per_device_train_batch_size
     local *= args.steps_per_generation
@@ -131,7 +130,7 @@ def batch_lines(args: Any, processes: int | None = None) -> list[str]:
 
 
 def memory_lines(config: RunConfig, args: Any, shape: Shape, machine: Machine) -> list[str]:
-    """GiB on each process, if the trainer's state is sharded over all of them."""
+    """Return estimates in GiB per process, with the trainer's state sharded over all of them."""
     size = BYTES[config.model.dtype]
     weights = shape.parameters * size
     trained = weights if config.lora is None else 0
@@ -149,7 +148,7 @@ def memory_lines(config: RunConfig, args: Any, shape: Shape, machine: Machine) -
 def _activation_lines(
     config: RunConfig, args: Any, shape: Shape, size: int, *, sharded: bool
 ) -> list[str]:
-    """TRL 1.16 multiplies by the head in tiles; of the logits no more than one exists."""
+    """Return lines on activations; TRL 1.16 keeps one tile of the logits at a time."""
     rows = args.per_device_train_batch_size
     tokens = rows * (config.data.max_prompt_tokens + args.max_completion_length)
     a_layer = tokens * shape.width * size

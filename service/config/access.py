@@ -1,8 +1,6 @@
 """The operator's settings of access: flags, or variables that begin with STEPGRPO_SERVE_."""
 
 import argparse
-import dataclasses
-import typing
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Any
 from service.access.keys import BadKeys, KeyRing
 from service.access.limits import KeyLimits
 from service.access.middleware import Rules
-from service.config.layers import Option, Resolved, reader_of, resolve
+from service.config.layers import add_flags, options_of, resolve
+from stepgrpo_core import InvalidSetting
 
-__all__ = ["ACCESS", "AccessSettings", "add_access_flags", "read_access", "rules_of"]
+__all__ = ["ACCESS", "AccessSettings", "add_access_flags", "rules_of"]
 
 PREFIX = "STEPGRPO_SERVE_"
 _KEY_OF_VLLM = "VLLM_API_KEY"
@@ -21,92 +20,64 @@ _KEY_OF_VLLM = "VLLM_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
-    """What an operator says of access."""
+    """Who may send requests, and how many. Raises InvalidSetting."""
 
     api_key_file: Path | None = None
-    """File of API keys, one per line, `name: key` or `key`; read again when it changes."""
+    """File of API keys, one per line, `name: key` or `key`; read again when it changes. Every route
+    except /health, /ready and /ping then needs a key, as with --api-key."""
     key_concurrency: int | None = None
-    """Sequences (n for each prompt) that an API key may run at once; more get 429."""
+    """Sequences (n for each prompt) that an API key may run at once; more get 429. None means no
+    limit."""
     key_rate: float | None = None
-    """Requests that an API key may send per minute, on average; more get 429."""
+    """Requests per minute, on average, that an API key may send; more get 429. None means no
+    limit."""
     tenant_isolation: bool = True
-    """API keys share no prefix cache, so that how long an answer takes tells none what others ask;
-    without keys there are no tenants."""
+    """Give each API key a prefix cache of its own, so that no client can tell from response times
+    what others ask; it changes nothing on a server without keys."""
     max_body_bytes: int = 2 * 1024 * 1024
-    """Bytes of a request's body, at most; more get 413."""
+    """Largest request body in bytes; a larger one gets 413."""
     open_metrics: bool = False
-    """`/metrics` answers without an API key."""
+    """Serve /metrics without an API key."""
     metrics_port: int | None = None
-    """Port of `/metrics`, over plain HTTP and without a key; it is then on no other."""
+    """Port that serves /metrics over plain HTTP and without an API key, in place of the main port.
+    None means the main port."""
     metrics_host: str | None = None
-    """Address of that port; None: that of `--host`."""
+    """Address of the metrics port. None means the one of --host."""
+
+    def __post_init__(self) -> None:
+        for name in ("key_concurrency", "key_rate", "max_body_bytes", "metrics_port"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InvalidSetting(name, value, "use a number above 0")
+        if self.metrics_port is None and self.metrics_host is not None:
+            raise InvalidSetting("metrics_host", self.metrics_host, "set metrics_port as well")
+        if self.metrics_port is not None and self.metrics_port > 65_535:
+            raise InvalidSetting("metrics_port", self.metrics_port, "use a port, up to 65535")
+
+    def metrics_at(self, host: str) -> tuple[str, int] | None:
+        """Return address and port of the metrics on a server at `host`; None for its own port."""
+        if self.metrics_port is None:
+            return None
+        return host if self.metrics_host is None else self.metrics_host, self.metrics_port
 
 
-def _options() -> dict[str, Option]:
-    hints = typing.get_type_hints(AccessSettings)
-    readers = {Path | None: _path}
-    return {
-        field.name: Option(
-            field.name,
-            readers.get(hints[field.name]) or reader_of(hints[field.name]),
-            _HELP[field.name],
-            hints[field.name] is bool,
-            lead="--",
-            prefix=PREFIX,
-        )
-        for field in dataclasses.fields(AccessSettings)
-    }
-
-
-def _path(value: Any) -> Path:
-    return Path(value)
-
-
-_HELP = {
-    "api_key_file": "File of API keys, one per line; read again when it changes. All but /health, "
-    "/ready and /ping then needs one, as with --api-key.",
-    "key_concurrency": "Sequences that an API key may run at once. Default: no limit.",
-    "key_rate": "Requests that an API key may send per minute. Default: no limit.",
-    "tenant_isolation": "API keys share no prefix cache. Default: on.",
-    "max_body_bytes": "Bytes of a request's body, at most. Default: 2097152.",
-    "open_metrics": "/metrics answers without an API key.",
-    "metrics_port": "Port of /metrics, without an API key; it is then on no other.",
-    "metrics_host": "Address of that port. Default: that of --host.",
-}
-
-ACCESS = _options()
-"""Every option by name: the fields of `AccessSettings`."""
+ACCESS = options_of([AccessSettings], "--", PREFIX)
+"""Every option by name."""
 
 
 def add_access_flags(parser: Any) -> None:
-    """The flags of all options; None where one is not given."""
-    group = parser.add_argument_group("AccessConfig", "Who may ask for what.")
-    for option in ACCESS.values():
-        if option.switch:
-            action = argparse.BooleanOptionalAction
-            group.add_argument(option.flag, action=action, default=None, help=option.help)
-        else:
-            group.add_argument(option.flag, metavar="VALUE", default=None, help=option.help)
-
-
-def read_access(
-    args: argparse.Namespace, environment: MutableMapping[str, str]
-) -> tuple[AccessSettings, Resolved]:
-    """The settings from flags before the environment; raises BadOption."""
-    flags = {name: getattr(args, name) for name in ACCESS}
-    resolved = resolve(ACCESS, flags, environment, ("file", {}), prefix=PREFIX)
-    settings = AccessSettings(**resolved.values)
-    for name in ("key_concurrency", "key_rate", "max_body_bytes", "metrics_port"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise resolved.refusal(name, value, "use a number above 0")
-    return settings, resolved
+    """Add the flags of all options; a flag that is not given is None."""
+    add_flags(parser.add_argument_group("AccessConfig", "Who may send requests."), ACCESS)
 
 
 def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) -> Rules:
-    """The rules of a server. Its keys leave `args` and the environment, where logs and the engine's
-    processes would find them; raises BadOption."""
-    settings, resolved = read_access(args, environment)
+    """Return the access rules of a server; raises BadOption.
+
+    Removes the API keys from `args` and the environment, so that neither logs nor the processes of
+    the engine show them.
+    """
+    resolved = resolve(ACCESS, args, environment, prefix=PREFIX)
+    settings = resolved.build(AccessSettings)
     fixed = args.api_key or [environment.get(_KEY_OF_VLLM, "")]
     args.api_key = None  # vLLM's own check knows neither all keys nor all routes
     environment.pop(_KEY_OF_VLLM, None)
@@ -124,18 +95,7 @@ def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) ->
         KeyLimits(settings.key_concurrency, settings.key_rate),
         settings.max_body_bytes,
         open_metrics=settings.open_metrics,
-        metrics_at=_metrics_at(settings, resolved, args.host or ""),
+        metrics_at=settings.metrics_at(args.host or ""),
         isolates=keys.required and settings.tenant_isolation,
         cors=bool(args.allowed_origins),
     )
-
-
-def _metrics_at(settings: AccessSettings, resolved: Resolved, host: str) -> tuple[str, int] | None:
-    own, port = settings.metrics_host, settings.metrics_port
-    if port is None:
-        if own is not None:
-            raise resolved.refusal("metrics_host", own, "set metrics_port as well")
-        return None
-    if port > 65_535:
-        raise resolved.refusal("metrics_port", port, "use a port, up to 65535")
-    return host if own is None else own, port

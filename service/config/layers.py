@@ -1,25 +1,36 @@
-"""Options that a flag, the environment or a YAML file sets, in this order; and their values."""
+"""Options of the server: fields of dataclasses that a flag, the environment or a file sets.
 
-import difflib
+A field is the only definition of its option. Its name makes the flag, the variable and the key of
+the YAML file, its type reads them, and its docstring is the help text and the row in the reference.
+"""
+
+import argparse
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["BadOption", "Option", "Resolved", "read_yaml", "reader_of", "resolve"]
+from stepgrpo_core import InvalidSetting
+from stepgrpo_core.docstrings import field_docs
+from stepgrpo_core.names import suggest
 
-PREFIX = "STEPGRPO_EXIT_"
-CONFIG = "STEPGRPO_EXIT_CONFIG"
+__all__ = ["BadOption", "Option", "Resolved", "add_flags", "options_of", "read_yaml", "resolve"]
+
 BUILT_IN = "built-in default"
+NO_FILE: tuple[str, Mapping[str, Any]] = ("file", {})
+
+Section = TypeVar("Section")
+Reader = Callable[[Any], Any]
+"""Reads a value from text, or from what YAML has; raises ValueError with the remedy."""
 
 
 class BadOption(ValueError):
-    """A server option that cannot be honoured: the message names source, key, value, remedy."""
+    """A server option that cannot be honored: the message names source, key, value, remedy."""
 
     def __init__(self, source: str, key: str, value: object, remedy: str) -> None:
         super().__init__(f"{source}: {key}={value!r} cannot be honoured: {remedy}")
@@ -27,66 +38,113 @@ class BadOption(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: ``--exit-a-name``, ``STEPGRPO_EXIT_A_NAME``, or ``a_name`` in the file."""
+    """One option, such as `--exit-a-name`, `STEPGRPO_EXIT_A_NAME`, and `a_name` in the file."""
 
     name: str
-    read: Callable[[Any], Any]
-    """Its value from a text, or from what YAML has; raises ValueError with the remedy."""
+    flag: str
+    variable: str
+    read: Reader
     help: str
-    switch: bool = False
-    """On or off: as a flag it takes no value."""
-    lead: str = "--exit-"
-    """Of the flag."""
-    prefix: str = PREFIX
-    """Of the variable."""
+    """What it does, in sentences; the default follows."""
+    default: Any
+    switch: bool
+    """It is on or off: as a flag it takes no value."""
 
     @property
-    def flag(self) -> str:
-        """On the command line."""
-        return self.lead + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """In the environment."""
-        return self.prefix + self.name.upper()
+    def dest(self) -> str:
+        """The attribute of the parsed arguments."""
+        return self.flag.lstrip("-").replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What was set, by option, and where."""
+    """The options that are set anywhere."""
 
     values: Mapping[str, Any]
     sources: Mapping[str, tuple[str, str]]
-    """Place and key."""
+    """The source of each value, and its key there."""
+
+    def build(self, section: type[Section]) -> Section:
+        """Return the dataclass with what was set of its fields; raises BadOption."""
+        names = self.values.keys() & typing.get_type_hints(section).keys()
+        try:
+            return section(**{name: self.values[name] for name in names})
+        except InvalidSetting as error:
+            raise self.refusal(error.name, error.value, error.remedy) from error
 
     def refusal(self, name: str, value: object, remedy: str) -> BadOption:
-        """The error for an option whose value turned out to be wrong."""
+        """Return the error for an option whose value turned out to be wrong."""
         source, key = self.sources.get(name, (BUILT_IN, name))
         return BadOption(source, key, value, remedy)
 
 
+def options_of(
+    sections: Iterable[type],
+    flag_prefix: str,
+    variable_prefix: str,
+    readers: Mapping[str, Reader] = types.MappingProxyType({}),
+    choices: Mapping[str, Iterable[str]] = types.MappingProxyType({}),
+) -> dict[str, Option]:
+    """Return the fields of dataclasses as options, by name.
+
+    `readers` are for fields whose type does not tell how they are read, `choices` for those whose
+    type does not list their values.
+    """
+    found: dict[str, Option] = {}
+    for section in sections:
+        docs, defaults = field_docs(section), section()
+        for name, hint in typing.get_type_hints(section).items():
+            values = choices.get(name) or _literals(hint)
+            found[name] = Option(
+                name,
+                flag=flag_prefix + name.replace("_", "-"),
+                variable=variable_prefix + name.upper(),
+                read=readers.get(name) or _reader_of(hint),
+                help=docs[name] + (f" Choices: {', '.join(values)}." if values else ""),
+                default=getattr(defaults, name),
+                switch=hint is bool,
+            )
+    return found
+
+
+def add_flags(group: Any, options: Mapping[str, Option]) -> None:
+    """Add the flags of all options to a group of a parser; a flag that is not given is None."""
+    for option in options.values():
+        text = f"{option.help} Default: {option.default!r}.".replace("%", "%%")
+        how: dict[str, Any] = {"metavar": "VALUE"}
+        if option.switch:
+            how = {"action": argparse.BooleanOptionalAction}
+        group.add_argument(option.flag, default=None, help=text, **how)
+
+
 def resolve(
     options: Mapping[str, Option],
-    flags: Mapping[str, Any],
+    args: argparse.Namespace,
     environment: Mapping[str, str],
-    file: tuple[str, Mapping[str, Any]],
+    file: tuple[str, Mapping[str, Any]] = NO_FILE,
     *,
-    prefix: str = PREFIX,
+    prefix: str,
+    besides: Iterable[str] = (),
 ) -> Resolved:
-    """The options that are set anywhere. `flags` are by name, None where not given; `file` is
-    the name of the YAML file and what it holds; no variable that begins with `prefix` may be none
-    of theirs. Raises BadOption."""
+    """Return what is set: by a flag, else by the environment, else by the file.
+
+    `file` is the name of the YAML file and what it holds. Variables that begin with `prefix` must
+    be options or `besides`. Raises BadOption.
+    """
     place, content = file
-    known = {option.variable for option in options.values()} | {CONFIG}
-    _check_names({k: v for k, v in environment.items() if k.startswith(prefix)}, known)
+    known = {option.variable for option in options.values()} | {*besides}
+    for variable in environment:
+        if variable.startswith(prefix) and variable not in known:
+            remedy = suggest(variable, known)
+            raise BadOption("environment", variable, environment[variable], remedy)
     for name, value in content.items():
         if name not in options:
-            raise BadOption(place, str(name), value, _advice(str(name), options))
+            raise BadOption(place, str(name), value, suggest(name, options))
     values: dict[str, Any] = {}
     sources: dict[str, tuple[str, str]] = {}
     for name, option in options.items():
         for source, key, value in (
-            ("flag", option.flag, flags.get(name)),
+            ("flag", option.flag, getattr(args, option.dest)),
             ("environment", option.variable, environment.get(option.variable)),
             (place, name, content.get(name)),
         ):
@@ -97,18 +155,6 @@ def resolve(
     return Resolved(values, sources)
 
 
-def _check_names(environment: Mapping[str, str], known: set[str]) -> None:
-    for variable, value in environment.items():
-        if variable not in known:
-            raise BadOption("environment", variable, value, _advice(variable, known))
-
-
-def _advice(name: str, known: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}use one of {', '.join(sorted(known))}"
-
-
 def _read(option: Option, value: Any, source: str, key: str) -> Any:
     try:
         return option.read(value)
@@ -117,7 +163,7 @@ def _read(option: Option, value: Any, source: str, key: str) -> Any:
 
 
 def read_yaml(path: Path) -> tuple[str, Mapping[str, Any]]:
-    """The name of a YAML file and its keys; raises BadOption where it has none."""
+    """Return the name of a YAML file and what it holds; raises BadOption if it cannot be read."""
     name = f"file {path}"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -133,19 +179,23 @@ def read_yaml(path: Path) -> tuple[str, Mapping[str, Any]]:
     return name, content
 
 
-def reader_of(hint: Any) -> Callable[[Any], Any]:
-    """How a value of this type is read."""
-    if typing.get_origin(hint) is types.UnionType:  # X | None
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is typing.Literal:
-        return _choice(typing.get_args(hint))
-    readers: dict[Any, Callable[[Any], Any]] = {
-        bool: _boolean,
-        int: _whole,
-        float: _number,
-        str: _text,
-    }
-    return readers[hint]
+def _reader_of(hint: Any) -> Reader:
+    """Return the reader of values of a type, which may be optional."""
+    hint = _required(hint)
+    if choices := _literals(hint):
+        return lambda value: _choice(value, choices)
+    return _READERS[hint]
+
+
+def _required(hint: Any) -> Any:
+    """Return X of `X | None`."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is types.UnionType else hint
+
+
+def _literals(hint: Any) -> tuple[str, ...]:
+    """Return the values of a Literal; () for any other type."""
+    hint = _required(hint)
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
 
 
 def _boolean(value: Any) -> bool:
@@ -182,10 +232,22 @@ def _text(value: Any) -> str:
     return value
 
 
-def _choice(choices: tuple[Any, ...]) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if value not in choices:
-            raise ValueError(f"use one of {', '.join(choices)}")
-        return value
+def _path(value: Any) -> Path:
+    if not isinstance(value, str):
+        raise ValueError("use the name of a file")
+    return Path(value)
 
-    return read
+
+def _choice(value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(f"use one of {', '.join(choices)}")
+    return value
+
+
+_READERS: Mapping[Any, Reader] = {
+    bool: _boolean,
+    int: _whole,
+    float: _number,
+    str: _text,
+    Path: _path,
+}

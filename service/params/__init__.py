@@ -1,9 +1,9 @@
-"""Request parameters of all ecosystems to one effective exit policy.
+"""Request parameters of all ecosystems, resolved to one exit policy.
 
-`parameters` is the table: what each parameter sets, and how its value is read. `body` reads a
-request's body by it, and refuses what contradicts itself or stands in a wrong place. `effective`
-lays what was asked over the server's defaults: ``vllm_xargs`` before an explicit budget, before
-an effort, before the server's own. What cannot be honoured is a `BadParameter`, never ignored.
+`table` lists the parameters. `body` reads them from a request's body and rejects contradictions and
+misplaced keys. `effective` overlays them on the server's defaults: ``vllm_xargs`` takes precedence
+over an explicit budget, that over an effort, that over the defaults. An invalid parameter raises
+`BadParameter`; none is ignored.
 """
 
 from service.params.body import Template, read_body, to_vllm_body

@@ -1,8 +1,8 @@
-"""Where the responses of each API have room for what we add.
+"""The place of the ``stepgrpo`` block in the responses of each API.
 
-The ``stepgrpo`` block stands at the top of a JSON response. In a stream it stands in the last
-event that has room: the last chunk, the whole response that ``response.completed`` carries, or
-``message_delta``. A batch of conversations is answered as one chat is.
+In a JSON response it is a top-level key. In a stream it is in the last event that can carry it: the
+last chunk, the response inside ``response.completed``, or ``message_delta``. A batch of chats is
+answered like one chat.
 """
 
 import dataclasses
@@ -32,23 +32,23 @@ _GENERATING = (BATCH, CHAT, COMPLETIONS, RESPONSES, MESSAGES, INVOCATIONS)
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One API's names for things."""
+    """Field names of one API."""
 
     tokens: str
-    """Of the delivered tokens in ``usage``."""
+    """Key of the delivered tokens in ``usage``."""
     details: str
-    """Of the object beside it that splits them."""
+    """Key of the object in ``usage`` that splits them."""
     last: tuple[bytes, ...]
-    """Only an event that holds one of these can be the last with room. Inside a JSON string the
-    quotes would be escaped."""
+    """Markers of events that can be the last one with the block. Inside a JSON string their quotes
+    would be escaped."""
     waits: bool = False
-    """It is the last if ``[DONE]`` follows: such an event waits for its successor."""
+    """Such an event is the last one only if ``[DONE]`` follows, so it is held back until then."""
     holder: str | None = None
-    """The object of the last event that holds what a JSON response would; None: the event."""
+    """Key in the last event of what a JSON response would be; None for the event itself."""
     both_names: bool = False
-    """Messages have ``reasoning``, which clients also look for as ``reasoning_content``."""
+    """Messages have ``reasoning``, which some clients expect as ``reasoning_content``."""
     anthropic: bool = False
-    """Errors have Anthropic's shape."""
+    """Errors have Anthropic's format."""
 
 
 _COMPLETIONS = Api(
@@ -81,11 +81,10 @@ _BY_PATH: Mapping[str, Api] = {
 
 
 def generating(path: str) -> str | None:
-    """The endpoint at `path`, below whatever root path, that generates from bodies which may hold
-    parameters of the thinking; None for all else."""
+    """Return the generating endpoint at `path`, below any root path; None if it is another one."""
     return next((each for each in _GENERATING if path.endswith(each)), None)
 
 
 def api_of(path: str) -> Api:
-    """The API that is served at `path`, below whatever root path."""
+    """Return the API served at `path`, below any root path."""
     return next((api for end, api in _BY_PATH.items() if path.endswith(end)), _COMPLETIONS)

@@ -1,4 +1,4 @@
-"""A request's body: what it asks for, and what vLLM must be told so that it comes true."""
+"""Read the thinking parameters of a request's body, and rewrite the body for vLLM."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,30 +27,30 @@ _ANTHROPIC_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What the served model's chat template can do."""
+    """Capabilities of the served model's chat template."""
 
     switches: tuple[str, ...] = ()
-    """Its variables that switch thinking off by false."""
+    """Variables that switch thinking off when they are false."""
     thinks: bool = True
     """The model may write thinking."""
     others: tuple[Switch, ...] = ()
-    """Variables that do so by other values; used where there is none of `switches`."""
+    """Variables that switch it off by other values; used only without `switches`."""
     efforts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The efforts that each of its variables of efforts takes."""
+    """Efforts that each variable for efforts accepts."""
     rendered: bool = True
-    """It writes the prompts; or else vLLM does so, which takes efforts from their own places."""
+    """The template renders the prompts; otherwise vLLM does, and reads efforts from the body."""
     known: bool = True
-    """How the model writes thinking is known."""
+    """The model's family is known."""
     word: str | None = None
-    """What switches thinking off in a system message, where no variable does."""
+    """Text in a system message that switches thinking off, where no variable does."""
 
     @property
     def can_switch(self) -> bool:
-        """Whether it switches thinking off at all."""
+        """True if some variable switches thinking off."""
         return bool(self.switches or self.others)
 
     def switched(self, *, on: bool) -> dict[str, Any]:
-        """The variables that switch thinking on, or off."""
+        """Return the variables that switch thinking on or off."""
         if self.switches:
             return dict.fromkeys(self.switches, on)
         values = {each.name: each.on if on else each.off for each in self.others}
@@ -58,10 +58,10 @@ class Template:
 
 
 def read_body(body: Mapping[str, Any]) -> ThinkingRequest:
-    """What a body asks for outside ``vllm_xargs``.
+    """Return what a body requests outside ``vllm_xargs``.
 
-    Raises BadParameter for a parameter that is misspelt, misplaced, of a wrong type or out of
-    range, and for two that contradict each other, naming both.
+    Raises BadParameter for a parameter that is misspelled, misplaced, of a wrong type or out of
+    range, and for two that contradict each other.
     """
     if refusal := misplaced_parameter(body):
         raise refusal
@@ -73,7 +73,7 @@ def read_body(body: Mapping[str, Any]) -> ThinkingRequest:
     effort = _one([_read(body, row) for row in FOREIGN if row.sets == "effort"])
     budget = _one([_read(body, row) for row in FOREIGN if row.sets == "budget"])
     asked = ThinkingRequest(switch, effort, budget)
-    tokens = _our_budget(body) or budget  # ours goes first
+    tokens = _our_budget(body) or budget  # ours takes precedence
     _check(asked, tokens)
     return dataclasses.replace(asked, off=_off(asked, tokens))
 
@@ -90,17 +90,17 @@ def _read(body: Mapping[str, Any], row: Parameter) -> Requested | None:
     return None if read is None and row.sets != "budget" else Requested(read, row.path, value)
 
 
-def _one(wishes: list[Requested | None]) -> Requested | None:
-    """The one that all of them are."""
-    made = [wish for wish in wishes if wish is not None]
-    for other in made[1:]:
-        if other.value != made[0].value:
-            raise _contradiction(made[0], other)
-    return made[0] if made else None
+def _one(requests: list[Requested | None]) -> Requested | None:
+    """Return the first request; raises BadParameter if another one differs from it."""
+    given = [each for each in requests if each is not None]
+    for other in given[1:]:
+        if other.value != given[0].value:
+            raise _contradiction(given[0], other)
+    return given[0] if given else None
 
 
 def _our_budget(body: Mapping[str, Any]) -> Requested | None:
-    """As it stands: it is read when it is used."""
+    """Return the budget in ``vllm_xargs``, which is validated where it is used."""
     value = (body.get(CONTAINER) or {}).get("exit_budget_tokens")
     return Requested(value, f"{CONTAINER}.exit_budget_tokens") if isinstance(value, int) else None
 
@@ -131,33 +131,33 @@ def _off(asked: ThinkingRequest, budget: Requested | None) -> Requested | None:
 def to_vllm_body(
     body: dict[str, Any], asked: ThinkingRequest, endpoint: str, template: Template
 ) -> tuple[dict[str, Any] | None, ThinkingRequest]:
-    """The body that tells vLLM what was asked, None if this one does; and what is asked then.
+    """Return the body for vLLM, None if it needs no change, and the request that remains.
 
-    `endpoint` is the path from ``/v1`` on. Raises BadParameter when thinking is to be switched
-    off and the template cannot; a budget of 0 closes it at once instead.
+    `endpoint` is the path from ``/v1`` on. Raises BadParameter if thinking is to be switched off
+    and the template has no switch; a budget of 0 closes the thinking at once instead.
     """
-    told = dict(body)
+    rewritten = dict(body)
     asked = dataclasses.replace(asked, already_off=asked.off is not None and not template.thinks)
-    if endpoint != COMPLETIONS:  # it has no template, so thinking is closed at once
-        asked = _carry_switch(told, asked, template)
-        _carry_effort(told, asked, endpoint, template)
-    if endpoint == MESSAGES and isinstance(told.get("thinking"), Mapping):
-        told["thinking"] = _for_messages(told["thinking"])
-    return (None if told == body else told), asked
+    if endpoint != COMPLETIONS:  # completions render no template, so thinking is closed at once
+        asked = _carry_switch(rewritten, asked, template)
+        _carry_effort(rewritten, asked, endpoint, template)
+    if endpoint == MESSAGES and isinstance(rewritten.get("thinking"), Mapping):
+        rewritten["thinking"] = _for_messages(rewritten["thinking"])
+    return (None if rewritten == body else rewritten), asked
 
 
 def _carry_switch(
-    told: dict[str, Any], asked: ThinkingRequest, template: Template
+    rewritten: dict[str, Any], asked: ThinkingRequest, template: Template
 ) -> ThinkingRequest:
-    by_budget = asked.off is not None and type(asked.off.value) is int  # which closes by itself
+    by_budget = asked.off is not None and type(asked.off.value) is int  # it needs no switch
     if asked.off and not by_budget and template.thinks and not template.can_switch:
         raise asked.off.refusal(_no_switch(template))
     if template.can_switch and (asked.off or asked.switch):
         variables = template.switched(on=asked.off is None)
         if variables:
-            given = told.get(_KWARGS) or {}
+            given = rewritten.get(_KWARGS) or {}
             said = {name: value for name, value in given.items() if value is not None}
-            told[_KWARGS] = variables | said
+            rewritten[_KWARGS] = variables | said
     already_off = asked.already_off or bool(asked.off and template.can_switch)
     return dataclasses.replace(asked, already_off=already_off)
 
@@ -176,51 +176,57 @@ def _no_switch(template: Template) -> str:
 
 
 def _carry_effort(
-    told: dict[str, Any], asked: ThinkingRequest, endpoint: str, template: Template
+    rewritten: dict[str, Any], asked: ThinkingRequest, endpoint: str, template: Template
 ) -> None:
-    """To where this endpoint's schema has it, for templates that know efforts. What a template
-    would refuse, or knows by another name, goes to its own variables instead."""
+    """Put the effort where the endpoint's schema has it, for templates that read efforts.
+
+    An effort that the template would reject, or has another name for, goes into its variables.
+    """
     if asked.effort is None or endpoint not in _EFFORT_PLACES:
         return
     named = _named_efforts(asked.effort.value, template)
     if named is None:
-        _place_effort(told, endpoint, asked.effort.value)
+        _place_effort(rewritten, endpoint, asked.effort.value)
         return
-    _drop_efforts(told)
+    _drop_efforts(rewritten)
     if not template.rendered:
-        _place_effort(told, endpoint, named.get("reasoning_effort"))
+        _place_effort(rewritten, endpoint, named.get("reasoning_effort"))
         return
-    switched = template.switched(on=asked.off is None)  # which may be by an effort
-    if variables := switched | named | dict(told.get(_KWARGS) or {}):
-        told[_KWARGS] = variables
+    switched = template.switched(on=asked.off is None)  # an effort may be the switch
+    if variables := switched | named | dict(rewritten.get(_KWARGS) or {}):
+        rewritten[_KWARGS] = variables
 
 
-def _place_effort(told: dict[str, Any], endpoint: str, effort: str | None) -> None:
-    """An effort to where this endpoint's schema has it; none that the schema does not know."""
+def _place_effort(rewritten: dict[str, Any], endpoint: str, effort: str | None) -> None:
+    """Put an effort where the endpoint's schema has it, unless the schema would reject it."""
     place, _, leaf = _EFFORT_PLACES[endpoint].rpartition(".")
     if effort is None:
         return
     if endpoint == MESSAGES and effort not in _ANTHROPIC_EFFORTS:
-        _drop_efforts(told)
+        _drop_efforts(rewritten)
     elif place:
-        told[place] = {leaf: effort} | dict(told.get(place) or {})
+        rewritten[place] = {leaf: effort} | dict(rewritten.get(place) or {})
     else:
-        told.setdefault(leaf, effort)
+        rewritten.setdefault(leaf, effort)
 
 
-def _drop_efforts(told: dict[str, Any]) -> None:
-    """Take an effort out of wherever it stands: there it would go before the variables."""
+def _drop_efforts(rewritten: dict[str, Any]) -> None:
+    """Remove the effort from the body, where it would override the template's variables."""
     for row in FOREIGN:
         place, _, leaf = row.path.rpartition(".")
-        if row.sets == "effort" and place and isinstance(told.get(place), Mapping):
-            told[place] = {name: value for name, value in told[place].items() if name != leaf}
+        if row.sets == "effort" and place and isinstance(rewritten.get(place), Mapping):
+            rewritten[place] = {
+                name: value for name, value in rewritten[place].items() if name != leaf
+            }
         elif row.sets == "effort" and not place:
-            told.pop(leaf, None)
+            rewritten.pop(leaf, None)
 
 
 def _for_messages(thinking: Mapping[str, Any]) -> dict[str, Any]:
-    """In the words of its schema. Bounds are our policy's: vLLM's own budget cuts within lines,
-    and starts at 1 024 there."""
+    """Return ``thinking`` as the Messages schema has it, without a budget.
+
+    Policy budget enforces it instead: vLLM's own cuts within lines, and must be 1024 or more there.
+    """
     if thinking.get("type") == "disabled":
         return {"type": "disabled"}
     shown = thinking.get("display")
@@ -228,7 +234,7 @@ def _for_messages(thinking: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_efforts(effort: str, template: Template) -> dict[str, str] | None:
-    """The template's own words for an effort; None where it takes ours as it is, or none."""
+    """Return the template's variables for an effort; None if the effort is passed unchanged."""
     taken = template.efforts.items()
     if all(name == "reasoning_effort" and effort in each for name, each in taken):
         switch = {each.name: each.off for each in template.others if not template.switches}

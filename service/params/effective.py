@@ -1,4 +1,4 @@
-"""What was asked over the server's defaults: one effective policy, and where it comes from."""
+"""Overlay a request on the server's defaults: one effective policy, with its sources."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,9 +18,9 @@ __all__ = ["Effective", "effective_settings", "enough_checks"]
 
 NOTHING = ThinkingRequest()
 CHECKS = 32
-"""Of policy entropy, where nobody says how many: the default ceiling of a sequence's probes."""
+"""Checks of policy entropy if none are set: the default of `limit_probes`."""
 
-_MATTERS: Mapping[str, tuple[str, ...]] = {
+_DECISIVE: Mapping[str, tuple[str, ...]] = {
     "budget": ("budget_tokens", "max_steps"),
     "confidence": ("threshold",),
     "consistency": ("consistency",),
@@ -31,31 +31,31 @@ _MATTERS: Mapping[str, tuple[str, ...]] = {
     "sufficiency": ("sufficiency_score",),
     "verifier": ("verifier_threshold",),
 }
-"""The settings that decide when a policy exits."""
+"""Settings that decide when each policy exits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The settings of one request."""
+    """Effective settings of one request."""
 
     settings: ExitSettings
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The parameter that set a field, for fields that are not the server's defaults."""
+    """Parameter that set each field that is not the server's default."""
     demand: Requested | None = None
-    """An explicit bound: where nothing can exit it must be refused."""
-
+    """Explicit bound, which must be rejected if no policy can enforce it."""
     abstained: Abstained | None = None
+    """Why not all of the policy acts."""
 
     def abstaining(self, policy: str, reason: Abstained) -> "Effective":
-        """With only what is left of the policy."""
+        """Return the settings with the policy that is left."""
         sources = {} if policy == "none" else self.sources
         settings = dataclasses.replace(self.settings, policy=policy)
         return Effective(settings, sources, self.demand, reason)
 
     def as_block(self) -> dict[str, Any]:
-        """The settings that matter under this policy, and ``from``: who set them."""
+        """Return the policy's decisive settings, and ``from``: the parameters that set them."""
         names = [
-            name for part in self.settings.policy.split("+") for name in _MATTERS.get(part, ())
+            name for part in self.settings.policy.split("+") for name in _DECISIVE.get(part, ())
         ]
         values = {name: getattr(self.settings, name) for name in names}
         shown = {name: value for name, value in values.items() if value is not None}
@@ -74,21 +74,21 @@ def effective_settings(
     closing: int = 0,
     effort: Mapping[str, int | float | None] = EFFORT,
 ) -> Effective:
-    """The server's `defaults` under what a request asks for, ``vllm_xargs`` uppermost.
+    """Return the server's `defaults` with a request's parameters, ``vllm_xargs`` first.
 
-    `limit` is the request's token limit, `closing` the tokens that close its thinking. Raises
-    BadParameter for an unknown parameter of ours, a value that cannot be honoured, and a bound
-    that another parameter forbids. Arguments that are not ours (other plug-ins use ``vllm_xargs``
-    too) are left alone.
+    `limit` is the request's token limit, `closing` the number of tokens that close its thinking.
+    Raises BadParameter for an unknown ``exit_`` parameter, an invalid value, and a bound that
+    another parameter forbids. Other arguments in ``vllm_xargs`` belong to other plug-ins and are
+    ignored.
     """
     changes, sources = _ours(xargs)
     _bind_entropy(changes, sources, defaults)
     if changes:
-        _built(defaults, changes, sources)  # what it names is wrong by itself, whatever bounds it
+        _built(defaults, changes, sources)  # raises for what is invalid even without a bound
     bound = _bound(changes, asked, effort, limit)
     demand = _demand(bound, changes, asked)
     if demand is None and (changes.get("policy") == "none" or changes.get("shadow")):
-        bound = None  # implied, or seen to by the template: what is explicit goes before it
+        bound = None  # implied by an effort or a switch: an explicit parameter overrides it
     if demand is not None:
         _check(demand, changes)
     if bound is not None:
@@ -114,7 +114,7 @@ def _ours(xargs: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, st
 
 
 def _bind_entropy(changes: dict[str, Any], sources: dict[str, str], defaults: ExitSettings) -> None:
-    """A number of probes that was sent is policy entropy's, too; else it has enough for an exit."""
+    """Apply a requested number of probes to policy entropy, or else give it enough for an exit."""
     if "entropy" not in changes.get("policy", defaults.policy).split("+"):
         return
     if "max_probes" in changes:
@@ -125,7 +125,7 @@ def _bind_entropy(changes: dict[str, Any], sources: dict[str, str], defaults: Ex
 
 
 def enough_checks(settings: ExitSettings) -> int:
-    """Of policy entropy, where nobody says how many."""
+    """Return the number of checks of policy entropy where none is set."""
     return max(CHECKS, least_checks(settings))
 
 
@@ -135,7 +135,7 @@ def _bound(
     effort: Mapping[str, int | float | None],
     limit: int | None,
 ) -> Requested | None:
-    """Reasoning tokens that the request allows; None where it says nothing."""
+    """Return the reasoning tokens that the request allows; None if it sets no bound."""
     if "budget_tokens" in changes:
         return Requested(changes["budget_tokens"], f"{CONTAINER}.exit_budget_tokens")
     if asked.off is not None:
@@ -151,7 +151,10 @@ def _bound(
 def _demand(
     bound: Requested | None, changes: Mapping[str, Any], asked: ThinkingRequest
 ) -> Requested | None:
-    """The bound that must hold: not one an effort implies, nor what the template sees to."""
+    """Return the bound that must be enforced.
+
+    The bound of an effort need not be, nor one that the chat template already enforces.
+    """
     if bound is not None and bound.value is not None:
         explicit = _is_ours(bound) or bound is asked.budget
         if explicit or (asked.off and not asked.already_off):
@@ -162,28 +165,28 @@ def _demand(
 
 
 def _check(demand: Requested, changes: Mapping[str, Any]) -> None:
-    """Refuse a bound that nothing would hold. Ours in shadow mode are only to be watched."""
+    """Raise BadParameter for a bound that nothing would enforce, except ours in shadow mode."""
     if changes.get("policy") == "none":
         other = Requested("none", f"{CONTAINER}.exit_policy")
     elif changes.get("shadow") and not _is_ours(demand):
         other = Requested(True, f"{CONTAINER}.exit_shadow")
     else:
         return
-    remedy = f"it contradicts {other}, under which nothing holds it; leave one of them out"
+    remedy = f"it contradicts {other}, under which nothing enforces it; leave one of them out"
     raise demand.refusal(remedy)
 
 
-def _is_ours(wish: Requested) -> bool:
-    return wish.parameter.startswith(f"{CONTAINER}.")
+def _is_ours(requested: Requested) -> bool:
+    return requested.parameter.startswith(f"{CONTAINER}.")
 
 
 def _bind(
     changes: dict[str, Any], sources: dict[str, str], defaults: ExitSettings, bound: Requested
 ) -> None:
-    """Let the policy hold the bound: joined by `budget`, or `budget` alone."""
+    """Add `budget` to the policy, or replace the policy by it, so that the bound is enforced."""
     names = changes.get("policy", defaults.policy).split("+")
     if "shadow" not in changes and defaults.shadow:
-        # The server only watches; what a request asked for is real.
+        # The server is in shadow mode, but a bound that a request sets must be enforced.
         names, changes["shadow"] = ["budget"], False
     elif names == ["none"] or bound.value == 0:
         names = ["budget"]
@@ -212,7 +215,7 @@ def _built(
 def _as_sent(
     error: InvalidSetting, changes: Mapping[str, Any], sources: Mapping[str, str]
 ) -> BadParameter:
-    """The refusal by the parameter that was sent: a policy that lacks another is what is wrong."""
+    """Return the error under the name of a parameter that the request has."""
     if error.name in sources:
         return BadParameter(sources[error.name], error.value, error.remedy)
     name = "policy" if "policy" in sources else next(iter(sources))
@@ -221,14 +224,16 @@ def _as_sent(
 
 
 def _with_room(settings: ExitSettings, limit: int | None, closing: int) -> ExitSettings:
-    """A budget such that an answer still fits under `limit`, be it smaller than the reserve."""
+    """Return settings whose budget leaves room for an answer under `limit`."""
     if limit is None or "budget" not in settings.policy.split("+"):
         return settings
     after = limit - closing
     reserve = min(settings.answer_reserve, max((after - 1) // 2, 1))
     budget = settings.budget_tokens
     if budget is not None and settings.budget_leaves_answer:
-        budget = min(budget, max((after - reserve) * 10 // 11, 0))  # it may run over by a tenth
+        budget = min(
+            budget, max((after - reserve) * 10 // 11, 0)
+        )  # the budget may be exceeded by a tenth
     return dataclasses.replace(settings, answer_reserve=reserve, budget_tokens=budget)
 
 

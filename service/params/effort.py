@@ -1,4 +1,4 @@
-"""What an effort is worth: a share of the request's token limit, or so many tokens."""
+"""Efforts as bounds: a share of the request's token limit, or a number of tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import yaml
 __all__ = ["EFFORT", "EFFORTS", "effort_tokens", "read_efforts"]
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""Names that vLLM's own schema knows, ascending."""
+"""Efforts in vLLM's own schema, ascending."""
 
 EFFORT: Mapping[str, int | float | None] = {
     "none": 0,
@@ -19,31 +19,31 @@ EFFORT: Mapping[str, int | float | None] = {
     "xhigh": 0.95,
     "max": None,
 }
-"""Reasoning an effort allows: a number with a decimal point is a share of the limit, a whole one
-counts tokens, None is no bound. The shares are OpenRouter's; there they are of max_tokens, too."""
+"""Reasoning that each effort allows: a float is a share of the token limit, an int a number of
+tokens, None unlimited. The shares are OpenRouter's, where they are of max_tokens too."""
 
 
 def effort_tokens(worth: float | None, limit: int) -> int | None:
-    """Reasoning tokens that an entry of the table allows under a limit of `limit` tokens."""
+    """Return the reasoning tokens that an entry of the table allows under a token limit."""
     if worth is None or isinstance(worth, int):
         return worth
     return int(worth * limit)
 
 
 def read_efforts(value: Any) -> Mapping[str, int | float | None]:
-    """The table with some entries exchanged, from a mapping or as ``low=0.2,high=4096``.
+    """Return the table with entries replaced, from a mapping or from ``low=0.2,high=4096``.
 
-    Raises ValueError for an entry that is neither a share nor a number of tokens, and for one
-    that makes thinking of `none`.
+    Raises ValueError for an entry that is neither a share nor a number of tokens, and for one that
+    lets `none` think.
     """
     if isinstance(value, str):
         parts = [part.partition("=") for part in value.split(",")]
         value = {name.strip(): yaml.safe_load(worth) for name, _, worth in parts}
     if not isinstance(value, Mapping):
-        raise ValueError("use efforts with what they are worth, such as low: 0.2")
+        raise ValueError("use efforts with their bounds, such as low: 0.2")
     for name, worth in value.items():
         if name not in EFFORTS:
-            raise ValueError(f"{name!r} is no effort; use {', '.join(EFFORTS)}")
+            raise ValueError(f"{name!r} is not an effort; use one of {', '.join(EFFORTS)}")
         _check_worth(name, worth)
     return {**EFFORT, **value}
 
@@ -57,4 +57,4 @@ def _check_worth(name: str, worth: Any) -> None:
             "whole number of tokens"
         )
     if name == "none" and worth != 0:
-        raise ValueError("'none' switches thinking off and stays 0; change the others")
+        raise ValueError("'none' switches thinking off and must be 0")

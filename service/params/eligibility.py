@@ -1,7 +1,7 @@
-"""Where an exit could not work or a question would mean nothing, the policy abstains and says why.
+"""Decide whether a policy can act on a request, or must abstain and why.
 
-Some reasons concern the whole policy. Others concern the parts that ask: of
-``confidence+budget`` the budget stays.
+Some reasons concern the whole policy, others only its parts that probe: of ``confidence+budget``
+the budget remains.
 """
 
 import re
@@ -18,7 +18,7 @@ __all__ = ["Facts", "eligible", "offers_tools", "questions_of"]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a request and its server."""
+    """Facts about a request and its server that decide whether a policy can act."""
 
     thinks: bool = True
     closes: bool = True
@@ -30,13 +30,16 @@ class Facts:
     grammar: bool = False
     prefix_caching: bool = True
     tools: bool = False
-    """Offered, by a request that names no policy, on a server without ``--exit-with-tools``."""
+    """The request offers tools and names no policy, and the server has no ``--exit-with-tools``."""
 
 
 def eligible(
     questions: Mapping[str, ProbeSpec | None], facts: Facts
 ) -> tuple[str, Abstained | None]:
-    """The policy that acts, of those whose `questions` are given by name, and why not all do."""
+    """Return the part of the policy that acts, and why not all of it does.
+
+    `questions` has the probe of each joined policy by the policy's name, None if it makes none.
+    """
     if list(questions) == ["none"]:
         return "none", None
     whole = (
@@ -69,14 +72,14 @@ def _costs_its_prefix(question: ProbeSpec | None) -> bool:
 
 
 def questions_of(settings: ExitSettings) -> dict[str, ProbeSpec | None]:
-    """What each policy that `settings` join asks, by its name; None asks nothing."""
-    policies = build_policy(settings, re.compile("(?!)"))  # none of them is used
+    """Return the probe of each policy in `settings` by its name; None if it makes none."""
+    policies = build_policy(settings, re.compile("(?!)"))  # the pattern is never matched
     names = settings.policy.split("+")
     return {name: each.needs.probe for name, each in zip(names, policies, strict=True)}
 
 
 def offers_tools(body: Mapping[str, Any]) -> bool:
-    """Whether a request body offers tools that its answer may call."""
+    """Return True if a request body offers tools that the answer may call."""
     choice = body.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, Mapping) else choice  # Anthropic's is a mapping
     return bool(body.get("tools")) and kind != "none"

@@ -1,8 +1,8 @@
-"""What probes may cost a sequence, whatever its request asks for.
+"""Limits on the probes of a sequence, whatever its request sets.
 
-Text can be written to hold a marker in every line, and a request can ask for a probe at each. The
-operator's ceilings bound that. A request that asks for more is refused and told so; what it left to
-the server's defaults is lowered. Policies joined by + share them.
+A hostile prompt can have a marker in every line, and a request can set a probe at each; the
+operator's limits bound the cost. A request above them is rejected; defaults above them are lowered.
+Policies joined by + share them.
 """
 
 import dataclasses
@@ -20,24 +20,27 @@ __all__ = ["ProbeLimits", "clamp_to_limits"]
 
 @dataclass(frozen=True, slots=True)
 class ProbeLimits:
-    """What an operator lets probes cost, whatever requests ask for."""
+    """Limits of the operator on probes. Raises InvalidSetting."""
 
     probe_load: float = 0.25
-    """Share of the running sequences that may be probes, above 0, to 1; one may always run."""
+    """Largest share of the running sequences that may be probes, above 0, up to 1. One may always
+    run, none starts while requests queue, and requests with a seed are exempt."""
     probe_timeout: float = 30.0
-    """Seconds after which a probe without an answer has failed. A request with a seed waits longer
-    while requests queue, for time must not decide."""
+    """Seconds after which a probe without a result has failed. Requests with a seed wait longer
+    while requests queue, so that time does not decide their output."""
     verifier_timeout: float = 5.0
-    """Seconds a judge behind a URL has for one question, repeated attempts included; up to 600."""
+    """Seconds that the judge at verifier_url has for one judgment, retries included; at most
+    600."""
     limit_probes: int = 32
-    """Questions of a sequence, all its policies together, at most; 1 or more. Against hostile
-    prompts: 16."""
+    """Largest number of probes of a sequence, all its policies together; at least 1. Against
+    hostile prompts use 16."""
     limit_interval: int = 0
-    """Reasoning tokens between two questions of a policy, at least. Against hostile prompts: 64."""
+    """Smallest number of reasoning tokens between two probes of a policy. Against hostile prompts
+    use 64."""
     limit_share: float | None = None
-    """Tokens of a sequence's probes, each taken at its longest, per reasoning token so far, 0 to 1;
-    None: no such limit. Against hostile prompts: 0.15; the first probes of short reasoning then
-    fall away."""
+    """Largest number of probe tokens of a sequence per reasoning token so far, from 0 to 1, each
+    probe counted at its maximum length. None means no limit. Against hostile prompts use 0.15;
+    short reasoning then loses its first probes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.probe_load <= 1:  # also refuses NaN
@@ -55,10 +58,10 @@ class ProbeLimits:
 def clamp_to_limits(
     settings: ExitSettings, limits: ProbeLimits, sources: Mapping[str, str] | None = None
 ) -> ExitSettings:
-    """`settings` under the operator's `limits`; `sources` names the parameter that set a field.
+    """Return `settings` within the operator's `limits`; `sources` has the parameter of each field.
 
-    Raises BadParameter for a value that a request asked for and that is beyond them, and for a
-    policy that cannot act within them.
+    Raises BadParameter for a value in `sources` that is beyond them, and for a policy that cannot
+    act within them.
     """
     asking = sum(question is not None for question in questions_of(settings).values())
     if not asking:
@@ -88,8 +91,7 @@ def clamp_to_limits(
 
 
 def _shared(settings: ExitSettings, limit: int, asking: int) -> ExitSettings:
-    """`asking` policies share `limit` probes; `entropy`, which needs so many for its first exit,
-    has those before the others."""
+    """Divide `limit` probes among `asking` policies; entropy first gets enough for one exit."""
     each = limit // asking
     if "entropy" not in settings.policy.split("+"):
         return dataclasses.replace(settings, max_probes=min(settings.max_probes, max(each, 1)))

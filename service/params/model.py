@@ -1,4 +1,4 @@
-"""What the server knows of its model's thinking, and what it says of it at start."""
+"""The served model's thinking format, detected and logged at start."""
 
 import dataclasses
 import logging
@@ -29,7 +29,7 @@ __all__ = ["Model", "model_of"]
 _log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format and level apply
 
 HARMONY = "gpt-oss"
-"""The family whose prompts vLLM writes itself, without the chat template."""
+"""The family whose prompts vLLM renders itself, without the chat template."""
 HARMONY_EFFORTS = ("low", "medium", "high")
 _GENERIC = ("think", "think-text")
 _REMEDY = (
@@ -40,15 +40,15 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The served model, as far as its thinking goes."""
+    """How the served model writes thinking."""
 
     settings: ExitSettings
-    """The server's defaults with the texts of the model's family."""
+    """Server defaults with the texts of the model's family."""
     writing: TokenizerFormat | None
-    """None: how it writes thinking is not known."""
+    """None if its family is not known."""
     template: Template
     turn: tuple[int, ...] = ()
-    """Tokens that begin an assistant's message whose thinking needs no start."""
+    """Tokens that begin an assistant message whose thinking needs no start."""
 
 
 def model_of(
@@ -61,12 +61,14 @@ def model_of(
     parser: Parser | None = None,
     demanded: bool = False,
 ) -> Model:
-    """What a tokenizer tells of its model, and logs. `family` names the model's, of `families` of
-    the operator's or the built-in ones; None: the tokenizer tells, and where it does not, vLLM's
-    reasoning `parser`. `demanded` says that the operator has named a policy that exits.
+    """Return how the model of a tokenizer writes thinking, and log it.
+
+    `family` names a built-in family or one of the operator's `families`. If None, it is recognized
+    by the tokenizer, or else taken from vLLM's reasoning `parser`. `demanded` tells that the
+    operator set a policy that exits.
 
     Raises InvalidSetting for a family that does not fit, for several that do, for a closing text
-    that does not close, and for an unknown family where exits are demanded.
+    that does not close, and for an unknown family if exits are demanded.
     """
     row = family_of(tokenizer, family, families, chat_template)
     if parser is not None and family is None:
@@ -79,7 +81,7 @@ def model_of(
     given, settings = settings.closing_text, apply_family(settings, found)
     thinking = thinking_of(tokenizer, found, settings.closing_text)
     template = _template(tokenizer, found, chat_template)
-    _say(found, template, named=family is not None)
+    _log_family(found, template, named=family is not None)
     if parser is not None:
         _compare(found, parser)
     if thinking.closing_ids:
@@ -95,7 +97,7 @@ def model_of(
 
 
 def _as_parsed(tokenizer: Any, row: Family | None, parser: Parser) -> Family | None:
-    """The family; where the table has none but for any model, what the parser looks for."""
+    """Return the recognized family, or one of the parser's marks if only a generic one fits."""
     start, end = parser.start, parser.end
     if not start or not end or (row is not None and row.name not in _GENERIC):
         return row
@@ -106,7 +108,7 @@ def _as_parsed(tokenizer: Any, row: Family | None, parser: Parser) -> Family | N
 
 
 def _compare(family: Family, parser: Parser) -> None:
-    """Say whether the parser cuts the thinking where we do."""
+    """Log whether the parser finds thinking by the same marks."""
     if not parser.start or not parser.end:
         _log.info("Parser %s does not say how thinking is marked.", parser.name)
         return
@@ -124,7 +126,7 @@ def _compare(family: Family, parser: Parser) -> None:
     )
 
 
-def _say(family: Family, template: Template, *, named: bool) -> None:
+def _log_family(family: Family, template: Template, *, named: bool) -> None:
     generic = (
         "any model that marks it so" if family.name in _GENERIC else "recognised by its tokens"
     )
@@ -156,7 +158,7 @@ def _template(tokenizer: Any, family: Family | None, chat_template: str | None) 
 
 
 def _unknown(tokenizer: Any, chat_template: str | None, parser: Parser | None) -> Template:
-    """Say what is not known. A model thinks, for all we know, if its template speaks of it."""
+    """Log why the family is unknown; the model thinks if its template mentions thinking."""
     source = source_of(tokenizer, chat_template) or ""
     thinks = parser is not None or re.search("think|reason", source, re.IGNORECASE) is not None
     slow = getattr(tokenizer, "backend_tokenizer", None) is None

@@ -1,39 +1,39 @@
-"""Parameters that are misspelt or stand in a wrong place, and what they were meant to be.
+"""Find misspelled and misplaced parameters, and suggest the right ones.
 
-vLLM lets them pass silently; then a user pays for thinking that was never bounded.
+vLLM ignores unknown parameters silently, and the user would pay for thinking without a bound.
 """
 
-import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.params.table import CONTAINER, FOREIGN, PARAMETERS
 from service.records.requested import BadParameter
+from stepgrpo_core.names import closest
 
 __all__ = ["CONTAINERS", "misplaced_parameter"]
 
 _OURS = tuple(f"{CONTAINER}.{name}" for name in PARAMETERS)
 _PATHS = (*(row.path for row in FOREIGN), *_OURS)
 CONTAINERS = tuple(dict.fromkeys(path.split(".")[0] for path in _PATHS if "." in path))
-"""Objects of a body that hold parameters."""
+"""Objects of a body that contain parameters."""
 _WORDS = ("think", "budget", "exit_", "reasoning_effort")
-_CLOSE = 0.9  # "reasoning_format", which is llama.cpp's, is no "reasoning_effort"
-_REMEMBERED = 1024  # keys: clients send the same ones over and over
-_LONGEST = 100  # characters of a key that is worth remembering
+_CUTOFF = 0.9  # llama.cpp's "reasoning_format" must not be taken for "reasoning_effort"
+_CACHE_SIZE = 1024  # keys; clients send the same ones again and again
+_LONGEST = 100  # characters of a key that is cached
 
 
 def misplaced_parameter(body: Mapping[str, Any]) -> BadParameter | None:
-    """The first key of a body that was meant to be a parameter of the table, as an error."""
+    """Return an error for the first key that is close to a parameter but is none; None without."""
     for path, value in _keys(body):
-        meant = _remembered(path) if len(path) <= _LONGEST else _meant(path)
+        meant = _cached_meaning(path) if len(path) <= _LONGEST else _meant(path)
         if meant is not None:
             return BadParameter(path, value, meant)
     return None
 
 
 def _keys(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every key where a parameter may stand or may be looked for, as a path."""
+    """Yield the path and value of each key at a place where parameters may be."""
     for name, value in body.items():
         yield name, value
         if name in (*CONTAINERS, "extra_body") and isinstance(value, Mapping):
@@ -41,7 +41,7 @@ def _keys(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _meant(path: str) -> str | None:
-    """What to do about a key that is no parameter but seems to be one; None: nothing."""
+    """Return how to fix a key that resembles a parameter; None for any other key."""
     if path in _PATHS or path in CONTAINERS:
         return None
     place, _, leaf = path.rpartition(".")
@@ -55,29 +55,28 @@ def _meant(path: str) -> str | None:
     return _advice(near, "did you mean") if near else None
 
 
-_remembered = functools.lru_cache(_REMEMBERED)(_meant)
+_cached_meaning = functools.lru_cache(_CACHE_SIZE)(_meant)
 
 
 def _near_here(place: str, leaf: str) -> list[str]:
-    """Parameters and containers of the same place with nearly the same name."""
+    """Return a parameter or container in the same object with nearly the same name."""
     names = {each.rpartition(".")[2]: each for each in _PATHS if each.rpartition(".")[0] == place}
     if not place:
         names |= {each: each for each in CONTAINERS}
     plain = {_plain(name): path for name, path in names.items()}
-    near = difflib.get_close_matches(_plain(leaf), plain, n=1, cutoff=_CLOSE)
-    return [plain[each] for each in near]
+    near = closest(_plain(leaf), plain, _CUTOFF)
+    return [plain[near]] if near else []
 
 
 def _near_ours(place: str, leaf: str) -> list[str]:
-    """Of ours, wherever it stands: no other name has ``exit`` or ``xarg`` in it."""
+    """Return our parameter for a name with ``exit`` or ``xarg`` in it, which only ours have."""
     if place not in ("", CONTAINER):
         return []
     if "xarg" in leaf.lower():
         return [CONTAINER]
     if "exit" not in leaf.lower():
         return []
-    near = difflib.get_close_matches(leaf, PARAMETERS, n=1, cutoff=0.0)
-    return [f"{CONTAINER}.{each}" for each in near]
+    return [f"{CONTAINER}.{closest(leaf, PARAMETERS, 0.0)}"]
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The table of request parameters: what each one sets, and how its value is read."""
+"""Table of request parameters: the setting and the type of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ __all__ = [
 
 CONTAINER = "vllm_xargs"
 MOST = 2**63 - 1
-"""The largest count: more is no 64-bit integer, which the engine's messages are made of."""
+"""Largest count: the engine's messages have 64-bit integers."""
 
 
 def _policy(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("use the name of a policy, or several joined by +")
-    return value  # names are checked when the policies are built
+    return value  # the names are checked by `build_policy`
 
 
 def _text(value: Any) -> str:
@@ -43,7 +43,7 @@ def _count(value: Any) -> int:
 
 
 def _flag(value: Any) -> bool:
-    if isinstance(value, int) and value in (0, 1):  # as the schema makes of true and false
+    if isinstance(value, int) and value in (0, 1):  # the schema turns true and false into integers
         return bool(value)
     raise ValueError("use true or false")
 
@@ -84,7 +84,7 @@ PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "exit_max_steps": ("max_steps", _count),
     "exit_pattern": ("pattern", _text),
 }
-"""Ours, in ``vllm_xargs``: the field of ExitSettings it sets, and how its value is read."""
+"""Our parameters in ``vllm_xargs``: the field of ExitSettings, and the reader of its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,11 @@ class Parameter:
     """A parameter of another ecosystem."""
 
     path: str
-    """Its key in the body; after a dot the key in that object."""
+    """Key in the body; after a dot, the key in that object."""
     sets: Literal["switch", "effort", "budget"]
-    """Thinking on or off; one of `EFFORTS`; reasoning tokens."""
+    """What it sets: thinking on or off, one of `EFFORTS`, or reasoning tokens."""
     read: Callable[[Any], Any]
-    """Its value as `sets` wants it, None where it says nothing (a budget's None is no limit).
-    Raises ValueError with the remedy."""
+    """Return the value; None if it sets nothing, or for a budget no limit. Raises ValueError."""
     ecosystem: str
 
 
@@ -123,4 +122,4 @@ FOREIGN: tuple[Parameter, ...] = (
     Parameter("thinking_budget", "budget", _budget, "DashScope"),
     Parameter("chat_template_kwargs.thinking_budget", "budget", _budget, _TEMPLATES),
 )
-"""Those of all other ecosystems, wherever a request is sent."""
+"""Parameters of other ecosystems, read on every endpoint."""

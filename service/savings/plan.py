@@ -1,4 +1,4 @@
-"""The operator's settings of how savings are measured."""
+"""How savings are measured: what the operator decides."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +14,38 @@ SECONDS = 600.0  # timeout of a remote continuation
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Settings of the measurement. Raises InvalidSetting for values that cannot work."""
+    """Raises InvalidSetting for what cannot work."""
 
     holdout: float = 0.0
-    """Share of conversations in the control arm, which are served without exits."""
+    """Share of conversations, from 0 to 1, that are served without exits, to measure what exits
+    save. Requests that set a policy, a budget or an effort are not among them."""
     holdout_base: str | None = None
-    """Model that serves the control arm of an adapter; None: the adapter does."""
+    """Name of the base model, which then serves the held-out requests to its adapters, to measure
+    what their training saves. None means that the adapters serve them."""
     pairs: float = 0.0
-    """Share of requests with a paired continuation."""
+    """Share of requests, from 0 to 1, that run once more in the background without exits, to
+    measure what exits save and whether they change answers."""
     pairs_load: float = 0.1
-    """Largest share of the running sequences that may be continuations; one may always run."""
+    """Largest share of the running sequences that may be paired runs, above 0, up to 1. One may
+    always run, and none starts while requests queue."""
     pairs_url: str | None = None
-    """Server that generates continuations; None: this server's engine."""
+    """Base URL of a server that makes the paired runs from token ids, such as
+    http://replica:8000/v1; its API key comes from STEPGRPO_PAIRS_API_KEY. None means this server's
+    own engine."""
     pairs_base: str | None = None
-    """Base model against which savings of training are measured; None: they are not."""
+    """Name of the base model, here beside its adapters or at pairs_url: requests without exits are
+    paired with it, to measure what training saves. None means no such pairs."""
     agreement: float | None = None
-    """Share of answers that exits must leave unchanged; None: no quality gate."""
+    """Share of answers, between 0 and 1, that exits must leave unchanged: the quality gate disables
+    a policy whose paired runs have a 95 % interval that begins below it. None means no gate."""
     agreement_pairs: int = 100
-    """Judged pairs before the quality gate decides."""
+    """Judged pairs, from 20 to 500, that the quality gate needs before it decides."""
     probation: float | None = None
-    """Seconds after which a switched-off policy is tried again; None: an operator switches it on.
-    """
+    """Seconds after which a disabled policy is tried again. None means that an operator enables it
+    with stepgrpo-serve guard."""
     state: Path | None = None
-    """State file that stores the sums."""
+    """SQLite file that keeps the sums of savings, and that several servers on one machine can
+    share. None means that the sums end with the server."""
 
     def __post_init__(self) -> None:
         for name in ("holdout", "pairs"):

@@ -6,12 +6,12 @@ does not show them (`templates`).
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.names import suggest
 from stepgrpo_core.policies import ExitSettings
 
 __all__ = [
@@ -371,9 +371,7 @@ def _read(name: str, fields: Any) -> Family:
     known = {field.name: field for field in dataclasses.fields(Family) if field.name != "name"}
     for key, value in fields.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            guess = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{name}.{key}: {guess}use {', '.join(known)}")
+            raise ValueError(f"{name}.{key}: {suggest(key, known)}")
         _check(f"{name}.{key}", value, known[key].default)
     given: dict[str, Any] = {
         key: tuple(each) if isinstance(each, list) else each for key, each in fields.items()

@@ -8,10 +8,10 @@ policy reads go into `ExitSettings`, with their range. If a policy raises or ret
 the sequence continues without exits and the server counts the failure.
 """
 
-import difflib
 from collections.abc import Callable
 
 from stepgrpo_core.errors import InvalidSetting, PolicyFailed
+from stepgrpo_core.names import suggest
 from stepgrpo_core.policies.base import (
     Boundary,
     BoundaryKind,
@@ -89,7 +89,8 @@ def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tupl
     names = settings.policy.split("+")
     for index, name in enumerate(names):
         if name not in POLICIES:
-            raise InvalidSetting("policy", settings.policy, _hint(name))
+            remedy = f"{suggest(name, POLICIES)} (several are joined by +)"
+            raise InvalidSetting("policy", settings.policy, remedy)
         if name in names[:index]:
             raise InvalidSetting("policy", settings.policy, f"name {name!r} once")
     if "none" in names and len(names) > 1:
@@ -109,9 +110,3 @@ def _build(name: str, settings: ExitSettings, matcher: Matcher | None) -> ExitPo
     except Exception as error:
         raise PolicyFailed(f"policy {name} cannot be built: {type(error).__name__}") from error
     return policy
-
-
-def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, POLICIES, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}use one of {', '.join(POLICIES)}, or several joined by +"

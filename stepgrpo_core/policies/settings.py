@@ -1,4 +1,4 @@
-"""Settings of all exit policies, in one flat dataclass."""
+"""The settings of every exit policy, in one flat place."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,89 +37,95 @@ _BETWEEN: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExitSettings:
-    """Settings that decide when thinking is ended early.
+    """Settings of all exit policies; numbers are token counts unless the text says otherwise.
 
-    Integers are token counts unless the field says otherwise. Brackets list the policies that read
-    the field, if not all do.
+    Help texts and docs/reference.md are made of these docstrings. Raises InvalidSetting.
     """
 
     policy: str = "none"
-    """Name in `POLICIES`, or several joined by +; the first to exit wins."""
+    """Exit policy, or several joined by `+`, of which the first to exit wins."""
     threshold: float = 0.95
-    """[confidence] Exit when the confidence, in [0, 1], is strictly greater (delta in DEER and
-    Step-GRPO)."""
+    """Policy confidence exits when the confidence of a probe is greater than this, from 0 to 1
+    (delta in DEER and Step-GRPO)."""
     max_probes: int = 10
-    """[policies with probes] Probes per policy and sequence; after that the thinking continues
-    without an exit (authors' code: 10)."""
+    """Largest number of probes per policy and sequence; after them the thinking runs to its own end
+    (authors' code: 10)."""
     min_tokens: int = 0
-    """[all but budget] Reasoning tokens before the first exit or probe."""
+    """Reasoning tokens before the first exit or probe; policy budget ignores it."""
     min_interval: int = 16
-    """[policies with probes] Reasoning tokens between two probes of one policy."""
+    """Reasoning tokens between two probes of one policy."""
     probe_share: float | None = None
-    """[policies with probes] Limit on the tokens of one policy's probes, each counted at its
-    maximum length, per reasoning token so far; None means no limit."""
+    """Largest number of probe tokens of one policy per reasoning token so far, each probe counted
+    at its maximum length. None means no limit."""
     probe_backoff: float = 1.0
-    """[policies with probes] Factor by which the interval grows after each probe, 1 to 10."""
+    """Factor, from 1 to 10, by which the interval grows from one probe to the next."""
     shadow: bool = False
-    """Decide and record, but never exit."""
+    """Decide and record exits, but do not perform them."""
     markers: tuple[str, ...] = DEFAULT_MARKERS
-    """Step markers, for exits and for counting steps."""
+    """Step markers, at which policies act and by which steps are counted: a list of texts, or for
+    the server the name of a lexicon."""
     marker_gap: int | None = 256
-    """[confidence, sufficiency] Reasoning tokens without a marker after which a paragraph end is
-    used instead, so that thinking without markers can exit too; it does not count as a step. None
-    means never (as in the papers)."""
+    """After this many reasoning tokens without a marker, policies confidence and sufficiency also
+    act at the end of a paragraph, which counts as no step. None means never, as in the papers."""
     inducing_prompt: str = "\n**Final Answer**\n\\boxed"
-    """[confidence, consistency] Text appended inside the thinking to induce an answer (authors'
-    code)."""
+    """Text that policies confidence and consistency append to the thinking to probe for an answer
+    (authors' code). The built-in text gives way to the model family's own."""
     probe_max_tokens: int = 20
-    """[confidence, consistency] Maximum length of an induced answer (authors' code)."""
+    """Largest number of tokens of a probe by policies confidence and consistency (authors'
+    code)."""
     mean: Mean = "geometric"
-    """[confidence] Mean of the token probabilities that gives the confidence."""
+    """Mean by which policy confidence combines the token probabilities of a probe."""
     skip_first: bool = True
-    """[confidence] Ignore the first token (authors' code)."""
+    """Policy confidence leaves out the first token of a probe (authors' code)."""
     require_end: bool = True
-    """[confidence] Confidence is 0 if the induced answer does not close the thinking (authors'
-    code, Qwen3)."""
+    """Policy confidence takes 0 for a probe that does not close the thinking (authors' code,
+    Qwen3)."""
     closing_text: str = "\n</think>\n\n"
-    """Text forced on exit; the answer is generated after it."""
+    """Text that an exit injects; the answer is generated after it. The built-in text gives way to
+    the model family's own."""
     answer_reserve: int = 64
-    """Tokens that must be left for the answer; otherwise no policy exits."""
+    """Tokens of the limit that must be left for the answer; with fewer left no policy exits."""
     close_on_eos: bool = True
-    """[all but none] Close the thinking and generate an answer if a completion ends inside its
-    thinking; this never counts as a saving."""
+    """Close the thinking of a completion that ends inside it, and generate the answer; this is
+    never a saving. Policy none ignores it."""
     sufficiency_score: int = 100
-    """[sufficiency] Exit when the model scores its reasoning, 0 to 100, at least this."""
+    """Policy sufficiency exits when the model's own score, from 0 to 100, is at least this."""
     verifier_threshold: float = 0.5
-    """[verifier] Exit when the probability of yes, in [0, 1], is strictly greater."""
+    """Policy verifier exits when the probability of yes is greater than this, from 0 to 1."""
     verifier_url: str | None = None
-    """[verifier] URL of an OpenAI-compatible judge; None means the served model itself."""
+    """Base URL of an OpenAI-compatible server that judges for policy verifier, such as
+    http://judge:8000/v1; its API key comes from STEPGRPO_VERIFIER_API_KEY. None means the served
+    model itself."""
     verifier_model: str | None = None
-    """[verifier] Model name on that server; None means its only model."""
+    """Name of the model at verifier_url. None means the only one there."""
     consistency: ConsistencyLevel = "mid"
-    """[consistency] Number of successive induced answers that must agree, and tokens between them:
+    """Policy consistency exits after this many equal probes in a row, made every so many tokens:
     mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32."""
     margin_threshold: float = 1.0
-    """[margin] Exit when the most likely token leads ``</think>`` by at most this many nats (the
-    paper uses 0.25 for tool use)."""
+    """Policy margin exits when the most likely token leads the end of the thinking by at most this
+    many nats; the paper has 0.25 for tool use."""
     entropy_alpha: float = 0.2
-    """[entropy] Weight of the newest check in the moving averages; exits need 4/alpha checks."""
+    """Policy entropy gives this weight, from 0.01 to 1, to the newest check in its moving averages;
+    it cannot exit before 4/alpha checks."""
     entropy_variance: float = 1e-4
-    """[entropy] Exit when the moving variance is below this, in square nats. The default is ours;
-    the authors sweep it, so calibrate it."""
+    """Policy entropy exits when the moving variance is below this, in square nats. The value is not
+    the paper's, whose authors sweep it: calibrate it."""
     entropy_probes: int | None = None
-    """[entropy] Maximum number of checks, in place of `max_probes`; None means `max_probes`. A
-    server that sets neither uses 32, because 10 checks are too few for an exit."""
+    """Largest number of checks of policy entropy, in place of max_probes. None means max_probes, or
+    32 on a server that sets neither, since 10 are too few for an exit."""
     budget_tokens: int | None = None
-    """[budget] Reasoning tokens after which the thinking is closed at the next line end, at most 10
-    % later; None means no limit."""
+    """Policy budget closes the thinking at the next line end after this many reasoning tokens, or
+    10 % later. None means no such limit."""
     max_steps: int | None = None
-    """[budget] Steps after which the thinking is closed; None means no limit."""
+    """Policy budget closes the thinking after this many steps. None means no such limit."""
     budget_leaves_answer: bool = True
-    """[budget] Close early enough to leave `answer_reserve` tokens for the answer."""
+    """Policy budget closes the thinking in time to leave answer_reserve of the limit, whatever the
+    budget."""
     pattern: str | None = None
-    """[pattern] RE2 regular expression, at most 512 characters."""
+    """Policy pattern exits at a line of reasoning that matches this regular expression (RE2, at
+    most 512 characters)."""
     repetition_chunks: int = 3
-    """[repetition] Successive identical chunks that count as a loop (DEER: 3)."""
+    """Policy repetition exits after this many identical chunks in a row (DEER: 3)."""
 
     def __post_init__(self) -> None:
         for name, low in _AT_LEAST.items():

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from stepgrpo_core import StepAware
+from stepgrpo_core import ExitSettings, StepAware
+from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.policies import POLICIES
 from training.config.schema import (
     OWNED,
     InvalidConfig,
+    ModelConfig,
     RewardConfig,
+    RolloutConfig,
+    RunConfig,
+    SftSettings,
     describe,
     dump_config,
+    explain_config,
     load_config,
 )
 
@@ -217,6 +223,17 @@ def test_extends_is_relative_to_its_file_and_may_not_go_in_a_circle(tmp_path: Pa
     assert "goes in a circle: high.yaml -> low.yaml -> high.yaml; remove one" in refusal(
         names=[high]
     )
+
+
+def test_an_explained_configuration_reads_back_and_has_a_text_for_each_key(tmp_path: Path) -> None:
+    config = load_config(["demo", "methods/deer-sft"], ["data.prompt_suffix=' a\\n'"])
+    text = explain_config(config)
+    assert load_config([written(tmp_path, text)]) == config
+    assert "  # Completions sampled per prompt.\n  samples: 8\n" in text
+    said = re.sub(r"\n *# ", " ", text)
+    sections = (RunConfig, ModelConfig, RolloutConfig, ExitSettings, SftSettings)
+    docs = [doc for section in sections for doc in field_docs(section).values()]
+    assert [doc for doc in docs if doc not in said] == []
 
 
 def test_describe_names_the_sources_and_what_is_not_theirs() -> None:

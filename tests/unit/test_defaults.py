@@ -18,7 +18,7 @@ from tests.support.service.defaults import read
 
 
 def test_nothing_set_is_the_built_in(tmp_path: Path) -> None:
-    assert read(at=tmp_path) == Defaults(ExitSettings(), EFFORT, None)
+    assert read(at=tmp_path) == Defaults(settings=ExitSettings(), effort=EFFORT, calibration=None)
     assert read(at=tmp_path, environment={"PATH": "/"}, file="") == Defaults()
 
 
@@ -180,7 +180,7 @@ def test_the_file_itself_may_come_from_the_environment(tmp_path: Path) -> None:
         ([], {}, "threshold: [1]", r"file .*exit.yaml: threshold=\[1\] .*number"),
         ([], {}, "policy: 3", "file .*exit.yaml: policy=3 .*use a text"),
         ([], {}, "markers: [1]", r"file .*exit.yaml: markers=\[1\] .*list of texts"),
-        ([], {}, "effort: {lw: 1}", "file .*exit.yaml: effort=.*'lw' is no effort"),
+        ([], {}, "effort: {lw: 1}", "file .*exit.yaml: effort=.*'lw' is not an effort"),
         ([], {}, "effort: {low: 1.5}", "file .*exit.yaml: effort=.*low=1.5 is neither a share"),
         ([], {}, "effort: {none: 0.1}", "effort=.*'none' switches thinking off"),
         ([], {}, "effort: 3", "effort=3 .*use efforts with"),

@@ -43,6 +43,8 @@ ORDER = {
     ),
     "stepgrpo_core": (
         "errors",
+        "names",
+        "docstrings",
         "answers",
         "confidence",
         "segmenter",

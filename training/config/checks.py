@@ -1,4 +1,4 @@
-"""What must hold on this machine and for this model before a run may start."""
+"""Checks of this machine and this model before a run starts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,8 @@ from transformers.integrations import (
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from stepgrpo_core.errors import InvalidSetting
-from training.config.layers import Route, nearest
+from stepgrpo_core.names import suggest
+from training.config.layers import Route
 from training.config.typed import refused
 from training.rollouts.batch import Format
 
@@ -18,13 +19,13 @@ __all__ = ["check_reporting", "check_tokenizer", "marker_lines"]
 
 
 def check_reporting(report_to: str | Sequence[str] | None, route: Route) -> None:
-    """Raises InvalidConfig for a tracker that is unknown or not installed."""
+    """Raise InvalidConfig for a tracker that is unknown or not installed."""
     names = [report_to] if isinstance(report_to, str) else report_to or []
     for name in names:
         if name in ("all", "none"):
             continue
         if name not in INTEGRATION_TO_CALLBACK:
-            raise refused(route, name, nearest(name, INTEGRATION_TO_CALLBACK))
+            raise refused(route, name, suggest(name, INTEGRATION_TO_CALLBACK))
         installed = [*get_available_reporting_integrations(), *["flyte"] * is_flytekit_available()]
         if name not in installed:
             here = ", ".join(installed) or "none of them"
@@ -33,7 +34,7 @@ def check_reporting(report_to: str | Sequence[str] | None, route: Route) -> None
 
 
 def check_tokenizer(tokenizer: Any, form: Format, markers: Sequence[str]) -> None:
-    """Raises InvalidSetting if ids and text of a marker or of the closing would disagree."""
+    """Raise InvalidSetting for markers that tokenizing changes, or a tokenizer without EOS."""
     for marker in markers:
         for text in (marker, f" {marker}"):
             back = tokenizer.decode(form.encode(text))
@@ -45,11 +46,11 @@ def check_tokenizer(tokenizer: Any, form: Format, markers: Sequence[str]) -> Non
 
 
 def marker_lines(form: Format, markers: Sequence[str]) -> list[str]:
-    """How each marker is tokenised, at the start of a line and within one."""
+    """Return how each marker is tokenized, at the start of a line and within one."""
     return [
         f"{marker!r}: {_count(form, marker)}, after a space {_count(form, ' ' + marker)}"
         for marker in markers
-        if not marker.startswith("!")  # an exception
+        if not marker.startswith("!")  # an exception to a marker
     ]
 
 

@@ -1,4 +1,4 @@
-"""Which family a model is of, where the trainer's commands are told."""
+"""The flags that name the model family in commands without a run's configuration."""
 
 import argparse
 from pathlib import Path
@@ -6,30 +6,31 @@ from typing import Any
 
 import yaml
 
+from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.families.table import FamilyChoice
+from training.config.schema import ModelConfig
 
 __all__ = ["add_flags", "choice_of"]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The server's flags of families."""
+    """Add the flags of the server that name or describe a family."""
     parser.add_argument(
         "--exit-family",
         metavar="NAME",
-        help="Family of the models: how they write thinking, as for stepgrpo-serve. Default: their "
-        "tokenizers tell.",
+        help=field_docs(ModelConfig)["family"],
     )
     parser.add_argument(
         "--exit-config",
         type=Path,
         metavar="FILE",
-        help="YAML file of the server, of which only its family and families are read.",
+        help="YAML file of the server; only its family and families are read.",
     )
 
 
 def choice_of(args: argparse.Namespace) -> FamilyChoice:
-    """What the flags say; raises InvalidSetting."""
+    """Return the family that the flags choose; raises InvalidSetting."""
     path: Path | None = args.exit_config
     file: Any = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(file, dict):

@@ -1,14 +1,13 @@
-"""YAML files and overrides to one nested mapping, each value with the place it came from.
+"""Merge YAML files and overrides into one nested mapping, and tell where each value comes from.
 
-Later layers lie over earlier ones: mappings merge, everything else replaces. A mapping over a list
-merges into the items that it names by their places from 0, as in ``data.train.0.limit=5``. A reward
-with another name replaces the reward whole, since its constants belong to the name.
+Later layers override earlier ones: mappings merge, all other values replace. A mapping over a list
+merges into the items at its keys, counted from 0, as in ``data.train.0.limit=5``. A reward with
+another name replaces the whole reward, because its constants belong to the name.
 
-YAML is read safely, and where version 1.1 surprises, as version 1.2: ``1e-6`` is a number,
-``no`` and ``2026-01-31`` are text. A key that occurs twice is refused.
+YAML is read safely, with the numbers, booleans and dates of YAML 1.2: ``1e-6`` is a number, ``no``
+and ``2026-01-31`` are text. A repeated key is an error.
 """
 
-import difflib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from stepgrpo_core.names import suggest
+
 __all__ = [
     "PRESETS",
     "InvalidConfig",
@@ -25,7 +26,6 @@ __all__ = [
     "Route",
     "dump_yaml",
     "merge",
-    "nearest",
     "origin_of",
     "parse_override",
     "preset_names",
@@ -35,11 +35,11 @@ __all__ = [
 PRESETS = Path(__file__).parent / "presets"
 
 Route: TypeAlias = tuple[str | int, ...]
-"""Keys and list positions from the top of a configuration to a value."""
+"""Keys and list indices from the top of a configuration to a value."""
 
 
 class InvalidConfig(ValueError):
-    """A configuration cannot be honoured; the message names place, key, value and remedy."""
+    """An invalid configuration; the message names file or override, key, value and remedy."""
 
     def __init__(self, problem: str, route: Route = (), origin: str = "") -> None:
         key = ".".join(map(str, route))
@@ -50,25 +50,25 @@ class InvalidConfig(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one file or one override says."""
+    """The values of one file or one override."""
 
     origin: str
-    """The file's path, or the override as it was written."""
+    """Path of the file, or text of the override."""
     values: Mapping[str, Any]
 
 
 def preset_names() -> tuple[str, ...]:
-    """Shipped presets, for example ``demo`` and ``methods/lp``; files for accelerate are none."""
+    """Return the shipped presets, such as ``demo`` and ``methods/lp``."""
     found = (path.relative_to(PRESETS).with_suffix("") for path in PRESETS.rglob("*.yaml"))
     return tuple(sorted(name.as_posix() for name in found if name.parts[0] != "accelerate"))
 
 
 def read_layers(name: str, base: Path, below: tuple[Path, ...] = ()) -> list[Layer]:
-    """The file `name` with all that it extends, the lowest first.
+    """Return the layers of a file and of the files that it extends, the lowest first.
 
-    `name` is a path, relative to the folder `base`, or a shipped preset; `below` are the files
-    whose ``extends`` led here. Raises InvalidConfig for a file that is not found, is no mapping
-    or extends itself.
+    `name` is a shipped preset or a path relative to the folder `base`; `below` are the files whose
+    ``extends`` led here. Raises InvalidConfig for a file that is not found, is not a mapping or
+    extends itself.
     """
     path = _find(name, base)
     if path in below:
@@ -85,7 +85,7 @@ def read_layers(name: str, base: Path, below: tuple[Path, ...] = ()) -> list[Lay
 
 
 def parse_override(text: str) -> Layer:
-    """``rollout.exit.threshold=0.9`` as a layer; the value is YAML. Raises InvalidConfig."""
+    """Return ``rollout.exit.threshold=0.9`` as a layer; the value is YAML. Raises InvalidConfig."""
     origin = f"override {text!r}"
     key, equals, value = text.partition("=")
     keys = key.split(".")
@@ -98,7 +98,7 @@ def parse_override(text: str) -> Layer:
 
 
 def merge(layers: Iterable[Layer]) -> dict[str, Any]:
-    """All layers as one mapping, the last on top."""
+    """Return all layers as one mapping, in which later layers override earlier ones."""
     merged: dict[str, Any] = {}
     for layer in layers:
         if _reward_name(layer.values) not in (None, _reward_name(merged)):
@@ -108,7 +108,7 @@ def merge(layers: Iterable[Layer]) -> dict[str, Any]:
 
 
 def origin_of(layers: Sequence[Layer], route: Route) -> str:
-    """The topmost layer that says something about `route`, or about what contains it."""
+    """Return the origin of the last layer that sets `route`, or the mapping that contains it."""
     for length in range(len(route), 0, -1):
         for layer in reversed(layers):
             if _holds(layer.values, route[:length]):
@@ -116,17 +116,11 @@ def origin_of(layers: Sequence[Layer], route: Route) -> str:
     return " + ".join(layer.origin for layer in layers)
 
 
-def nearest(name: object, names: Iterable[str]) -> str:
-    """The right name that `name` was probably meant to be; all of them if none is like it."""
-    near = difflib.get_close_matches(str(name), names := sorted(names), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"
-
-
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    """YAML that reads back as the same values, keys in their order."""
+    """Return YAML that reads back as the same values, with the keys in their order."""
     text = io.StringIO()
     dumper = yaml.SafeDumper(text, sort_keys=False, allow_unicode=True, width=100)
-    dumper.yaml_implicit_resolvers = _RESOLVERS  # what reading takes for a number gets quotes
+    dumper.yaml_implicit_resolvers = _RESOLVERS  # quotes text that would be read as a number
     dumper.yaml_representers = dumper.yaml_representers | {str: _represent_text}
     dumper.open()
     dumper.represent(values)
@@ -138,7 +132,7 @@ def _find(name: str, base: Path) -> Path:
     for path in (base / name, PRESETS / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
-    remedy = nearest(name, preset_names())
+    remedy = suggest(name, preset_names())
     raise InvalidConfig(f"{name!r} is neither a file nor a shipped preset: {remedy}")
 
 
@@ -158,7 +152,7 @@ def _overlay(
 
 
 def _overlay_items(below: list[Any], above: Mapping[str, Any], route: Route) -> list[Any]:
-    """A list with some of its items overlaid, which are named by their places from 0."""
+    """Return a list with the items at the keys of `above` overlaid."""
     items = {str(place): item for place, item in enumerate(below)}
     for place in above:
         if str(place) not in items:
@@ -183,7 +177,7 @@ def _holds(values: Any, route: Route) -> bool:
 
 
 def _resolvers() -> dict[str | None, list[tuple[str, re.Pattern[str]]]]:
-    """By first character: the tags of plain text, corrected towards YAML 1.2."""
+    """Return PyYAML's resolvers of plain scalars by first character, corrected to YAML 1.2."""
     replaced = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
     table = {
         first: [entry for entry in entries if entry[0] not in replaced]
@@ -216,7 +210,7 @@ def _parse(text: str, origin: str) -> Any:
 
 
 def _represent_text(dumper: Any, text: str) -> Any:
-    style = '"' if "\n" in text else None  # line ends stay visible
+    style = '"' if "\n" in text else None  # keeps line breaks visible
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

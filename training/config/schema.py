@@ -1,21 +1,24 @@
-"""The configuration of a training run: typed, checked before anything is loaded.
+"""The typed configuration of a training run, checked before anything is loaded.
 
-`load_config` reads presets and files, one over the other, then overrides. What it does not know
-it refuses, with the file, the dotted key and the nearest right name; so a run never goes on with
-a misspelt setting. `dump_config` writes what was understood; it reads back as the same run.
+`load_config` merges presets and files in their order, then overrides. An unknown key is an error
+that names the file, the key and the closest known one. `dump_config` writes the result, which reads
+back as the same run.
 """
 
 import dataclasses
 import functools
 import math
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.families.table import FamilyChoice
+from stepgrpo_core.names import suggest
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
 from stepgrpo_core.savings.baseline import MIN_RUNS
@@ -24,7 +27,6 @@ from training.config.layers import (
     Route,
     dump_yaml,
     merge,
-    nearest,
     origin_of,
     parse_override,
     preset_names,
@@ -47,6 +49,7 @@ __all__ = [
     "SftSettings",
     "describe",
     "dump_config",
+    "explain_config",
     "load_config",
     "preset_names",
 ]
@@ -64,10 +67,10 @@ OWNED = {
     "resume_from_checkpoint": "pass --resume",
     "generation_batch_size": "set trl.steps_per_generation, right for any number of processes",
 }
-"""Fields of TRL's configuration that the run sets itself, and what to write instead."""
+"""Fields of TRL's configuration that other settings decide, and what to write instead."""
 
 DEFAULTS = {"vllm_importance_sampling_mode": "token_truncate", "report_to": "none"}
-"""Fields of TRL's configuration that have another default here."""
+"""Defaults that differ from TRL's."""
 
 SCRIPTS: Mapping[str, Any] = {
     "threshold": 0.95,
@@ -85,48 +88,49 @@ class ModelConfig:
     """The model that is trained."""
 
     name: str
-    """Directory or hub name."""
+    """Directory or hub name of the model."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model; None: its newest, which can change."""
+    """Branch, tag or commit of a hub model. None means its newest, which can change."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the trained weights. At learning rates near 1e-6 bfloat16 rounds most updates away: use
-    float32 with `trl.bf16` to train every weight; vLLM is in bfloat16 then."""
+    """Data type of the trained weights. At learning rates near 1e-6 bfloat16 rounds most updates
+    away: to train every weight use float32 with `trl.bf16`, where vLLM still runs in bfloat16."""
     trust_remote_code: bool = False
-    """Run the repository's own code: only for authors you trust."""
+    """Run code from the model's repository; only for authors you trust."""
     served_name: str | None = None
-    """What serving calls the trained model; None: the output folder's name."""
+    """Name of the trained model for serving. None means the name of the output folder."""
     family: str | None = None
-    """How it writes thinking; None: its tokenizer tells."""
+    """Model family, which tells how the model writes thinking. None means the one that its
+    tokenizer shows."""
     families: Mapping[str, Any] = field(default_factory=dict)
-    """More families, from name to fields, as in the server's YAML file."""
+    """More model families, from name to fields, as in the server's YAML file."""
 
     def __post_init__(self) -> None:
         self.choice  # noqa: B018 - raises InvalidSetting
 
     @property
     def choice(self) -> FamilyChoice:
-        """The family that is named, and those that are described."""
+        """The named family and the described ones."""
         return FamilyChoice(self.family, self.families)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """How completions are made. Evaluation never truncates."""
+    """How completions are generated in training; evaluation never truncates them."""
 
     kind: Literal["truncated", "plain", "serial"] = "truncated"
-    """`truncated`: Step-GRPO's Dynamic Truncated Rollout; `plain`: none of it; `serial`: S-GRPO's
-    cuts of one chain."""
+    """How rollouts end: `truncated` as in Step-GRPO's Dynamic Truncated Rollout, `plain` at their
+    own end, `serial` at S-GRPO's cuts of one chain."""
     truncated_share: float = 1.0
-    """Of the completions in each group, for kind `truncated`; the others run to their own end.
-    Where every completion is truncated at the same step, all have the same k and the model is
-    never paid for closing its thinking itself; a few that run on show it the difference. Ours;
-    the paper truncates all."""
+    """Share of the completions of each group that kind `truncated` truncates. If all are truncated
+    at the same step they have the same k, and the model is never rewarded for closing its thinking
+    itself; a few that run to their end show it the difference. The paper truncates all."""
     probing: Literal["parallel", "sequential"] = "parallel"
-    """`parallel` thinks on during a probe; `sequential` waits. They decide alike."""
+    """Go on thinking during a probe (`parallel`) or wait for it (`sequential`); the decisions are
+    the same."""
     train_injected: bool = True
-    """Injected closing tokens carry loss, as in the authors' code."""
+    """Include injected closing tokens in the loss, as the authors' code does."""
     exit: ExitSettings = CONFIDENCE
-    """When a truncated rollout ends the thinking, and the markers that every kind counts."""
+    """Exit settings of truncated rollouts; their markers count the steps of every kind."""
 
     def __post_init__(self) -> None:
         build_policy(self.exit, matcher_of(self.exit))
@@ -143,32 +147,32 @@ class RolloutConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardConfig:
-    """What completions are paid for."""
+    """How completions are rewarded."""
 
     name: str = "step-aware"
-    """Name in `stepgrpo_core.REWARDS`."""
+    """Name of the reward, one of `stepgrpo_core.REWARDS`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Constants that differ from the method's defaults."""
+    """Constants of the reward that differ from its defaults."""
 
     def build(self) -> Reward:
-        """The reward; raises InvalidConfig for a name, constant or value that it does not know."""
+        """Return the reward; raises InvalidConfig for an unknown name or constant, or its value."""
         if self.name not in REWARDS:
-            raise refused(("reward", "name"), self.name, nearest(self.name, REWARDS))
+            raise refused(("reward", "name"), self.name, suggest(self.name, REWARDS))
         reward: Reward = build(REWARDS[self.name], self.settings, ("reward", "settings"))
         return reward
 
 
 @dataclass(frozen=True, slots=True)
 class GradingConfig:
-    """Comparing answers with the truth, in processes that can be killed."""
+    """How answers are compared with the gold answers, in processes that can be killed."""
 
     seconds: float = 5.0
-    """Processor time for one answer; over it, it is wrong where its arithmetic was left standing
-    and would not be paid anyway, else unscored."""
+    """Processor time for grading one answer. An answer that takes longer is unscored, or wrong if
+    it is unevaluated arithmetic that would not be paid."""
     workers: int = 2
-    """Processes; each takes one core, and a spare one waits."""
+    """Grading processes; each takes one core, and a spare one waits."""
     pay_unevaluated: bool = False
-    """Whether an answer of the right value is correct with arithmetic left standing in it. A
+    """Count an answer of the right value as correct even if it is unevaluated arithmetic. The
     question's own formula is such an answer, so a policy learns to copy it."""
 
     def __post_init__(self) -> None:
@@ -182,13 +186,14 @@ class LoraSettings:
     """Low-rank adapters instead of full fine-tuning; merged when saved for serving."""
 
     r: int = 32
-    """Rank."""
+    """Rank of the adapters."""
     alpha: int = 64
-    """Scale: the adapter counts alpha / r."""
+    """Scale: the adapters' output is multiplied by alpha / r."""
     dropout: float = 0.0
-    """In [0, 1). 0, since dropout makes trainer and engine disagree about probabilities."""
+    """Dropout of the adapters, from 0 to below 1. Use 0: with dropout, trainer and engine compute
+    different probabilities."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the layers that get one."""
+    """Names of the layers that get an adapter."""
 
     def __post_init__(self) -> None:
         at_least(1, r=self.r, alpha=self.alpha)
@@ -198,14 +203,14 @@ class LoraSettings:
 
 @dataclass(frozen=True, slots=True)
 class SftSettings:
-    """DEER+SFT: sample with exits, keep what is right and short, fine-tune on it."""
+    """DEER+SFT: sample with exits, keep short correct completions, and fine-tune on them."""
 
     samples: int = 8
-    """Completions per prompt."""
+    """Completions sampled per prompt."""
     keep: int = 1
     """Shortest correct completions kept per prompt."""
     max_rows: int | None = None
-    """Rows of the fine-tuning set at most; None: all."""
+    """Largest number of rows of the fine-tuning set. None means all."""
     trl: Mapping[str, Any] = field(default_factory=dict)
     """Fields of trl.SFTConfig."""
 
@@ -219,30 +224,32 @@ class SftSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything about one run."""
+    """All settings of one run."""
 
     output: str
-    """Folder of checkpoints, curves and the finished model."""
+    """Folder for checkpoints, learning curves and the finished model."""
     model: ModelConfig
-    """What is trained."""
+    """The model that is trained."""
     data: DataConfig
-    """On which problems."""
+    """The problems that it is trained on."""
     rollout: RolloutConfig = RolloutConfig()
-    """How completions are made."""
+    """How completions are generated."""
     reward: RewardConfig = RewardConfig()
-    """What they are paid for."""
+    """How completions are rewarded."""
     grading: GradingConfig = GradingConfig()
-    """How answers are judged."""
+    """How answers are graded."""
     lora: LoraSettings | None = None
-    """Adapters; None trains every weight."""
+    """Low-rank adapters. None trains every weight."""
     sft: SftSettings | None = None
-    """Given: the run is rejection sampling and fine-tuning instead of GRPO."""
+    """Rejection sampling and fine-tuning, for `stepgrpo-train sft`. None means GRPO."""
     calibration_prompts: int = 200
-    """Completions sampled at the end, un-exited, for the server's savings; 0: no calibration."""
+    """Completions without exits that are sampled at the end, from which the server predicts its
+    savings; 0 for none."""
     seed: int = 0
-    """Of data order, sampling and adapters."""
+    """Seed of the data order, of sampling and of adapters."""
     trl: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of trl.GRPOConfig, but for those in `OWNED`."""
+    """Fields of trl.GRPOConfig, except those that other settings decide. Other defaults than there:
+    vllm_importance_sampling_mode token_truncate, report_to none."""
 
     def __post_init__(self) -> None:
         at_least(0, calibration_prompts=self.calibration_prompts, seed=self.seed)
@@ -252,13 +259,13 @@ class RunConfig:
 
 
 def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
-    """The run that presets or YAML files `names` describe, later over earlier, then `overrides`.
+    """Return the run that presets or YAML files describe, later over earlier, then `overrides`.
 
-    A file may name one below it with ``extends``. An override is ``rollout.exit.threshold=0.9``
+    A file may extend another one with ``extends``. An override is ``rollout.exit.threshold=0.9``
     with a YAML value. Raises InvalidConfig.
     """
     if not names:
-        raise InvalidConfig(f"no configuration is named: {nearest('', preset_names())}")
+        raise InvalidConfig(f"no configuration is named: {suggest('', preset_names())}")
     layers = [layer for name in names for layer in read_layers(str(name), Path())]
     layers += [parse_override(text) for text in overrides]
     try:
@@ -270,12 +277,30 @@ def load_config(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> R
 
 
 def dump_config(config: RunConfig) -> str:
-    """All settings as YAML, which `load_config` reads back to an equal configuration."""
+    """Return all settings as YAML, which `load_config` reads back as an equal configuration."""
     return dump_yaml(dataclasses.asdict(config))
 
 
+def explain_config(config: RunConfig) -> str:
+    """Return `dump_config` with a comment above each key: the docstring of its field."""
+    return _commented(config, dataclasses.asdict(config))
+
+
+def _commented(section: Any, values: Mapping[str, Any]) -> str:
+    docs, parts = field_docs(type(section)), []
+    for name, value in values.items():
+        below = getattr(section, name)
+        if dataclasses.is_dataclass(below):
+            text = f"{name}:\n{textwrap.indent(_commented(below, value), '  ')}"
+        else:
+            text = dump_yaml({name: value})
+        comment = textwrap.indent(textwrap.fill(docs[name], 90), "# ")
+        parts.append(f"{comment}\n{text}")
+    return "".join(parts)
+
+
 def describe(config: RunConfig) -> str:
-    """The method, its source and the settings that are not its: lines for a run's log."""
+    """Return lines for the log: the method, its source, and the settings that differ from it."""
     if config.sft:
         return (
             "method: DEER+SFT (DEER: arXiv 2504.15895), rejection sampling and fine-tuning\n"
@@ -304,7 +329,7 @@ def describe(config: RunConfig) -> str:
 
 
 def _departures(rollout: RolloutConfig) -> list[str]:
-    """What truncates rollouts otherwise than the published scripts of Step-GRPO do."""
+    """Return what differs from the truncation in the published scripts of Step-GRPO."""
     if rollout.kind != "truncated":
         return []
     differ = [
@@ -323,7 +348,7 @@ def _departures(rollout: RolloutConfig) -> list[str]:
 
 
 def _check(config: RunConfig) -> None:
-    """Refuse what no single section can see; raises InvalidConfig."""
+    """Raise InvalidConfig for settings that are invalid together."""
     config.reward.build()
     _check_trl("GRPOConfig", config.trl, ("trl",))
     longest = config.data.max_prompt_tokens
@@ -340,7 +365,7 @@ def _check_trl(name: str, values: Mapping[str, Any], route: Route) -> None:
     hints = _trl_hints(name)
     for key, value in values.items():
         if key not in hints:
-            raise InvalidConfig(f" is no field of trl.{name}: {nearest(key, hints)}", (*route, key))
+            raise InvalidConfig(f" is no field of trl.{name}: {suggest(key, hints)}", (*route, key))
         if key in OWNED:
             raise InvalidConfig(f" belongs to the run: {OWNED[key]}", (*route, key))
         check_leaf(hints[key], value, (*route, key))

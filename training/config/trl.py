@@ -1,7 +1,6 @@
-"""Values of TRL's fields that would spoil a run, or end it after hours: what is refused, and why.
+"""Refuse values of TRL's fields that would spoil a run, or end it after hours.
 
-All of this is known from the configuration alone. What depends on the machine or on the model is
-checked in `training.config.checks`.
+These checks need the configuration alone; `training.config.checks` has those of machine and model.
 """
 
 import importlib
@@ -21,7 +20,7 @@ PLAIN_SAMPLING: Mapping[str, Sequence[Any]] = {
     "min_p": (None, 0.0),
     "repetition_penalty": (1.0,),
 }
-"""Sampling of the distribution that the trainer computes; it knows of temperature alone."""
+"""Values that leave the sampled distribution as the trainer computes it, from temperature alone."""
 ALLOWED: Mapping[str, tuple[Sequence[Any], str]] = {
     "generation_kwargs": ((None,), "rollouts do not carry them"),
     "vllm_structured_outputs_regex": ((None,), "rollouts do not carry it"),
@@ -36,14 +35,14 @@ ONE_ENGINE = (
 
 
 def trl_class(name: str) -> Any:
-    """A class of trl, imported only when something is checked against it: it loads in seconds."""
+    """Return a class of trl, which takes seconds to import and is imported only here."""
     return getattr(importlib.import_module("trl"), name)
 
 
 def check_grpo(trl: Mapping[str, Any], *, truncated: bool, longest_prompt: int) -> None:
-    """Raises InvalidConfig for values of a GRPO run that cannot be honoured.
+    """Raise InvalidConfig for invalid values of a GRPO run.
 
-    `longest_prompt` is in tokens; rollouts are `truncated` or whole.
+    `longest_prompt` is in tokens; `truncated` tells whether rollouts are.
     """
     values = _with_defaults("GRPOConfig", trl)
     _check_groups(values)
@@ -53,12 +52,12 @@ def check_grpo(trl: Mapping[str, Any], *, truncated: bool, longest_prompt: int) 
 
 
 def check_fine_tuning(trl: Mapping[str, Any]) -> None:
-    """Raises InvalidConfig for values of a fine-tuning that cannot be honoured."""
+    """Raise InvalidConfig for invalid values of a fine-tuning."""
     _check_saving(_with_defaults("SFTConfig", trl), ("sft", "trl"), 1)
 
 
 def check_lengths(trl: Mapping[str, Any], longest_prompt: int) -> None:
-    """Raises InvalidConfig where the engine could not hold the longest prompt and completion."""
+    """Raise InvalidConfig if the longest prompt and completion exceed the engine's context."""
     completion = _with_defaults("GRPOConfig", trl).max_completion_length
     if completion is None or completion < 1:
         raise refused(("trl", "max_completion_length"), completion, "use 1 or more tokens")
@@ -66,26 +65,26 @@ def check_lengths(trl: Mapping[str, Any], longest_prompt: int) -> None:
     if given is not None and given < needed:
         remedy = (
             f"data.max_prompt_tokens={longest_prompt} and trl.max_completion_length={completion} "
-            f"need {needed} or more, with room for trial answers; null takes the model's own"
+            f"need {needed} or more, with room for probes; null takes the model's own"
         )
         raise refused(("trl", "vllm_max_model_length"), given, remedy)
 
 
 def steps_per_generation(values: Any) -> int:
-    """Optimiser steps, at least one, from one generation of completions to the next."""
+    """Return the optimizer steps, at least one, per generation of completions."""
     micro_batches = values.steps_per_generation or values.gradient_accumulation_steps
     steps = micro_batches * values.num_iterations // values.gradient_accumulation_steps
     return max(int(steps), 1)
 
 
 def _with_defaults(name: str, given: Mapping[str, Any]) -> SimpleNamespace:
-    """What a field of TRL's class `name` would be."""
+    """Return the fields of TRL's class `name` with the given values over its defaults."""
     fields = trl_class(name).__dataclass_fields__
     return SimpleNamespace(**{key: each.default for key, each in fields.items()} | dict(given))
 
 
 def _check_groups(values: Any) -> None:
-    """A process must hold whole groups, since rewards compare the completions of a prompt."""
+    """Raise InvalidConfig if a process would hold parts of groups: rewards compare whole ones."""
     batches = values.steps_per_generation or values.gradient_accumulation_steps
     completions, group = values.per_device_train_batch_size * batches, values.num_generations
     if not group or group < 2 or completions % group:
@@ -112,7 +111,7 @@ def _check_sampling(values: Any, *, truncated: bool) -> None:
 
 
 def _check_saving(values: Any, route: Route, steps: int) -> None:
-    """`steps` are those of a generation: a resumed run must begin with one."""
+    """Raise InvalidConfig for checkpoints within a generation, from which no run can resume."""
     _allow(values, "eval_strategy", ("no",), NO_EVALUATION, route)
     _allow(values, "eval_on_start", (False,), NO_EVALUATION, route)
     if values.save_strategy == "steps" and values.save_steps % steps:

@@ -1,4 +1,4 @@
-"""Nested mappings to frozen dataclasses, strictly: no unknown keys, no converted types."""
+"""Build frozen dataclasses from nested mappings: no unknown keys, no type conversion."""
 
 import dataclasses
 import enum
@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from stepgrpo_core.errors import InvalidSetting
-from training.config.layers import InvalidConfig, Route, nearest
+from stepgrpo_core.names import suggest
+from training.config.layers import InvalidConfig, Route
 
 __all__ = ["at_least", "build", "check_leaf", "refused"]
 
@@ -25,17 +26,18 @@ _IN_WORDS: Mapping[Any, str] = {
 
 
 def build(cls: Any, values: Any, route: Route, below: Any = None) -> Any:
-    """The dataclass `cls` from a mapping; `below` is the instance that holds where it is silent.
+    """Return the dataclass `cls` with the values of a mapping.
 
-    Sections, optional sections and lists of sections nest. Raises InvalidConfig for a key that is
-    unknown or missing, and for a value of another type or outside its range.
+    `below` is an instance with the values of missing keys. Sections, optional sections and lists of
+    sections nest. Raises InvalidConfig for an unknown or missing key, and for a value of another
+    type or outside its range.
     """
     if not isinstance(values, Mapping):
         raise refused(route, values, "use a mapping, key: value")
     fields = {each.name: each for each in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
-            raise InvalidConfig(f" is unknown: {nearest(key, fields)}", (*route, key))
+            raise InvalidConfig(f" is unknown: {suggest(key, fields)}", (*route, key))
     hints = typing.get_type_hints(cls)
     given = {
         key: _read(hints[key], value, (*route, key), fields[key].default)
@@ -52,21 +54,21 @@ def build(cls: Any, values: Any, route: Route, below: Any = None) -> Any:
 
 
 def check_leaf(hint: Any, value: Any, route: Route) -> Any:
-    """`value` as `hint` has it, a list as a tuple where that is wanted; raises InvalidConfig."""
+    """Return `value` if it has the type `hint`, lists as tuples; raises InvalidConfig."""
     adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-    try:  # as JSON, which like YAML has no tuples; nothing else is converted
+    try:  # JSON has lists for tuples, as YAML does; no other type is converted
         return adapter.validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         raise refused(route, value, f"use {_in_words(hint)}") from error
 
 
 def refused(route: Route, value: object, remedy: str) -> InvalidConfig:
-    """The error for a value that cannot be honoured."""
+    """Return the error for an invalid value."""
     return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", route)
 
 
 def at_least(low: int, **counts: int) -> None:
-    """Raises InvalidSetting for the first of `counts` below `low`."""
+    """Raise InvalidSetting for the first of `counts` below `low`."""
     for name, value in counts.items():
         if value < low:
             raise InvalidSetting(name, value, f"use {low} or more")

@@ -266,7 +266,7 @@ def test_texts_that_are_not_the_built_in_ones_go_before_the_familys() -> None:
         (3, "use names of families"),
         ({"x": 3}, "x: use fields such as start"),
         ({"x": {"strat": "<a>"}}, "x.strat: did you mean 'start'"),
-        ({"x": {"name": "<a>"}}, "x.name: .*use models, start"),
+        ({"x": {"name": "<a>"}}, "x.name: .*use one of closing, derived"),
         ({"x": {"start": 3}}, "x.start=3: use a text"),
         ({"x": {"end": ""}}, "x.end='': use a text"),
         ({"x": {"tokens": "<a>"}}, "x.tokens='<a>': use a list of texts"),
