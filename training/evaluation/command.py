@@ -13,6 +13,7 @@ from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from training.config.families import add_flags, choice_of
 from training.config.layers import merge, parse_override
 from training.config.typed import build
+from training.data.prompts import add_prompt_flags, prompt_template_of
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
 from training.rollouts.patterns import matcher_of
@@ -97,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
         "laid out as the hub's data set.",
     )
+    add_prompt_flags(parser)
     add_flags(parser)
     add("--keep-completions", action="store_true", help="Store the texts, too.")
 
@@ -115,6 +117,7 @@ def run(args: argparse.Namespace) -> None:
         args.model, args.policy or ["none"], args.baseline, args.baseline_policy
     )
     family = choice_of(args)
+    prompt_template_of(args)  # refused before anything is loaded
     contenders = [dataclasses.replace(each, family=family) for each in contenders]
     draws = {
         name: draws_of(
@@ -159,6 +162,7 @@ def _evaluate(
         dtype=args.dtype,
         seed=args.seed,
         limit=args.limit,
+        prompts=prompt_template_of(args),
     )
     stop = StopOnSignal(1)
     with stop.listening():

@@ -15,6 +15,7 @@ from typing import Any
 
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families.table import RECOGNISED, Choice
+from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.tasks import Draws
 from training.run.jsonl import append, check_settings, damaged, open_journal, read_journal
 
@@ -93,13 +94,22 @@ class Settings:
     questions: str
     """Digest of the questions."""
     family: Choice = RECOGNISED
+    prompts: PromptTemplate = PLAIN
+    """How every question becomes a prompt."""
 
     def as_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
         made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.family == RECOGNISED:
-            del made["family"]  # as in files from before it could be said
+        for name, value in _UNSAID.items():
+            if made[name] == value:
+                del made[name]  # as in files from before it could be said
         return made
+
+
+_UNSAID: dict[str, Any] = json.loads(
+    json.dumps({"family": dataclasses.asdict(RECOGNISED), "prompts": dataclasses.asdict(PLAIN)})
+)
+"""Settings that a file does not hold where they have their defaults."""
 
 
 def records_file(output: Path, contender: str, task: str) -> Path:
@@ -134,7 +144,8 @@ def read_records(path: Path, settings: Settings | None = None) -> list[Record]:
             if number > 1:
                 found |= _parse(entry)
             elif settings:
-                check_settings(path, entry["settings"], settings.as_json(), "evaluated")
+                found_with = _UNSAID | entry["settings"]
+                check_settings(path, found_with, _UNSAID | settings.as_json(), "evaluated")
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged(path, number, error) from error
     return [record for name in sorted(found) for record in found[name]]

@@ -233,6 +233,18 @@ def _sampling(settings: Mapping[str, Any]) -> str:
         f"{sampling['top_k'] or 'all'}, dtype {settings['dtype']}, seed {settings['seed']}, "
         f"questions {settings['questions']}"
         + (f" (the first {settings['limit']})." if settings["limit"] else ".")
+        + _prompts(settings.get("prompts", {}))
+    )
+
+
+def _prompts(prompts: Mapping[str, Any]) -> str:
+    """Return what the prompts hold beside the question; nothing where there is nothing."""
+    variables = ", ".join(
+        f"{name} {value}" for name, value in prompts.get("chat_template_kwargs", {}).items()
+    )
+    system = prompts.get("system_prompt")
+    return (f" Chat template: {_cell(variables)}." if variables else "") + (
+        "" if system is None else f" System prompt: {_cell(system)}"
     )
 
 

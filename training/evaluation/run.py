@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.families.thinking import opens_in_thinking
+from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.origin import device_kind, engine_version, origin, weights_of
 from training.evaluation.records import (
     Contender,
@@ -82,6 +83,7 @@ def plan(
     dtype: str | None = None,
     seed: int = 0,
     limit: int | None = None,
+    prompts: PromptTemplate = PLAIN,
 ) -> list[Work]:
     """Every contender on every task. `dtype` None: float32 if all tasks ask for it, as the demo
     does, else auto. Raises InvalidSetting for names that would share a file, and for directories
@@ -113,6 +115,7 @@ def plan(
                 weights=weights[contender.model],
                 exit=contender.exit,
                 family=contender.family,
+                prompts=prompts,
                 task=task,
                 limit=limit,
                 questions=digests[task],
@@ -179,7 +182,8 @@ class _Session:
         (model,) = {work.contender.model for work in works}
         tokenizer = AutoTokenizer.from_pretrained(model)
         longest = max(
-            len(prompt_ids(tokenizer, each.prompt)) + work.draws.sampling.max_tokens
+            len(work.settings.prompts.render(tokenizer, each.prompt))
+            + work.draws.sampling.max_tokens
             for work in works
             for each in work.questions
         )
@@ -219,21 +223,13 @@ class _Session:
             writer.close()
 
 
-def prompt_ids(tokenizer: Any, message: str) -> list[int]:
-    """Token ids of a user message in the model's chat template, ready to be answered."""
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
-    )
-    return ids
-
-
 def _jobs(
     work: Work, questions: Sequence[Question], tokenizer: Any, form: Format
 ) -> list[RolloutRequest]:
     """`samples` jobs for each question, one question after the other."""
     jobs = []
     for each in questions:
-        ids = tuple(prompt_ids(tokenizer, each.prompt))
+        ids = work.settings.prompts.render(tokenizer, each.prompt)
         is_open = opens_in_thinking(tokenizer, form.thinking, ids)
         for sample in range(work.draws.samples):
             seed = seed_of(work.settings.seed, work.task, each.id, sample)

@@ -13,6 +13,7 @@ from training.data.dataset import DataReport, Row
 from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.counters import Counters
 from training.rollouts.offline import Engine
+from training.run.loading import prompt_template
 from training.run.output import export, seal_output
 
 __all__ = ["finish"]
@@ -60,7 +61,8 @@ def _calibrate(config: RunConfig, trainer: Any, output: Path, rows: Sequence[Row
     trainer.vllm_generation.sync_weights()  # the last update came after the last rollout
     if not trainer.accelerator.is_main_process:
         return
-    engine = Engine(trainer.vllm_generation.llm, config.model.choice)
+    template = prompt_template(config)
+    engine = Engine(trainer.vllm_generation.llm, config.model.choice, template)
     args = trainer.args
     longest = args.vllm_max_model_length - config.data.max_prompt_tokens  # more than in training
     params = SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest)

@@ -27,6 +27,7 @@ from stepgrpo_core.control.probing import trial_end
 from stepgrpo_core.families.table import RECOGNISED, Choice, in_family
 from stepgrpo_core.families.thinking import opens_in_thinking
 from stepgrpo_core.policies import Induce, Trial
+from training.data.prompts import PLAIN, PromptTemplate
 from training.rollouts.patterns import matcher_of
 from training.rollouts.vllm_engine import format_of
 
@@ -65,8 +66,11 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, llm: LLM, choice: Choice = RECOGNISED) -> None:
+    def __init__(
+        self, llm: LLM, choice: Choice = RECOGNISED, prompts: PromptTemplate = PLAIN
+    ) -> None:
         self.llm = llm
+        self.prompts = prompts
         self.tokenizer: Any = llm.get_tokenizer()
         self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
         self.thinking = self.form.thinking
@@ -80,6 +84,7 @@ class Engine:
         max_model_len: int = 1024,
         seed: int = 0,
         choice: Choice = RECOGNISED,
+        prompts: PromptTemplate = PLAIN,
     ) -> "Engine":
         """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
         return cls(
@@ -92,14 +97,12 @@ class Engine:
                 seed=seed,
             ),
             choice,
+            prompts,
         )
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
         """Token ids of a user message in the model's chat template, ready to be answered."""
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-        )
-        return tuple(self.form.encode(text))
+        return self.prompts.render(self.tokenizer, message)
 
     def generate(
         self, prompts: Sequence[tuple[int, ...]], params: SamplingParams

@@ -28,7 +28,7 @@ from training.run.checkpoints import (
     saved_message,
 )
 from training.run.curves import Curves
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
 from training.run.output import claimed, export, is_finished, prepare_output, seal_output
 from training.run.own_process import in_own_process
 from training.sft.rejection_sampling import sample_prompts
@@ -195,7 +195,7 @@ def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], b
     params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
     )
-    engine = Engine(load_llm(config, config.output), config.model.choice)
+    engine = Engine(load_llm(config, config.output), config.model.choice, prompt_template(config))
     try:
         samples = -(-config.calibration_prompts // len(prompts))  # several of each if they are few
         baseline = calibrate(engine, _name(config), prompts, samples=samples, params=params)
