@@ -194,8 +194,8 @@ def test_a_row_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 
 def test_data_that_cannot_be_read_or_is_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match=r"data='x.csv' .* \.jsonl or \.parquet"):
-        load_task("gsm8k", data="x.csv")
+    with pytest.raises(InvalidSetting, match=r"data='x.txt' .* \.jsonl, .*\.parquet"):
+        load_task("gsm8k", data="x.txt")
     with pytest.raises(InvalidSetting, match="holds no rows"):
         load_task("gsm8k", data=jsonl(tmp_path / "empty.jsonl", []))
 

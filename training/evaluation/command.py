@@ -95,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TASK=PATH",
-        help="Read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
+        help="Read a task from a file (.jsonl, .json, .csv, each also .gz, or .parquet) in its hub "
+        "columns, or from a directory "
         "laid out as the hub's data set.",
     )
     add_prompt_flags(parser)

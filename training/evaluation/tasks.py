@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import InvalidSetting
-from training.data.sources import FILE_READERS, Row, Source, read_source
+from training.data.files import FILE_SUFFIXES
+from training.data.sources import Row, Source, read_source
 from training.rollouts.batch import Sampling
 
 __all__ = ["TASKS", "Draws", "Question", "Task", "digest_of", "draws_of", "load_task", "task_of"]
@@ -154,7 +155,7 @@ def load_task(
 ) -> list[Question]:
     """The questions of a task, the first `limit` of them, in the order of their source.
 
-    `data` replaces the hub: a .jsonl or .parquet file in the same columns, or a directory laid
+    `data` replaces the hub: a file in the same columns, or a directory laid
     out as the hub's data set. `seed` draws the order of choices, and the demo's problems.
     Raises InvalidSetting, and what `read_source` raises.
     """
@@ -177,10 +178,12 @@ def _located(source: Source, limit: int | None, data: str | None, seed: int) -> 
         return dataclasses.replace(source, limit=limit)
     if Path(data).is_dir():
         return dataclasses.replace(source, hub=data, limit=limit)
-    if Path(data).suffix not in FILE_READERS:
-        remedy = f"use a directory laid out as the hub's, or a file of {' or '.join(FILE_READERS)}"
+    if not data.endswith(FILE_SUFFIXES):
+        remedy = f"use a directory laid out as the hub's, or a file of {', '.join(FILE_SUFFIXES)}"
         raise InvalidSetting("data", data, remedy)
-    columns = {key: getattr(source, key) for key in ("prompt", "answer", "answer_after")}
+    columns = {
+        key: getattr(source, key) for key in ("prompt", "answer", "answer_after", "answer_box")
+    }
     return Source(path=data, limit=limit, **columns)
 
 
