@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+OMITTED = ("text", "answer", "same_as", "tail")
+"""Fields of a record that its line leaves out where they are None."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
     """A model under an exit policy."""
@@ -73,6 +77,14 @@ class Record:
     """Generated behind the exit, while its trial answer was in flight."""
     text: str | None = None
     """Only if it was to be kept."""
+    answer: str | None = None
+    """Extracted: the content of the last box after the thinking."""
+    same_as: int | None = None
+    """The question's first sample with the same answer; None without one."""
+    tail: str | None = None
+    """The end of a completion that is not correct."""
+    groups: tuple[tuple[str, str], ...] = ()
+    """Column and value of every group that the question counts in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,8 @@ class Settings:
     questions: str
     """Digest of the questions."""
     family: Choice = RECOGNISED
+    grader: str | None = None
+    """A function of the user's that grades; None: the built-in grader."""
     prompts: PromptTemplate = PLAIN
     """How every question becomes a prompt."""
 
@@ -107,7 +121,13 @@ class Settings:
 
 
 _UNSAID: dict[str, Any] = json.loads(
-    json.dumps({"family": dataclasses.asdict(RECOGNISED), "prompts": dataclasses.asdict(PLAIN)})
+    json.dumps(
+        {
+            "family": dataclasses.asdict(RECOGNISED),
+            "grader": None,
+            "prompts": dataclasses.asdict(PLAIN),
+        }
+    )
 )
 """Settings that a file does not hold where they have their defaults."""
 
@@ -162,13 +182,16 @@ def read_head(path: Path) -> dict[str, Any]:
 def _line(records: Iterable[Record]) -> dict[str, Any]:
     samples = [dataclasses.asdict(each) for each in records]
     name = {each.pop("question") for each in samples}
+    (groups,) = {each.pop("groups") for each in samples}
     assert len(name) == 1
-    for each in samples:
-        if each["text"] is None:
-            del each["text"]
-    return {"question": name.pop(), "samples": samples}
+    samples = [
+        {key: value for key, value in each.items() if key not in OMITTED or value is not None}
+        for each in samples
+    ]
+    line = {"question": name.pop(), "samples": samples}
+    return line | ({"groups": dict(groups)} if groups else {})
 
 
 def _parse(entry: Mapping[str, Any]) -> dict[str, list[Record]]:
-    name = entry["question"]
-    return {name: [Record(question=name, **each) for each in entry["samples"]]}
+    name, groups = entry["question"], tuple(entry.get("groups", {}).items())
+    return {name: [Record(question=name, groups=groups, **each) for each in entry["samples"]]}
