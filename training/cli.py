@@ -119,7 +119,7 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="Compare models and exit policies on benchmarks, with intervals.",
         description="Complete and grade benchmarks with every model under every exit policy, and "
         "compare each with the baseline on the same questions and seeds. Writes results.md, "
-        "results.json and tradeoff.png. An evaluation that was "
+        "results.json, tradeoff.png and failures.html. An evaluation that was "
         "stopped or killed goes on with the same command.",
     )
     evaluation.add_arguments(parser)

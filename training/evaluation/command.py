@@ -31,17 +31,15 @@ from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import check_judge
 from training.run.lock import locked
 
+__all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
+
 GIVEN = ("samples", "temperature", "top_p", "top_k", "max_tokens")
 """Flags of the sampling of all tasks."""
-
-__all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    samples = ", ".join(f"{name} {task.samples}" for name, task in TASKS.items())
-    limits = {name: task.sampling.max_tokens for name, task in TASKS.items()}
     add(
         "--model",
         action="append",
@@ -87,8 +85,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="Folder to write to; the same command goes on in it.",
     )
-    add("--samples", type=int, metavar="K", help=f"Completions per question. Default: {samples}.")
     add("--limit", type=int, metavar="N", help="Use only the first N questions of every task.")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="TASK=PATH",
+        help="Read a task from a file (.jsonl, .json, .csv, each also .gz, or .parquet) in its hub "
+        "columns, or from a directory laid out as the hub's data set.",
+    )
+    add("--keep-completions", action="store_true", help="Store the texts, too.")
+    _add_sampling(parser)
+    add_prompt_flags(parser)
+    add_flags(parser)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    samples = ", ".join(f"{name} {task.samples}" for name, task in TASKS.items())
+    limits = {name: task.sampling.max_tokens for name, task in TASKS.items()}
+    add("--samples", type=int, metavar="K", help=f"Completions per question. Default: {samples}.")
     add("--temperature", type=float, help="Temperature of the sampling. Default: 0.6.")
     add(
         "--top-p",
@@ -124,17 +140,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="Seed of all draws; each completion has its own of it. Default: 0.",
     )
-    add(
-        "--data",
-        action="append",
-        default=[],
-        metavar="TASK=PATH",
-        help="Read a task from a file (.jsonl, .json, .csv, each also .gz, or .parquet) in its hub "
-        "columns, or from a directory laid out as the hub's data set.",
-    )
-    add_prompt_flags(parser)
-    add_flags(parser)
-    add("--keep-completions", action="store_true", help="Store the texts, too.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,7 @@ def _asked(args: argparse.Namespace) -> _Asked:
 def _evaluate(
     args: argparse.Namespace, contenders: Sequence[Contender], baseline: str, asked: _Asked
 ) -> None:
+    from training.evaluation.failures import write_failures  # noqa: PLC0415
     from training.evaluation.report import write_report  # noqa: PLC0415 - matplotlib and numpy
     from training.evaluation.run import complete_all, plan  # noqa: PLC0415 - torch loads slowly
     from training.run.checkpoints import StopOnSignal  # noqa: PLC0415
@@ -220,8 +226,9 @@ def _evaluate(
         heads=heads,
         run={"date": now, "seconds": seconds},
     )
+    write_failures(args.output / "failures.html", records, asked.questions)
     print((args.output / "results.md").read_text(encoding="utf-8"))
-    print(f"{args.output}: results.md, results.json, tradeoff.png")
+    print(f"{args.output}: results.md, results.json, tradeoff.png, failures.html")
 
 
 def contenders_of(
