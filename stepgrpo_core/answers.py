@@ -11,16 +11,23 @@ THINK_END = "</think>"
 _TOKEN = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 
 
-def answer_text(completion: str, *, thinking_open: bool = False) -> str | None:
+def answer_text(
+    completion: str,
+    *,
+    thinking_open: bool = False,
+    start: str = THINK_START,
+    end: str = THINK_END,
+) -> str | None:
     """Return the text after the thinking; None if the thinking was not closed.
 
-    Set `thinking_open` if the prompt ends in ``<think>``. The first ``</think>`` ends the thinking;
-    later ones belong to the answer. A completion without thinking is all answer.
+    `start` and `end` are how the model's family writes thinking. `thinking_open` says that the
+    prompt already ended in `start`. The first `end` ends the thinking; a later one is part of the
+    answer. Without any thinking the whole completion is the answer.
     """
-    head, end, tail = completion.partition(THINK_END)
-    if end:
+    head, found, tail = completion.partition(end)
+    if found:
         return tail
-    return None if thinking_open or THINK_START in head else completion
+    return None if thinking_open or start in head else completion
 
 
 def last_box(text: str) -> str | None:

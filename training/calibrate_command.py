@@ -9,7 +9,12 @@ from typing import Any
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.savings.baseline import MIN_RUNS
 from training.config.families import add_flags, choice_of
-from training.data.prompts import read_prompts
+from training.data.prompts import (
+    PromptTemplate,
+    add_prompt_flags,
+    prompt_template_of,
+    read_prompts,
+)
 from training.data.sources import Source, read_source
 
 __all__ = ["add_arguments", "check_counts", "check_writable", "run"]
@@ -54,13 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="Also record the confidence of a probe at the start of each step. Default: on.",
     )
+    add_prompt_flags(parser)
     add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Complete the prompts and write the file. Raises InvalidSetting and BadPrompts."""
     _check(args)
-    choice = choice_of(args)
+    choice, template = choice_of(args), prompt_template_of(args)
     messages = _messages(args)  # before the slow imports, so that errors come at once
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
@@ -68,12 +74,14 @@ def run(args: argparse.Namespace) -> None:
     from training.rollouts.offline import Engine  # noqa: PLC0415
     from training.run.adapters import as_model  # noqa: PLC0415
 
-    longest = _context(args.model, messages, args.max_tokens)
+    longest = _context(args.model, messages, template, args.max_tokens)
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
     with as_model(args.model) as path:
-        engine = Engine.load(path, dtype=args.dtype, max_model_len=longest, choice=choice)
+        engine = Engine.load(
+            path, dtype=args.dtype, max_model_len=longest, choice=choice, prompts=template
+        )
     baseline = calibrate(
         engine,
         Path(args.model).name,
@@ -137,21 +145,14 @@ def _messages(args: argparse.Namespace) -> list[str]:
     return messages
 
 
-def _context(model: str, messages: Sequence[str], max_tokens: int) -> int:
+def _context(model: str, messages: Sequence[str], template: PromptTemplate, max_tokens: int) -> int:
     """Return the context length for the engine; raises InvalidSetting if the model has less."""
     from training.run.models import check_context, check_model, tokenizer_of  # noqa: PLC0415
 
     found: Any = check_model(model, "--model", adapters=True)
     tokenizer = tokenizer_of(model)
-    longest = max(len(_prompt_ids(tokenizer, each)) for each in messages)
+    longest = max(len(template.render(tokenizer, each)) for each in messages)
     check_context(found, longest + max_tokens, "longest prompt and --max-tokens")
     positions = getattr(found.get_text_config(), "max_position_embeddings", None) or math.inf
     wanted = max_tokens + max(ROOM, longest)
     return wanted if wanted <= positions else longest + max_tokens
-
-
-def _prompt_ids(tokenizer: Any, message: str) -> list[int]:
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
-    )
-    return ids

@@ -87,6 +87,8 @@ MODELS = ("--model", str(MODEL), "--baseline", str(MODEL))
         (("--tasks", "demo", "--data", "gsm8k=a.jsonl"), "data='gsm8k=a.jsonl' .* one of demo"),
         (("--tasks", "demo", "--data", "demo"), "write TASK=PATH"),
         (("--tasks", "demo", "--policy", "no"), "policy='no'"),
+        (("--tasks", "demo", "--sampling", "gsm8k:samples=2"), "sampling='gsm8k:samples=2'"),
+        (("--tasks", "demo", "--sampling", "demo:seed=2"), "sampling='seed'"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused_before_anything_is_loaded(

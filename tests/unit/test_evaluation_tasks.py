@@ -1,5 +1,6 @@
 """Benchmarks: every source is read in its own columns, and its golds are graded as they should."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,22 @@ import datasets
 import pytest
 
 from stepgrpo_core import InvalidSetting
-from training.data.sources import BadRow
+from training.config.layers import InvalidConfig
+from training.data.sources import BadRow, Source
 from training.demo.world import sample_problems
-from training.evaluation.tasks import TASKS, Question, digest_of, draws_of, load_task
+from training.evaluation.tasks import (
+    TASKS,
+    Draws,
+    Question,
+    Task,
+    digest_of,
+    draws_of,
+    load_task,
+    read_tasks,
+    task_of,
+)
 from training.grading import Grader
+from training.rollouts.batch import Sampling
 
 # In each benchmark's own columns; written here, in the style of the originals.
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -194,8 +207,8 @@ def test_a_row_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 
 def test_data_that_cannot_be_read_or_is_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match=r"data='x.csv' .* \.jsonl or \.parquet"):
-        load_task("gsm8k", data="x.csv")
+    with pytest.raises(InvalidSetting, match=r"data='x.txt' .* \.jsonl, .*\.parquet"):
+        load_task("gsm8k", data="x.txt")
     with pytest.raises(InvalidSetting, match="holds no rows"):
         load_task("gsm8k", data=jsonl(tmp_path / "empty.jsonl", []))
 
@@ -231,3 +244,100 @@ def test_sampling_that_makes_no_sense_is_refused(given: dict[str, Any], message:
         draws_of("demo", **given)
     with pytest.raises(InvalidSetting, match=r"tasks='mmlu' .* gsm8k"):
         draws_of("mmlu", **given)
+
+
+OWN = """
+physics:
+  source: {path: PATH, prompt: [context, question], answer: gold}
+  samples: 3
+  by: [level]
+  suffix: " Box it."
+  sampling: {max_tokens: 64, temperature: 0.5, min_p: 0.1}
+math500: {samples: 9}
+gpqa-diamond:
+  source: {path: LETTERS, prompt: problem, answer: answer}
+  choices: []
+"""
+
+
+def own_tasks(folder: Path) -> dict[str, Task]:
+    rows = [{"context": f"Fact {n}.", "question": "Why?", "gold": n, "level": n} for n in (1, 2)]
+    letters = [{"problem": "Which?\nA) one\nB) two", "answer": "(B)"}]
+    text = OWN.replace("PATH", jsonl(folder / "own.jsonl", rows))
+    text = text.replace("LETTERS", jsonl(folder / "letters.jsonl", letters))
+    (folder / "tasks.yaml").write_text(text)
+    return read_tasks(folder / "tasks.yaml")
+
+
+def test_a_file_describes_tasks_of_the_users_own(tmp_path: Path) -> None:
+    tasks = own_tasks(tmp_path)
+    assert load_task("physics", tasks=tasks) == [
+        Question(f"{n:05}", f"Fact {n}.\n\nWhy? Box it.", str(n), (("level", str(n)),))
+        for n in (1, 2)
+    ]
+    draws = draws_of("physics", tasks=tasks)
+    assert (draws.samples, draws.sampling) == (
+        3,
+        Sampling(64, 0.5, top_p=0.95, top_k=20, min_p=0.1),
+    )
+    assert tasks["math500"] == dataclasses.replace(TASKS["math500"], samples=9)
+    assert tasks["gsm8k"] is TASKS["gsm8k"]
+    assert read_tasks(None) is TASKS
+
+
+def test_letters_may_stand_in_the_prompt(tmp_path: Path) -> None:
+    (found,) = load_task("gpqa-diamond", tasks=own_tasks(tmp_path))
+    assert found.prompt.startswith("Which?\nA) one\nB) two Please reason")
+    texts = [f"</think>\\boxed{{{each}}}" for each in ("B", "\\text{(B)}", "A")]
+    with Grader(seconds=60) as grader:
+        assert [each.correct for each in grader.grade(texts, [found.gold] * 3)] == [
+            True,
+            True,
+            False,
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("t: {sorce: {demo: 1}}", r"t\.yaml: t\.sorce is unknown: did you mean 'source'"),
+        ("t: {samples: 2}", r"t\.source is missing"),
+        ("t: {source: {demo: 1}, samples: 0}", r"t\.samples=0"),
+        ("t: {source: {demo: 1}, sampling: {seed: 3}}", "max_tokens is missing|use --seed"),
+        ("demo: {sampling: {seed: 3, max_tokens: 9}}", "use --seed"),
+    ],
+)
+def test_a_file_that_describes_no_task_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(InvalidConfig, match=message):
+        read_tasks(tmp_path / "t.yaml")
+
+
+def test_a_group_that_no_row_has_is_refused_in_tasks_of_the_users_own(tmp_path: Path) -> None:
+    own = {"t": Task(Source(demo=2, demo_split="test"), by=("levle",))}
+    with pytest.raises(InvalidSetting, match=r"by of t='levle' .* no row has this column"):
+        load_task("t", tasks=own)
+    groups = [each.groups for each in local("math500", tmp_path)]
+    assert groups[0] == (("level", "1"),)  # which lacks the other column
+
+
+COINS = Task(Source(demo=2, demo_split="test"), samples=2)
+
+
+def test_a_task_of_a_module_is_found_by_its_name() -> None:
+    assert task_of(f"{__name__}:COINS") is COINS
+    assert len(load_task(f"{__name__}:COINS")) == 2
+    with pytest.raises(InvalidSetting, match=r"name a training\.evaluation\.tasks\.Task"):
+        task_of(f"{__name__}:ROWS")
+
+
+def test_one_task_has_sampling_of_its_own() -> None:
+    own = {"samples": 2, "max_tokens": 7, "min_p": 0.2}
+    draws = draws_of("demo", own=own, samples=5, temperature=0.9)
+    assert draws == Draws(2, Sampling(7, 0.9, min_p=0.2))
+    with pytest.raises(InvalidSetting, match=r"sampling='max_token' .* did you mean 'max_tokens'"):
+        draws_of("demo", own={"max_token": 7})
+    with pytest.raises(InvalidConfig, match=r"sampling\.max_tokens='many'"):
+        draws_of("demo", own={"max_tokens": "many"})
+    with pytest.raises(InvalidSetting, match="top_p=0"):
+        draws_of("demo", own={"top_p": 0.0})

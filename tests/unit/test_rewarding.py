@@ -2,9 +2,10 @@
 
 import pytest
 
-from stepgrpo_core import StepAware
+from stepgrpo_core import ExitReason, StepAware
 from stepgrpo_core.rewards import Accuracy, GrpoLambda
 from tests.support.training.rewarding import MARKERS, completion, score
+from tests.support.training.rollouts import rollout
 from training.grading import Grader
 from training.grpo.reward_func import RewardFunction
 
@@ -38,3 +39,26 @@ def test_a_method_over_the_batch_sees_all_groups() -> None:
 def test_its_name_is_what_the_trainer_logs() -> None:
     with Grader() as grader:
         assert RewardFunction("step-aware", StepAware(), grader, MARKERS).__name__ == "step-aware"
+
+
+def test_batches_without_any_reward_say_so_and_why_at_growing_distances(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def pay(box: str) -> str:
+        function(
+            completions=[completion(1, box), completion(1, None)],
+            answer=["7", "7"],
+            rollout=[rollout(ExitReason.NATURAL, 10)] * 2,
+            group_size=[2, 2],
+            log_metric=lambda _name, _value: None,
+            prompts=["ignored"] * 2,
+        )
+        return capsys.readouterr().out
+
+    with Grader() as grader:
+        function = RewardFunction("named", Accuracy(), grader, MARKERS)
+        told = [pay("8") for _ in range(5)]
+        assert [bool(each) for each in told] == [True, True, False, True, False]
+        assert "every reward of 4 batches in a row was 0 (different: 1, no box: 1)" in told[3]
+        assert pay("7") == ""
+        assert "of 1 batches" in pay("8")

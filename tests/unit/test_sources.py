@@ -137,7 +137,8 @@ def test_the_answer_stands_after_the_last_mark_and_the_template_is_cut(tmp_path:
         (b'{"prompt": [{"role": "system", "content": "s"}], "answer": "1"}', "no .* role user"),
         (b'{"prompt": "p", "answer": null}', "the answer is null, neither text nor a number"),
         (b'{"prompt": "p", "answer": NaN}', "the answer is NaN, neither"),
-        (b'{"prompt": "p", "answer": ["1"]}', r"the answer is \[\"1\"\], neither"),
+        (b'{"prompt": "p", "answer": []}', r"the answer is \[\], neither"),
+        (b'{"prompt": "p", "answer": ["1", null]}', "the answer is null, neither"),
         (b'{"prompt": "p", "answer": " "}', "the answer is empty"),
     ],
 )
@@ -195,7 +196,9 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     [
         ({}, r"source=\[\] .* exactly one of hub, path, demo, reasoning_gym"),
         ({"hub": "a", "demo": 5}, r"source=\['hub', 'demo'\]"),
-        ({"path": "a.csv"}, "path='a.csv' .* .jsonl or .parquet"),
+        ({"path": "a.txt"}, "path='a.txt' .* .jsonl, .*.csv.gz, .parquet"),
+        ({"demo": 5, "prompt": ()}, r"prompt=\(\) .* at least one column"),
+        ({"demo": 5, "answer_box": True, "answer_after": "#"}, "answer_after='#' .* leave it out"),
         ({"demo": 0}, "demo=0 .* at least 1"),
         ({"demo": 5, "limit": 0}, "limit=0"),
         ({"demo": 5, "split": "test"}, "split='test' .* only hub sources read it"),

@@ -44,6 +44,8 @@ class DataConfig:
     prompt_suffix: str = ""
     """Put behind every training prompt, such as the request for a box; write its leading space or
     line break. Not compared for overlap."""
+    system_prompt: str | None = None
+    """Text of a system message in front of every prompt; None: the chat template's own."""
     ngram: int = 13
     """Problems overlap when they share a run of this many words; shorter ones when all is equal."""
     max_prompt_tokens: int = 1024

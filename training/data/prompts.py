@@ -1,13 +1,85 @@
-"""Prompts of users, to calibrate with; read before anything slow is loaded."""
+"""Prompts: the one place where user messages are rendered, and files of them to calibrate with."""
 
+import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-__all__ = ["BadPrompts", "read_prompts"]
+from stepgrpo_core import InvalidSetting
+
+__all__ = [
+    "PLAIN",
+    "BadPrompts",
+    "PromptTemplate",
+    "add_prompt_flags",
+    "prompt_template_of",
+    "read_prompts",
+]
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 class BadPrompts(ValueError):
     """A prompt file has no line, or one that is no prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """How a user message becomes a prompt; training and evaluation of a model need the same one."""
+
+    system_prompt: str | None = None
+    """Text of a system message in front; None: the chat template's own, if it has one."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the model's chat template, such as ``enable_thinking``."""
+
+    def messages(self, prompt: str) -> list[dict[str, str]]:
+        """The conversation that asks `prompt`."""
+        user = {"role": "user", "content": prompt}
+        if self.system_prompt is None:
+            return [user]
+        return [{"role": "system", "content": self.system_prompt}, user]
+
+    def render(self, tokenizer: Any, prompt: str | Messages) -> tuple[int, ...]:
+        """Token ids of a user message, or of a whole conversation, ready to be answered."""
+        messages = self.messages(prompt) if isinstance(prompt, str) else list(prompt)
+        ids: list[int] = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False, **self.chat_template_kwargs
+        )
+        return tuple(ids)
+
+
+PLAIN = PromptTemplate()
+"""The user message alone, in the chat template as it is."""
+
+
+def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a prompt template."""
+    parser.add_argument(
+        "--system-prompt",
+        metavar="TEXT",
+        help="System message of every prompt. Use the one the model was trained with "
+        "(data.system_prompt). Default: none.",
+    )
+    parser.add_argument(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="Variables of the chat template, such as '{\"enable_thinking\": true}'. Use those "
+        "the model was trained with (trl.chat_template_kwargs). Default: none.",
+    )
+
+
+def prompt_template_of(args: argparse.Namespace) -> PromptTemplate:
+    """Return what the flags say; raises InvalidSetting."""
+    text = args.chat_template_kwargs
+    try:
+        variables = json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidSetting("--chat-template-kwargs", text, f"write JSON ({error})") from error
+    if not isinstance(variables, dict):
+        raise InvalidSetting("--chat-template-kwargs", text, "write a JSON object")
+    return PromptTemplate(args.system_prompt, variables)
 
 
 def read_prompts(path: Path) -> list[str]:

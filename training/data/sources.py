@@ -1,4 +1,4 @@
-"""Reads problems: the hub, JSONL and Parquet files, the demo world, generated tasks.
+"""Reads problems: the hub, files, the demo world, generated tasks.
 
 A row that cannot be used is an error that names where it is, never skipped: a wrong column
 mapping would otherwise train on half of a data set without a word.
@@ -7,23 +7,30 @@ mapping would otherwise train on half of a data set without a word.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tqdm import tqdm
 
-from stepgrpo_core import InvalidSetting
+from stepgrpo_core import InvalidSetting, last_box
+from training.data.files import (
+    FILE_SUFFIXES,
+    BadRow,
+    Numbered,
+    SourceUnavailable,
+    load_dataset,
+    read_file,
+)
 
 __all__ = ["BadRow", "Row", "Source", "SourceUnavailable", "read_source"]
 
 Kind = Literal["hub", "path", "demo", "reasoning_gym"]
 PLUGINS = "stepgrpo.problems"
 """Entry points that generate problems: ``(seed, split, count) -> problems``."""
-Numbered = Iterator[tuple[int, object]]  # from 1: lines of a JSONL file, rows of anything else
 
 USED_BY: dict[str, tuple[Kind, ...]] = {
     "config": ("hub",),
@@ -36,20 +43,6 @@ USED_BY: dict[str, tuple[Kind, ...]] = {
 """Settings that only some kinds of source read; elsewhere they would be ignored in silence."""
 
 
-class BadRow(ValueError):
-    """A row is no problem with an answer; the message reads ``source:number: reason``."""
-
-    def __init__(self, source: str, number: int, reason: str) -> None:
-        super().__init__(f"{source}:{number}: {reason}")
-        self.source = source
-        self.number = number
-        self.reason = reason
-
-
-class SourceUnavailable(OSError):
-    """A source cannot be opened; the message says what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """A problem: the user message and the gold answer, and where it came from."""
@@ -59,6 +52,8 @@ class Row:
     source: str
     number: int
     """From 1: the line of a JSONL file, the row of anything else."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Names and values of the columns that were asked for beside problem and answer."""
 
     @property
     def place(self) -> str:
@@ -76,7 +71,7 @@ class Source:
     hub: str | None = None
     """Name of a data set on the Hugging Face hub, or a directory laid out as one."""
     path: str | None = None
-    """A local .jsonl or .parquet file."""
+    """A local file: .jsonl, .json (a list of rows) or .csv, each also with .gz, or .parquet."""
     demo: int | None = None
     """That many problems of the demo world."""
     reasoning_gym: str | None = None
@@ -93,13 +88,16 @@ class Source:
     """Entries to generate with reasoning-gym."""
     seed: int = 0
     """Of the demo world and reasoning-gym."""
-    prompt: str = "prompt"
+    prompt: str | tuple[str, ...] = "prompt"
     """Column of the problem: text, or chat messages of which the last user message counts. Dots
-    lead into nested columns."""
+    lead into nested columns. Several columns are joined by blank lines; an empty one is skipped."""
     answer: str = "answer"
-    """Column of the gold answer, text or number; ``reward_model.ground_truth`` for example."""
+    """Column of the gold answer, text or number; ``reward_model.ground_truth`` for example. A list
+    (OlympiadBench) means that the answer is all of its values."""
     answer_after: str = ""
     """The gold stands behind the last of these in its column: ``####`` for GSM8K."""
+    answer_box: bool = False
+    """The gold is the last box of its column: ``solution`` in the original layout of MATH."""
     cut: tuple[str, ...] = ()
     """Texts removed from every prompt: instructions of another answer format, which would also
     overlap between any two sets that share them."""
@@ -111,8 +109,12 @@ class Source:
         if len(given) != 1:
             names = ", ".join(get_args(Kind))
             raise InvalidSetting("source", given, f"set exactly one of {names}")
-        if self.path is not None and Path(self.path).suffix not in FILE_READERS:
-            raise InvalidSetting("path", self.path, f"use a file of {' or '.join(FILE_READERS)}")
+        if self.path is not None and not self.path.endswith(FILE_SUFFIXES):
+            raise InvalidSetting("path", self.path, f"use a file of {', '.join(FILE_SUFFIXES)}")
+        if not self.prompt:
+            raise InvalidSetting("prompt", self.prompt, "name at least one column")
+        if self.answer_box and self.answer_after:
+            raise InvalidSetting("answer_after", self.answer_after, "leave it out with answer_box")
         for name in ("demo", "size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -144,23 +146,43 @@ class Source:
                 return f"reasoning_gym/{self.reasoning_gym}"
 
 
-def read_source(source: Source) -> Iterator[Row]:
-    """Every row of `source`, in its order.
+def read_source(source: Source, columns: Sequence[str] = ()) -> Iterator[Row]:
+    """Every row of `source`, in its order, with those of `columns` that it has.
 
     Raises BadRow, SourceUnavailable, and what the file system says of a path.
     """
     records = islice(READERS[source.kind](source), source.limit)
     for number, record in tqdm(records, desc=source.name, unit=" rows", leave=False, delay=3):
-        yield _row(source, number, record)
+        yield _row(source, number, record, columns)
 
 
-def _row(source: Source, number: int, record: object) -> Row:
+def _row(source: Source, number: int, record: object, columns: Sequence[str]) -> Row:
     try:
-        prompt = _prompt(_value(record, source.prompt), source.cut)
-        answer = _answer(_value(record, source.answer), source.answer_after)
+        prompt = _problem(record, source)
+        answer = _answer(_value(record, source.answer), source)
     except ValueError as error:
         raise BadRow(source.name, number, str(error)) from error
-    return Row(prompt, answer, source.name, number)
+    return Row(prompt, answer, source.name, number, _carried(record, columns))
+
+
+def _carried(record: object, columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    found = []
+    for column in columns:
+        try:
+            value = _value(record, column)
+        except ValueError:
+            continue  # this row has none
+        if value is not None and value != "":
+            found.append((column, str(value)))
+    return tuple(found)
+
+
+def _problem(record: object, source: Source) -> str:
+    """The text of the problem; of several columns those that hold anything."""
+    if isinstance(source.prompt, str):
+        return _prompt(_value(record, source.prompt), source.cut)
+    values = [_value(record, column) for column in source.prompt]
+    return _prompt("\n\n".join(map(_text, filter(None, values))), source.cut)
 
 
 def _value(record: object, column: str) -> object:
@@ -179,15 +201,20 @@ def _value(record: object, column: str) -> object:
 
 
 def _prompt(value: object, cut: tuple[str, ...]) -> str:
-    text = _last_user_message(value) if isinstance(value, list) else value
-    if not isinstance(text, str):
-        raise ValueError(f"the prompt is {_shown(text)}, neither text nor chat messages")
+    text = _text(value)
     for each in cut:
         if each not in text:
             raise ValueError(f"the prompt has no {each!r}, which is to be cut from it")
         text = text.replace(each, "").strip()
     if not text.strip():
         raise ValueError("the prompt is empty")
+    return text
+
+
+def _text(value: object) -> str:
+    text = _last_user_message(value) if isinstance(value, list) else value
+    if not isinstance(text, str):
+        raise ValueError(f"the prompt is {_shown(text)}, neither text nor chat messages")
     return text
 
 
@@ -198,16 +225,30 @@ def _last_user_message(messages: list[object]) -> object:
     raise ValueError(f"the prompt {_shown(messages)} has no message of role user")
 
 
-def _answer(value: object, after: str) -> str:
+def _answer(value: object, source: Source) -> str:
+    if isinstance(value, list) and value:
+        return ", ".join(_answer(each, source) for each in value)
     unusable = isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
     if unusable or not isinstance(value, str | int | float):
         raise ValueError(f"the answer is {_shown(value)}, neither text nor a number")
-    _, found, text = str(value).rpartition(after) if after else ("", "", str(value))
-    if after and not found:
-        raise ValueError(f"the answer {_shown(value)} has no {after!r}")
-    if not text.strip():
+    text = _marked(str(value), source).strip()
+    if not text:
         raise ValueError("the answer is empty")
-    return text.strip()
+    return text
+
+
+def _marked(text: str, source: Source) -> str:
+    """The part of an answer's column that is the gold."""
+    if source.answer_box:
+        if (box := last_box(text)) is None:
+            raise ValueError(f"the answer {_shown(text)} has no box that closes")
+        return box
+    if not source.answer_after:
+        return text
+    _, found, after = text.rpartition(source.answer_after)
+    if not found:
+        raise ValueError(f"the answer {_shown(text)} has no {source.answer_after!r}")
+    return after
 
 
 def _shown(value: object) -> str:
@@ -216,25 +257,7 @@ def _shown(value: object) -> str:
 
 
 def _read_path(source: Source) -> Numbered:
-    path = Path(str(source.path))
-    return FILE_READERS[path.suffix](path)
-
-
-def _read_jsonl(path: Path) -> Numbered:
-    with path.open("rb") as lines:  # bytes end at \n only; text may hold U+2028 within a line
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line.decode())
-                except ValueError as error:
-                    raise BadRow(str(path), number, f"no JSON: {error}") from error
-
-
-def _read_parquet(path: Path) -> Numbered:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    remedy = "check that it is a Parquet file"
-    return _load_dataset(str(path), remedy, "parquet", data_files=str(path), split="train")
+    return read_file(Path(str(source.path)))
 
 
 def _read_hub(source: Source) -> Numbered:
@@ -242,7 +265,7 @@ def _read_hub(source: Source) -> Numbered:
         "check name, config, revision and split; without a connection, download it where there "
         "is one (`hf download --repo-type dataset`) and set path to a file of it"
     )
-    return _load_dataset(
+    return load_dataset(
         source.name,
         remedy,
         str(source.hub),
@@ -250,16 +273,6 @@ def _read_hub(source: Source) -> Numbered:
         revision=source.revision,
         split=source.split,
     )
-
-
-def _load_dataset(shown: str, remedy: str, *args: str, **options: Any) -> Numbered:
-    import datasets  # noqa: PLC0415 - seconds to load
-
-    try:
-        rows = datasets.load_dataset(*args, **options)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise SourceUnavailable(f"{shown} cannot be loaded ({error}); {remedy}") from error
-    yield from enumerate(rows, start=1)
 
 
 def _read_demo(source: Source) -> Numbered:
@@ -287,10 +300,6 @@ def _read_reasoning_gym(source: Source) -> Numbered:
     return enumerate(rows, start=1)
 
 
-FILE_READERS: dict[str, Callable[[Path], Numbered]] = {
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
 READERS: dict[Kind, Callable[[Source], Numbered]] = {
     "hub": _read_hub,
     "path": _read_path,

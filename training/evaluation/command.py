@@ -6,6 +6,7 @@ import datetime
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,32 @@ from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from training.config.families import add_flags, choice_of
 from training.config.layers import merge, parse_override
 from training.config.typed import build
+from training.data.plugins import load_object
+from training.data.prompts import add_prompt_flags, prompt_template_of
 from training.evaluation.records import Contender, Record, read_head, read_records
-from training.evaluation.tasks import TASKS, Draws, Question, draws_of, load_task, task_of
+from training.evaluation.tasks import (
+    TASKS,
+    Draws,
+    Question,
+    Task,
+    draws_of,
+    load_task,
+    read_tasks,
+    task_of,
+)
 from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import check_judge
 from training.run.lock import locked
 
 __all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
 
+GIVEN = ("samples", "temperature", "top_p", "top_k", "max_tokens")
+"""Flags of the sampling of all tasks."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add = parser.add_argument
-    samples = ", ".join(f"{name} {task.samples}" for name, task in TASKS.items())
-    limits = {name: task.sampling.max_tokens for name, task in TASKS.items()}
     add(
         "--model",
         action="append",
@@ -53,15 +66,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Exit policy with fields of ExitSettings, such as confidence:threshold=0.9; repeat "
         f"to evaluate every model under each. Policies: {', '.join(POLICIES)}. Default: none.",
     )
-    add("--tasks", required=True, help=f"Tasks, separated by commas: {', '.join(TASKS)}.")
+    add(
+        "--tasks",
+        required=True,
+        help=f"Tasks, separated by commas: {', '.join(TASKS)}, those of --task-file, or "
+        "package.module:name of a Task.",
+    )
+    add(
+        "--task-file",
+        type=Path,
+        metavar="FILE",
+        help="YAML file of more tasks, from name to source, samples, suffix, choices, by, grader, "
+        "sampling; docs/evaluation.md has examples.",
+    )
     add(
         "--output",
         type=Path,
         required=True,
         help="Folder to write to; the same command goes on in it.",
     )
-    add("--samples", type=int, metavar="K", help=f"Completions per question. Default: {samples}.")
     add("--limit", type=int, metavar="N", help="Use only the first N questions of every task.")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="TASK=PATH",
+        help="Read a task from a file (.jsonl, .json, .csv, each also .gz, or .parquet) in its hub "
+        "columns, or from a directory laid out as the hub's data set.",
+    )
+    add("--keep-completions", action="store_true", help="Store the texts, too.")
+    _add_sampling(parser)
+    add_prompt_flags(parser)
+    add_flags(parser)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    samples = ", ".join(f"{name} {task.samples}" for name, task in TASKS.items())
+    limits = {name: task.sampling.max_tokens for name, task in TASKS.items()}
+    add("--samples", type=int, metavar="K", help=f"Completions per question. Default: {samples}.")
     add("--temperature", type=float, help="Temperature of the sampling. Default: 0.6.")
     add(
         "--top-p",
@@ -79,6 +122,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"Tokens of a completion, at most. Default: {limits['gsm8k']}; demo {limits['demo']}.",
     )
     add(
+        "--sampling",
+        action="append",
+        default=[],
+        metavar="TASK:KEY=VALUE,...",
+        help="Sampling of one task, before the flags above: samples, max_tokens, temperature, "
+        "top_p, top_k, min_p, repetition_penalty; repeat for several tasks.",
+    )
+    add(
         "--dtype",
         help="Data type of the weights, as vLLM's. Default: auto, which makes bfloat16 of float32; "
         "demo float32.",
@@ -89,63 +140,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="Seed of all draws; each completion has its own of it. Default: 0.",
     )
-    add(
-        "--data",
-        action="append",
-        default=[],
-        metavar="TASK=PATH",
-        help="Read a task from a .jsonl or .parquet file in its hub columns, or from a directory "
-        "laid out as the hub's data set.",
-    )
-    add_flags(parser)
-    add("--keep-completions", action="store_true", help="Store the texts, too.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What every contender is asked, by task."""
+
+    tasks: Mapping[str, Task]
+    questions: Mapping[str, Sequence[Question]]
+    draws: Mapping[str, Draws]
 
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, or go on with it, and write the report."""
     if args.limit is not None and args.limit < 1:
         raise InvalidSetting("limit", args.limit, "use 1 or more")
-    names = list(dict.fromkeys(filter(None, (each.strip() for each in args.tasks.split(",")))))
-    if not names:
-        raise InvalidSetting("tasks", args.tasks, f"name some of {', '.join(TASKS)}")
-    for name in names:
-        task_of(name)
-    data = _data(args.data, names)
     contenders, baseline = contenders_of(
         args.model, args.policy or ["none"], args.baseline, args.baseline_policy
     )
     family = choice_of(args)
+    prompt_template_of(args)  # refused before anything is loaded
     contenders = [dataclasses.replace(each, family=family) for each in contenders]
-    draws = {
-        name: draws_of(
-            name,
-            samples=args.samples,
-            temperature=args.temperature,
-            top_p=args.top_p,
-            top_k=args.top_k,
-            max_tokens=args.max_tokens,
-        )
-        for name in names
-    }
-    tasks = {
-        name: load_task(name, limit=args.limit, data=data.get(name), seed=args.seed)
-        for name in names
-    }
+    asked = _asked(args)
     from training.run.models import check_model  # noqa: PLC0415 - transformers loads slowly
 
     for each in dict.fromkeys(contender.model for contender in contenders):
         check_model(each, "model", adapters=True)
     with locked(args.output):
-        _evaluate(args, contenders, baseline, tasks, draws)
+        _evaluate(args, contenders, baseline, asked)
+
+
+def _asked(args: argparse.Namespace) -> _Asked:
+    names = list(dict.fromkeys(filter(None, (each.strip() for each in args.tasks.split(",")))))
+    if not names:
+        raise InvalidSetting("tasks", args.tasks, f"name some of {', '.join(TASKS)}")
+    known = read_tasks(args.task_file)
+    tasks = {name: task_of(name, known) for name in names}
+    for task in tasks.values():
+        if task.grader:
+            load_object(task.grader, "grader", callable, "a function")
+    data, own = _data(args.data, names), _sampling(args.sampling, names)
+    given = {name: getattr(args, name) for name in GIVEN}
+    draws = {name: draws_of(name, tasks=tasks, own=own.get(name), **given) for name in names}
+    questions = {
+        name: load_task(name, tasks=tasks, limit=args.limit, data=data.get(name), seed=args.seed)
+        for name in names
+    }
+    return _Asked(tasks, questions, draws)
 
 
 def _evaluate(
-    args: argparse.Namespace,
-    contenders: Sequence[Contender],
-    baseline: str,
-    tasks: Mapping[str, Sequence[Question]],
-    draws: Mapping[str, Draws],
+    args: argparse.Namespace, contenders: Sequence[Contender], baseline: str, asked: _Asked
 ) -> None:
+    from training.evaluation.failures import write_failures  # noqa: PLC0415
     from training.evaluation.report import write_report  # noqa: PLC0415 - matplotlib and numpy
     from training.evaluation.run import complete_all, plan  # noqa: PLC0415 - torch loads slowly
     from training.run.checkpoints import StopOnSignal  # noqa: PLC0415
@@ -153,12 +200,14 @@ def _evaluate(
     started = time.monotonic()
     works = plan(
         contenders,
-        tasks,
-        draws,
+        asked.questions,
+        asked.draws,
         args.output,
         dtype=args.dtype,
         seed=args.seed,
         limit=args.limit,
+        prompts=prompt_template_of(args),
+        table=asked.tasks,
     )
     stop = StopOnSignal(1)
     with stop.listening():
@@ -177,8 +226,9 @@ def _evaluate(
         heads=heads,
         run={"date": now, "seconds": seconds},
     )
+    write_failures(args.output / "failures.html", records, asked.questions)
     print((args.output / "results.md").read_text(encoding="utf-8"))
-    print(f"{args.output}: results.md, results.json, tradeoff.png")
+    print(f"{args.output}: results.md, results.json, tradeoff.png, failures.html")
 
 
 def contenders_of(
@@ -236,4 +286,16 @@ def _data(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
         if name not in tasks or not path:
             raise InvalidSetting("data", each, f"write TASK=PATH, TASK one of {', '.join(tasks)}")
         found[name] = path
+    return found
+
+
+def _sampling(given: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The sampling of single tasks; values are YAML."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in given:
+        name, colon, rest = each.rpartition(":")
+        if not colon or name not in tasks:
+            remedy = f"write TASK:KEY=VALUE,..., TASK one of {', '.join(tasks)}"
+            raise InvalidSetting("sampling", each, remedy)
+        found.setdefault(name, {}).update(merge(map(parse_override, rest.split(","))))
     return found

@@ -44,6 +44,7 @@ __all__ = [
     "mean_of",
     "percentiles",
     "resamples_of",
+    "share_interval",
 ]
 
 RESAMPLES = 10_000
@@ -61,8 +62,13 @@ def accuracy_interval(scores: Sequence[Sequence[bool]]) -> Estimate | None:
     if not scores:
         return None
     means = np.array([sum(each) / len(each) for each in scores])
+    return share_interval(means, sum(map(len, scores)))
+
+
+def share_interval(means: Array, samples: float) -> Estimate:
+    """Mean of the questions' `means` (Q,), each from 0 to 1; Wilson's interval with the effective
+    number of samples, of which there are at most `samples`."""
     count, mean = len(means), float(means.mean())
-    samples = sum(map(len, scores))
     variance = float(means.var(ddof=1)) / count if count > 1 else math.inf
     effective = mean * (1 - mean) / variance if variance else samples
     if mean in (0, 1):

@@ -15,6 +15,7 @@ from typing import Any
 
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
+from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.tasks import Draws
 from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
@@ -28,6 +29,10 @@ __all__ = [
     "read_records",
     "records_file",
 ]
+
+
+OMITTED = ("text", "answer", "same_as", "tail")
+"""Fields of a record that its line leaves out where they are None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,14 @@ class Record:
     """Generated behind the exit, while its trial answer was in flight."""
     text: str | None = None
     """Only if it was to be kept."""
+    answer: str | None = None
+    """Extracted: the content of the last box after the thinking."""
+    same_as: int | None = None
+    """The question's first sample with the same answer; None without one."""
+    tail: str | None = None
+    """The end of a completion that is not correct."""
+    groups: tuple[tuple[str, str], ...] = ()
+    """Column and value of every group that the question counts in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +106,30 @@ class Settings:
     questions: str
     """Digest of the questions."""
     family: FamilyChoice = AUTO_FAMILY
+    grader: str | None = None
+    """A function of the user's that grades; None: the built-in grader."""
+    prompts: PromptTemplate = PLAIN
+    """How every question becomes a prompt."""
 
     def as_json(self) -> dict[str, Any]:
         """As JSON gives it back."""
         made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.family == AUTO_FAMILY:
-            del made["family"]  # as in files from before it could be said
+        for name, value in _UNSAID.items():
+            if made[name] == value:
+                del made[name]  # as in files from before it could be said
         return made
+
+
+_UNSAID: dict[str, Any] = json.loads(
+    json.dumps(
+        {
+            "family": dataclasses.asdict(AUTO_FAMILY),
+            "grader": None,
+            "prompts": dataclasses.asdict(PLAIN),
+        }
+    )
+)
+"""Settings that a file does not hold where they have their defaults."""
 
 
 def records_file(output: Path, contender: str, task: str) -> Path:
@@ -134,7 +164,8 @@ def read_records(path: Path, settings: Settings | None = None) -> list[Record]:
             if number > 1:
                 found |= _parse(entry)
             elif settings:
-                check_settings(path, entry["settings"], settings.as_json(), "evaluated")
+                found_with = _UNSAID | entry["settings"]
+                check_settings(path, found_with, _UNSAID | settings.as_json(), "evaluated")
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged(path, number, error) from error
     return [record for name in sorted(found) for record in found[name]]
@@ -151,13 +182,16 @@ def read_head(path: Path) -> dict[str, Any]:
 def _line(records: Iterable[Record]) -> dict[str, Any]:
     samples = [dataclasses.asdict(each) for each in records]
     name = {each.pop("question") for each in samples}
+    (groups,) = {each.pop("groups") for each in samples}
     assert len(name) == 1
-    for each in samples:
-        if each["text"] is None:
-            del each["text"]
-    return {"question": name.pop(), "samples": samples}
+    samples = [
+        {key: value for key, value in each.items() if key not in OMITTED or value is not None}
+        for each in samples
+    ]
+    line = {"question": name.pop(), "samples": samples}
+    return line | ({"groups": dict(groups)} if groups else {})
 
 
 def _parse(entry: Mapping[str, Any]) -> dict[str, list[Record]]:
-    name = entry["question"]
-    return {name: [Record(question=name, **each) for each in entry["samples"]]}
+    name, groups = entry["question"], tuple(entry.get("groups", {}).items())
+    return {name: [Record(question=name, groups=groups, **each) for each in entry["samples"]]}

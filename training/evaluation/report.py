@@ -12,10 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_core import ExitSettings
+from stepgrpo_core import ExitReason, ExitSettings
 from training.evaluation.intervals import FEW, RESAMPLES
 from training.evaluation.records import Record
-from training.evaluation.statistics import Comparison, Estimate, Summary, summarise_tasks
+from training.evaluation.statistics import (
+    Comparison,
+    Estimate,
+    Summary,
+    summarise_groups,
+    summarise_tasks,
+)
 from training.evaluation.tradeoff import draw_tradeoff
 from training.files import write_text
 
@@ -25,6 +31,8 @@ MACRO = "macro mean"
 ALWAYS_SHOWN = ("threshold", "max_probes", "min_tokens", "min_interval")
 Results = Mapping[str, Mapping[str, Summary]]
 """Summaries by task (and `MACRO`) and contender, the baseline first."""
+Groups = Mapping[str, Mapping[str, Results]]
+"""Summaries by task, column, its value and contender."""
 Heads = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Heads of the records' files by contender and task (`records.read_head`)."""
 
@@ -40,7 +48,10 @@ accuracy in which fewer than {FEW} questions differ has Agresti and Min's. Compr
 % of the baseline's, as ratio of means and as mean over questions of the ratio. `net` adds the
 tokens of trial answers. Dropped tokens were generated behind an exit while its trial answer was in
 flight; they are part of no other figure. Truncated completions hit the token limit. The macro mean
-counts every task alike.
+counts every task alike. pass@k is the unbiased estimate that one of k samples is correct, maj@k
+whether the most frequent answer of all k samples is. `difference by exits` leaves out what only
+closing does: a thinking that ends with its turn is closed and answered by exit policies, and stays
+wrong under policy none.
 """
 
 
@@ -60,6 +71,20 @@ def results_of(
     return results
 
 
+def groups_of(
+    records: Mapping[str, Mapping[str, Sequence[Record]]], baseline: str | None
+) -> dict[str, dict[str, dict[str, dict[str, Summary]]]]:
+    """Summaries of the questions of each group, for the tasks whose records have groups."""
+    found: dict[str, dict[str, dict[str, dict[str, Summary]]]] = {}
+    for name in sorted(records, key=lambda name: name != baseline):
+        for task, mine in records[name].items():
+            base = None if baseline in {None, name} else records[str(baseline)][task]
+            for (column, value), summary in summarise_groups(mine, base, task).items():
+                columns = found.setdefault(task, {})
+                columns.setdefault(column, {}).setdefault(value, {})[name] = summary
+    return found
+
+
 def write_report(
     output: Path,
     records: Mapping[str, Mapping[str, Sequence[Record]]],
@@ -72,26 +97,32 @@ def write_report(
 
     Raises Unpaired when contenders were not asked the same as the baseline.
     """
-    results = results_of(records, baseline)
+    results, groups = results_of(records, baseline), groups_of(records, baseline)
     output.mkdir(parents=True, exist_ok=True)
     whole = {
         "baseline": baseline,
         "method": " ".join(METHOD.split()),
         "made": heads or {},
-        "results": {
-            task: {name: dataclasses.asdict(each) for name, each in found.items()}
-            for task, found in results.items()
-        },
+        "results": _plain_summaries(results),
+        "groups": _plain_summaries(groups),
         "run": run or {},
     }
     text = json.dumps(_finite(whole), indent=1, allow_nan=False, ensure_ascii=False)
     write_text(output / "results.json", text + "\n")
-    write_text(output / "results.md", markdown(results, baseline=baseline, heads=heads))
+    tables = markdown(results, baseline=baseline, heads=heads, groups=groups)
+    write_text(output / "results.md", tables)
     draw_tradeoff(results, output / "tradeoff.png", baseline=baseline)
 
 
-def markdown(results: Results, *, baseline: str | None, heads: Heads | None = None) -> str:
+def markdown(
+    results: Results,
+    *,
+    baseline: str | None,
+    heads: Heads | None = None,
+    groups: Groups | None = None,
+) -> str:
     """The tables."""
+    groups = groups or {}
     parts = ["# Evaluation", METHOD.strip()]
     if heads:
         parts.append(_table(("contender", "model", "policy", "weights"), _contenders(heads)))
@@ -99,7 +130,8 @@ def markdown(results: Results, *, baseline: str | None, heads: Heads | None = No
     for task, found in results.items():
         parts += [f"## {_cell(task)}", *_setting(task, heads or {})]
         rows = {_name(name, baseline): summary for name, summary in found.items()}
-        parts += [_accuracy(rows), _tokens(rows), _compression(rows), _exits(rows)]
+        parts += [_accuracy(rows), _passing(rows), _tokens(rows), _compression(rows)]
+        parts += [_exits(rows), *_groups(groups.get(task, {}), baseline)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -108,7 +140,7 @@ Rows = Mapping[str, Summary]
 
 def _accuracy(rows: Rows) -> str:
     head = (
-        *("contender", "accuracy, %", "difference, points", "lenient, %"),
+        *("contender", "accuracy, %", "difference, points", *_by_exits(rows), "lenient, %"),
         *("unscored", "unevaluated", "boxed, %", "truncated, %", "completions"),
     )
     return _table(
@@ -118,6 +150,10 @@ def _accuracy(rows: Rows) -> str:
                 name,
                 _shown(each.accuracy, 100),
                 _shown(each.versus.accuracy if each.versus else None, 100, sign=True),
+                *(
+                    _shown(each.versus.accuracy_by_exits if each.versus else None, 100, sign=True)
+                    for _ in _by_exits(rows)
+                ),
                 _shown(each.lenient, 100),
                 f"{each.unscored} of {each.completions}",
                 f"{each.unevaluated}",
@@ -127,6 +163,56 @@ def _accuracy(rows: Rows) -> str:
             )
             for name, each in rows.items()
         ),
+    )
+
+
+def _by_exits(rows: Rows) -> list[str]:
+    """A column's head, where a thinking ended by the end-of-sequence token at all."""
+    some = any(each.exits.get(ExitReason.EOS_IN_THINKING) for each in rows.values())
+    return ["difference by exits, points"] if some else []
+
+
+def _passing(rows: Rows) -> str:
+    sizes = sorted({k for each in rows.values() for k in each.pass_at})
+    if not sizes:
+        return ""
+    head = ("contender", *(f"pass@{k}, %" for k in sizes), f"maj@{sizes[-1]}, %")
+    return _table(
+        head,
+        (
+            (
+                name,
+                *(_shown(each.pass_at.get(k), 100) for k in sizes),
+                _shown(each.majority, 100),
+            )
+            for name, each in rows.items()
+        ),
+    )
+
+
+def _groups(columns: Mapping[str, Results], baseline: str | None) -> list[str]:
+    """A table for each column by whose values the questions are grouped."""
+    head = ("questions", "contender", "accuracy, %", "difference, points", "tokens")
+    return [
+        _table(
+            (_cell(column), *head, "tokens, % of the baseline"),
+            (
+                (_cell(value), str(each.questions), _name(name, baseline), *_group(each))
+                for value, found in values.items()
+                for name, each in found.items()
+            ),
+        )
+        for column, values in columns.items()
+    ]
+
+
+def _group(each: Summary) -> tuple[str, ...]:
+    versus = each.versus
+    return (
+        _shown(each.accuracy, 100),
+        _shown(versus.accuracy if versus else None, 100, sign=True),
+        _shown(each.tokens),
+        _shown(versus.ratio_of_means if versus else None, 100),
     )
 
 
@@ -234,6 +320,18 @@ def _sampling(settings: Mapping[str, Any]) -> str:
         f"{sampling['top_k'] or 'all'}, dtype {settings['dtype']}, seed {settings['seed']}, "
         f"questions {settings['questions']}"
         + (f" (the first {settings['limit']})." if settings["limit"] else ".")
+        + _prompts(settings.get("prompts", {}))
+    )
+
+
+def _prompts(prompts: Mapping[str, Any]) -> str:
+    """Return what the prompts hold beside the question; nothing where there is nothing."""
+    variables = ", ".join(
+        f"{name} {value}" for name, value in prompts.get("chat_template_kwargs", {}).items()
+    )
+    system = prompts.get("system_prompt")
+    return (f" Chat template: {_cell(variables)}." if variables else "") + (
+        "" if system is None else f" System prompt: {_cell(system)}"
     )
 
 
@@ -262,6 +360,13 @@ def _cell(text: str) -> str:
     """Names are data: no mark-up, no new columns or lines."""
     plain = " ".join(str(text).split())
     return "".join(f"\\{each}" if each in "\\`*_|<>[]" else each for each in plain)
+
+
+def _plain_summaries(found: Any) -> Any:
+    """Summaries at any depth as mappings."""
+    if isinstance(found, Mapping):
+        return {key: _plain_summaries(each) for key, each in found.items()}
+    return dataclasses.asdict(found)
 
 
 def _finite(value: Any) -> Any:

@@ -5,16 +5,14 @@ completion has a seed of its own, drawn from the run's seed, the task, the quest
 and equal for all contenders. The prefix cache is emptied between contenders, so that none depends
 on who ran before.
 
-Grading and writing happen in a thread beside the engine's, some questions at a time. What a
-killed evaluation had not written is completed anew with the same seeds; its batches are others,
-and where a sum rounds differently (rarely in float32, often in bfloat16) a completion can take
-another course than it would have: another draw from the same distribution.
+Grading and writing happen in a thread beside the engine's (`writer`). What a killed evaluation had
+not written is completed anew with the same seeds; its batches are others, and where a sum rounds
+differently (rarely in float32, often in bfloat16) a completion can take another course than it
+would have: another draw from the same distribution.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,24 +21,23 @@ from tqdm import tqdm
 
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.families.thinking import opens_in_thinking
+from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.origin import device_kind, engine_version, origin, weights_of
 from training.evaluation.records import (
     Contender,
-    Record,
     Settings,
-    append_questions,
     open_records,
     read_records,
     records_file,
     safe_name,
 )
-from training.evaluation.tasks import TASKS, Draws, Question, digest_of
-from training.grading import Grader, GraderBroken
+from training.evaluation.tasks import TASKS, Draws, Question, Task, digest_of, task_of
+from training.evaluation.writer import Writer, Writing
+from training.grading import GraderBroken, grader_of
 from training.rollouts.batch import (
     Delta,
     Format,
     Request,
-    Rollout,
     RolloutEngine,
     RolloutRequest,
     run_rollouts,
@@ -51,8 +48,6 @@ from training.run.processes import run_in_subprocess
 
 __all__ = ["Contender", "Work", "complete", "complete_all", "plan", "seed_of"]
 
-CHUNK = 8  # questions between two writes
-SECONDS = 10.0  # or this long, for slow ones
 KEPT = "what was finished is kept: run the same command again"
 
 
@@ -82,12 +77,14 @@ def plan(
     dtype: str | None = None,
     seed: int = 0,
     limit: int | None = None,
+    prompts: PromptTemplate = PLAIN,
+    table: Mapping[str, Task] = TASKS,
 ) -> list[Work]:
-    """Every contender on every task. `dtype` None: float32 if all tasks ask for it, as the demo
-    does, else auto. Raises InvalidSetting for names that would share a file, and for directories
-    without a model."""
+    """Every contender on every task; `table` holds all of these. `dtype` None: float32 if all tasks
+    ask for it, as the demo does, else auto. Raises InvalidSetting for names that would share a
+    file, and for directories without a model."""
     if dtype is None:
-        wanted = {TASKS[task].dtype for task in tasks}
+        wanted = {task_of(task, table).dtype for task in tasks}
         dtype = wanted.pop() if len(wanted) == 1 else "auto"
     files = [safe_name(each.name) for each in contenders]
     for place, each in enumerate(contenders):
@@ -113,6 +110,8 @@ def plan(
                 weights=weights[contender.model],
                 exit=contender.exit,
                 family=contender.family,
+                prompts=prompts,
+                grader=task_of(task, table).grader,
                 task=task,
                 limit=limit,
                 questions=digests[task],
@@ -140,7 +139,7 @@ def complete(works: Sequence[Work], keep_completions: bool, stopping: Callable[[
         session = _Session.load(works, keep_completions, stopping)
         total = sum(len(work.questions) for work in works)
         initial = total - sum(map(len, left))
-        with session.grader, tqdm(total=total, initial=initial, unit="question") as bar:
+        with tqdm(total=total, initial=initial, unit="question") as bar:
             for work, questions in zip(works, left, strict=True):
                 session.run(work, questions, bar)
     except (ValueError, OSError, GraderBroken) as error:
@@ -164,7 +163,6 @@ class _Session:
 
     llm: Any
     tokenizer: Any
-    grader: Grader
     made_with: Mapping[str, Any]
     keep: bool
     stopping: Callable[[], bool]
@@ -179,7 +177,8 @@ class _Session:
         (model,) = {work.contender.model for work in works}
         tokenizer = AutoTokenizer.from_pretrained(model)
         longest = max(
-            len(prompt_ids(tokenizer, each.prompt)) + work.draws.sampling.max_tokens
+            len(work.settings.prompts.render(tokenizer, each.prompt))
+            + work.draws.sampling.max_tokens
             for work in works
             for each in work.questions
         )
@@ -197,7 +196,7 @@ class _Session:
             "dtype": str(config.dtype).removeprefix("torch."),
             "revision": getattr(config.hf_config, "_commit_hash", None),
         }
-        return cls(llm, tokenizer, Grader(), made_with, keep, stopping)
+        return cls(llm, tokenizer, made_with, keep, stopping)
 
     def run(self, work: Work, questions: Sequence[Question], bar: "tqdm[Any]") -> None:
         """Complete, grade and write `questions`."""
@@ -212,19 +211,13 @@ class _Session:
         jobs = _jobs(work, questions, self.tokenizer, form)
         self.llm.reset_prefix_cache()
         engine = _Stoppable(VllmEngine(self.llm.llm_engine), self.stopping)
-        writer = _Writer(work, questions, jobs, self, bar)
-        try:
-            run_rollouts(engine, jobs, work.contender.exit, form, finished=writer.take)
-        finally:
-            writer.close()
-
-
-def prompt_ids(tokenizer: Any, message: str) -> list[int]:
-    """Token ids of a user message in the model's chat template, ready to be answered."""
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
-    )
-    return ids
+        with grader_of(work.settings.grader, form.family.start, form.family.end) as grader:
+            writing = Writing(work.path, self.tokenizer, form.thinking, grader, self.keep)
+            writer = Writer(writing, questions, jobs, bar.update)
+            try:
+                run_rollouts(engine, jobs, work.contender.exit, form, finished=writer.take)
+            finally:
+                writer.close()
 
 
 def _jobs(
@@ -233,7 +226,7 @@ def _jobs(
     """`samples` jobs for each question, one question after the other."""
     jobs = []
     for each in questions:
-        ids = tuple(prompt_ids(tokenizer, each.prompt))
+        ids = work.settings.prompts.render(tokenizer, each.prompt)
         is_open = opens_in_thinking(tokenizer, form.thinking, ids)
         for sample in range(work.draws.samples):
             seed = seed_of(work.settings.seed, work.task, each.id, sample)
@@ -266,101 +259,3 @@ class _Stoppable:
         if self.stopping():
             raise RunStopped(f"stopped; {KEPT}")
         return self.engine.step()
-
-
-class _Writer:
-    """Collects the samples of each question; grades and writes whole questions in a thread."""
-
-    def __init__(
-        self,
-        work: Work,
-        questions: Sequence[Question],
-        jobs: Sequence[RolloutRequest],
-        session: _Session,
-        bar: "tqdm[Any]",
-    ) -> None:
-        self._work, self._questions, self._jobs = work, questions, jobs
-        self._session, self._bar = session, bar
-        self._open: dict[int, list[Rollout]] = {}  # by place of the question
-        self._ready: list[int] = []
-        self._done: dict[int, list[Rollout]] = {}
-        self._written = time.monotonic()
-        self._thread = ThreadPoolExecutor(1)
-        self._sent: list[Future[None]] = []
-
-    def take(self, rollout: Rollout) -> None:
-        """A completion has ended; raises what grading or writing earlier ones raised."""
-        samples = self._work.draws.samples
-        place = rollout.place // samples
-        found = self._open.setdefault(place, [])
-        found.append(rollout)
-        if len(found) < samples:
-            return
-        self._done[place] = sorted(self._open.pop(place), key=lambda each: each.place)
-        waited = time.monotonic() - self._written
-        if len(self._done) >= CHUNK or waited > SECONDS:
-            self._send()
-
-    def close(self) -> None:
-        """Write what is whole, and wait for it."""
-        self._send()
-        self._thread.shutdown()
-        for each in self._sent:
-            each.result()
-
-    def _send(self) -> None:
-        for each in self._sent:
-            if each.done():
-                each.result()
-        done, self._done = self._done, {}
-        self._written = time.monotonic()
-        if done:
-            self._sent.append(self._thread.submit(self._write, done))
-
-    def _write(self, done: Mapping[int, Sequence[Rollout]]) -> None:
-        rollouts = [rollout for found in done.values() for rollout in found]
-        golds = [self._questions[place].gold for place, found in done.items() for _ in found]
-        texts = self._session.tokenizer.batch_decode(
-            [each.ids for each in rollouts], skip_special_tokens=True
-        )
-        asked = [self._questions[place].prompt for place, found in done.items() for _ in found]
-        records = self._graded(rollouts, texts, golds, asked)
-        size = self._work.draws.samples
-        groups = [records[start : start + size] for start in range(0, len(records), size)]
-        append_questions(self._work.path, groups)
-        self._bar.update(len(groups))
-
-    def _graded(
-        self,
-        rollouts: Sequence[Rollout],
-        texts: Sequence[str],
-        golds: Sequence[str],
-        asked: Sequence[str],
-    ) -> list[Record]:
-        # One chat template: all of its prompts open the thinking, or none.
-        is_open = rollouts[0].thinking_open
-        grade = self._session.grader.grade
-        strict = grade(texts, golds, questions=asked, thinking_open=is_open)
-        lenient = grade(texts, golds, thinking_open=is_open, lenient=True)
-        size, keep = self._work.draws.samples, self._session.keep
-        return [
-            Record(
-                question=self._questions[each.place // size].id,
-                sample=each.place % size,
-                seed=self._jobs[each.place].sampling.seed or 0,
-                tokens=len(each.ids),
-                reasoning_tokens=each.outcome.reasoning_tokens,
-                steps=each.outcome.steps,
-                correct=verdict.correct,
-                lenient=loose.correct,
-                formatted=verdict.formatted,
-                verdict=verdict.reason,
-                ended=each.ended,
-                exit=each.outcome.reason.value,
-                probes=each.outcome.probes,
-                probe_tokens=each.probe_tokens,
-                discarded_tokens=each.discarded_tokens,
-                text=text if keep else None,
-            )
-            for each, text, verdict, loose in zip(rollouts, texts, strict, lenient, strict=True)
-        ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepgrpo_core import ExitReason
 from stepgrpo_core.savings.intervals import Estimate
 from training.evaluation.intervals import (
     RESAMPLES,
@@ -26,9 +27,18 @@ from training.evaluation.intervals import (
     percentiles,
     resamples_of,
 )
+from training.evaluation.passing import majority, pass_at
 from training.evaluation.records import Record
 
-__all__ = ["Comparison", "Estimate", "Summary", "Unpaired", "summarise", "summarise_tasks"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Summary",
+    "Unpaired",
+    "summarise",
+    "summarise_groups",
+    "summarise_tasks",
+]
 
 
 class Unpaired(ValueError):
@@ -41,6 +51,9 @@ class Comparison:
 
     accuracy: Estimate | None
     """Difference over completions that both could be graded; None if there are none."""
+    accuracy_by_exits: Estimate | None
+    """The same with no difference where both ended inside the thinking by the end-of-sequence
+    token, which exit policies close and answer and policy none does not."""
     tokens: Estimate
     """Difference."""
     ratio_of_means: Estimate
@@ -64,6 +77,10 @@ class Summary:
     accuracy: Estimate | None
     """None: nothing could be graded."""
     lenient: Estimate | None
+    pass_at: dict[int, Estimate]
+    """pass@k by k; empty with one sample per question."""
+    majority: Estimate | None
+    """maj@n of all samples; None with one, or where records do not tell answers apart."""
     formatted: float
     """Share with a box after the thinking."""
     truncated: float
@@ -108,6 +125,8 @@ def summarise(
         lenient_unscored=sum(each.lenient is None for each in mine.records),
         accuracy=accuracy_interval(mine.scores("correct")),
         lenient=accuracy_interval(mine.scores("lenient")),
+        pass_at=pass_at(mine.records),
+        majority=majority(mine.records),
         formatted=mine.mean("formatted"),
         truncated=1 - mine.mean("ended"),
         tokens=mean_interval(tokens, weights),
@@ -134,6 +153,7 @@ def _compare(mine: "_Columns", other: "_Columns", weights: Array) -> Comparison:
     base, base_net = (other.means("tokens"), other.means("tokens", "probe_tokens"))
     return Comparison(
         accuracy=difference_interval(mine.differences(other), weights),
+        accuracy_by_exits=difference_interval(mine.differences(other, closed=False), weights),
         tokens=bootstrap(tokens - base, weights),
         ratio_of_means=bootstrap(tokens, weights, base),
         mean_of_ratios=bootstrap(tokens / base, weights),
@@ -178,13 +198,56 @@ class _Columns:
                 found[each.question].append(score)
         return [scores for scores in found.values() if scores]
 
-    def differences(self, other: "_Columns") -> list[list[int]]:
-        """For every question: correct here less correct there, of the samples graded in both."""
+    def differences(self, other: "_Columns", *, closed: bool = True) -> list[list[int]]:
+        """For every question: correct here less correct there, of the samples graded in both.
+
+        Without `closed`, 0 where both thoughts ended by the end-of-sequence token.
+        """
         found: dict[str, list[int]] = {name: [] for name in self.names}
         for here, there in zip(self.records, other.records, strict=True):
             if here.correct is not None and there.correct is not None:
-                found[here.question].append(int(here.correct) - int(there.correct))
+                same = not closed and here.exit == there.exit == ExitReason.EOS_IN_THINKING
+                difference = 0 if same else int(here.correct) - int(there.correct)
+                found[here.question].append(difference)
         return list(found.values())
+
+
+def summarise_groups(
+    records: Sequence[Record],
+    baseline: Sequence[Record] | None,
+    task: str,
+    *,
+    resamples: int = RESAMPLES,
+) -> dict[tuple[str, str], Summary]:
+    """The questions of every (column, value) that some count in, in the order of values."""
+    groups = {each.question: each.groups for each in (*(baseline or ()), *records) if each.groups}
+    mine, base = _by_group(records, groups), _by_group(baseline or (), groups)
+    return {
+        group: summarise(
+            mine[group],
+            base.get(group),
+            resamples=resamples,
+            seed=zlib.crc32(f"{task} {group}".encode()),
+        )
+        for group in sorted(mine, key=_place)
+    }
+
+
+def _by_group(
+    records: Iterable[Record], groups: Mapping[str, Iterable[tuple[str, str]]]
+) -> dict[tuple[str, str], list[Record]]:
+    """Records of every group; questions of files from before there were groups have theirs too."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for each in records:
+        for group in groups.get(each.question, ()):
+            found.setdefault(group, []).append(each)
+    return found
+
+
+def _place(group: tuple[str, str]) -> tuple[str, int, str]:
+    """Numbers before text, by their size: 9 before 10."""
+    column, value = group
+    return column, len(value) if value.isdecimal() else 99, value
 
 
 def summarise_tasks(
@@ -228,6 +291,12 @@ def _macro(parts: Sequence[Summary], versus: Comparison | None) -> Summary:
         lenient_unscored=sum(each.lenient_unscored for each in parts),
         accuracy=_mean_of([each.accuracy for each in parts]),
         lenient=_mean_of([each.lenient for each in parts]),
+        pass_at={
+            k: mean_of([each.pass_at[k] for each in parts])
+            for k in parts[0].pass_at
+            if all(k in each.pass_at for each in parts)
+        },
+        majority=_mean_of([each.majority for each in parts]),
         formatted=mean(lambda each: each.formatted),
         truncated=mean(lambda each: each.truncated),
         tokens=mean_of([each.tokens for each in parts]),
@@ -272,6 +341,7 @@ def _macro_comparison(
 
     return Comparison(
         accuracy=_mean_of([each.accuracy for each in parts]),
+        accuracy_by_exits=_mean_of([each.accuracy_by_exits for each in parts]),
         tokens=mean_of([each.tokens for each in parts]),
         ratio_of_means=ratio("tokens"),
         mean_of_ratios=mean_of([each.mean_of_ratios for each in parts]),

@@ -1,9 +1,10 @@
 r"""Benchmarks: where their questions come from, how they are put, and how often.
 
-To add a benchmark, add a row to `TASKS`. `training.data.sources` reads its questions, so a fault
-in the data is reported with its place, and a local file with the same columns replaces the hub.
-The prompt asks for reasoning and a box, in the words of the training presets. Multiple-choice
-answers are letters: the order of the choices is drawn anew for every question.
+To add a benchmark, add a row to `TASKS`, or describe it in a YAML file (`read_tasks`).
+`training.data.sources` reads its questions, so a fault in the data is reported with its place, and
+a local file with the same columns replaces the hub. The prompt asks for reasoning and a box, in the
+words of the training presets. Multiple-choice answers are letters: the order of the choices is
+drawn anew for every question.
 
 `Task.samples` are the completions of each question by default: 30 questions answered once have a
 standard deviation of up to 9 points, so the small sets are answered more often.
@@ -13,22 +14,39 @@ import dataclasses
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import InvalidSetting
-from training.data.sources import FILE_READERS, Row, Source, read_source
+from training.config.layers import InvalidConfig, merge, nearest, read_layers
+from training.config.typed import at_least, build
+from training.data.files import FILE_SUFFIXES
+from training.data.plugins import load_object
+from training.data.sources import Row, Source, read_source
 from training.rollouts.batch import Sampling
 
-__all__ = ["TASKS", "Draws", "Question", "Task", "digest_of", "draws_of", "load_task", "task_of"]
+__all__ = [
+    "TASKS",
+    "Draws",
+    "Question",
+    "Task",
+    "digest_of",
+    "draws_of",
+    "load_task",
+    "read_tasks",
+    "task_of",
+]
 
 SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}."
 LETTER_SUFFIX = (
     "\n\nPlease reason step by step, and put the letter of your answer within \\boxed{}."
 )
 LETTERS = "ABCDEFGHIJ"
+COLUMNS = ("prompt", "answer", "answer_after", "answer_box", "cut")
+SAMPLED = {"samples", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+"""What one task's own sampling may say."""
 QWEN3 = Sampling(max_tokens=16_384, temperature=0.6, top_p=0.95, top_k=20)
 """What Qwen3's authors advise for thinking; the limit is that of Step-GRPO's training."""
 
@@ -42,22 +60,46 @@ class Question:
     prompt: str
     """The whole user message."""
     gold: str
+    groups: tuple[tuple[str, str], ...] = ()
+    """Column and value of every group that it counts in, such as its level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One benchmark."""
+    """One benchmark. Raises InvalidSetting."""
 
     source: Source
-    samples: int
+    samples: int = 1
     """Completions of each question by default."""
-    suffix: str = SUFFIX
+    suffix: str | None = None
+    """Put behind every question. None: a request for steps and a box, for the letter in the box
+    where there are `choices`."""
     choices: tuple[str, ...] = ()
-    """Columns of the wrong choices; none: no multiple choice."""
+    """Columns of the wrong choices; none: no multiple choice, or one whose letters stand in the
+    prompt."""
+    by: tuple[str, ...] = ()
+    """Columns by whose values the report has rows of their own, such as ``level``."""
+    grader: str | None = None
+    """A function as ``package.module:name``, from the text after the thinking and the gold to
+    whether it is right (None: undecided). None: the built-in grader."""
     sampling: Sampling = field(default=QWEN3)
     """How completions are drawn by default, but for the seed."""
     dtype: str = "auto"
     """vLLM's default; auto makes bfloat16 of float32 weights."""
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+        if len(self.choices) >= len(LETTERS):
+            remedy = f"name at most {len(LETTERS) - 1} columns"
+            raise InvalidSetting("choices", self.choices, remedy)
+        if self.sampling.seed is not None:
+            raise InvalidSetting("sampling.seed", self.sampling.seed, "use --seed")
+
+    @property
+    def request(self) -> str:
+        """What stands behind every question."""
+        default = LETTER_SUFFIX if self.choices else SUFFIX
+        return default if self.suffix is None else self.suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +122,11 @@ TASKS: dict[str, Task] = {
         ),
         samples=1,
     ),
-    "math500": Task(Source(hub="HuggingFaceH4/MATH-500", split="test", prompt="problem"), 4),
+    "math500": Task(
+        Source(hub="HuggingFaceH4/MATH-500", split="test", prompt="problem"),
+        samples=4,
+        by=("level", "subject"),
+    ),
     "amc23": Task(Source(hub="math-ai/amc23", split="test", prompt="question"), 16),
     "aime24": Task(Source(hub="HuggingFaceH4/aime_2024", prompt="problem"), 16),
     "aime25": Task(Source(hub="math-ai/aime25", split="test", prompt="problem"), 16),
@@ -92,8 +138,8 @@ TASKS: dict[str, Task] = {
             answer="Correct Answer",
         ),
         samples=8,
-        suffix=LETTER_SUFFIX,
         choices=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
+        by=("High-level domain",),
     ),
     "demo": Task(
         Source(demo=200, demo_split="test"),
@@ -106,24 +152,49 @@ TASKS: dict[str, Task] = {
 """Benchmarks by the name that `--tasks` uses."""
 
 
-def task_of(name: str) -> Task:
-    """The task; raises InvalidSetting for an unknown name."""
-    if name not in TASKS:
-        raise InvalidSetting("tasks", name, f"use one of {', '.join(TASKS)}")
-    return TASKS[name]
+def read_tasks(path: Path | None) -> dict[str, Task]:
+    """The built-in tasks and those of a YAML file, from name to fields of `Task`.
+
+    Under the name of a built-in task a file changes some of its fields; `source` is replaced as a
+    whole. Raises InvalidConfig.
+    """
+    if path is None:
+        return TASKS
+    found = dict(TASKS)
+    for name, values in merge(read_layers(str(path), Path())).items():
+        try:
+            found[name] = build(Task, values, (name,), TASKS.get(name))
+        except InvalidConfig as error:
+            raise InvalidConfig(error.problem, error.route, str(path)) from error
+    return found
+
+
+def task_of(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
+    """The task of that name in `tasks`, or as ``package.module:name``; raises InvalidSetting."""
+    if ":" in name:
+        wanted = "a training.evaluation.tasks.Task"
+        task: Task = load_object(name, "tasks", lambda each: isinstance(each, Task), wanted)
+        return task
+    if name not in tasks:
+        raise InvalidSetting("tasks", name, f"use one of {', '.join(tasks)}")
+    return tasks[name]
 
 
 def draws_of(
     name: str,
     *,
+    tasks: Mapping[str, Task] = TASKS,
+    own: Mapping[str, Any] | None = None,
     samples: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
     max_tokens: int | None = None,
 ) -> Draws:
-    """The task's defaults, where nothing else is given; raises InvalidSetting."""
-    task = task_of(name)
+    """The task's defaults, where nothing else is given; `own` is given for this task alone and
+    may hold every field of `SAMPLED`. Raises InvalidSetting and InvalidConfig.
+    """
+    task = task_of(name, tasks)
     given: dict[str, Any] = {
         "temperature": temperature,
         "top_p": top_p,
@@ -134,6 +205,9 @@ def draws_of(
         task.sampling, **{key: value for key, value in given.items() if value is not None}
     )
     draws = Draws(task.samples if samples is None else samples, sampling)
+    if own:
+        draws = _with_own(draws, own)
+        sampling = draws.sampling
     _check("samples", draws.samples, draws.samples >= 1, "use 1 or more")
     _check("max_tokens", sampling.max_tokens, sampling.max_tokens >= 1, "use 1 or more")
     _check("temperature", sampling.temperature, sampling.temperature >= 0, "use 0 or more")
@@ -144,26 +218,45 @@ def draws_of(
     return draws
 
 
+def _with_own(draws: Draws, own: Mapping[str, Any]) -> Draws:
+    if unknown := set(own) - SAMPLED:
+        name = min(unknown)
+        raise InvalidSetting("sampling", name, nearest(name, SAMPLED))
+    values = dict(own)
+    samples = {"samples": values.pop("samples")} if "samples" in values else {}
+    made: Draws = build(Draws, samples, ("sampling",), draws)
+    sampling = build(Sampling, values, ("sampling",), draws.sampling)
+    return dataclasses.replace(made, sampling=sampling)
+
+
 def _check(name: str, value: object, honoured: bool, remedy: str) -> None:
     if not honoured:
         raise InvalidSetting(name, value, remedy)
 
 
 def load_task(
-    name: str, *, limit: int | None = None, data: str | None = None, seed: int = 0
+    name: str,
+    *,
+    tasks: Mapping[str, Task] = TASKS,
+    limit: int | None = None,
+    data: str | None = None,
+    seed: int = 0,
 ) -> list[Question]:
     """The questions of a task, the first `limit` of them, in the order of their source.
 
-    `data` replaces the hub: a .jsonl or .parquet file in the same columns, or a directory laid
+    `data` replaces the hub: a file in the same columns, or a directory laid
     out as the hub's data set. `seed` draws the order of choices, and the demo's problems.
     Raises InvalidSetting, and what `read_source` raises.
     """
-    task = task_of(name)
+    task = task_of(name, tasks)
     source = _located(task.source, limit, data, seed)
-    rows = list(read_source(source))
+    rows = list(read_source(source, task.by))
     wrong = [list(read_source(dataclasses.replace(source, answer=each))) for each in task.choices]
     if not rows:
         raise InvalidSetting(f"data of {name}", source.name, "it holds no rows; check the file")
+    for column in () if name in TASKS else task.by:
+        if all(column not in dict(row.columns) for row in rows):
+            raise InvalidSetting(f"by of {name}", column, "no row has this column")
     return [
         _question(task, row, [column[place].answer for column in wrong], f"{seed}:{name}")
         for place, row in enumerate(rows)
@@ -177,25 +270,25 @@ def _located(source: Source, limit: int | None, data: str | None, seed: int) -> 
         return dataclasses.replace(source, limit=limit)
     if Path(data).is_dir():
         return dataclasses.replace(source, hub=data, limit=limit)
-    if Path(data).suffix not in FILE_READERS:
-        remedy = f"use a directory laid out as the hub's, or a file of {' or '.join(FILE_READERS)}"
+    if not data.endswith(FILE_SUFFIXES):
+        remedy = f"use a directory laid out as the hub's, or a file of {', '.join(FILE_SUFFIXES)}"
         raise InvalidSetting("data", data, remedy)
-    columns = {key: getattr(source, key) for key in ("prompt", "answer", "answer_after")}
+    columns = {key: getattr(source, key) for key in COLUMNS}
     return Source(path=data, limit=limit, **columns)
 
 
 def _question(task: Task, row: Row, wrong: Sequence[str], seed: str) -> Question:
     if not task.choices:
-        return Question(f"{row.number:05}", row.prompt + task.suffix, row.answer)
+        return Question(f"{row.number:05}", row.prompt + task.request, row.answer, row.columns)
     choices = [row.answer, *wrong]
     order = list(range(len(choices)))
     random.Random(f"{seed}:{row.number}").shuffle(order)
     lines = (f"{letter}) {choices[index]}" for letter, index in zip(LETTERS, order, strict=False))
-    prompt = f"{row.prompt}\n\n" + "\n".join(lines) + task.suffix
-    return Question(f"{row.number:05}", prompt, LETTERS[order.index(0)])
+    prompt = f"{row.prompt}\n\n" + "\n".join(lines) + task.request
+    return Question(f"{row.number:05}", prompt, LETTERS[order.index(0)], row.columns)
 
 
 def digest_of(questions: Sequence[Question]) -> str:
     """Names these very questions, with their wording, golds and order."""
-    text = json.dumps([dataclasses.astuple(each) for each in questions])
+    text = json.dumps([(each.id, each.prompt, each.gold) for each in questions])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

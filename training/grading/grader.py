@@ -1,6 +1,6 @@
 r"""The grader: the strict rule, and what it costs when an answer cannot be graded.
 
-Strict, as in training: only the last box after ``</think>`` counts. Thinking that never closed,
+Strict, as in training: only the last box after the thinking counts. Thinking that never closed,
 a missing box and a last box that was cut short are wrong without a look at the answer.
 
 An answer that is out of bounds (`within_bounds`) is wrong. A box whose arithmetic was left
@@ -10,13 +10,15 @@ copying the question's formula. So an answer that runs out of processor time is 
 of every mean and baseline, counted by reason, and given at most some seconds more (`workers`).
 """
 
+import itertools
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
-from stepgrpo_core import InvalidSetting, answer_text, final_answer, last_box
+from stepgrpo_core import InvalidSetting, answer_text, last_box
+from stepgrpo_core.answers import THINK_END, THINK_START
 from stepgrpo_core.sameness import compare, is_copied, is_unevaluated, normalize, within_bounds
 from training.grading.workers import GradingJob, Workers
 
@@ -48,6 +50,8 @@ class Verdict:
     reason: str
     """A key of `CORRECT`, or why it is unscored: "timeout", "crashed", "gold unparsed" or
     "error: " and the exception's name."""
+    answer: str | None = field(default=None, compare=False)
+    """The content of the last box after the thinking; None without one."""
 
 
 class Grader:
@@ -55,12 +59,19 @@ class Grader:
 
     `seconds` limits the processor time of each comparison and `workers` is the number of
     processes, which start with the first comparison that needs one. `pay_unevaluated` makes
-    unevaluated answers of the right value correct. `unscored` counts reasons over all calls. Any
-    thread may call; calls take turns.
+    unevaluated answers of the right value correct. `start` and `end` are how the model's family
+    writes thinking. `unscored` counts reasons over all calls. Any thread may call; calls take
+    turns.
     """
 
     def __init__(
-        self, *, seconds: float = 5.0, workers: int = 2, pay_unevaluated: bool = False
+        self,
+        *,
+        seconds: float = 5.0,
+        workers: int = 2,
+        pay_unevaluated: bool = False,
+        start: str = THINK_START,
+        end: str = THINK_END,
     ) -> None:
         if not 0 < seconds < float("inf"):
             raise InvalidSetting("seconds", seconds, "use a positive number of seconds")
@@ -68,6 +79,7 @@ class Grader:
             raise InvalidSetting("workers", workers, "use at least one process")
         self.unscored: Counter[str] = Counter()
         self._pay_unevaluated = pay_unevaluated
+        self._start, self._end = start, end
         self._workers = Workers(workers, seconds)
         self._turn = threading.Lock()
 
@@ -104,24 +116,52 @@ class Grader:
         if len(completions) != len(golds):
             sizes = f"{len(completions)} completions and {len(golds)} golds"
             raise ValueError(f"{sizes} cannot be graded; pass one gold per completion")
+        afters = [self._after(each, thinking_open) for each in completions]
         asked = [
-            _asked(completion, gold, thinking_open=thinking_open, lenient=lenient)
-            for completion, gold in zip(completions, golds, strict=True)
+            _asked(after, gold, completion if lenient else None)
+            for after, gold, completion in zip(afters, golds, completions, strict=True)
         ]
-        with self._turn:
-            reasons = self._workers.decide([each for each in asked if isinstance(each, GradingJob)])
+        reasons = self._decide([each for each in asked if isinstance(each, GradingJob)])
         found = [
             self._final(each, reasons) if isinstance(each, GradingJob) else each for each in asked
         ]
         if questions is not None and not lenient:
-            places = zip(found, questions, golds, completions, strict=True)
+            places = zip(found, questions, golds, afters, strict=True)
             found = [_copied(*place) for place in places]
+        boxes = [None if after is None else last_box(after) for after in afters]
         verdicts = [
-            Verdict(self._correct(reason), _has_box(completion, thinking_open), reason)
-            for reason, completion in zip(found, completions, strict=True)
+            Verdict(self._correct(reason), box is not None, reason, box)
+            for reason, box in zip(found, boxes, strict=True)
         ]
         self.unscored += count_unscored(verdicts)
         return verdicts
+
+    def votes(self, groups: Sequence[Sequence[Verdict]]) -> list[list[int | None]]:
+        """Return for each answer the place in its group of the first answer that is the same.
+
+        A group holds the strict verdicts on one question. Correct answers are the same one;
+        others are compared with each other as with a gold. None: no answer, or an unscored one.
+        """
+        wrong = [_spellings(group) for group in groups]
+        pairs = [pair for found in wrong for pair in itertools.combinations(found, 2)]
+        light = {pair: _light(*pair) for pair in pairs}
+        jobs = [GradingJob(*pair) for pair, found in light.items() if found is None]
+        reasons = self._decide(jobs)
+        same = {
+            pair
+            for pair, found in light.items()
+            if (found or reasons[GradingJob(*pair)]) in {"exact", "equal"}
+        }
+        return [_votes(group, found, same) for group, found in zip(groups, wrong, strict=True)]
+
+    def _after(self, completion: str, thinking_open: bool) -> str | None:
+        return answer_text(
+            completion, thinking_open=thinking_open, start=self._start, end=self._end
+        )
+
+    def _decide(self, jobs: Sequence[GradingJob]) -> dict[GradingJob, str]:
+        with self._turn:
+            return self._workers.decide(jobs)
 
     def _correct(self, reason: str) -> bool | None:
         return self._pay_unevaluated if reason == "unevaluated" else CORRECT.get(reason)
@@ -141,26 +181,45 @@ def count_unscored(verdicts: Sequence[Verdict]) -> Counter[str]:
     return Counter(verdict.reason for verdict in verdicts if verdict.correct is None)
 
 
-def _has_box(completion: str, thinking_open: bool) -> bool:
-    return final_answer(completion, thinking_open=thinking_open) is not None
+def _spellings(group: Sequence[Verdict]) -> list[str]:
+    """Return the wrong answers of a group, each spelling once, in their order."""
+    return list(dict.fromkeys(filter(None, map(_wrong, group))))
 
 
-def _copied(reason: str, question: str, gold: str, completion: str) -> str:
+def _wrong(verdict: Verdict) -> str | None:
+    """Return the spelling of an answer that is wrong; None for a correct or missing one."""
+    return None if verdict.correct is not False else _plain(verdict.answer or "") or None
+
+
+def _votes(
+    group: Sequence[Verdict], wrong: Sequence[str], same: Container[tuple[str, str]]
+) -> list[int | None]:
+    first: dict[str, str] = {}  # the spelling that stands for each
+    for place, text in enumerate(wrong):
+        earlier = (first[each] for each in wrong[:place] if (each, text) in same)
+        first[text] = next(earlier, text)
+    keys = [True if each.correct else first.get(_wrong(each) or "") for each in group]
+    return [None if key is None else keys.index(key) for key in keys]
+
+
+def _copied(reason: str, question: str, gold: str, after: str | None) -> str:
     """Return the reason, or that a formula of the question was handed back."""
-    box = last_box(completion) if reason == "equal" else None
+    box = last_box(after) if reason == "equal" and after is not None else None
     return "unevaluated" if box is not None and is_copied(question, gold, box) else reason
 
 
-def _asked(completion: str, gold: str, *, thinking_open: bool, lenient: bool) -> str | GradingJob:
-    """Return the reason if it is clear without a worker, else the question to one."""
+def _asked(after: str | None, gold: str, completion: str | None) -> str | GradingJob:
+    """Return the reason if it is clear without a worker, else the question to one.
+
+    `after` stands after the thinking; the whole `completion` is given to the lenient reader.
+    """
     if not _plain(gold):
         return "gold unparsed"
-    after = answer_text(completion, thinking_open=thinking_open)
     if after is None:
-        return GradingJob(gold, None, completion) if lenient else "unclosed thinking"
+        return "unclosed thinking" if completion is None else GradingJob(gold, None, completion)
     box = last_box(after)
     found = "no box" if box is None else _light(gold, box)
-    if lenient and found not in {"exact", "equal"}:
+    if completion is not None and found not in {"exact", "equal"}:
         return GradingJob(gold, box, after)
     return found or GradingJob(gold, box)
 

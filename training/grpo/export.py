@@ -12,6 +12,7 @@ from training.data.dataset import DataReport, Row
 from training.rollouts.counters import Counters
 from training.rollouts.offline import Engine
 from training.run.artifacts import metric_table, write_calibration, write_card, write_metrics
+from training.run.loading import prompt_template
 from training.run.output import export, seal_output
 
 __all__ = ["finish"]
@@ -67,7 +68,7 @@ def _calibrate(config: RunConfig, trainer: Any, rows: Sequence[Row]) -> None:
     longest = args.vllm_max_model_length - config.data.max_prompt_tokens  # more than in training
     write_calibration(
         config,
-        Engine(trainer.vllm_generation.llm, config.model.choice),
+        Engine(trainer.vllm_generation.llm, config.model.choice, prompt_template(config)),
         [row.prompt for row in rows[: config.calibration_prompts]],
         SamplingParams(temperature=args.temperature, top_p=args.top_p, max_tokens=longest),
     )

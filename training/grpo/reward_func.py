@@ -1,5 +1,6 @@
 """Reward function: grade rollouts, form groups, and score the batch over all ranks."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class RewardFunction:
     def __init__(self, name: str, reward: Reward, grader: Grader, markers: Sequence[str]) -> None:
         self.__name__ = name  # TRL logs this name
         self._reward, self._grader, self._markers = reward, grader, markers
+        self._worthless = 0  # calls in a row whose rewards were all 0
 
     def __call__(
         self,
@@ -52,8 +54,24 @@ class RewardFunction:
         everywhere: list[Group] = gather_object(groups)
         # Every rank has the same number of groups, in the order of ranks.
         first = len(groups) * _rank_of(groups, everywhere)
-        scored = self._reward(everywhere)[first : first + len(groups)]
-        return [value for group in scored for value in group]
+        scored = self._reward(everywhere)
+        worthless = not any(value for group in scored for value in group)
+        self._worthless = self._worthless + 1 if worthless else 0
+        if first == 0 and worthless:
+            _tell_worthless(self._worthless, verdicts)
+        return [value for group in scored[first : first + len(groups)] for value in group]
+
+
+def _tell_worthless(batches: int, verdicts: Sequence[Verdict]) -> None:
+    """Say that nothing was paid, and why, in the 1st, 2nd, 4th, 8th ... such batch in a row."""
+    if batches.bit_count() == 1:
+        counts = Counter(each.reason for each in verdicts).most_common()
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts)
+        print(
+            f"every reward of {batches} batches in a row was 0 ({reasons}): they teach nothing; "
+            "compare what the completions box with the answers of the data",
+            flush=True,
+        )
 
 
 def _question(prompt: str | Sequence[Mapping[str, str]]) -> str:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families.thinking import opens_in_thinking
 from training.config.schema import RunConfig
+from training.data.prompts import PromptTemplate
 from training.rollouts.batch import Format, Rollout, RolloutRequest, Sampling, run_rollouts
 from training.rollouts.counters import Counters
 from training.rollouts.remote import RemoteRollouts
@@ -92,9 +93,10 @@ class RolloutFunction:
         self, prompts: Sequence[Any], trainer: Any, *, training: bool
     ) -> list[RolloutRequest]:
         args, thinking = trainer.args, self._form.thinking
+        template = PromptTemplate(chat_template_kwargs=trainer.chat_template_kwargs)
         jobs = []
         for row, prompt in enumerate(prompts):
-            ids = tuple(self._prompt_ids(prompt, trainer.chat_template_kwargs))
+            ids = template.render(self._tokenizer, prompt)
             place = (
                 "train" if training else "eval",
                 trainer.state.global_step,
@@ -114,12 +116,6 @@ class RolloutFunction:
                 RolloutRequest(ids, sampling, opens_in_thinking(self._tokenizer, thinking, ids))
             )
         return jobs
-
-    def _prompt_ids(self, prompt: Any, options: dict[str, Any]) -> list[int]:
-        ids: list[int] = self._tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, return_dict=False, **options
-        )
-        return ids
 
 
 def _warn_all_truncated(trainer: Any) -> None:

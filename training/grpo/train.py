@@ -14,6 +14,7 @@ from training.config.checks import check_reporting, check_tokenizer
 from training.config.schema import DEFAULTS, RunConfig, describe
 from training.config.trl import steps_per_generation
 from training.data.dataset import Row
+from training.data.prompts import PromptTemplate
 from training.grading import Grader
 from training.grpo.export import finish
 from training.grpo.reward_func import RewardFunction
@@ -31,7 +32,7 @@ from training.run.checkpoints import (
     saved_message,
 )
 from training.run.curves import Curves
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
 from training.run.output import is_finished, locked_output, prepare_output
 from training.run.upstream_patches import (
     engine_options,
@@ -56,6 +57,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     exits = config.rollout.exit
     form = format_of(tokenizer, exits.closing_text, config.model.choice)
     check_tokenizer(tokenizer, form, exits.markers)
+    thinking = {"start": form.family.start, "end": form.family.end}
     with locked_output(output := Path(config.output)):
         if resume and is_finished(output, config):
             print(f"{output} holds the finished run: nothing to do", flush=True)
@@ -64,7 +66,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
         print(describe(config), flush=True)
         rows, report = load_data(config, tokenizer)
-        with Grader(**dataclasses.asdict(config.grading)) as grader:
+        with Grader(**dataclasses.asdict(config.grading), **thinking) as grader:
             trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
             if checkpoint:
                 restore_counters(checkpoint, rollouts.counters)
@@ -111,7 +113,7 @@ def _build(
             model=config.model.name,
             reward_funcs=reward,
             args=args,
-            train_dataset=_dataset(rows),
+            train_dataset=_dataset(rows, prompt_template(config)),
             processing_class=tokenizer,
             rollout_func=rollouts,
             peft_config=lora_of(config.lora),
@@ -133,10 +135,7 @@ def _run(trainer: GRPOTrainer, checkpoint: Path | None, output: Path) -> None:
         raise RunStopped(f"{error}; {saved_message(output)}") from error
 
 
-def _dataset(rows: Sequence[Row]) -> Dataset:
+def _dataset(rows: Sequence[Row], template: PromptTemplate) -> Dataset:
     return Dataset.from_list(
-        [
-            {"prompt": [{"role": "user", "content": row.prompt}], "answer": row.answer}
-            for row in rows
-        ]
+        [{"prompt": template.messages(row.prompt), "answer": row.answer} for row in rows]
     )

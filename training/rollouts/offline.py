@@ -19,6 +19,7 @@ from stepgrpo_core.control.sequence import SequenceState
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
 from stepgrpo_core.policies import Answer, Induce, ProbeSpec, InducedAnswer
+from training.data.prompts import PLAIN, PromptTemplate
 from training.rollouts.patterns import matcher_of
 from training.rollouts.vllm_engine import format_of
 
@@ -57,8 +58,11 @@ class Exited:
 class Engine:
     """A model on vLLM in this process, with the few calls that evaluation needs."""
 
-    def __init__(self, llm: LLM, choice: FamilyChoice = AUTO_FAMILY) -> None:
+    def __init__(
+        self, llm: LLM, choice: FamilyChoice = AUTO_FAMILY, prompts: PromptTemplate = PLAIN
+    ) -> None:
         self.llm = llm
+        self.prompts = prompts
         self.tokenizer: Any = llm.get_tokenizer()
         self.form = format_of(self.tokenizer, ExitSettings().closing_text, choice)
         self.thinking = self.form.thinking
@@ -73,6 +77,7 @@ class Engine:
         max_model_len: int = 1024,
         seed: int = 0,
         choice: FamilyChoice = AUTO_FAMILY,
+        prompts: PromptTemplate = PLAIN,
     ) -> "Engine":
         """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
         return cls(
@@ -85,14 +90,12 @@ class Engine:
                 seed=seed,
             ),
             choice,
+            prompts,
         )
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
         """Token ids of a user message in the model's chat template, ready to be answered."""
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-        )
-        return tuple(self.form.encode(text))
+        return self.prompts.render(self.tokenizer, message)
 
     def generate(
         self,

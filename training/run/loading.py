@@ -1,16 +1,16 @@
 """Loading of a run's model, tokenizer, adapter settings and rows from its configuration."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from peft import LoraConfig
 
 from training.config.schema import LoraSettings, RunConfig
 from training.data.dataset import DataReport, Row, load_rows
+from training.data.prompts import PromptTemplate
 from training.run.models import check_context, check_model, tokenizer_of
 from training.run.processes import on_main
 
-__all__ = ["load_data", "load_tokenizer", "lora_of", "model_of"]
+__all__ = ["load_data", "load_tokenizer", "lora_of", "model_of", "prompt_template"]
 
 
 def load_tokenizer(config: RunConfig) -> Any:
@@ -35,19 +35,19 @@ def model_of(config: RunConfig, longest: int | None) -> Any:
     return found
 
 
+def prompt_template(config: RunConfig) -> PromptTemplate:
+    """How the run's prompts are rendered, in training and in its calibration."""
+    return PromptTemplate(config.data.system_prompt, config.trl.get("chat_template_kwargs") or {})
+
+
 def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]:
     """Return the training rows and the report; the main process reads them and prints it."""
-    options: Mapping[str, Any] = config.trl.get("chat_template_kwargs") or {}
-
-    def count_tokens(prompt: str) -> int:
-        message = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, return_dict=False, **options
-        )
-        return len(ids)
+    template = prompt_template(config)
 
     def read() -> tuple[list[Row], DataReport]:
-        rows, report = load_rows(config.data, count_tokens)
+        rows, report = load_rows(
+            config.data, lambda prompt: len(template.render(tokenizer, prompt))
+        )
         print(*report.lines(), sep="\n", flush=True)
         return rows, report
 

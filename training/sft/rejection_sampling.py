@@ -25,7 +25,7 @@ from training.rollouts.seeds import row_seed
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import VllmEngine, format_of
 from training.run.checkpoints import RunStopped, StopOnSignal
-from training.run.loading import load_tokenizer
+from training.run.loading import load_tokenizer, prompt_template
 from training.run.processes import run_in_subprocess
 from training.sft.samples import (
     Kept,
@@ -99,7 +99,8 @@ def _sample(
     size = max(CHUNK // config.sft.samples, 1)
     try:
         engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)
-        with Grader(**dataclasses.asdict(grading)) as grader:
+        thinking = {"start": form.family.start, "end": form.family.end}
+        with Grader(**dataclasses.asdict(grading), **thinking) as grader:
             sampler = Sampler(config, tokenizer, form, engine, grader)
             sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:
@@ -159,13 +160,7 @@ class Sampler:
         ]
 
     def _jobs(self, place: int, row: Row, count: int) -> list[RolloutRequest]:
-        options = grpo_setting(self.config, "chat_template_kwargs") or {}
-        message = [{"role": "user", "content": row.prompt}]
-        ids = tuple(
-            self.tokenizer.apply_chat_template(
-                message, add_generation_prompt=True, return_dict=False, **options
-            )
-        )
+        ids = prompt_template(self.config).render(self.tokenizer, row.prompt)
         is_open = opens_in_thinking(self.tokenizer, self.form.thinking, ids)
         sampling = sampling_of(self.config)
         seeds = (row_seed(self.config.seed, "sft", place, sample) for sample in range(count))

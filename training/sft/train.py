@@ -27,7 +27,7 @@ from training.run.checkpoints import (
     saved_message,
 )
 from training.run.curves import Curves
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
 from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
 from training.run.processes import run_in_subprocess
 from training.sft.rejection_sampling import sample_prompts
@@ -198,7 +198,7 @@ def _record_lengths(config: RunConfig, prompts: Sequence[str], _: Callable[[], b
     params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens
     )
-    engine = Engine(load_llm(config, config.output), config.model.choice)
+    engine = Engine(load_llm(config, config.output), config.model.choice, prompt_template(config))
     write_calibration(config, engine, prompts, params)
 
 

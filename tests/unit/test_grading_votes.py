@@ -1,0 +1,79 @@
+"""Same answers for majority votes, other families' thinking, and graders of the user's own."""
+
+from pathlib import Path
+
+import pytest
+
+from stepgrpo_core import InvalidSetting
+from training.grading import FunctionGrader, Grader, grader_of
+
+START, END = "<seed:think>", "</seed:think>"
+
+
+def test_answers_vote_for_the_first_that_is_the_same() -> None:
+    boxes = ["\\frac12", "3", "0.5", "\\sqrt{8}", "2\\sqrt{2}", "3.0", "7"]
+    texts = [f"</think>\\boxed{{{each}}}" for each in boxes] + ["</think>none", "<think>\\boxed{3}"]
+    with Grader(seconds=60) as grader:
+        verdicts = grader.grade(texts, ["0.5"] * len(texts))
+        assert [each.answer for each in verdicts] == [*boxes, None, None]
+        assert grader.votes([verdicts, verdicts[1:2]]) == [
+            [0, 1, 0, 3, 3, 1, 6, None, None],
+            [0],
+        ]
+        lost = grader.grade(texts[:2], ["", ""])
+        assert grader.votes([lost]) == [[None, None]]  # unscored: nobody knows
+
+
+def test_thinking_ends_as_the_family_writes_it() -> None:
+    texts = [f"{START}\\boxed{{1}}{END}\\boxed{{2}}", f"{START}\\boxed{{2}}", "\\boxed{2}"]
+    with Grader(start=START, end=END) as grader:
+        assert [each.correct for each in grader.grade(texts, ["2"] * 3)] == [True, False, True]
+        (open_,) = grader.grade(["\\boxed{2}"], ["2"], thinking_open=True)
+        assert open_.reason == "unclosed thinking"
+
+
+def score(answer: str, gold: str) -> bool | None:
+    if "?" in answer:
+        return None
+    if "!" in answer:
+        raise KeyError(answer)
+    return answer.strip().endswith(gold)
+
+
+def test_a_function_grades_the_text_after_the_thinking() -> None:
+    grader = grader_of(f"{__name__}:score", START, END)
+    texts = ["\nIt is\nRome", "\\boxed{Rome} or Paris", "?", "!", ""]
+    verdicts = grader.grade([f"Rome{END}{each}" for each in texts], ["Rome"] * 5)
+    assert [each.correct for each in verdicts] == [True, False, None, None, False]
+    assert [each.reason for each in verdicts][2:4] == ["undecided", "error: KeyError"]
+    assert [each.answer for each in verdicts] == ["Rome", "Rome", "?", "!", None]
+    assert grader.votes([verdicts]) == [[0, 1, None, None, None]]
+    unclosed = grader.grade([f"{START}Rome"], ["Rome"])
+    assert (unclosed[0].correct, unclosed[0].formatted) == (False, False)
+    assert isinstance(grader, FunctionGrader)
+    assert grader.unscored == {"undecided": 1, "error: KeyError": 1}
+    assert isinstance(grader_of(None, START, END), Grader)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("score", "write package.module:name"),
+        ("nowhere.at_all:score", "cannot be imported"),
+        (f"{__name__}:scores", "cannot be imported"),
+        (f"{__name__}:START", "name a function"),
+    ],
+)
+def test_a_name_that_leads_to_no_function_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        grader_of(name, START, END)
+
+
+def test_a_module_in_the_current_directory_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own_grader.py").write_text("def right(answer, gold):\n    return True\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [])
+    grader = grader_of("my_own_grader:right", START, END)
+    assert grader.grade(["x"], ["y"])[0].correct

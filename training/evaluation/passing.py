@@ -1,0 +1,70 @@
+"""What several samples of a question achieve together: pass@k and majority votes.
+
+*pass@k* is the probability that one of k samples is correct, by the unbiased estimator of Chen et
+al. 2021 (arXiv 2107.03374): 1 - C(n - c, k) / C(n, k) for c correct of n samples. *maj@n* is
+whether the answer that most of the n samples give is correct (self-consistency, Wang et al. 2022,
+arXiv 2203.11171); answers are the same where the grader says so, and ties count in part.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from stepgrpo_core.savings.intervals import Estimate
+from training.evaluation.intervals import share_interval
+from training.evaluation.records import Record
+
+__all__ = ["majority", "pass_at", "pass_at_k"]
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Return the probability that one of `k` samples, drawn without replacement, is correct."""
+    return 1 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def pass_at(records: Iterable[Record]) -> dict[int, Estimate]:
+    """Return pass@k for k of 2, 4, 8, ... and for all samples.
+
+    Unscored samples are left out, and so are questions with fewer than k graded ones.
+    """
+    questions = _by_question(records)
+    most = max(map(len, questions), default=0)
+    sizes = [2**power for power in range(1, most.bit_length()) if 2**power < most]
+    graded = [[each.correct for each in one if each.correct is not None] for one in questions]
+    found = {}
+    for k in [*sizes, most] if most > 1 else []:
+        kept = [each for each in graded if len(each) >= k]
+        if kept:
+            values = np.array([pass_at_k(len(each), sum(each), k) for each in kept])
+            found[k] = share_interval(values, sum(map(len, kept)) / k)
+    return found
+
+
+def majority(records: Iterable[Record]) -> Estimate | None:
+    """Return the share of questions whose most frequent answer is correct.
+
+    Unscored samples have no vote. None without several samples of a question, and for records
+    that do not say which answers are the same.
+    """
+    questions = _by_question(each for each in records if each.correct is not None)
+    silent = any(each.formatted and each.same_as is None for found in questions for each in found)
+    if silent or not any(len(found) > 1 for found in questions):
+        return None
+    return share_interval(np.array([_elected(found) for found in questions]), len(questions))
+
+
+def _elected(samples: Sequence[Record]) -> float:
+    """Return the share of correct answers among those that most samples give."""
+    votes = Counter(each.same_as for each in samples if each.same_as is not None)
+    right = {each.same_as for each in samples if each.correct}
+    first = [answer for answer, count in votes.items() if count == max(votes.values())]
+    return sum(answer in right for answer in first) / max(len(first), 1)
+
+
+def _by_question(records: Iterable[Record]) -> list[list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for each in records:
+        found.setdefault(each.question, []).append(each)
+    return list(found.values())
