@@ -147,12 +147,12 @@ def test_a_sample_counts_for_the_innermost_part_that_is_known() -> None:
     )
     helper = ("/usr/lib/python3.11/asyncio/queues.py", "Queue.get")
     assert owner([ours, vllm, helper]) == ("vLLM: engine client", "e: get")
-    assert owner([vllm, ours, helper]) == ("service", "watching: Watched.outputs")
+    assert owner([vllm, ours, helper]) == ("service", "passthrough: Watched.outputs")
     assert owner([(f"{ROOT}/service/cli.py", "main"), helper]) == ("event loop, other", "")
     assert owner([helper]) == ("event loop, other", "")
     found = profile([([ours, helper], 3), ([vllm], 1)], 100.0)
     assert found["parts"] == {"service": 75.0, "vLLM: engine client": 25.0}
-    assert found["functions"] == {"watching: Watched.outputs": 75.0}
+    assert found["functions"] == {"passthrough: Watched.outputs": 75.0}
 
 
 def spin() -> int:
