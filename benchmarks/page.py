@@ -8,19 +8,23 @@ from benchmarks.reports import number, shown
 from stepgrpo_core.savings.intervals import Estimate
 from training.files import replacing
 
-__all__ = ["draw", "page", "summary"]
+__all__ = ["draw", "page", "ratio"]
 
 Found = Mapping[str, Any]
 
 HEAD = """# Speed
 
-Written by `python -m benchmarks.speed`, a part of `make bench`, from [speed.json](speed.json).
-demo-base ({parameters}), float32, vLLM {vllm}, {machine}. Servers, client and engine share
-these cores; an engine computes in the process of its scheduler (`UniProcExecutor`), with one thread
-and blocks of 32 tokens. Runs alternate; every figure is a median, a ratio the geometric mean of
-the ratios of runs in the same round, with its 95 % interval in brackets (Student's t of their
-logarithms; a single round has none). Brackets behind anything else are ranges. Load is vLLM's own
-serving benchmark (`vllm.benchmarks.serve`), over HTTP, streaming.
+To learn what early exit costs and gains at the server, read the summary; to repeat the
+measurement on your machine, run `make bench` (minutes; `make bench QUICK=1` only shows that it
+runs). Its part `python -m benchmarks.speed` writes this page from [speed.json](speed.json).
+
+The model is demo-base ({parameters}) in float32 on vLLM {vllm}, {machine}. Servers, client and
+engine share these cores. Each engine computes in the process of its scheduler
+(`UniProcExecutor`), with one thread and blocks of 32 tokens. Runs alternate. Every figure is a
+median. A ratio is the geometric mean of the ratios of runs in the same round, with its 95 %
+interval in brackets (Student's t of their logarithms; a single round has none). Other brackets are
+ranges. The load comes from vLLM's own serving benchmark (`vllm.benchmarks.serve`), over HTTP,
+streaming.
 
 | part | commit | date, UTC | load average before |
 |---|---|---|---|
@@ -50,6 +54,7 @@ def page(found: Found) -> str:
     """The whole page."""
     parts = [
         head(found["made"]),
+        summary(found),
         none(found),
         confidence(found),
         probing(found["probing"]),
@@ -64,7 +69,7 @@ def page(found: Found) -> str:
 
 
 def summary(found: Found) -> str:
-    """The part of the README."""
+    """The main figures in one table."""
     closed = found["served"]["confidence, closed loop"]["ways"]
     plain = found["served"]["none, closed loop"]["ways"]["none"]
     made, trial = found["made"]["serving"], found["probing"]["declined"]["per trial"]
@@ -87,18 +92,20 @@ def summary(found: Found) -> str:
     added = found["wrapper"]["ways"]
     return "\n".join(
         [
+            "## Summary",
+            "",
             (
-                f"Ratios, with 95 % intervals, to vLLM {made['vllm']}'s own server, "
+                f"Ratios to the server of vLLM {made['vllm']}, with 95 % intervals; "
                 f"{made['machine']}, load average {made['load']} before, commit {made['commit']}:"
             ),
             "",
             *rows,
             "",
             (
-                "A trial beside the stream brings the answer in "
-                f"{ratio(parallel)} of the time of one in its way; a declined one costs "
-                f"{_spread(trial['busy ms'])} ms of the busy machine. By itself the wrapper adds "
-                f"{_spread(added['none']['added'])} µs to a token under `none`, "
+                f"With parallel probes the answer takes {ratio(parallel)} of its time with "
+                f"sequential ones; a declined probe costs {_spread(trial['busy ms'])} ms of the "
+                f"busy machine. The wrapper alone adds {_spread(added['none']['added'])} µs to a "
+                "token under `none` and "
                 f"{_spread(added['confidence, trials decline']['added'])} µs under `confidence`."
             ),
         ]
@@ -132,7 +139,7 @@ def none(found: Found) -> str:
         if "closed" in name:
             reached = figures["tokens per second"]
             parts.append(
-                f"Our aim, {LEAST} of stock's throughput: {_verdict(reached)}, {ratio(reached)}."
+                f"The aim is {LEAST} of stock's throughput: {_verdict(reached)}, {ratio(reached)}."
             )
         parts.append(f"{name}: {each['setting']}, {each['rounds']} rounds.")
         parts.append(ratios(figures, SERVED, ours="ours", peer="stock"))
@@ -140,7 +147,7 @@ def none(found: Found) -> str:
 
 
 def _verdict(reached: Found) -> str:
-    """One that the interval allows."""
+    """Return the verdict that the interval allows."""
     if reached["low"] >= LEAST:
         return "reached"
     return "not reached" if reached["high"] < LEAST else "neither shown nor excluded"
@@ -158,7 +165,7 @@ def ratios(figures: Found, names: Mapping[str, str], *, ours: str, peer: str) ->
 
 
 def ratio(each: Found) -> str:
-    """With its interval."""
+    """Format a ratio with its interval."""
     return shown(Estimate(each["value"], each["low"], each["high"]))
 
 
@@ -167,12 +174,12 @@ def confidence(found: Found) -> str:
     graded = found["accuracy"]
     problems = graded["stock"]["problems"]
     parts = [
-        "## Answers that end when they are done",
+        "## Answers with early exit",
         (
-            f"Both loops together, {problems} problems, each asked once of each; graded by the "
-            "demo world; differences to stock are paired, with 95 % intervals."
+            f"Both loops together: {problems} problems, each answered once by each server and "
+            "graded by the demo world. Differences to stock are paired, with 95 % intervals."
         ),
-        "| | accuracy, % | against stock, points | tokens, % of stock's | with trials, % |\n"
+        "| | accuracy, % | against stock, points | tokens, % of stock's | with probes, % |\n"
         "|---|---|---|---|---|\n" + "\n".join(_graded(*item) for item in graded.items()),
     ]
     for name, each in found["served"].items():
@@ -202,28 +209,28 @@ def _by_way(ways: Found) -> str:
 
 
 def probing(found: Found) -> str:
-    """Trials beside the stream and in its way."""
+    """Parallel against sequential probes."""
     return "\n\n".join(
         [
-            "## Trials beside the stream, and in its way",
+            "## Parallel and sequential probes",
             (
                 f"{found['setting']}, {found['rounds']} rounds, without HTTP. *Sequential* is a "
                 "client of stock vLLM's engine that ends its stream at every marker, runs the "
-                "trial, and goes on or answers (`benchmarks/probing.py`); each by itself."
+                "probe, and then continues or answers (`benchmarks/probing.py`). Each runs alone."
             ),
             ratios(found["sequential"], TRIAL, ours="parallel", peer="sequential"),
-            "Against no exits at all:",
+            "Against a run without exits:",
             ratios(found["none"], TRIAL, ours="parallel", peer="none"),
         ]
     )
 
 
 def declined(found: Found) -> str:
-    """What a declined trial costs."""
+    """Cost of a declined probe."""
     each = found["declined"]
     rows = [
         (
-            "| trials per completion | seconds of a run | seconds to the whole answer, p50 "
+            "| probes per completion | seconds of a run | seconds to the whole answer, p50 "
             "| generated tokens | uncached prompt tokens |"
         ),
         "|---|---|---|---|---|",
@@ -235,14 +242,14 @@ def declined(found: Found) -> str:
     cost = {name: _spread(value) for name, value in each["per trial"].items()}
     return "\n\n".join(
         [
-            "## What a declined trial costs",
+            "## Cost of a declined probe",
             (
-                "The same completions with no exit allowed (threshold 1) and 0, 1, 2 or 4 trials "
-                "at most; per completion."
+                "The same completions without exits (threshold 1) and with at most 0, 1, 2 or 4 "
+                "probes; per completion."
             ),
             "\n".join(rows),
             (
-                f"One trial adds {cost['generated']} generated and {cost['prefilled']} uncached "
+                f"One probe adds {cost['generated']} generated and {cost['prefilled']} uncached "
                 f"prompt tokens, {cost['busy ms']} ms of the busy machine's time, and "
                 f"{cost['latency ms']} ms to its answer."
             ),
@@ -270,8 +277,9 @@ def wrapper(found: Found) -> str:
         [
             "## The wrapper alone",
             (
-                f"{found['setting']}: no model and no HTTP, processor time of the event loop, with "
-                "uvloop. *Bare* reads the scripted engine as vLLM's chat layer does."
+                f"{found['setting']}, without a model and without HTTP: processor time of the "
+                "event loop, with uvloop. *Bare* reads the scripted engine as vLLM's chat layer "
+                "does."
             ),
             "\n".join(rows),
         ]
@@ -290,7 +298,7 @@ def memory(found: Found | None) -> str:
     return "\n\n".join(
         [
             "## Memory of open streams",
-            f"{found['setting']}; resident memory of the API process against before its first.",
+            f"{found['setting']}; resident memory that the API process gained since the first.",
             "\n".join(rows),
         ]
     )
@@ -321,7 +329,7 @@ def concurrency(found: Found) -> str:
     return "\n\n".join(
         [
             "## Growth with concurrency",
-            "Closed loop, answers as long as they come, T = 0.6.",
+            "Closed loop, answers of natural length, T = 0.6.",
             "\n".join(rows),
             "![Requests per second and time to the answer, by concurrency](speed.png)",
         ]
@@ -343,13 +351,14 @@ def hotpath(found: Found) -> str:
     parts = [
         "## Where the API process spends its time",
         (
-            f"{found['setting']}. A sampling profile: one sample every 4 ms of processor time, "
-            "counted for the innermost of these parts; compiled code and the standard library "
-            "count for their callers. What was made faster, and by how much: [log](LOG.md)."
+            f"{found['setting']}. A sampling profile takes one sample every 4 ms of processor "
+            "time and counts it for the innermost of these parts; compiled code and the standard "
+            "library count for their callers. Function names are those of the commit above. The "
+            "[log](LOG.md) says what was made faster, and by how much."
         ),
     ]
     profiles = found["profiles"]
-    for title, key in (("part", "parts"), ("function of ours, by itself", "functions")):
+    for title, key in (("part", "parts"), ("function of this project, self time", "functions")):
         rows = [
             f"| {title}, µs per token | " + " | ".join(f"`{name}`" for name in profiles) + " |",
             "|---|" + "---|" * len(profiles),

@@ -16,34 +16,35 @@ WARM_SHARE = 1 / 3  # of a life: what is made once has been made by then
 PAGE = """\
 # Soak
 
-Written by `make soak` (`benchmarks/soak.py`, which says what is done and checked).
+To see what a server survives, read this report; `make soak` repeats the run and writes this page
+(`benchmarks/soak.py` says what it does and checks).
 
 {minutes} minutes of traffic, {whole_minutes} with the starts; {at_once} clients at once; demo-base,
 float32, vLLM {vllm}; {machine}; commit {commit}; {date}.
 
-- **{requests:,} requests**, {cut:,} of them by clients that left ({cut_share:.0%}); {tokens:,}
+- **{requests:,} requests**, {cut:,} of them from clients that left ({cut_share:.0%}); {tokens:,}
   tokens. Before servers ended: {verdicts}.
   While they ended: {ends}.
-- **Sums**: exact in every life (delivered − injected + discarded + aborted + probe = the engine's
-  own counter; started = the sum of outcomes; the holdout's file = what the server counted).
+- **Sums**: exact in every server life (delivered − injected + discarded + aborted + probe = the
+  engine's own counter; started = the sum of outcomes; the state file = what the server counted).
 - **Tasks and descriptors**: back to what they were.
 - **Memory** per 1 000 requests in the longest life, after its first third, with 95 % intervals:
-  {slopes}. At most 1 024 KiB are promised of the API process. On CPUs vLLM's engine
-  has a kernel for every size of a batch, of which oneDNN keeps 1 024 ([log](LOG.md)).
+  {slopes}. The limit for the API process is 1 024 KiB. On CPUs vLLM's engine
+  has a kernel for every batch size, of which oneDNN keeps 1 024 ([log](LOG.md)).
 - **Unexplained**: nothing. A response that is neither whole nor left by its client came only while
   a server ended: refusals of a drain (503), errors of a killed engine (500), streams that broke
-  with a killed server, and nobody there until the next one's start.
+  with a killed server, and refused connections (nobody there) until the next start.
 
 | life | traffic, s | requests | ended by | status | MiB of API and engine, first → last | tasks | \
 descriptors | sequences of the holdout on disk: at least, found, at most |
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
-In every life the disk was full from a fifth to two fifths of it (a limit on file sizes; in {waited}
-of {lives} the log says that sums waited in memory), the wall clock of the server's Python jumped
-seven hours ahead, three days back, 400 days ahead and right again, and the judge of policy
-`verifier` was a port that nobody listens to. The machine's own clock was not set, and no disk was
-filled to the brim; `tests/integration/test_faults_disk.py` does the latter.
+In every life the disk was full from one fifth to two fifths of it (a limit on file sizes; in
+{waited} of {lives} the log says that sums waited in memory), the wall clock of the server's Python
+jumped seven hours ahead, three days back, 400 days ahead, and back to the right time, and the judge
+of policy `verifier` was a port on which nobody listens. The machine's own clock was not set, and no
+disk was filled to the brim; `tests/integration/test_faults_disk.py` does the latter.
 """
 
 

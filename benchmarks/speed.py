@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import figures
-from benchmarks.page import draw, page, summary
+from benchmarks.page import draw, page
 from benchmarks.reports import ROOT
-from scripts.docs import replaced
 
 PARTS: dict[str, tuple[str, ...]] = {"wrapper": (), "probing": (), "hotpath": (), "serving": ()}
 QUICK: dict[str, tuple[str, ...]] = {
@@ -34,12 +33,11 @@ def main() -> None:
         options = QUICK[name] if args.quick else PARTS[name]
         print(f"\n# {name}", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=True)
-    print(write(BENCH if args.quick else ROOT / "docs", readme=not args.quick))
+    print(write(BENCH if args.quick else ROOT / "docs"))
 
 
-def write(folder: Path, *, readme: bool) -> Path:
-    """speed.json, speed.md and speed.png in `folder`, from what the parts have kept, and the part
-    of the README."""
+def write(folder: Path) -> Path:
+    """Write speed.json, speed.md and speed.png to `folder`, from what the parts have kept."""
     measured = {
         name: json.loads((BENCH / f"{name}.json").read_text(encoding="utf-8")) for name in PARTS
     }
@@ -49,9 +47,6 @@ def write(folder: Path, *, readme: bool) -> Path:
     draw(found, folder / "speed.png")
     target = folder / "speed.md"
     target.write_text(page(found), encoding="utf-8")
-    if readme:
-        path = ROOT / "README.md"
-        path.write_text(replaced(path, "speed", summary(found)), encoding="utf-8")
     return target
 
 

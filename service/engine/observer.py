@@ -79,9 +79,7 @@ class RequestObserver:
                 timeline.spans.end(record, timeline)
         except Exception as error:  # noqa: BLE001 - a request does not fail of what is told of it
             name = type(error).__name__
-            _log.error(
-                "What became of %r cannot be told: %s", logged_id(timeline.request_id), name
-            )
+            _log.error("What became of %r cannot be told: %s", logged_id(timeline.request_id), name)
 
     def close(self) -> None:
         """Write what waits."""

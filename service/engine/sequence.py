@@ -340,7 +340,9 @@ class ControlledSequence:
         if self._served.pairs:
             main, answer = state.main, state.answer.ids  # which is filled as it comes
             ended = main.cause is not None
-            self._record.continuation = ContinuationInput(list(main.ids), ended=ended, answer=answer)
+            self._record.continuation = ContinuationInput(
+                list(main.ids), ended=ended, answer=answer
+            )
         prefix, closing = state.prefix_ids, state.closing_ids
         self._record.injected_tokens = len(closing)
         scored = self._served.scores_prompts

@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.records.log_line import probe_event, logged_id
+from service.records.log_line import logged_id, probe_event
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Moment, Start, Timeline
 

@@ -1,4 +1,4 @@
-"""The README's commands, as they stand there."""
+"""Commands of the README and the Makefile, run as they are written."""
 
 import contextlib
 import json
@@ -20,9 +20,11 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def readme_curl(port: int) -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^curl .*?[^\\]\n(?=```|#|\n|\{)", text, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^curl .*?[^\\]\n(?=```|#|\n|\{)", README, re.MULTILINE | re.DOTALL)
     return str(command).replace(":8000", f":{port}")
 
 
@@ -44,6 +46,10 @@ def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(tmp_path
             ["bash", "-c", readme_curl(port)], capture_output=True, text=True, check=True
         )
         response = json.loads(answer.stdout)
+        (shown,) = re.findall(r"^```text\n(\{\.\.\. .*?)^```", README, re.MULTILINE | re.DOTALL)
+        fields = re.findall(r'"(\w+)":', shown)
+        assert len(fields) > 10
+        assert [field for field in fields if f'"{field}":' not in answer.stdout] == []
         block = response["stepgrpo"]
         assert response["choices"][0]["message"]["content"].strip()
         assert block["policy"] == "confidence"
@@ -63,7 +69,7 @@ def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(tmp_path
 
 
 def to_the_end(port: int, model: str) -> dict[str, Any]:
-    """What a model answers without any exit."""
+    """Return the response of a model without exits."""
     question = re.search(r"Compute [^\"]+?\{\}\.", readme_curl(port))
     assert question
     body = {

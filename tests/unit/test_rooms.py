@@ -1,6 +1,7 @@
 """Structure of the product: rooms, the order in which they may import each other, sizes."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -97,6 +98,21 @@ def test_rooms_import_only_the_rooms_below_them(package: str) -> None:
 def test_every_room_has_its_place_in_the_order(package: str) -> None:
     rooms = {room for _, room in modules(package)} - {"__init__"}
     assert rooms - {*ORDER[package], "bench"} == set()
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_the_documents_explain_every_import_between_rooms(package: str) -> None:
+    order = ORDER[package]
+    arrows = {
+        (here, room)
+        for path, here in modules(package)
+        for room in imported(path, package)
+        if {here, room} <= {*order} and room not in (here, "errors")
+    }
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page.partition(f"<!-- arrows: {package} -->")[2].partition("<!-- end of arrows -->")[0]
+    explained = re.findall(r"^\| (\w+) \| (\w+) \| [^|]+ \|$", table, re.MULTILINE)[1:]
+    assert sorted(explained) == sorted(arrows)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))

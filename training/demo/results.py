@@ -101,21 +101,24 @@ def _head(made: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in made["versions"].items())
     return f"""# What Step-GRPO saves on the demo world
 
-This is a demonstration in a world that was built to show the effect, after three in which it did
-not show ([log](LOG.md)). It is no evidence that the method wins in general.
+To compare Step-GRPO with its ablations and with other methods, read the table; to make it
+yourself, run the command below it (`make demo` makes a part of it in 15 minutes).
+
+This is a demonstration in a world that was built to show the effect, after three worlds in which
+it did not show ([log](LOG.md)). It is no evidence that the method wins in general.
 
 Every method trains [demo-base](../models/demo-base/README.md) for {made["steps"]} steps of 64 \
 completions (DEER+SFT: two
 epochs), with the settings of `training/config/presets/demo-lora.yaml` and its own overlay in
 `training/config/presets/methods/`. All models answer the same {made["problems"]} problems of \
 the test split, which no training
-held: T = 0.6, top_p 1, at most 900 tokens, float32, and no exit from outside but where a row says
-so. Differences are paired with vanilla; intervals are of 95 %, clustered by problem
-([how](algorithm.md#evaluation)). *Net* adds the tokens of trial answers.
+set contains: T = 0.6, top_p 1, at most 900 tokens, float32, and no exit policy unless a row names
+one. Differences are paired with vanilla; intervals are 95 % and clustered by problem
+([method](algorithm.md#evaluation)). *Net* adds the tokens of probes.
 
 Made by `{_command(made)}` at commit {made["commit"]}: {made["hardware"]}, {versions}; \
 {hours:.1f} hours of jobs
-with one thread each, two at once. A table that was stopped goes on with the same command."""
+with one thread each, two at once. An interrupted table continues with the same command."""
 
 
 def _command(made: Mapping[str, Any]) -> str:
