@@ -32,11 +32,11 @@ DESCRIPTION = (
 DRAIN_SECONDS = 30
 NO_MEDIA = ["none: set --allowed-media-domains"]  # no URL has such a host; errors quote it
 MIDDLEWARE = (
-    "routes.Routes",
-    "reporting.Reporting",
-    "access.guard.Access",
-    "readiness.Readiness",
-    "courtesy.Courtesy",
+    "service.http.routes.Routes",
+    "service.http.responses.ResponseReporter",
+    "service.access.middleware.Access",
+    "service.http.health.Readiness",
+    "service.http.sdk_compatibility.SdkCompatibility",
 )
 """The last is the outermost; those of ``--middleware`` are within."""
 
@@ -103,7 +103,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     _check_processes(args)
     # A host that is allowed could send the fetcher to one that is not, in a private network.
     os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
-    args.middleware = [*args.middleware, *(f"service.{name}" for name in MIDDLEWARE)]
+    args.middleware = [*args.middleware, *MIDDLEWARE]
     return args
 
 

@@ -1,12 +1,13 @@
 """What the command line refuses before anything is loaded."""
 
 import argparse
+import importlib
 from typing import Any
 
 import pytest
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from service.cli import _check_bases, _check_processes
+from service.cli import MIDDLEWARE, _check_bases, _check_processes
 from service.config.layers import BadOption
 from service.config.server import Defaults
 from service.process.server import _settle_cpu
@@ -24,6 +25,12 @@ def arguments(**more: Any) -> argparse.Namespace:
         "enable_lora": True,
     }
     return argparse.Namespace(**(found | more))
+
+
+@pytest.mark.parametrize("path", MIDDLEWARE)
+def test_vllm_can_import_each_middleware_by_its_path(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
 # More processes than one: their figures would not be everyone's.
