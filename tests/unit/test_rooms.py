@@ -56,6 +56,7 @@ ORDER = {
         "control",
         "families",
         "savings",
+        "risk",
     ),
 }
 """From the ground up: a room imports itself and the rooms before it."""
