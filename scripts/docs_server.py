@@ -239,7 +239,7 @@ def code(text: str) -> str:
     return f"`{escaped(text)}`"
 
 
-METRICS = """
+METRICS_HEAD = """
 ## Metrics
 
 At `/metrics`, beside vLLM's own (`vllm:`). `model_name` is a served model or adapter. `policy` is a
@@ -257,4 +257,4 @@ def metrics() -> str:
         f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.unit} | {each.help} |"
         for each in METRICS.values()
     ]
-    return "\n".join([METRICS.strip(), *rows])
+    return "\n".join([METRICS_HEAD.strip(), *rows])

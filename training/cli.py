@@ -123,7 +123,8 @@ def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="Compare models and exit policies on benchmarks, with intervals.",
         description="Complete and grade benchmarks with every model under every exit policy, and "
         "compare each with the baseline on the same questions and seeds. Writes results.md, "
-        "results.json, tradeoff.png and failures.html. The same command resumes a stopped evaluation.",
+        "results.json, tradeoff.png and failures.html. The same command resumes a stopped "
+        "evaluation.",
     )
     evaluation.add_arguments(parser)
     parser.set_defaults(run=evaluation.run)

@@ -126,7 +126,7 @@ class Engine:
 
         A probe that does not fit into the model's context has failed.
         """
-        settings = in_family(settings, self.form.family)
+        settings = apply_family(settings, self.form.family)
         runs = [self._start(each, settings, params) for each in generations]
         self._probe(runs)
         self._answer([each for each in runs if each.state.close], params)
@@ -289,7 +289,7 @@ class _Run:
             probes=tuple(
                 ProbeReading(position, completion.text, answer)
                 for position, completion, answer in spent
-                if isinstance(answer, Trial)
+                if isinstance(answer, InducedAnswer)
             ),
             probe_tokens=sum(len(completion.token_ids) for _, completion, _ in spent),
         )
