@@ -173,7 +173,7 @@ def probe_event(timeline: Timeline, number: int) -> dict[str, Any]:
     event = _event(timeline, times.asked, "probe", probe=number)
     event["answered"] = _between(timeline.start.moment, times.answered)
     if asked is not None:
-        event["policy"] = _policy_name(asked.seat.policy)
+        event["policy"] = _policy_name(asked.slot.policy)
         event["reasoning_tokens"] = asked.boundary.reasoning_tokens
         event["steps"] = asked.boundary.steps
     event["result"] = probe_result(times, asked)

@@ -104,7 +104,7 @@ def test_strata_by_hand() -> None:
     assert found is not None
     assert found.saved.value == pytest.approx((12 * 40 + 36 * 10) / 48)
     assert found.ratio.value == pytest.approx((12 * 60 + 36 * 20) / (12 * 100 + 36 * 30))
-    assert (found.exited, found.held) == (48, 24)
+    assert (found.treatment, found.control) == (48, 24)
     assert compare_strata(first) == compare(*first)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.records.metric_table import CATALOGUE
+from service.records.metric_table import METRICS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 def names() -> Iterator[tuple[str, str]]:
     """Every name that the product gives, with where: modules, classes, functions, parameters,
     fields, variables, flags and metrics."""
-    yield from (("metrics", metric) for metric in CATALOGUE)
+    yield from (("metrics", metric) for metric in METRICS)
     for package in ("stepgrpo_core", "stepgrpo_math", "service", "training"):
         for path in (ROOT / package).rglob("*.py"):
             where = str(path.relative_to(ROOT))

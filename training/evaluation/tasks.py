@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import InvalidSetting
-from training.config.layers import InvalidConfig, merge, nearest, read_layers
+from training.config.layers import InvalidConfig, merge, read_layers
 from training.config.typed import at_least, build
 from training.data.files import FILE_SUFFIXES
 from training.data.plugins import load_object
@@ -221,7 +221,7 @@ def draws_of(
 def _with_own(draws: Draws, own: Mapping[str, Any]) -> Draws:
     if unknown := set(own) - SAMPLED:
         name = min(unknown)
-        raise InvalidSetting("sampling", name, nearest(name, SAMPLED))
+        raise InvalidSetting("sampling", name, suggest(name, SAMPLED))
     values = dict(own)
     samples = {"samples": values.pop("samples")} if "samples" in values else {}
     made: Draws = build(Draws, samples, ("sampling",), draws)

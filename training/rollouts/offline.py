@@ -16,7 +16,7 @@ from stepgrpo_core import ExitController, ExitSettings, Outcome, ProbeAnswered, 
 from stepgrpo_core.control.boundaries import step_starts
 from stepgrpo_core.control.probing import Probe, put_question, read_answer
 from stepgrpo_core.control.sequence import SequenceState
-from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
+from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
 from stepgrpo_core.policies import Answer, Induce, InducedAnswer, ProbeSpec
 from training.data.prompts import PLAIN, PromptTemplate
