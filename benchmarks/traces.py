@@ -159,7 +159,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         for signal, each in signals.items():
             for threshold, row in each["fixed"].items():
                 shown = " | ".join(_percent(*row[key]) for key in ("lost", "gained", "changed"))
-                yield f"| {name} | {signal} | {threshold} | {_percent(row['tokens left'])} | {shown} |"
+                left = _percent(row["tokens left"])
+                yield f"| {name} | {signal} | {threshold} | {left} | {shown} |"
     yield ""
     yield "| traces | signal | risk | pick | found | broken on the other half | tokens left |"
     yield "|---|---|---|---|---|---|---|"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_core import InvalidSetting
+from stepgrpo_core.names import suggest
 from training.config.layers import InvalidConfig, merge, read_layers
 from training.config.typed import at_least, build
 from training.data.files import FILE_SUFFIXES
