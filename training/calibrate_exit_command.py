@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.risk import LOSSES, Selection, Trace, questions_needed, select_threshold
 from training.calibrate_command import check_counts, check_writable, context_length
 from training.config.families import add_flags, choice_of
-from training.data.prompts import add_prompt_flags, prompt_template_of
+from training.data.prompts import add_prompt_flags, prompt_template_of, read_prompts
 from training.data.sources import Row, Source, read_source
 from training.files import write_text
 
@@ -32,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--questions",
         type=Path,
         help="File of problems with the columns prompt and answer: .jsonl, .json, .csv, .parquet.",
+    )
+    add(
+        "--prompts",
+        type=Path,
+        help='File of user messages, a {"prompt": "..."} per line, for --risk changed, which needs '
+        "no answers.",
     )
     add("--demo", type=int, metavar="N", help="Use N validation problems of the demo world.")
     add("--output", type=Path, required=True, help="YAML file for stepgrpo-serve --exit-config.")
@@ -84,31 +88,37 @@ def run(args: argparse.Namespace) -> None:
             f"{found.least_epsilon:.3f} or more, or more questions"
         )
     write_text(args.output, as_config(args, found))
-    print(
-        f"{args.output}: threshold {found.chosen.threshold:g}; see {_beside(args.output, '.png')}"
-    )
+    plot = args.output.with_suffix(".png")
+    print(f"{args.output}: threshold {found.chosen.threshold:g}; see {plot}")
 
 
 def _checked(args: argparse.Namespace) -> list[Row]:
     """Return the questions; everything is checked before the model is loaded."""
-    if (args.questions is None) == (args.demo is None):
-        raise ValueError("pass exactly one of --questions and --demo")
+    if sum(each is not None for each in (args.questions, args.prompts, args.demo)) != 1:
+        raise ValueError("pass exactly one of --questions, --prompts and --demo")
+    if args.prompts is not None and args.risk == "lost":
+        remedy = "it needs answers: pass --questions, or use --risk changed"
+        raise InvalidSetting("--risk", args.risk, remedy)
     check_counts(args, "demo", "max_tokens")
     for each in args.thresholds:
         if not 0 < each < 1:
             raise InvalidSetting("--thresholds", each, "use numbers between 0 and 1")
     needed = questions_needed(args.epsilon, args.delta)
     check_writable(args.output)
-    source = (
-        Source(demo=args.demo, demo_split="validation")
-        if args.demo
-        else Source(path=str(args.questions))
-    )
-    rows = list(read_source(source))
+    rows = _rows(args)
     if len({row.prompt for row in rows}) < needed:
         remedy = f"a risk of {args.epsilon:g} needs {needed} questions or more, or a larger epsilon"
-        raise InvalidSetting("--questions", len(rows), remedy)
+        raise InvalidSetting("questions", len(rows), remedy)
     return rows
+
+
+def _rows(args: argparse.Namespace) -> list[Row]:
+    if args.prompts is not None:
+        prompts = read_prompts(args.prompts)
+        return [Row(each, "", str(args.prompts), line) for line, each in enumerate(prompts, 1)]
+    if args.demo is not None:
+        return list(read_source(Source(demo=args.demo, demo_split="validation")))
+    return list(read_source(Source(path=str(args.questions))))
 
 
 def _record(args: argparse.Namespace, rows: Sequence[Row]) -> list[Trace]:
@@ -127,8 +137,8 @@ def _record(args: argparse.Namespace, rows: Sequence[Row]) -> list[Trace]:
         engine = Engine.load(
             path, dtype=args.dtype, max_model_len=longest, choice=choice, prompts=template
         )
-    settings = ExitSettings(policy="confidence")
-    return record_traces(engine, rows, settings, params, thresholds=args.thresholds, gold=True)
+    settings, gold = ExitSettings(policy="confidence"), args.prompts is None
+    return record_traces(engine, rows, settings, params, thresholds=args.thresholds, gold=gold)
 
 
 def table(found: Selection) -> list[str]:
@@ -160,7 +170,7 @@ def as_config(args: argparse.Namespace, found: Selection) -> str:
         f"# It holds for {Path(args.model).name}, questions like these, temperature "
         f"{args.temperature:g}, top_p {args.top_p:g},\n"
         "# and the other exit settings at their defaults.\n"
-        + yaml.safe_dump({"policy": "confidence", "threshold": chosen.threshold}, sort_keys=False)
+        f"policy: confidence\nthreshold: {chosen.threshold!r}\n"
     )
 
 
@@ -169,11 +179,7 @@ def _write_figures(output: Path, found: Selection, traces: Sequence[Trace]) -> N
         **dataclasses.asdict(found),
         "traces": [dataclasses.asdict(each) for each in traces],
     }
-    write_text(_beside(output, ".json"), json.dumps(figures) + "\n")
+    write_text(output.with_suffix(".json"), json.dumps(figures) + "\n")
     from training.evaluation.tradeoff import draw_risk  # noqa: PLC0415 - slow to load
 
-    draw_risk(found, _beside(output, ".png"))
-
-
-def _beside(output: Path, suffix: str) -> Path:
-    return output.with_suffix(suffix)
+    draw_risk(found, output.with_suffix(".png"))
