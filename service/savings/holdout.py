@@ -30,7 +30,7 @@ def contrast_of(plan: Plan, adapter: str | None) -> Contrast:
 
 
 def is_eligible(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
-    """Return whether a request is eligible: it has a policy or adapter to withhold and set none
+    """Return whether a request takes part: there is something to withhold, and it set no policy
     itself."""
     settings = effective.settings
     if effective.sources or settings.shadow:
@@ -53,17 +53,17 @@ def as_control(
 def add_outcome(
     store: SumStore,
     record: SequenceRecord,
-    place: Arm,
+    arm: Arm,
     baseline: Baseline | None,
-    against: Contrast = "exit",
+    contrast: Contrast = "exit",
 ) -> None:
     """Add a sequence that ended, however it ended."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
-    tokens = predicted.tokens if predicted else 0.0
-    side: ArmName = "held" if place.held else "exited"
-    series = holdout_series(side, "completion", against)
-    key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
-    store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())
+    expected = predicted.tokens if predicted else 0.0
+    name: ArmName = "held" if arm.held else "exited"
+    series = holdout_series(name, "completion", contrast)
+    key = Key(series, record.model_name, record.counted_as, cell(record.stratum, arm.group))
+    store.add(key, ServedTokens.one(record.completion_tokens, expected)._asdict())
     engine = record.generated_tokens + record.probe_tokens
-    key = key._replace(series=holdout_series(side, "engine", against))
-    store.add(key, ServedTokens.one(engine, tokens)._asdict())
+    key = key._replace(series=holdout_series(name, "engine", contrast))
+    store.add(key, ServedTokens.one(engine, expected)._asdict())

@@ -188,8 +188,8 @@ class SavingsMeasurement(EngineHooks):
     def ended(self, job: EngineRequest, record: SequenceRecord, baseline: Baseline | None) -> None:
         """Record a sequence, however it ended."""
         if record.arm is not None:
-            against = contrast_of(self.plan, record.adapter)
-            add_outcome(self.store, record, record.arm, baseline, against)
+            contrast = contrast_of(self.plan, record.adapter)
+            add_outcome(self.store, record, record.arm, baseline, contrast)
         if self._pairs is not None:
             self._pairs.add(job, record)
 

@@ -56,7 +56,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 class StateFile:
-    """A state file by its name; None: an in-memory database. Opens at the first `follow`."""
+    """A state file by its name; None: an in-memory database. Opens at the first `ensure_open`."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -66,14 +66,14 @@ class StateFile:
         self._checked: tuple[int, int] | None = None  # mtime and size at the integrity check
         self._version = -1  # SQLite's data_version at the last read
 
-    def follow(self, known: Contents) -> Literal["opened", "replaced"] | None:
+    def ensure_open(self, known: Contents) -> Literal["opened", "replaced"] | None:
         """Open the file if it is not open or if its name refers to another file; return which, or
         None. An empty file receives all of `known`. Raises sqlite3.Error or OSError."""
         if self._connection is not None and self._is_ours():
             return None
         before = self._identities[:1]
         moved = self._connection is not None
-        self.leave()
+        self.close()
         self._name = os.path.realpath(self.path) if self.path else ":memory:"
         expected = _identity(self._name)
         connection = sqlite3.connect(
@@ -109,7 +109,7 @@ class StateFile:
         name = os.path.realpath(self.path) if self.path else self._name
         return [_identity(name + suffix) for suffix in ("", "-wal", "-shm")]
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the file, and remove its WAL if another file now has its name."""
         connection, self._connection, self._checked = self._connection, None, None
         if connection is None:
