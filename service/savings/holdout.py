@@ -29,7 +29,7 @@ def contrast_of(plan: Plan, adapter: str | None) -> Contrast:
     return "exit" if adapter is None or plan.holdout_base is None else "training"
 
 
-def is_eligible(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
+def is_eligible(plan: Plan, request: EngineRequest, effective: Effective) -> bool:
     """Return whether a request takes part: there is something to withhold, and it set no policy
     itself."""
     settings = effective.settings
@@ -38,16 +38,16 @@ def is_eligible(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
     if settings.policy != "none":
         return True
     # If the policy abstained, the request may have caused it.
-    return effective.abstained is None and contrast_of(plan, job.adapter) == "training"
+    return effective.abstained is None and contrast_of(plan, request.adapter) == "training"
 
 
 def as_control(
-    plan: Plan, job: EngineRequest, settings: ExitSettings
+    plan: Plan, request: EngineRequest, settings: ExitSettings
 ) -> tuple[EngineRequest, ExitSettings]:
     """Return the request and settings that serve it in the control arm."""
-    served_by_base = contrast_of(plan, job.adapter) == "training"
+    served_by_base = contrast_of(plan, request.adapter) == "training"
     without = dataclasses.replace(settings, policy="none")
-    return job.without_adapter() if served_by_base else job, without
+    return request.without_adapter() if served_by_base else request, without
 
 
 def add_outcome(

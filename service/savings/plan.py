@@ -33,8 +33,7 @@ class Plan:
     agreement_pairs: int = 100
     """Judged pairs before the quality gate decides."""
     probation: float | None = None
-    """Seconds after which a switched-off policy is tried again; None: an operator switches it on.
-    """
+    """Seconds until a switched-off policy is tried again; None: an operator switches it on."""
     state: Path | None = None
     """State file that stores the sums."""
 

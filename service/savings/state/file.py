@@ -92,7 +92,7 @@ class StateFile:
         return "replaced" if moved or before not in ([], self._identities[:1]) else "opened"
 
     def _prepare(self, connection: sqlite3.Connection, known: Contents) -> None:
-        check_schema(connection)  # before writing to an unrelated database
+        check_schema(connection)  # first: it may be an unrelated database
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # consistent after a power loss
         with _transaction(connection):
@@ -115,7 +115,7 @@ class StateFile:
         if connection is None:
             return
         moved = self.path is not None and _identity(self._name) != self._identities[0]
-        if moved or _identity(self._name + "-wal") is None:  # otherwise it is another process's WAL
+        if moved or _identity(self._name + "-wal") is None:  # otherwise it is another one's WAL
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if moved:
