@@ -89,7 +89,7 @@ def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tupl
     names = settings.policy.split("+")
     for index, name in enumerate(names):
         if name not in POLICIES:
-            raise InvalidSetting("policy", settings.policy, _hint(name))
+            raise InvalidSetting("policy", settings.policy, _advice(name))
         if name in names[:index]:
             raise InvalidSetting("policy", settings.policy, f"name {name!r} once")
     if "none" in names and len(names) > 1:
@@ -111,7 +111,7 @@ def _build(name: str, settings: ExitSettings, matcher: Matcher | None) -> ExitPo
     return policy
 
 
-def _hint(name: str) -> str:
+def _advice(name: str) -> str:
     near = difflib.get_close_matches(name, POLICIES, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return f"{guess}use one of {', '.join(POLICIES)}, or several joined by +"

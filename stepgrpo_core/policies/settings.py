@@ -1,4 +1,4 @@
-"""Settings of all exit policies, in one flat dataclass."""
+"""The settings of every exit policy, in one flat place."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,89 +37,87 @@ _BETWEEN: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExitSettings:
-    """Settings that decide when thinking is ended early.
-
-    Integers are token counts unless the field says otherwise. Brackets list the policies that read
-    the field, if not all do.
-    """
+    """How thinking may be ended from outside. Token counts unless said otherwise; the policies
+    that read a field are in brackets, where not all do."""
 
     policy: str = "none"
-    """Name in `POLICIES`, or several joined by +; the first to exit wins."""
+    """Name in `POLICIES`, or several joined by +: the first to fire wins."""
     threshold: float = 0.95
-    """[confidence] Exit when the confidence, in [0, 1], is strictly greater (delta in DEER and
-    Step-GRPO)."""
+    """[confidence] Exit when the confidence is strictly greater (delta in DEER and Step-GRPO), in
+    [0, 1]."""
     max_probes: int = 10
-    """[policies with probes] Probes per policy and sequence; after that the thinking continues
-    without an exit (authors' code: 10)."""
+    """[all that ask] Questions per policy and sequence; then the thinking runs free (authors'
+    code: 10)."""
     min_tokens: int = 0
-    """[all but budget] Reasoning tokens before the first exit or probe."""
+    """[all but budget] Reasoning tokens before the first exit or question."""
     min_interval: int = 16
-    """[policies with probes] Reasoning tokens between two probes of one policy."""
+    """[all that ask] Reasoning tokens between two questions of one policy."""
     probe_share: float | None = None
-    """[policies with probes] Limit on the tokens of one policy's probes, each counted at its
-    maximum length, per reasoning token so far; None means no limit."""
+    """[all that ask] Tokens of one policy's probes, each taken at its longest, per reasoning token
+    so far; None: no cap."""
     probe_backoff: float = 1.0
-    """[policies with probes] Factor by which the interval grows after each probe, 1 to 10."""
+    """[all that ask] Factor by which the interval grows from one question to the next, 1 to 10."""
     shadow: bool = False
-    """Decide and record, but never exit."""
+    """Decide and record, but change nothing."""
     markers: tuple[str, ...] = DEFAULT_MARKERS
-    """Step markers, for exits and for counting steps."""
+    """Step markers, for stopping and for counting."""
     marker_gap: int | None = 256
-    """[confidence, sufficiency] Reasoning tokens without a marker after which a paragraph end is
-    used instead, so that thinking without markers can exit too; it does not count as a step. None
-    means never (as in the papers)."""
+    """[confidence, sufficiency] Reasoning tokens without a marker after which the end of a
+    paragraph stands in for one, so that a thought without markers can be ended too; it counts as
+    no step. None: never (the papers)."""
     inducing_prompt: str = "\n**Final Answer**\n\\boxed"
-    """[confidence, consistency] Text appended inside the thinking to induce an answer (authors'
+    """[confidence, consistency] Appended inside the thinking to induce a trial answer (authors'
     code)."""
     probe_max_tokens: int = 20
-    """[confidence, consistency] Maximum length of an induced answer (authors' code)."""
+    """[confidence, consistency] Length of a trial answer (authors' code)."""
     mean: Mean = "geometric"
-    """[confidence] Mean of the token probabilities that gives the confidence."""
+    """[confidence] How token probabilities become one confidence."""
     skip_first: bool = True
-    """[confidence] Ignore the first token (authors' code)."""
+    """[confidence] Leave the first token out (authors' code)."""
     require_end: bool = True
-    """[confidence] Confidence is 0 if the induced answer does not close the thinking (authors'
-    code, Qwen3)."""
+    """[confidence] A trial that does not close the thinking has confidence 0 (authors' code,
+    Qwen3)."""
     closing_text: str = "\n</think>\n\n"
-    """Text forced on exit; the answer is generated after it."""
+    """Injected on exit; the answer is generated after it."""
     answer_reserve: int = 64
-    """Tokens that must be left for the answer; otherwise no policy exits."""
+    """Tokens of the limit that must be left for the answer, or no policy exits."""
     close_on_eos: bool = True
-    """[all but none] Close the thinking and generate an answer if a completion ends inside its
-    thinking; this never counts as a saving."""
+    """[all but none] A completion that ends inside its thinking is closed and answered; it is
+    never a saving."""
     sufficiency_score: int = 100
-    """[sufficiency] Exit when the model scores its reasoning, 0 to 100, at least this."""
+    """[sufficiency] Exit when the model's own score, 0 to 100, is at least this."""
     verifier_threshold: float = 0.5
-    """[verifier] Exit when the probability of yes, in [0, 1], is strictly greater."""
+    """[verifier] Exit when the probability of yes is strictly greater, in [0, 1]."""
     verifier_url: str | None = None
-    """[verifier] URL of an OpenAI-compatible judge; None means the served model itself."""
+    """[verifier] OpenAI-compatible server that judges; None: the served model itself."""
     verifier_model: str | None = None
-    """[verifier] Model name on that server; None means its only model."""
+    """[verifier] Name of the model there; None: the only one."""
     consistency: ConsistencyLevel = "mid"
-    """[consistency] Number of successive induced answers that must agree, and tokens between them:
-    mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32."""
+    """[consistency] How many trial answers in a row must agree, and every how many tokens they
+    are induced: mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32."""
     margin_threshold: float = 1.0
-    """[margin] Exit when the most likely token leads ``</think>`` by at most this many nats (the
-    paper uses 0.25 for tool use)."""
+    """[margin] Exit when the most likely token leads ``</think>`` by at most this many nats; the
+    paper has 0.25 for tool use."""
     entropy_alpha: float = 0.2
-    """[entropy] Weight of the newest check in the moving averages; exits need 4/alpha checks."""
+    """[entropy] Weight of the newest check in the moving averages; no exit before 4/alpha of
+    them."""
     entropy_variance: float = 1e-4
-    """[entropy] Exit when the moving variance is below this, in square nats. The default is ours;
-    the authors sweep it, so calibrate it."""
+    """[entropy] Exit when the moving variance is below this, in square nats. Ours: the authors
+    sweep it, so calibrate it."""
     entropy_probes: int | None = None
-    """[entropy] Maximum number of checks, in place of `max_probes`; None means `max_probes`. A
-    server that sets neither uses 32, because 10 checks are too few for an exit."""
+    """[entropy] Its checks, in place of `max_probes`; None: as many. On a server that sets neither
+    32, for 10 do not suffice for an exit."""
     budget_tokens: int | None = None
-    """[budget] Reasoning tokens after which the thinking is closed at the next line end, at most 10
-    % later; None means no limit."""
+    """[budget] Reasoning tokens after which the thinking is closed at the next line end, or 10 %
+    later; None: no such limit."""
     max_steps: int | None = None
-    """[budget] Steps after which the thinking is closed; None means no limit."""
+    """[budget] Steps after which the thinking is closed; None: no such limit."""
     budget_leaves_answer: bool = True
-    """[budget] Close early enough to leave `answer_reserve` tokens for the answer."""
+    """[budget] Close in time to leave `answer_reserve` of the limit, whatever the budget."""
     pattern: str | None = None
-    """[pattern] RE2 regular expression, at most 512 characters."""
+    """[pattern] Regular expression of RE2, at most 512 characters."""
     repetition_chunks: int = 3
-    """[repetition] Successive identical chunks that count as a loop (DEER: 3)."""
+    """[repetition] Identical chunks in a row that make a loop (DEER: 3)."""
 
     def __post_init__(self) -> None:
         for name, low in _AT_LEAST.items():
