@@ -16,7 +16,13 @@ from training.config.schema import InvalidConfig, RunConfig, describe
 from training.data.dataset import DataReport, Row
 from training.rollouts.offline import Engine
 from training.rollouts.vllm_engine import format_of
-from training.run.artifacts import metric_table, write_calibration, write_card, write_metrics
+from training.run.artifacts import (
+    Curves,
+    metric_table,
+    write_calibration,
+    write_card,
+    write_metrics,
+)
 from training.run.checkpoints import (
     NotFinite,
     RunStopped,
@@ -26,7 +32,6 @@ from training.run.checkpoints import (
     checked_trainer,
     saved_message,
 )
-from training.run.curves import Curves
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
 from training.run.processes import run_in_subprocess
