@@ -21,6 +21,7 @@ from training.grpo.reward_func import RewardFunction
 from training.grpo.rollout_func import RolloutFunction
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import format_of
+from training.run.artifacts import Curves
 from training.run.checkpoints import (
     NotFinite,
     RunStopped,
@@ -31,7 +32,6 @@ from training.run.checkpoints import (
     restore_counters,
     saved_message,
 )
-from training.run.curves import Curves
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
 from training.run.output import is_finished, locked_output, prepare_output
 from training.run.upstream_patches import (
