@@ -162,7 +162,7 @@ def probe_of(timeline: Timeline, number: int) -> dict[str, Any]:
     event = _event(timeline, times.asked, "probe", probe=number)
     event["answered"] = _between(timeline.start.moment, times.answered)
     if asked is not None:
-        event["policy"] = _name_of(asked.seat.policy)
+        event["policy"] = _name_of(asked.slot.policy)
         event["reasoning_tokens"] = asked.boundary.reasoning_tokens
         event["steps"] = asked.boundary.steps
     event["result"] = result_of(times, asked)
