@@ -66,7 +66,7 @@ ACCESS = options_of([AccessSettings], "--", PREFIX)
 
 
 def add_access_flags(parser: Any) -> None:
-    """Add the flags of all options; a flag that is not given is None."""
+    """Add the flags of all options."""
     add_flags(parser.add_argument_group("AccessConfig", "Who may send requests."), ACCESS)
 
 

@@ -108,16 +108,16 @@ OPTIONS = options_of(
 
 
 def add_flags(parser: Any) -> None:
-    """Add the flags of all options; a flag that is not given is None."""
+    """Add the flags of all options."""
     group = parser.add_argument_group("ExitConfig", "When reasoning ends early.")
-    text = f"YAML file of options, named as here without --exit-. Default: {CONFIG}."
-    group.add_argument("--exit-config", metavar="FILE", default=None, help=text)
+    text = f"YAML file of options, named as here without --exit-. Default: the value of {CONFIG}."
+    group.add_argument("--exit-config", metavar="FILE", default=argparse.SUPPRESS, help=text)
     layers.add_flags(group, OPTIONS)
 
 
 def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> Defaults:
     """Return the settings from flags, the environment and the YAML file; raises BadOption."""
-    config = args.exit_config or environment.get(CONFIG)
+    config = getattr(args, "exit_config", None) or environment.get(CONFIG)
     file = read_yaml(Path(config)) if config else layers.NO_FILE
     resolved = resolve(OPTIONS, args, environment, file, prefix=PREFIX, besides=[CONFIG])
     settings, limits = _settings(resolved), resolved.build(ProbeLimits)
