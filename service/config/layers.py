@@ -19,7 +19,16 @@ from stepgrpo_core import InvalidSetting
 from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.names import suggest
 
-__all__ = ["BadOption", "Option", "Resolved", "add_flags", "options_of", "read_yaml", "resolve"]
+__all__ = [
+    "NO_FILE",
+    "BadOption",
+    "Option",
+    "Resolved",
+    "add_option_flags",
+    "options_of",
+    "read_yaml",
+    "resolve",
+]
 
 BUILT_IN = "built-in default"
 NO_FILE: tuple[str, Mapping[str, Any]] = ("file", {})
@@ -107,7 +116,7 @@ def options_of(
     return found
 
 
-def add_flags(group: Any, options: Mapping[str, Option]) -> None:
+def add_option_flags(group: Any, options: Mapping[str, Option]) -> None:
     """Add the flags of all options to a group of a parser.
 
     A flag that is not given sets no attribute: vLLM's help would show its None as the default.
