@@ -245,7 +245,8 @@ def test_describe_names_the_sources_and_what_is_not_theirs() -> None:
     )
     assert scripts == (
         "other than in the authors' scripts: markers=('Wait', 'Alternatively') "
-        "(scripts: ('Wait',)), min_interval=16 (scripts: 0), no exit at repetition (scripts: at three equal chunks)"
+        "(scripts: ('Wait',)), min_interval=16 (scripts: 0), no exit at repetition "
+        "(scripts: at three equal chunks)"
     )
     theirs = ["markers=[Wait]", "min_interval=0", "policy=confidence+repetition"]
     same = describe(load_config(["qwen3-8b"], [f"rollout.exit.{each}" for each in theirs]))
