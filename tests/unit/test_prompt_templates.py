@@ -117,4 +117,4 @@ def test_the_report_says_what_the_prompts_hold() -> None:
     made = {"hardware": "h", "dtype": "d", "versions": {}, "commit": "c"}
     heads = {"a": {"demo": {"settings": settings, "made_with": made}}}
     shown = markdown({"demo": {}}, baseline=None, heads=heads)
-    assert "Chat template: enable\\_thinking False. System prompt: Be \\*brief\\*." in shown
+    assert 'Chat template: enable\\_thinking False. System prompt: "Be \\*brief\\*.".' in shown
