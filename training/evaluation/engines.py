@@ -82,8 +82,9 @@ def server_version(url: str) -> str:
 class Completer(Protocol):
     """Makes the completions of one model, under any of its contenders' policies."""
 
-    made_with: Mapping[str, Any]
-    """What the records say of where they were made."""
+    @property
+    def made_with(self) -> Mapping[str, Any]:
+        """What the records say of where they were made."""
 
     def complete(
         self,
