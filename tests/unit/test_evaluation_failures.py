@@ -104,7 +104,11 @@ def page(path: Path, records: list[Record], name: str = "base") -> Tags:
 
 
 def test_the_page_shows_what_was_wrong_and_nothing_of_it_is_markup(tmp_path: Path) -> None:
-    wrong = {"correct": False, "answer": "</pre><script>5", "tail": "so <img src=x> it is"}
+    wrong: dict[str, Any] = {
+        "correct": False,
+        "answer": "</pre><script>5",
+        "tail": "so <img src=x> it is",
+    }
     found = page(
         tmp_path / "f.html",
         [record(1), record(2, **wrong), record(2, 1, correct=None, answer=None)],

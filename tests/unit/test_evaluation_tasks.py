@@ -98,7 +98,7 @@ def test_a_local_file_in_the_hubs_columns_gives_the_questions(tmp_path: Path, na
     assert len(found) == len(ROWS[name])
     assert [each.id for each in found] == sorted(each.id for each in found)
     for each, row in zip(found, ROWS[name], strict=True):
-        assert str(row[TASKS[name].source.prompt]) in each.prompt
+        assert str(row[str(TASKS[name].source.prompt)]) in each.prompt
         assert each.prompt.count("\\boxed{}") == 1
         assert each.gold == each.gold.strip()
 

@@ -66,7 +66,7 @@ def test_trainer_calibration_and_evaluation_make_the_same_prompt(tmp_path: Path)
     trained = PromptTemplate(chat_template_kwargs=template.chat_template_kwargs)
     wanted = trained.render(TOKENIZER, asked)
     assert "Be brief." in text(wanted)
-    engine = Engine(SimpleNamespace(get_tokenizer=lambda: TOKENIZER), prompts=template)  # type: ignore[arg-type]
+    engine = Engine(SimpleNamespace(get_tokenizer=lambda: TOKENIZER), prompts=template)
     assert engine.chat_prompt(row.prompt) == wanted
     (work,) = plan(
         [Contender("a", str(MODEL))],
@@ -117,4 +117,4 @@ def test_the_report_says_what_the_prompts_hold() -> None:
     made = {"hardware": "h", "dtype": "d", "versions": {}, "commit": "c"}
     heads = {"a": {"demo": {"settings": settings, "made_with": made}}}
     shown = markdown({"demo": {}}, baseline=None, heads=heads)
-    assert "Chat template: enable\\_thinking False. System prompt: Be \\*brief\\*." in shown
+    assert 'Chat template: enable\\_thinking False. System prompt: "Be \\*brief\\*.".' in shown

@@ -16,6 +16,7 @@ from training.config.layers import merge, parse_override
 from training.config.typed import build
 from training.data.plugins import load_object
 from training.data.prompts import add_prompt_flags, prompt_template_of
+from training.evaluation.engines import EngineSettings
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import (
     TASKS,
@@ -96,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep-completions", action="store_true", help="Store the texts, too.")
     _add_sampling(parser)
+    _add_engine(parser)
     add_prompt_flags(parser)
     add_flags(parser)
 
@@ -142,6 +144,30 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--tensor-parallel-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs over which the engine is spread. Default: 1.",
+    )
+    add(
+        "--gpu-memory-utilization",
+        type=float,
+        metavar="SHARE",
+        help="Share of each GPU's memory for the engine. Default: vLLM's.",
+    )
+    add(
+        "--server",
+        metavar="URL",
+        help="Complete on this stepgrpo-serve, which serves every --model under its NAME, instead "
+        "of loading an engine; PATH is still read for tokenizer and weights' digest. Start it with "
+        "--logprobs-mode processed_logprobs.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What every contender is asked, by task."""
@@ -160,6 +186,7 @@ def run(args: argparse.Namespace) -> None:
     )
     family = choice_of(args)
     prompt_template_of(args)  # refused before anything is loaded
+    _engine(args)
     contenders = [dataclasses.replace(each, family=family) for each in contenders]
     asked = _asked(args)
     from training.run.models import check_model  # noqa: PLC0415 - transformers loads slowly
@@ -168,6 +195,10 @@ def run(args: argparse.Namespace) -> None:
         check_model(each, "model", adapters=True)
     with locked(args.output):
         _evaluate(args, contenders, baseline, asked)
+
+
+def _engine(args: argparse.Namespace) -> EngineSettings:
+    return EngineSettings(args.tensor_parallel_size, args.gpu_memory_utilization, args.server)
 
 
 def _asked(args: argparse.Namespace) -> _Asked:
@@ -208,6 +239,7 @@ def _evaluate(
         limit=args.limit,
         prompts=prompt_template_of(args),
         table=asked.tasks,
+        engine=_engine(args),
     )
     stop = StopOnSignal(1)
     with stop.listening():
@@ -264,7 +296,7 @@ def _named(text: str) -> tuple[str, str]:
 def _contender(name: str, path: str, policy: str) -> Contender:
     """Named after its model, and after its policy unless that is none."""
     full = name if policy == "none" else f"{name}+{policy}"
-    return Contender(full, path, exit_of(policy))
+    return Contender(full, path, exit_of(policy), served=name)
 
 
 def exit_of(text: str) -> ExitSettings:

@@ -331,7 +331,7 @@ def _prompts(prompts: Mapping[str, Any]) -> str:
     )
     system = prompts.get("system_prompt")
     return (f" Chat template: {_cell(variables)}." if variables else "") + (
-        "" if system is None else f" System prompt: {_cell(system)}"
+        "" if system is None else f' System prompt: "{_cell(system)}".'
     )
 
 

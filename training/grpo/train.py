@@ -57,7 +57,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     exits = config.rollout.exit
     form = format_of(tokenizer, exits.closing_text, config.model.choice)
     check_tokenizer(tokenizer, form, exits.markers)
-    thinking = {"start": form.family.start, "end": form.family.end}
+    start, end = form.family.start, form.family.end
     with locked_output(output := Path(config.output)):
         if resume and is_finished(output, config):
             print(f"{output} holds the finished run: nothing to do", flush=True)
@@ -66,7 +66,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
         print(describe(config), flush=True)
         rows, report = load_data(config, tokenizer)
-        with Grader(**dataclasses.asdict(config.grading), **thinking) as grader:
+        with Grader(**dataclasses.asdict(config.grading), start=start, end=end) as grader:
             trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
             if checkpoint:
                 restore_counters(checkpoint, rollouts.counters)

@@ -101,8 +101,8 @@ def _sample(
     size = max(CHUNK // config.sft.samples, 1)
     try:
         engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)
-        thinking = {"start": form.family.start, "end": form.family.end}
-        with Grader(**dataclasses.asdict(grading), **thinking) as grader:
+        start, end = form.family.start, form.family.end
+        with Grader(**dataclasses.asdict(grading), start=start, end=end) as grader:
             sampler = Sampler(config, tokenizer, form, engine, grader)
             sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:
