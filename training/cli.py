@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stepgrpo_core.errors import InvalidSetting
 from training import calibrate_command as calibration
-from training import calibrate_exit_command
 from training.config.schema import RunConfig, explain_config, load_config, preset_names
 from training.evaluation import command as evaluation
+from training.exits import command as exit_calibration
 from training.run.lock import locked
 from training.run.ports import choose_port
 
@@ -217,8 +217,8 @@ def _add_calibrate_exit(commands: "argparse._SubParsersAction[argparse.ArgumentP
         "questions and sampling parameters like your users'. Writes a file for stepgrpo-serve "
         "--exit-config, the figures as JSON, and a plot.",
     )
-    calibrate_exit_command.add_arguments(calibrate)
-    calibrate.set_defaults(run=calibrate_exit_command.run)
+    exit_calibration.add_arguments(calibrate)
+    calibrate.set_defaults(run=exit_calibration.run)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ ORDER = {
         "evaluation",
         "dry_run",
         "calibrate_command",
-        "calibrate_exit_command",
+        "exits",
         "demo",
         "cli",
     ),

@@ -124,7 +124,7 @@ def _rows(args: argparse.Namespace) -> list[Row]:
 def _record(args: argparse.Namespace, rows: Sequence[Row]) -> list[Trace]:
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
-    from training.evaluation.exit_traces import record_traces  # noqa: PLC0415
+    from training.exits.traces import record_traces  # noqa: PLC0415
     from training.rollouts.offline import Engine  # noqa: PLC0415
     from training.run.adapters import as_model  # noqa: PLC0415
 
@@ -180,6 +180,6 @@ def _write_figures(output: Path, found: Selection, traces: Sequence[Trace]) -> N
         "traces": [dataclasses.asdict(each) for each in traces],
     }
     write_text(output.with_suffix(".json"), json.dumps(figures) + "\n")
-    from training.evaluation.tradeoff import draw_risk  # noqa: PLC0415 - slow to load
+    from training.exits.plot import draw_risk  # noqa: PLC0415 - slow to load
 
     draw_risk(found, output.with_suffix(".png"))
