@@ -16,6 +16,7 @@ from stepgrpo_core.control.events import (
     Cause,
     CloseThinking,
     Command,
+    Emit,
     Event,
     Finished,
     FinishThinking,
@@ -102,11 +103,13 @@ class SequenceState:
     def _receive(self, *events: Event) -> list[Command]:
         commands = self.controller.receive(*events)
         for command in commands:
+            if isinstance(command, Emit):  # first, because nearly every token has one
+                continue
             if isinstance(command, StartProbe):
                 self.probes[command.probe] = command
             elif isinstance(command, CancelProbe):
                 self.probes.pop(command.probe, None)
-            elif isinstance(command, CloseThinking):
+            else:
                 self.close, self.current = command, self.answer
         return commands
 
