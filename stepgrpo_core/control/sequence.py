@@ -41,7 +41,7 @@ class TokenStream:
 
     ids: list[int] = field(default_factory=list)
     cause: Cause | None = None
-    """Why it ended; None while it runs."""
+    """The reason for its end; None while it runs."""
 
 
 class SequenceState:
@@ -143,17 +143,17 @@ class SequenceState:
 
     @property
     def answering(self) -> bool:
-        """Whether the thinking is over, but not the sequence."""
+        """True if the thinking is over, but not the sequence."""
         return self.controller.state is State.ANSWERING
 
     @property
     def done(self) -> bool:
-        """Whether nothing more can come."""
+        """True at the end of the sequence."""
         return self.controller.state is State.DONE
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended the completion itself."""
+        """True if the model ended the completion itself."""
         return self.current.cause == "eos"
 
     @property
