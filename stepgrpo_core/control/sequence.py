@@ -32,7 +32,7 @@ from stepgrpo_core.errors import ProtocolViolation
 
 __all__ = ["SequenceState", "TokenStream", "splice"]
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -188,14 +188,14 @@ class SequenceState:
         return self.column(main, [True] * len(self.closing_ids), answer)
 
     def column(
-        self, main: Sequence[Value], injected: Sequence[Value], answer: Sequence[Value]
-    ) -> list[Value]:
+        self, main: Sequence[_Value], injected: Sequence[_Value], answer: Sequence[_Value]
+    ) -> list[_Value]:
         """Return (L,) values of the completion's tokens, given those of its three parts."""
         return splice(main, self.kept_tokens, injected, answer)
 
 
 def splice(
-    main: Sequence[Value], cut: int, injected: Sequence[Value], answer: Sequence[Value]
-) -> list[Value]:
+    main: Sequence[_Value], cut: int, injected: Sequence[_Value], answer: Sequence[_Value]
+) -> list[_Value]:
     """Return the first `cut` values of `main`, then `injected`, then `answer`."""
     return [*main[:cut], *injected, *answer]
