@@ -162,7 +162,7 @@ class EarlyExitEngine:
 
     @property
     def lost(self) -> bool:
-        """Whether the engine's process ended without having been asked to."""
+        """True if the engine's process ended unexpectedly."""
         return self._lost or (not self._stopped and self._inner.errored)
 
     @property

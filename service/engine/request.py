@@ -62,7 +62,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a completion begins."""
+    """The beginning of a completion."""
 
     standing: PromptState = PromptState.BEFORE
     """The state of the thinking at the end of the prompt."""
@@ -103,13 +103,13 @@ class EngineRequest:
 
     @property
     def has_ids(self) -> bool:
-        """Whether the prompt consists of token ids."""
+        """True if the prompt consists of token ids."""
         prompt = self.prompt
         return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
 
     @property
     def stops(self) -> bool:
-        """Whether the client has set stop strings or stop tokens."""
+        """True if the client has set stop strings or stop tokens."""
         return bool(self.params.stop or self.stop_ids)
 
     def stopped(self, completion: CompletionOutput) -> bool:
@@ -129,7 +129,7 @@ class EngineRequest:
 
     @property
     def has_grammar(self) -> bool:
-        """Whether structured outputs constrain the answer."""
+        """True if structured outputs constrain the answer."""
         return self.params.structured_outputs is not None
 
     def probe_options(self, *, priorities: bool) -> dict[str, Any]:

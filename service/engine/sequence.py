@@ -92,20 +92,17 @@ class ControlledSequence:
 
     def open_main(self) -> None:
         """Start the main stream."""
-        params = (
-            without_stops(self._params, self._request.stop_ids) if self._stops else self._params
-        )
+        params = self._params
+        if self._stops:
+            params = without_stops(params, self._request.stop_ids)
         self._open(self._request.prompt, params, self._request.options)
 
     def adopt_main(self, stream: EngineStream, delivered: Delivered) -> None:
         """Take over a running stream, whose stop strings vLLM applies, and what it has sent."""
         self._streams.append(stream)
         self._stops = None
-        self._first, self._state.main.ids, self._texts = (
-            delivered.last,
-            delivered.ids,
-            delivered.decoder,
-        )
+        self._first, self._texts = delivered.last, delivered.decoder
+        self._state.main.ids = delivered.ids
         self._emitted_texts, self._sent_characters = delivered.texts, delivered.characters
 
     async def close(self) -> None:
@@ -246,7 +243,8 @@ class ControlledSequence:
         return await self._execute(self._state.end_probe(ProbeAnswered(command.probe, answer)))
 
     def _extend(self, stream: Source) -> bool:
-        """Whether a probe past its timeout may continue: seeded results must not depend on load."""
+        """Let a probe past its timeout continue if it is queued and the request has a seed: results
+        must not depend on load. Return False after stopping it."""
         assert isinstance(stream, EngineStream)  # only these have a timeout
         if self._params.seed is not None and self._served.load.waiting:
             stream.expire_after(self._served.probe_timeout)

@@ -36,7 +36,7 @@ class AnswerStops:
     tail: str = field(default="", init=False)
     """The last characters of the answer, which may begin a stop string."""
     stopped: bool = field(default=False, init=False)
-    """Whether a stop has occurred."""
+    """True after a stop."""
     _begun: bool = field(default=False, init=False)  # the answer has visible text
 
     def __post_init__(self) -> None:

@@ -247,7 +247,7 @@ class _Sequence:
         return self._end_probe(command, answer_of(command.question, deltas, self._form))
 
     def is_probe(self, name: str) -> bool:
-        """Whether a request is a probe of this sequence."""
+        """Return whether a request is a probe of this sequence."""
         return name in self._probes
 
     def fail_probe(self, name: str) -> list[_Work]:

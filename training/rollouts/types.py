@@ -25,7 +25,7 @@ class Sampling:
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int = 0
-    """How many of the most likely tokens are reported beside the sampled one."""
+    """Number of most likely tokens to report beside the sampled one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Delta:
     ids: tuple[int, ...]
     logprobs: tuple[float | None, ...]
     cause: Cause | None = None
-    """Why the request ended; None while it runs. After a stop token, the last of `ids`, "eos"."""
+    """The reason for its end; None while it runs. After a stop token, the last of `ids`, "eos"."""
     top: tuple[Mapping[int, float], ...] = ()
     """(T,) log-probabilities of the most likely tokens by id, if they were requested."""
 
