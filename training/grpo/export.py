@@ -8,12 +8,11 @@ from typing import Any
 
 from vllm import SamplingParams
 
-from training.config.schema import RunConfig, describe, dump_config
+from training.config.schema import RunConfig, describe, dump_config, prompt_template
 from training.data.dataset import DataReport, Row
 from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.counters import Counters
 from training.rollouts.offline import Engine
-from training.run.loading import prompt_template
 from training.run.output import export, seal_output
 
 __all__ = ["finish"]

@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import InvalidConfig, RunConfig, describe, dump_config
+from training.config.schema import InvalidConfig, RunConfig, describe, dump_config, prompt_template
 from training.data.dataset import DataReport, Row
 from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.offline import Engine
@@ -28,7 +28,7 @@ from training.run.checkpoints import (
     saved_message,
 )
 from training.run.curves import Curves
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import claimed, export, is_finished, prepare_output, seal_output
 from training.run.own_process import in_own_process
 from training.sft.rejection_sampling import sample_prompts
