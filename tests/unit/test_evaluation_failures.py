@@ -62,6 +62,7 @@ def test_records_hold_the_extracted_answer_the_votes_and_the_end_of_what_is_wron
     assert [each.groups for each in found] == [(("level", "1"),)] * 2 + [()] * 2
     assert [each.tail is None for each in found] == [True, True, False, False]
     assert len(found[3].tail or "") == TAIL
+    assert found[2].tail == "<think>x</think>\\boxed{5}"
     assert '"level":"1"' in path.read_text()
 
 

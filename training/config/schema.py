@@ -35,6 +35,7 @@ from training.config.layers import (
 from training.config.trl import check_fine_tuning, check_grpo, check_lengths, trl_class
 from training.config.typed import at_least, build, check_leaf, refused
 from training.data.dataset import DataConfig
+from training.data.prompts import PromptTemplate
 from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import check_judge
 
@@ -52,6 +53,7 @@ __all__ = [
     "explain_config",
     "load_config",
     "preset_names",
+    "prompt_template",
 ]
 
 OWNED = {
@@ -326,6 +328,11 @@ def describe(config: RunConfig) -> str:
         f"never reached below trl.max_completion_length={longest}": idle,
     }
     return "\n".join(f"{title}: {', '.join(parts)}" for title, parts in lines.items() if parts)
+
+
+def prompt_template(config: RunConfig) -> PromptTemplate:
+    """How the run's prompts are rendered, in training and in its calibration."""
+    return PromptTemplate(config.data.system_prompt, config.trl.get("chat_template_kwargs") or {})
 
 
 def _departures(rollout: RolloutConfig) -> list[str]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from training.config.families import add_flags, choice_of
-from training.config.layers import merge, parse_override
+from training.config.layers import InvalidConfig, merge, parse_override
+from training.config.schema import load_config, prompt_template
 from training.config.typed import build
 from training.data.plugins import load_object
-from training.data.prompts import add_prompt_flags, prompt_template_of
+from training.data.prompts import PromptTemplate, add_prompt_flags, prompt_template_of
 from training.evaluation.engines import EngineSettings
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import (
@@ -128,8 +129,8 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TASK:KEY=VALUE,...",
-        help="Sampling of one task, before the flags above: samples, max_tokens, temperature, "
-        "top_p, top_k, min_p, repetition_penalty; repeat for several tasks.",
+        help="Sampling of one task, over the flags above: samples, max_tokens, temperature, top_p, "
+        "top_k, min_p, repetition_penalty; repeat for several tasks.",
     )
     add(
         "--dtype",
@@ -185,16 +186,30 @@ def run(args: argparse.Namespace) -> None:
         args.model, args.policy or ["none"], args.baseline, args.baseline_policy
     )
     family = choice_of(args)
-    prompt_template_of(args)  # refused before anything is loaded
-    _engine(args)
+    prompts = prompt_template_of(args)
+    _engine(args)  # refused before anything is loaded
     contenders = [dataclasses.replace(each, family=family) for each in contenders]
     asked = _asked(args)
     from training.run.models import check_model  # noqa: PLC0415 - transformers loads slowly
 
     for each in dict.fromkeys(contender.model for contender in contenders):
         check_model(each, "model", adapters=True)
+        _tell_other_prompts(each, prompts)
     with locked(args.output):
         _evaluate(args, contenders, baseline, asked)
+
+
+def _tell_other_prompts(model: str, prompts: PromptTemplate) -> None:
+    """Say where a run's model is asked in another way than it was trained."""
+    path = Path(model) / "config.yaml"
+    if not path.is_file():
+        return
+    try:
+        trained = prompt_template(load_config([path]))
+    except InvalidConfig:
+        return  # no run's, or one of another version
+    if trained != prompts:
+        print(f"{model} was trained with {trained}, and is asked with {prompts}", flush=True)
 
 
 def _engine(args: argparse.Namespace) -> EngineSettings:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import DEFAULTS, RunConfig, describe
+from training.config.schema import DEFAULTS, RunConfig, describe, prompt_template
 from training.config.trl import steps_per_generation
 from training.data.dataset import Row
 from training.data.prompts import PromptTemplate
@@ -32,7 +32,7 @@ from training.run.checkpoints import (
     restore_counters,
     saved_message,
 )
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import is_finished, locked_output, prepare_output
 from training.run.upstream_patches import (
     engine_options,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from stepgrpo_core import ExitReason
 from stepgrpo_core.families.thinking import opens_in_thinking
-from training.config.schema import RunConfig
+from training.config.schema import RunConfig, prompt_template
 from training.data.dataset import Row
 from training.grading import Grader, GraderBroken, Verdict
 from training.rollouts.batch import Format, Rollout, RolloutEngine, RolloutRequest, run_rollouts
@@ -25,7 +25,7 @@ from training.rollouts.seeds import row_seed
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import VllmEngine, format_of
 from training.run.checkpoints import RunStopped, StopOnSignal
-from training.run.loading import load_tokenizer, prompt_template
+from training.run.loading import load_tokenizer
 from training.run.processes import run_in_subprocess
 from training.sft.samples import (
     PromptSamples,

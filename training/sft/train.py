@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import InvalidConfig, RunConfig, describe
+from training.config.schema import InvalidConfig, RunConfig, describe, prompt_template
 from training.data.dataset import DataReport, Row
 from training.rollouts.offline import Engine
 from training.rollouts.vllm_engine import format_of
@@ -32,7 +32,7 @@ from training.run.checkpoints import (
     checked_trainer,
     saved_message,
 )
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
 from training.run.processes import run_in_subprocess
 from training.sft.rejection_sampling import sample_prompts
