@@ -258,7 +258,7 @@ def test_texts_that_are_not_the_built_in_ones_go_before_the_familys() -> None:
     assert apply_family(ExitSettings(), glm).closing_text == glm.closing
     mine = ExitSettings(closing_text="</think>!", inducing_prompt="So:")
     assert apply_family(mine, glm) == mine
-    with pytest.raises(InvalidSetting, match="must hold </think>"):
+    with pytest.raises(InvalidSetting, match="must contain </think>"):
         thinking_of(family_tokenizer("glm"), glm, "!")
 
 
