@@ -265,7 +265,7 @@ def test_texts_that_are_not_the_built_in_ones_go_before_the_familys() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "use names of families"),
+        (3, "use a mapping of family names"),
         ({"x": 3}, "x: use fields such as start"),
         ({"x": {"strat": "<a>"}}, "x.strat: did you mean 'start'"),
         ({"x": {"name": "<a>"}}, "x.name: .*use models, start"),
