@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# DSPy: top_k alone is dropped in silence, and is sent once another option is given that DSPy does not know.
+# DSPy: top_k is dropped without a word, and is sent when an option that DSPy does not know joins it.
 #
-# Guess: dspy.LM("openai/MODEL", api_base=URL, top_k=5) sends top_k, as it sends min_p, or refuses
-# it. Seen in 3.4.1: options that its own client knows are sent by that client, which writes no
-# top_k for "openai/"; one that it does not know (min_p, extra_body) sends the request through
-# LiteLLM, and then top_k is in the body, too. The responses' types differ as well: only LiteLLM's
-# keep a server's further fields.
+# Guess: dspy.LM("openai/MODEL", api_base=URL, top_k=5) sends top_k as it sends min_p, or refuses
+# it. Seen in 3.4.1: DSPy's own client sends the request if it knows all options, and writes no
+# top_k for "openai/". An option that it does not know (min_p, extra_body) makes DSPy send the
+# request through LiteLLM, and then top_k is in the body, too.
 # For users: with a server such as vLLM, a sampling setting that seems to be set has no effect.
 # Give it in extra_body={"top_k": 5}, and look at the bodies that the server receives.
 set -euo pipefail

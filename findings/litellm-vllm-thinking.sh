@@ -2,12 +2,12 @@
 # litellm: for vLLM a thinking budget becomes an effort, and "disabled" becomes nothing.
 #
 # Guess: completion("hosted_vllm/MODEL", thinking={"type": "enabled", "budget_tokens": 100}) sends
-# the number, which vLLM's thinking_token_budget would hold, and {"type": "disabled"} switches the
-# thinking off or is refused. Seen in 1.110.2: budgets under 1 024 are sent as the reasoning_effort
-# "minimal", then "low", from 2 048 "medium", from 4 096 "high"; "disabled" sends no field at all,
-# so that a model that thinks by default thinks.
-# For users: the budget is no bound, since vLLM's server hands an effort to the chat template, where
-# most open models ignore it. Send extra_body={"thinking_token_budget": 100}, or
+# the number, for which vLLM has thinking_token_budget, and {"type": "disabled"} switches thinking
+# off or is refused. Seen in 1.110.2: a budget is sent as a reasoning_effort: "minimal" under 1 024
+# tokens, "low" from there, "medium" from 2 048, "high" from 4 096. "disabled" sends no field at
+# all, so a model that thinks by default goes on thinking.
+# For users: such a budget bounds nothing, since vLLM hands an effort to the chat template, and most
+# templates ignore it. Send extra_body={"thinking_token_budget": 100}, or
 # extra_body={"chat_template_kwargs": {"enable_thinking": False}}.
 set -euo pipefail
 folder=$(mktemp -d)
