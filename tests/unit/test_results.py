@@ -1,17 +1,20 @@
 """The demo's table: which jobs make it, and what its page says of known records."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.recompute import EQUAL, recompute
 from training.config.schema import load_config
 from training.demo.equal import at_as_many
 from training.demo.methods import METHODS, STEPS, runs_of
-from training.demo.results import Row, pooled, write_results
+from training.demo.results import Row, archive_of, page, pooled, without_records, write_results
 from training.demo.table import Table, jobs_of, run_table
+from training.evaluation.archive import read_archive, write_archive
 from training.evaluation.records import Record
 
 MADE: dict[str, Any] = {
@@ -168,3 +171,73 @@ def test_a_table_of_other_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "table.json").write_text('{"problems": 7}')
     with pytest.raises(ValueError, match="use another --output"):
         run_table(Table(tmp_path, Path("models/demo-base")))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_results(folder, ROWS, WAYS, MADE)
+    return folder
+
+
+@pytest.fixture
+def published(written: Path, tmp_path: Path) -> Path:
+    """Return a copy that a test may change."""
+    return shutil.copytree(written, tmp_path / "published")
+
+
+def test_the_records_give_every_figure_of_the_page(published: Path) -> None:
+    assert recompute(published) == []
+    names = {path.name for path in (published / "records").iterdir()}
+    assert {"demo-base-s0.jsonl.gz", "step-grpo-s1.jsonl.gz", "lp-s0-step50.jsonl.gz"} <= names
+
+
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_archive(tmp_path / name, VANILLA, {"commit": "abc1234"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("results.md", "| +22.5 (", "| +32.5 ("),  # the table
+        ("results.md", "| +20.0 (", "| +21.0 ("),  # at equal tokens
+        ("results.json", '"steps": 5.0', '"steps": 5.5'),
+        ("results.json", '"value": 59.5', '"value": 58.5'),
+    ],
+)
+def test_another_figure_on_the_page_is_found(
+    published: Path, name: str, old: str, new: str
+) -> None:
+    path = published / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert any(each.startswith("results.") for each in recompute(published))
+
+
+def test_another_record_is_found_in_a_table_that_has_only_a_part(published: Path) -> None:
+    kept = {archive_of(published, row.title, 0) for row in ROWS}
+    for path in (published / "records").iterdir():
+        if path not in kept:
+            path.unlink()
+    target, data = published / "results.md", json.loads((published / "results.json").read_text())
+    equal = target.read_text().partition(EQUAL)[2]
+    target.write_text(page(data, EQUAL + equal.rstrip(), without_records(published, data)))
+    assert "The [records](records) of 5 evaluations behind this page were not kept" in (
+        target.read_text()
+    )
+    assert recompute(published) == []
+    worse = archive_of(published, "**Step-GRPO**", 0)
+    write_archive(worse, records(1, 79, 1), {})
+    assert any("rows.**Step-GRPO**.seeds.0.accuracy" in each for each in recompute(published))
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl.gz"
+    write_archive(path, VANILLA, {})
+    assert read_archive(path) == VANILLA
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=f"{path} is no archive of records"):
+        read_archive(path)

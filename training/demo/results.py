@@ -14,17 +14,40 @@ from typing import Any
 
 from training.demo.equal import equal_tokens, shown
 from training.demo.figure import draw
+from training.demo.methods import METHODS
 from training.demo.seeds import section
+from training.evaluation.archive import read_archive, write_archive
 from training.evaluation.records import Record
-from training.evaluation.statistics import Summary, summarise
+from training.evaluation.statistics import Estimate, Summary, summarise
 from training.files import write_text
 
-__all__ = ["Row", "write_results"]
+__all__ = [
+    "BASE",
+    "EXITED",
+    "ORIGIN",
+    "Row",
+    "archive_of",
+    "equal_tokens_of",
+    "figures",
+    "page",
+    "pooled",
+    "read_rows",
+    "read_ways",
+    "without_records",
+    "write_results",
+]
+
+BASE, EXITED = "demo-base", "demo-base+confidence"
+NAMES = {"vanilla": BASE, "vanilla, exit policy `confidence`": EXITED} | {
+    each.title: each.name for each in METHODS
+}
+"""What the files of a row are called, by its title."""
+ORIGIN = ("versions", "hardware", "commit")
 
 Seeds = Sequence[Sequence[Record]]
 """The records of each seed's model, on the same problems."""
 Ways = Mapping[str, Mapping[int, Seeds]]
-"""By method and optimiser step, the last one at the end."""
+"""By method and optimizer step, the last one at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +59,104 @@ class Row:
 
 
 def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> None:
-    """Write results.json, results.md and results.png; the first row is vanilla."""
+    """Write results.json, results.md, results.png and the records; the first row is vanilla."""
     vanilla = rows[0].seeds[0]
-    summaries = {row.title: pooled(row.seeds, vanilla) for row in rows}
-    points = {
-        title: [(step, pooled(seeds, _same(vanilla, seeds[0]))) for step, seeds in way.items()]
-        for title, way in ways.items()
-    }
+    points = _points(ways, vanilla)
     start = [
         (0, summarise(_same(vanilla, seeds[0]))) for way in ways.values() for seeds in way.values()
     ]
     draw(
-        summaries,
+        {row.title: pooled(row.seeds, vanilla) for row in rows},
         {title: [*start[:1], *way] for title, way in points.items()},
         output / "results.png",
     )
-    data = {
+    data = figures(rows, ways, made)
+    write_text(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    _write_records(output, rows, ways, made)
+    write_text(output / "results.md", page(data, equal_tokens_of(ways, vanilla)))
+
+
+def figures(rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what results.json holds; the first row is vanilla."""
+    vanilla = rows[0].seeds[0]
+    return {
         "made": made,
         "rows": {
-            title: {
-                **dataclasses.asdict(summary),
+            row.title: {
+                **dataclasses.asdict(pooled(row.seeds, vanilla)),
                 "seeds": [dataclasses.asdict(summarise(each)) for each in row.seeds],
             }
-            for (title, summary), row in zip(summaries.items(), rows, strict=True)
+            for row in rows
         },
         "ways": {
             title: {str(step): dataclasses.asdict(each) for step, each in way}
-            for title, way in points.items()
+            for title, way in _points(ways, vanilla).items()
         },
     }
-    write_text(output / "results.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    page = [
-        _head(made),
-        _table(rows, summaries),
-        section(data),
-        _ways(points, made),
-        _equal_tokens(ways, vanilla),
+
+
+def page(data: Mapping[str, Any], equal: str, missing: Sequence[str] = ()) -> str:
+    """Return the text of results.md from the content of results.json.
+
+    `equal` is the section at equal tokens, and `missing` names archives that do not exist.
+    """
+    parts = [_head(data["made"], missing), _table(data["rows"]), section(data), _ways(data), equal]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def archive_of(output: Path, title: str, seed: int, step: int | None = None) -> Path:
+    """Return where the records of a row's seed are, or those of a checkpoint on its way."""
+    place = "" if step is None else f"-step{step}"
+    return output / "records" / f"{NAMES[title]}-s{seed}{place}.jsonl.gz"
+
+
+def read_rows(output: Path, data: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of results.json whose records are all there."""
+    paths = {title: _archives(output, title, row) for title, row in data["rows"].items()}
+    return [
+        Row(title, list(map(read_archive, each)))
+        for title, each in paths.items()
+        if all(path.exists() for path in each)
     ]
-    write_text(output / "results.md", "\n\n".join(filter(None, page)) + "\n")
+
+
+def read_ways(output: Path, data: Mapping[str, Any]) -> Ways:
+    """Return the ways of results.json; all of their records must be there."""
+    return {
+        title: {
+            int(step): list(map(read_archive, _archives(output, title, each, int(step))))
+            for step, each in way.items()
+        }
+        for title, way in data["ways"].items()
+    }
+
+
+def without_records(output: Path, data: Mapping[str, Any]) -> list[str]:
+    """Return the names of all archives that do not exist."""
+    paths = [path for title, row in data["rows"].items() for path in _archives(output, title, row)]
+    for title, way in data["ways"].items():
+        for step, each in way.items():
+            paths += _archives(output, title, each, int(step))
+    return [path.name for path in paths if not path.exists()]
+
+
+def _archives(
+    output: Path, title: str, pool: Mapping[str, Any], step: int | None = None
+) -> list[Path]:
+    """Return an archive for each seed in a pooled summary; each answered every question once."""
+    seeds = pool["completions"] // pool["questions"]
+    return [archive_of(output, title, seed, step) for seed in range(seeds)]
+
+
+def _write_records(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> None:
+    origin = {name: made[name] for name in ORIGIN}
+    for row in rows:
+        for seed, records in enumerate(row.seeds):
+            write_archive(archive_of(output, row.title, seed), records, origin)
+    for title, way in ways.items():
+        for step, seeds in way.items():
+            for seed, records in enumerate(seeds):
+                write_archive(archive_of(output, title, seed, step), records, origin)
 
 
 def pooled(seeds: Seeds, vanilla: Sequence[Record]) -> Summary:
@@ -81,10 +164,17 @@ def pooled(seeds: Seeds, vanilla: Sequence[Record]) -> Summary:
     return summarise(_samples(seeds), _samples([vanilla] * len(seeds)))
 
 
+def _points(ways: Ways, vanilla: Sequence[Record]) -> dict[str, list[tuple[int, Summary]]]:
+    return {
+        title: [(step, pooled(seeds, _same(vanilla, seeds[0]))) for step, seeds in way.items()]
+        for title, way in ways.items()
+    }
+
+
 def _samples(seeds: Seeds) -> list[Record]:
-    """Every seed's answer to a problem as one of its samples."""
+    """Every seed's answer to a problem as one of its samples; nobody compared their texts."""
     return [
-        dataclasses.replace(each, sample=seed)
+        dataclasses.replace(each, sample=seed, same_as=None)
         for seed, records in enumerate(seeds)
         for each in records
     ]
@@ -96,7 +186,7 @@ def _same(vanilla: Sequence[Record], records: Sequence[Record]) -> list[Record]:
     return [each for each in vanilla if each.question in asked]
 
 
-def _head(made: Mapping[str, Any]) -> str:
+def _head(made: Mapping[str, Any], missing: Sequence[str]) -> str:
     hours = sum(made["seconds"].values()) / 3600
     versions = ", ".join(f"{name} {value}" for name, value in made["versions"].items())
     return f"""# What Step-GRPO saves on the demo world
@@ -118,7 +208,21 @@ one. Differences are paired with vanilla; intervals are 95 % and clustered by pr
 
 Made by `{_command(made)}` at commit {made["commit"]}: {made["hardware"]}, {versions}; \
 {hours:.1f} hours of jobs
-with one thread each, two at once. An interrupted table continues with the same command."""
+with one thread each, two at once. An interrupted table continues with the same command.
+
+{_records(made, missing)}"""
+
+
+def _records(made: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """Return the paragraph on how the figures can be computed again."""
+    if missing:
+        return f"""The [records](records) of {len(missing)} evaluations behind this page were not \
+kept;
+`{_command(made)}` makes all of them anew. `python -m benchmarks.recompute` computes the
+figures of the other evaluations from their records and fails where this page differs."""
+    return """The [records](records) of all completions, without their texts, give every figure of \
+this
+page: `python -m benchmarks.recompute` computes them and fails where the page differs."""
 
 
 def _command(made: Mapping[str, Any]) -> str:
@@ -128,42 +232,42 @@ def _command(made: Mapping[str, Any]) -> str:
     return f"stepgrpo-train demo results {reduced}--learning-rate {made['learning_rate']}"
 
 
-def _table(rows: Sequence[Row], summaries: Mapping[str, Summary]) -> str:
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     head = (
         *("method", "accuracy, %", "against vanilla, points", "tokens", "% of vanilla's tokens"),
         *("net, %", "steps", "seeds: accuracy, % / tokens"),
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in rows:
-        each = summaries[row.title]
-        is_vanilla = row is rows[0]
-        versus = each.versus
-        assert versus
+    for place, (title, row) in enumerate(rows.items()):
+        versus = row["versus"]
         cells = (
-            row.title,
-            shown(each.accuracy, 100),
-            "" if is_vanilla else shown(versus.accuracy, 100, sign=True),
-            f"{each.tokens.value:.1f}",
-            "100" if is_vanilla else shown(versus.ratio_of_means, 100),
-            f"{100 * versus.net_ratio_of_means.value:.1f}",
-            f"{each.steps:.2f}",
-            _seeds(row) if len(row.seeds) > 1 else "",
+            title,
+            _shown(row["accuracy"]),
+            _shown(versus["accuracy"], sign=True) if place else "",
+            f"{row['tokens']['value']:.1f}",
+            _shown(versus["ratio_of_means"]) if place else "100",
+            f"{100 * versus['net_ratio_of_means']['value']:.1f}",
+            f"{row['steps']:.2f}",
+            _seeds(row["seeds"]) if len(row["seeds"]) > 1 else "",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n![Accuracy against tokens](results.png)"
 
 
-def _seeds(row: Row) -> str:
-    found = [summarise(each) for each in row.seeds]
+def _shown(estimate: Mapping[str, float] | None, *, sign: bool = False) -> str:
+    return shown(Estimate(**estimate) if estimate else None, 100, sign=sign)
+
+
+def _seeds(seeds: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(
-        f"{100 * each.accuracy.value:.1f} / {each.tokens.value:.0f}"
-        for each in found
-        if each.accuracy
+        f"{100 * each['accuracy']['value']:.1f} / {each['tokens']['value']:.0f}"
+        for each in seeds
+        if each["accuracy"]
     )
 
 
-def _equal_tokens(ways: Ways, vanilla: Sequence[Record]) -> str:
-    """Step-GRPO against GRPO+LP wherever both were."""
+def equal_tokens_of(ways: Ways, vanilla: Sequence[Record]) -> str:
+    """Return the section on Step-GRPO against GRPO+LP; empty where one of them is missing."""
     found = {title.strip("*"): way for title, way in ways.items()}
     if not {"Step-GRPO", "GRPO+LP"} <= set(found):
         return ""
@@ -176,21 +280,24 @@ def _equal_tokens(ways: Ways, vanilla: Sequence[Record]) -> str:
     return equal_tokens(ours, {0: start, **theirs})
 
 
-def _ways(points: Mapping[str, Sequence[tuple[int, Summary]]], made: Mapping[str, Any]) -> str:
-    if not points:
+def _ways(data: Mapping[str, Any]) -> str:
+    ways, problems = data["ways"], data["made"]["way_problems"]
+    if not ways:
         return ""
-    steps = dict.fromkeys(step for way in points.values() for step, _ in way)
+    steps = dict.fromkeys(step for way in ways.values() for step in way)
     lines = [
         "## On the way",
-        f"All seeds on the first {made['way_problems']} problems: accuracy in %, and tokens.",
+        f"All seeds on the first {problems} problems: accuracy in %, and tokens.",
         "",
         f"| method | {' | '.join(f'{step} steps' for step in steps)} |",
         f"|---|{'---|' * len(steps)}",
     ]
-    for title, way in points.items():
+    for title, way in ways.items():
         cells = (
-            f"{100 * each.accuracy.value:.1f}, {each.tokens.value:.0f}" if each.accuracy else ""
-            for _, each in way
+            f"{100 * each['accuracy']['value']:.1f}, {each['tokens']['value']:.0f}"
+            if each["accuracy"]
+            else ""
+            for each in way.values()
         )
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)

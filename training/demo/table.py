@@ -14,13 +14,12 @@ from typing import Any
 
 from training.demo.jobs import Job, run_jobs
 from training.demo.methods import METHODS, STEPS, Method, Run, runs_of
-from training.demo.results import Row, Ways, write_results
+from training.demo.results import BASE, EXITED, Row, Ways, write_results
 from training.evaluation.records import Record, read_head, read_records, records_file
 from training.run.checkpoints import StopOnSignal
 
 __all__ = ["Table", "jobs_of", "run_table"]
 
-BASE, EXITED = "demo-base", "demo-base+confidence"
 EVERY = 20  # optimiser steps between the checkpoints on a run's way
 
 
@@ -59,7 +58,7 @@ class Table:
 
 
 def run_table(table: Table) -> None:
-    """Train, evaluate and write results.json, results.md and results.png into the output.
+    """Train, evaluate and write results.json, results.md, results.png and records into the output.
 
     Raises ValueError when the output holds a table of other settings, and RunStopped when a job
     failed or a signal came.
