@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from stepgrpo_core import InvalidSetting
 from tests.support.servers import MODEL
 from training.evaluation.command import contenders_of
-from training.evaluation.engines import EngineSettings, LocalEngine
-from training.evaluation.records import read_head, read_records
+from training.evaluation.engines import LocalEngine, version_of
+from training.evaluation.records import EngineSettings, read_head, read_records
 from training.evaluation.run import Work, complete, plan
 from training.evaluation.tasks import draws_of, load_task
 from training.run.checkpoints import RunStopped
@@ -152,5 +152,5 @@ def test_an_engine_here_is_spread_over_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     assert (given["tensor_parallel_size"], given["gpu_memory_utilization"]) == (4, 0.8)
     assert (given["max_model_len"], given["model"]) == (99, str(MODEL))
     assert engine.made_with["dtype"] == "bfloat16"
-    assert settings.version().endswith(" x 4")
-    assert " x " not in EngineSettings().version()
+    assert version_of(settings).endswith(" x 4")
+    assert " x " not in version_of(EngineSettings())

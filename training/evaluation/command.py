@@ -17,8 +17,7 @@ from training.config.schema import load_config, prompt_template
 from training.config.typed import build
 from training.data.plugins import load_object
 from training.data.prompts import PromptTemplate, add_prompt_flags, prompt_template_of
-from training.evaluation.engines import EngineSettings
-from training.evaluation.records import Contender, Record, read_head, read_records
+from training.evaluation.records import Contender, EngineSettings, Record, read_head, read_records
 from training.evaluation.tasks import (
     TASKS,
     Draws,

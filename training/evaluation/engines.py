@@ -12,7 +12,7 @@ import httpx
 
 from stepgrpo_core import InvalidSetting
 from training.evaluation.origin import device_kind, engine_version, origin
-from training.evaluation.records import Contender
+from training.evaluation.records import Contender, EngineSettings
 from training.rollouts.batch import (
     Delta,
     Format,
@@ -26,47 +26,22 @@ from training.rollouts.remote import RemoteRollouts
 from training.run.adapters import as_model
 from training.run.checkpoints import RunStopped
 
-__all__ = ["HERE", "KEPT", "Completer", "EngineSettings", "LocalEngine", "RemoteEngine"]
+__all__ = ["KEPT", "Completer", "LocalEngine", "RemoteEngine", "version_of"]
 
 KEPT = "what was finished is kept: run the same command again"
 Finished = Callable[[Rollout], None]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """What makes the completions. Raises InvalidSetting."""
+def version_of(settings: EngineSettings) -> str:
+    """What the completions depend on: vLLM's version and where it runs.
 
-    tensor_parallel_size: int = 1
-    """GPUs over which an engine in this process is spread."""
-    gpu_memory_utilization: float | None = None
-    """Share of each GPU's memory for it; None: vLLM's default."""
-    server: str | None = None
-    """URL of a `stepgrpo-serve` that makes them instead."""
-
-    def __post_init__(self) -> None:
-        share, server = self.gpu_memory_utilization, self.server
-        if self.tensor_parallel_size < 1:
-            raise InvalidSetting("tensor_parallel_size", self.tensor_parallel_size, "use 1 or more")
-        if share is not None and not 0 < share <= 1:
-            remedy = "use more than 0, at most 1"
-            raise InvalidSetting("gpu_memory_utilization", share, remedy)
-        if server is not None and (share is not None or self.tensor_parallel_size > 1):
-            raise InvalidSetting("server", server, "set the engine's memory and GPUs there")
-
-    def version(self) -> str:
-        """What the completions depend on: vLLM's version and where it runs.
-
-        Raises InvalidSetting for a server that does not answer.
-        """
-        if self.server is not None:
-            return f"vllm {server_version(self.server)} on a server"
-        size = self.tensor_parallel_size
-        spread = f" x {size}" if size > 1 else ""
-        return f"vllm {engine_version()} {device_kind()}{spread}"
-
-
-HERE = EngineSettings()
-"""One engine in this process, on one GPU."""
+    Raises InvalidSetting for a server that does not answer.
+    """
+    if settings.server is not None:
+        return f"vllm {server_version(settings.server)} on a server"
+    size = settings.tensor_parallel_size
+    spread = f" x {size}" if size > 1 else ""
+    return f"vllm {engine_version()} {device_kind()}{spread}"
 
 
 def server_version(url: str) -> str:

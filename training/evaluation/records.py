@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_core import ExitSettings
+from stepgrpo_core import ExitSettings, InvalidSetting
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
 from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.tasks import Draws
 from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
 __all__ = [
+    "HERE",
     "Contender",
+    "EngineSettings",
     "Record",
     "Settings",
     "append_questions",
@@ -47,6 +49,32 @@ class Contender:
     """How the model writes thinking."""
     served: str = dataclasses.field(default="", compare=False)
     """What a server calls the model, where one completes."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What makes the completions. Raises InvalidSetting."""
+
+    tensor_parallel_size: int = 1
+    """GPUs over which an engine in this process is spread."""
+    gpu_memory_utilization: float | None = None
+    """Share of each GPU's memory for it; None: vLLM's default."""
+    server: str | None = None
+    """URL of a `stepgrpo-serve` that makes them instead."""
+
+    def __post_init__(self) -> None:
+        share, server = self.gpu_memory_utilization, self.server
+        if self.tensor_parallel_size < 1:
+            raise InvalidSetting("tensor_parallel_size", self.tensor_parallel_size, "use 1 or more")
+        if share is not None and not 0 < share <= 1:
+            remedy = "use more than 0, at most 1"
+            raise InvalidSetting("gpu_memory_utilization", share, remedy)
+        if server is not None and (share is not None or self.tensor_parallel_size > 1):
+            raise InvalidSetting("server", server, "set the engine's memory and GPUs there")
+
+
+HERE = EngineSettings()
+"""One engine in this process, on one GPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,17 @@ from stepgrpo_core import InvalidSetting
 from stepgrpo_core.families.thinking import opens_in_thinking
 from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.engines import (
-    HERE,
     KEPT,
     Completer,
-    EngineSettings,
     LocalEngine,
     RemoteEngine,
+    version_of,
 )
 from training.evaluation.origin import weights_of
 from training.evaluation.records import (
+    HERE,
     Contender,
+    EngineSettings,
     Settings,
     open_records,
     read_records,
@@ -98,7 +99,7 @@ def plan(
         if Path(each.model).is_dir() and not whole:
             remedy = "the directory has neither config.json nor adapter_config.json"
             raise InvalidSetting("model", each.model, remedy)
-    version = engine.version()
+    version = version_of(engine)
     weights = {model: weights_of(model) for model in {each.model for each in contenders}}
     digests = {task: digest_of(questions) for task, questions in tasks.items()}
     return [
