@@ -54,10 +54,8 @@ def main() -> int:
     differences = recompute(args.folder)
     for each in differences:
         print(each)
-    print(f"{len(list((args.folder / 'records').glob('*.jsonl.gz')))} evaluations have records")
-    if missing:
-        print(f"{len(missing)} have none: {', '.join(missing)}")
-    print(f"{len(differences)} differences")
+    found = len(list((args.folder / "records").glob("*.jsonl.gz")))
+    print(f"{found} files of records, {len(missing)} not there, {len(differences)} differences")
     return bool(differences)
 
 
