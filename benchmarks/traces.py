@@ -5,7 +5,7 @@
 FOLDER holds `gemma-4-12b-*.parquet`: Gemma-4-12B's most likely answer letter, its probability and
 the entropy at every tenth of its thinking (tobypullan/logit_cot_overthinking, commit f02cd56). The
 files are not part of this repository. A trace is replayed: the policy exits at the first tenth
-whose signal reaches the threshold. Calibration uses a random half of the questions, and the chosen
+whose signal is above the threshold. Calibration uses a random half of the questions, and the chosen
 threshold is judged on the other half, over 200 splits.
 """
 

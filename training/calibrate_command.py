@@ -17,7 +17,7 @@ from training.data.prompts import (
 )
 from training.data.sources import Source, read_source
 
-__all__ = ["add_arguments", "check_counts", "check_writable", "run"]
+__all__ = ["add_arguments", "check_counts", "check_writable", "context_length", "run"]
 
 DEFAULT = " Default: %(default)s."
 ROOM = 512  # tokens of context beside the completion, for the prompt or for probes
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     from training.rollouts.offline import Engine  # noqa: PLC0415
     from training.run.adapters import as_model  # noqa: PLC0415
 
-    longest = _context(args.model, messages, template, args.max_tokens)
+    longest = context_length(args.model, messages, template, args.max_tokens)
     params = SamplingParams(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
@@ -145,7 +145,9 @@ def _messages(args: argparse.Namespace) -> list[str]:
     return messages
 
 
-def _context(model: str, messages: Sequence[str], template: PromptTemplate, max_tokens: int) -> int:
+def context_length(
+    model: str, messages: Sequence[str], template: PromptTemplate, max_tokens: int
+) -> int:
     """Return the context length for the engine; raises InvalidSetting if the model has less."""
     from training.run.models import check_context, check_model, tokenizer_of  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ from stepgrpo_core.errors import InvalidSetting
 from training import calibrate_command as calibration
 from training.config.schema import RunConfig, explain_config, load_config, preset_names
 from training.evaluation import command as evaluation
+from training.exits import command as exit_calibration
 from training.run.lock import locked
 from training.run.ports import choose_port
 
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(commands)
     _add_demo(commands)
     _add_calibrate(commands)
+    _add_calibrate_exit(commands)
     return parser
 
 
@@ -204,6 +206,19 @@ def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     calibration.add_arguments(calibrate)
     calibrate.set_defaults(run=calibration.run)
+
+
+def _add_calibrate_exit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    calibrate = commands.add_parser(
+        "calibrate-exit",
+        help="Choose the threshold of policy confidence by a bound of its risk.",
+        description="Complete questions in full and with exits at every threshold, and choose the "
+        "cheapest threshold whose risk is at most --epsilon with probability 1 - --delta. Use "
+        "questions and sampling parameters like your users'. Writes a file for stepgrpo-serve "
+        "--exit-config, the figures as JSON, and a plot.",
+    )
+    exit_calibration.add_arguments(calibrate)
+    calibrate.set_defaults(run=exit_calibration.run)
 
 
 def _train(args: argparse.Namespace) -> None:

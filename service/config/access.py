@@ -9,7 +9,7 @@ from typing import Any
 from service.access.keys import BadKeys, KeyRing
 from service.access.limits import KeyLimits
 from service.access.middleware import Rules
-from service.config.layers import add_flags, options_of, resolve
+from service.config.layers import add_option_flags, options_of, resolve
 from stepgrpo_core import InvalidSetting
 
 __all__ = ["ACCESS", "AccessSettings", "add_access_flags", "rules_of"]
@@ -66,8 +66,9 @@ ACCESS = options_of([AccessSettings], "--", PREFIX)
 
 
 def add_access_flags(parser: Any) -> None:
-    """Add the flags of all options; a flag that is not given is None."""
-    add_flags(parser.add_argument_group("AccessConfig", "Who may send requests."), ACCESS)
+    """Add the flags of all options."""
+    group = parser.add_argument_group("AccessConfig", "Who may send requests.")
+    add_option_flags(group, ACCESS)
 
 
 def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) -> Rules:

@@ -19,7 +19,16 @@ from stepgrpo_core import InvalidSetting
 from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.names import suggest
 
-__all__ = ["BadOption", "Option", "Resolved", "add_flags", "options_of", "read_yaml", "resolve"]
+__all__ = [
+    "NO_FILE",
+    "BadOption",
+    "Option",
+    "Resolved",
+    "add_option_flags",
+    "options_of",
+    "read_yaml",
+    "resolve",
+]
 
 BUILT_IN = "built-in default"
 NO_FILE: tuple[str, Mapping[str, Any]] = ("file", {})
@@ -107,14 +116,17 @@ def options_of(
     return found
 
 
-def add_flags(group: Any, options: Mapping[str, Option]) -> None:
-    """Add the flags of all options to a group of a parser; a flag that is not given is None."""
+def add_option_flags(group: Any, options: Mapping[str, Option]) -> None:
+    """Add the flags of all options to a group of a parser.
+
+    A flag that is not given sets no attribute: vLLM's help would show its None as the default.
+    """
     for option in options.values():
         text = f"{option.help} Default: {option.default!r}.".replace("%", "%%")
         how: dict[str, Any] = {"metavar": "VALUE"}
         if option.switch:
             how = {"action": argparse.BooleanOptionalAction}
-        group.add_argument(option.flag, default=None, help=text, **how)
+        group.add_argument(option.flag, default=argparse.SUPPRESS, help=text, **how)
 
 
 def resolve(
@@ -144,7 +156,7 @@ def resolve(
     sources: dict[str, tuple[str, str]] = {}
     for name, option in options.items():
         for source, key, value in (
-            ("flag", option.flag, getattr(args, option.dest)),
+            ("flag", option.flag, getattr(args, option.dest, None)),
             ("environment", option.variable, environment.get(option.variable)),
             (place, name, content.get(name)),
         ):

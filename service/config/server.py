@@ -10,8 +10,15 @@ from typing import Any
 import yaml
 
 from service.clients.judge import KEY_VARIABLE, JudgeServer
-from service.config import layers
-from service.config.layers import BadOption, Resolved, options_of, read_yaml, resolve
+from service.config.layers import (
+    NO_FILE,
+    BadOption,
+    Resolved,
+    add_option_flags,
+    options_of,
+    read_yaml,
+    resolve,
+)
 from service.params import BadParameter
 from service.params.effective import enough_checks
 from service.params.effort import EFFORT, read_efforts
@@ -74,7 +81,7 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Defaults(ServerSettings):
-    """All settings of the server."""
+    """All settings of the server, over which requests take precedence."""
 
     settings: ExitSettings = field(default_factory=ExitSettings)
     limits: ProbeLimits = field(default_factory=ProbeLimits)
@@ -108,17 +115,17 @@ OPTIONS = options_of(
 
 
 def add_flags(parser: Any) -> None:
-    """Add the flags of all options; a flag that is not given is None."""
+    """Add the flags of all options."""
     group = parser.add_argument_group("ExitConfig", "When reasoning ends early.")
-    text = f"YAML file of options, named as here without --exit-. Default: {CONFIG}."
-    group.add_argument("--exit-config", metavar="FILE", default=None, help=text)
-    layers.add_flags(group, OPTIONS)
+    text = f"YAML file of options, named as here without --exit-. Default: the value of {CONFIG}."
+    group.add_argument("--exit-config", metavar="FILE", default=argparse.SUPPRESS, help=text)
+    add_option_flags(group, OPTIONS)
 
 
 def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> Defaults:
     """Return the settings from flags, the environment and the YAML file; raises BadOption."""
-    config = args.exit_config or environment.get(CONFIG)
-    file = read_yaml(Path(config)) if config else layers.NO_FILE
+    config = getattr(args, "exit_config", None) or environment.get(CONFIG)
+    file = read_yaml(Path(config)) if config else NO_FILE
     resolved = resolve(OPTIONS, args, environment, file, prefix=PREFIX, besides=[CONFIG])
     settings, limits = _settings(resolved), resolved.build(ProbeLimits)
     try:

@@ -1,9 +1,8 @@
 """`EarlyExitEngine`: vLLM's engine client, with `generate` under an exit policy.
 
-Everything else is vLLM's. The wrapper owns admission and drain: an engine that drains refuses
-every new request, so the answer after an exit would die with it (vLLM checks admission again
-for every request to the engine). Users are refused first; what was admitted ends; then the
-engine is shut down.
+Everything else is vLLM's. The wrapper owns admission and drain: a draining vLLM engine refuses
+every new request, including the request for the answer after an exit. So new users are refused
+first, admitted requests end, and then the engine is shut down.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ from service.engine.controlled import ControlledRequest
 from service.engine.dispatch import Dispatcher
 from service.engine.hooks import EngineHooks
 from service.engine.observer import RequestObserver
-from service.engine.opening import Openings, shown_closed
+from service.engine.opening import Openings, prepend_end
 from service.engine.passthrough import PassthroughRequest
 from service.engine.policy_resolver import PolicyResolver
 from service.engine.request import EngineRequest, own_budget, served_model
@@ -95,7 +94,7 @@ class EarlyExitEngine:
         self._inner = inner
         self.savings = savings or EngineHooks()
         self._defaults = model.settings
-        found = calibrations or {}  # by adapter; None is the model itself
+        found = calibrations or {}  # by adapter; None: the base model
         self._calibrations = {name: each.under(model.settings) for name, each in found.items()}
         self._metrics = metrics or Metrics()
         self._journal = journal or RequestObserver()
@@ -110,7 +109,7 @@ class EarlyExitEngine:
             pairs=self.savings.makes_pairs,
         )
         self.template = model.template
-        self._decider = PolicyResolver(
+        self._resolver = PolicyResolver(
             self._served,
             self._defaults,
             limits,
@@ -122,7 +121,7 @@ class EarlyExitEngine:
             with_tools=with_tools,
         )
         self._dispatcher = Dispatcher(
-            self._served, self._decider, stop_in_thinking=stop_in_thinking
+            self._served, self._resolver, stop_in_thinking=stop_in_thinking
         )
         self._openings = Openings(
             tokenizer,
@@ -131,7 +130,7 @@ class EarlyExitEngine:
             model.turn,
             ResponseParser(grammars.reasoning_parser, tokenizer, inner.model_config),
         )
-        if not self._decider.prefix_caching:
+        if not self._resolver.prefix_caching:
             _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
         self.running = RunningRequests()
@@ -146,10 +145,10 @@ class EarlyExitEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    # Its life.
+    # Life cycle.
 
     async def warm_up(self) -> None:
-        """Generate one token: an engine is ready when it has shown that it can."""
+        """Generate one token as a readiness check, then start serving."""
         generates = "generate" in await self._inner.get_supported_tasks()
         if generates and not self._inner.model_config.is_encoder_decoder:
             params = SamplingParams(max_tokens=1, detokenize=False)
@@ -159,26 +158,26 @@ class EarlyExitEngine:
         self._loop = asyncio.get_running_loop()
         self.drain.attach()
         self._metrics.watch(self._loop)
-        self.savings.start(self._served, self._metrics, self._model_name(), self._decider)
+        self.savings.start(self._served, self._metrics, self._model_name(), self._resolver)
 
     @property
     def lost(self) -> bool:
-        """Whether the engine's process ended without having been asked to."""
+        """True if the engine's process ended unexpectedly."""
         return self._lost or (not self._stopped and self._inner.errored)
 
     @property
     def errored(self) -> bool:
-        """Never: to vLLM's layers a lost engine is one that refuses (503 in place of 500)."""
+        """Always False, so that vLLM's API refuses requests to a lost engine with 503, not 500."""
         return False
 
     async def check_health(self) -> None:
-        """Liveness: raises when the engine is lost, and not while it is being stopped."""
+        """Liveness check: raises if the engine is lost, but not while it is being stopped."""
         if self.lost:
             raise self._inner.dead_error
 
     @property
     def readiness(self) -> Literal["starting", "ready", "stalled", "draining", "lost"]:
-        """Whether new requests should come here."""
+        """Readiness for new requests."""
         if self.lost:
             return "lost"
         if self._admission.closed:
@@ -189,28 +188,28 @@ class EarlyExitEngine:
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be, although requests may come."""
+        """Problems of a ready server that an operator should know."""
         return self.savings.warnings()
 
     # Admission and drain.
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Let `n` sequences in, or refuse them, as `Admission.admit` does."""
-        del request_id  # for vLLM's log
+        """Admit or refuse `n` sequences, as `Admission.admit` does."""
+        del request_id  # vLLM's interface has it
         if self.lost:
             raise QueueOverflowError
         self._admission.admit(n, current_request.get())
 
     def refusal(self, n: int) -> GracefulHTTPError | None:
-        """What a new request of `n` sequences would be refused with for now, before it is read."""
+        """Return the error that would refuse a new request of `n` sequences now; None: admitted."""
         return QueueOverflowError() if self.lost else self._admission.refusal(n)
 
     def reserve(self, n: int) -> contextlib.AbstractContextManager[bool]:
-        """Keep `n` seats for a request that is being read; whether seats are limited."""
+        """Reserve `n` sequences for a request that is being read; yields whether a limit exists."""
         return self._admission.reserve(n)
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Let admitted requests end, for at most `timeout` seconds; then stop the engine."""
+        """Let admitted requests end, for at most `timeout` seconds, then stop the engine."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self.savings.stop(), self._loop)
         self.drain.wait(timeout or 0, lambda: self.lost)
@@ -219,7 +218,7 @@ class EarlyExitEngine:
         self._inner.shutdown(timeout=max(self.drain.deadline - time.monotonic(), 0))
 
     async def release(self) -> None:
-        """Close the connections to the judge, when all is over."""
+        """Close the connections to the judge at the end."""
         if self._served.judge is not None:
             await self._served.judge.close()
 
@@ -228,7 +227,7 @@ class EarlyExitEngine:
     def generate(
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Outputs of one request. Bad parameters of ours raise here, before any output."""
+        """Return the outputs of one request; raises VLLMValidationError for bad parameters."""
         context = current_request.get()
         if context is not None:
             self._admission.claim(sampling_params.n, context)
@@ -238,8 +237,8 @@ class EarlyExitEngine:
                 EngineRequest(request_id, prompt, sampling_params, options),
                 context.thinking_request,
             )
-            request = self._openings.noted(request)
-            effective = self._decider.effective(request, asked, tools=context.offers_tools)
+            request = self._openings.resolve(request)
+            effective = self._resolver.effective(request, asked, tools=context.offers_tools)
         except BadParameter as error:
             raise VLLMValidationError(str(error), parameter=error.parameter) from error
         except PolicyFailed as error:
@@ -249,10 +248,9 @@ class EarlyExitEngine:
         return self._generate(request, effective, context, context.next_prompt())
 
     def check_parameters(self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest) -> None:
-        """Refuse what no request can be granted, before anything is made of it; raises
-        BadParameter. What depends on the prompt `generate` refuses."""
-        with contextlib.suppress(PolicyFailed):  # `generate` serves it without exits, and says so
-            self._decider.wanted(xargs, asked)
+        """Check parameters as far as they do not depend on the prompt; raises BadParameter."""
+        with contextlib.suppress(PolicyFailed):  # `generate` then serves without exits and logs it
+            self._resolver.wanted(xargs, asked)
 
     async def _generate(
         self, request: EngineRequest, effective: Effective, context: RequestContext, prompt: int
@@ -278,7 +276,7 @@ class EarlyExitEngine:
                         self._deliver(output, records, request)
                         if output.finished and (block := context.as_block()):
                             self.recent.keep(context.caller, context.ids, block)
-                        yield shown_closed(output, request.opening.end)
+                        yield prepend_end(output, request.opening.end)
         except Exception:
             for record in records:
                 record.status = record.status or "failed"
@@ -292,10 +290,10 @@ class EarlyExitEngine:
         run: ControlledRequest | PassthroughRequest,
         records: list[SequenceRecord],
     ) -> None:
-        """Free what a request holds and close its records.
+        """Release the resources of a request and close its records.
 
-        When the client left, this runs inside a cancelled scope, where nothing can be awaited:
-        the clean-up gets a task of its own.
+        If the client left, this runs inside a canceled scope, where nothing can be awaited, so
+        the clean-up gets its own task.
         """
         if run.closed:
             self._count_out(request, records)
@@ -355,7 +353,7 @@ class EarlyExitEngine:
     def _deliver(
         self, output: RequestOutput, records: list[SequenceRecord], request: EngineRequest
     ) -> None:
-        """Enter an output that is about to go out; a last one settles its record."""
+        """Record an output before it is sent; the last one of a sequence settles its record."""
         deltas = request.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]

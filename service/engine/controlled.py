@@ -11,7 +11,7 @@ from service.engine.sequence import ControlledSequence
 from service.load.running import check_closable
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
-from service.streams.engine_streams import AnswerNow, Cut, Inbox
+from service.streams.engine_streams import AnswerNow, EndWithError, Inbox
 from stepgrpo_core import ExitController
 from stepgrpo_core.control.states import THINKS
 
@@ -19,8 +19,10 @@ __all__ = ["ControlledRequest"]
 
 
 class ControlledRequest:
-    """One request whose sequences each run under an exit controller of their own; `obstacle` says
-    why their thinking cannot be closed, where that is so."""
+    """One request whose sequences each run under an exit controller of their own.
+
+    `obstacle` returns the reason why their thinking cannot be closed, or None.
+    """
 
     def __init__(
         self,
@@ -42,9 +44,9 @@ class ControlledRequest:
         ]
 
     async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
-        """Deltas, or one whole output, as asked. Records are settled before the last one.
+        """Yield deltas, or one whole output, as requested; records are settled before the last.
 
-        Holds nothing that needs cleaning up by itself: `close` does, from any task.
+        The generator owns no resources: `close` may be called from any task.
         """
         whole: RequestOutput | None = None
         async for output in self._deltas():
@@ -59,7 +61,7 @@ class ControlledRequest:
             yield whole
 
     def finish_thinking(self) -> int:
-        """Close what thinks, soon; how many sequences that is. Raises CannotFinish."""
+        """Close all thinking soon; return the number of sequences. Raises CannotFinish."""
         check_closable(self._obstacle())
         count = sum(each.state in THINKS for each in self._controllers)
         if count:
@@ -67,11 +69,11 @@ class ControlledRequest:
         return count
 
     def abort(self, error: Exception) -> None:
-        """End all of it, soon, with this error."""
-        self._inbox.put_nowait((Cut(error), None))
+        """End the request with this error soon."""
+        self._inbox.put_nowait((EndWithError(error), None))
 
     async def close(self) -> None:
-        """Stop whatever runs, and settle the records."""
+        """Stop all streams and probes, and settle the records."""
         await asyncio.gather(*(each.close() for each in self._sequences))
         self.closed = True
 
@@ -81,7 +83,7 @@ class ControlledRequest:
         unfinished = len(self._sequences)
         while unfinished:
             source, item = await self._inbox.get()
-            if isinstance(source, Cut):
+            if isinstance(source, EndWithError):
                 raise source.error
             if isinstance(source, AnswerNow):
                 outputs = [o for each in self._sequences for o in await each.finish_thinking()]

@@ -1,4 +1,4 @@
-"""Who runs a request: its sequences under controllers, or vLLM with its outputs counted."""
+"""Chooses how a request runs: under exit controllers, or passed through vLLM and counted."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ __all__ = ["Dispatcher"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """What the server knows, beside the request and its settings."""
+    """Makes the run of a request."""
 
     served: ServedModel
-    decider: PolicyResolver
+    resolver: PolicyResolver
     stop_in_thinking: bool = False
-    """Stop strings apply to the reasoning, too, as vLLM does it."""
+    """Stop strings apply to the reasoning as well, as in vLLM."""
 
     def run(
         self, request: EngineRequest, settings: ExitSettings, records: Sequence[SequenceRecord]
     ) -> ControlledRequest | PassthroughRequest:
-        """The request's run, not yet begun."""
+        """Return the run of a request, not started yet."""
         known = self.served.thinking is not None and request.has_ids
         controllers = [self._controller(request, settings) for _ in records] if known else []
         request = dataclasses.replace(
@@ -40,15 +40,15 @@ class Dispatcher:
         stops = request.stops and not request.stops_everywhere
 
         def obstacle() -> Abstained | None:
-            return self.decider.obstacle(request)
+            return self.resolver.obstacle(request)
 
         if settings.policy != "none" or stops:
             return ControlledRequest(self.served, request, records, controllers, obstacle=obstacle)
         return PassthroughRequest(self.served, request, records, controllers, obstacle=obstacle)
 
     def _stops_everywhere(self, request: EngineRequest) -> bool:
-        """Whether vLLM's meaning of stop strings is ours: by the operator's wish, where the prompt
-        has closed the thinking, where it is scored, and for outputs that repeat what came."""
+        """Return whether vLLM applies the stop strings: if the operator configured it, if the
+        prompt has closed the thinking or is scored, and for cumulative outputs."""
         return (
             self.stop_in_thinking
             or request.opening.standing is PromptState.CLOSED
@@ -59,7 +59,7 @@ class Dispatcher:
     def _controller(self, request: EngineRequest, settings: ExitSettings) -> ExitController:
         thinking = self.served.thinking
         assert thinking is not None
-        if request.has_grammar:  # its first character follows </think>: vLLM lets no white space in
+        if request.has_grammar:  # vLLM's grammars allow no white space after </think>
             thinking = thinking.closing_at_end()
         return ExitController(
             dataclasses.replace(

@@ -1,5 +1,4 @@
-"""Follows requests for whoever wants to know: the request log, and traces. Without either it does
-nothing."""
+"""Reports requests to the request log and to traces; does nothing without either."""
 
 import dataclasses
 import logging
@@ -21,7 +20,7 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 
 class RequestObserver:
-    """What is told of requests, while they run and once they have ended."""
+    """Observes requests while they run, and reports them when they have ended."""
 
     def __init__(
         self,
@@ -65,23 +64,23 @@ class RequestObserver:
         return request
 
     def end(self, records: Sequence[SequenceRecord]) -> None:
-        """Tell what became of the sequences of a request, all of which have ended."""
+        """Report the sequences of a request, all of which have ended."""
         for record in records:
             if isinstance(record.timeline, Timeline):
                 record.timeline.finish()
-                self._tell(record, record.timeline)
+                self._report(record, record.timeline)
 
-    def _tell(self, record: SequenceRecord, timeline: Timeline) -> None:
+    def _report(self, record: SequenceRecord, timeline: Timeline) -> None:
         try:
             if self._log is not None:
                 self._log.write(to_log_line(record, timeline))
             if isinstance(timeline.spans, SequenceSpans):
                 timeline.spans.end(record, timeline)
-        except Exception as error:  # noqa: BLE001 - a request does not fail of what is told of it
+        except Exception as error:  # noqa: BLE001 - a failed report must not fail its request
             name = type(error).__name__
-            _log.error("What became of %r cannot be told: %s", logged_id(timeline.request_id), name)
+            _log.error("Request %r cannot be reported: %s", logged_id(timeline.request_id), name)
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write the pending lines of the request log."""
         if self._log is not None:
             self._log.close()

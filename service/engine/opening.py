@@ -1,4 +1,4 @@
-"""How a completion begins: whether its first token is thinking, without a start of its own."""
+"""Determines how a completion begins: whether it is thinking from its first token on."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from service.engine.response_parser import ResponseParser
 from stepgrpo_core import ThinkingFormat
 from stepgrpo_core.families.prompts import PromptState, ends_with_header, prompt_state
 
-__all__ = ["Openings", "shown_closed"]
+__all__ = ["Openings", "prepend_end"]
 
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """Reads prompts, and asks the parser of responses."""
+    """Determines the opening of requests from their prompts and vLLM's reasoning parser."""
 
     tokenizer: Any
     thinking: ThinkingFormat | None
@@ -26,11 +26,11 @@ class Openings:
     special: frozenset[int]
     """Ids of special tokens."""
     turn: Sequence[int]
-    """Begins an assistant's message whose thinking needs no start; empty: none does."""
+    """Ids that begin an assistant's message whose thinking has no start; empty: none does."""
     parser: ResponseParser
 
-    def noted(self, request: EngineRequest) -> EngineRequest:
-        """The request with how its completions begin, and what tokens of their text end them."""
+    def resolve(self, request: EngineRequest) -> EngineRequest:
+        """Return the request with its opening and the stop tokens of its answer."""
         thinking = self.thinking
         if thinking is None or not request.has_ids:
             return request
@@ -53,11 +53,14 @@ class Openings:
         return Opening(standing)
 
     def _before(self, request: EngineRequest) -> Opening:
-        """Where the response is parsed, what the parser says; else where a turn begins, and
-        neither the parser of chats nor an end of the text speaks against it."""
+        """Return the opening of a prompt that ends before any thinking.
+
+        For a parsed response, the parser decides. Otherwise the thinking is implied if a turn
+        begins and the parser of chats would read it so; the text may still be an answer.
+        """
         options = request.options.get("reasoning_parser_kwargs")
         if options is None and self.parser.name and "reasoning_ended" in request.options:
-            options = {}  # of a batch of chats, which vLLM parses as well
+            options = {}  # a batch of chats, which vLLM parses as well
         if options is not None:
             streams = request.params.output_kind is RequestOutputKind.DELTA
             prompt = request.prompt_ids if streams else None
@@ -67,16 +70,19 @@ class Openings:
         return Opening(implied=turns and known, may_answer=True)
 
     def _reads_whole(self, request: EngineRequest) -> bool:
-        """Whether the response comes whole to a parser that takes it for reasoning: of a prompt it
-        sees nothing then."""
+        """Return whether a parser that does not see the prompt takes the response for reasoning,
+        as it does for whole responses."""
         options = request.options.get("reasoning_parser_kwargs")
         whole = request.params.output_kind is RequestOutputKind.FINAL_ONLY
         return whole and options is not None and self.parser.reads_unopened(options)
 
 
-def shown_closed(output: RequestOutput, end: str) -> RequestOutput:
-    """A whole output whose prompt has closed the thinking, with `end` before its texts, so that
-    their parser takes them for answers, as it does in streams; "": any other, as it is."""
+def prepend_end(output: RequestOutput, end: str) -> RequestOutput:
+    """Return the output with `end` before its texts ("" changes nothing).
+
+    A whole output whose prompt has closed the thinking needs it: the parser, which does not see
+    the prompt, then takes the texts for answers, as it does in streams.
+    """
     if end:
         for completion in output.outputs:
             completion.text = end + completion.text

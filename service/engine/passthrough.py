@@ -1,4 +1,4 @@
-"""Policy `none`: vLLM's own outputs pass, and are counted on the way."""
+"""Policy `none`: vLLM's own outputs pass through and are counted."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,10 +11,10 @@ from service.engine.sequence import ControlledSequence
 from service.load.running import CannotFinish, check_closable
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
-from service.streams.detokenizer import Passed, TokenTexts
+from service.streams.detokenizer import Delivered, TokenTexts
 from service.streams.engine_streams import (
     AnswerNow,
-    Cut,
+    EndWithError,
     EngineStream,
     Entry,
     Inbox,
@@ -26,15 +26,15 @@ from stepgrpo_core.control.states import THINKS
 
 __all__ = ["PassthroughRequest"]
 
-READ_AT_ONCE = 16  # tokens: read one by one they cost twice the time
+READ_AT_ONCE = 16  # tokens; reading them one by one takes twice the time
 
 
 class PassthroughRequest:
-    """One request to the engine, its sequences counted by controllers that never exit.
+    """One request to the engine, whose sequences are counted by controllers that never exit.
 
-    Without `controllers` (the model has no thinking tokens) only tokens are counted. Should the
-    client want its answer now, a `ControlledSequence` takes the stream over; `obstacle` says why
-    that cannot be.
+    Without `controllers` (the model has no thinking tokens) only tokens are counted. If the client
+    wants its answer now, a `ControlledSequence` takes the stream over; `obstacle` returns the
+    reason why it cannot, or None.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PassthroughRequest:
         self._served = served
         self._obstacle = obstacle
         self._inbox: Inbox = asyncio.Queue()
-        self._ahead: Entry | None = None  # taken out of the inbox, and not used yet
+        self._ahead: Entry | None = None  # taken out of the inbox, but not used yet
         self._stream: EngineStream | None = None
         self._request = request
         self._records = records
@@ -59,8 +59,8 @@ class PassthroughRequest:
         self._seen = [0] * len(records)
         self._unread: list[list[int]] = [[] for _ in controllers]  # ids, by sequence
         skip = request.params.skip_special_tokens
-        self._passed = [
-            Passed(TokenTexts(served.tokenizer, request.prompt_ids, skip_special_tokens=skip))
+        self._delivered = [
+            Delivered(TokenTexts(served.tokenizer, request.prompt_ids, skip_special_tokens=skip))
             for _ in controllers
         ]
         self._delta = request.params.output_kind is RequestOutputKind.DELTA
@@ -74,7 +74,7 @@ class PassthroughRequest:
         self._taken: ControlledSequence | None = None
 
     async def outputs(self) -> AsyncGenerator[RequestOutput, None]:
-        """The engine's outputs; records are settled before the last one comes out."""
+        """Yield the engine's outputs; records are settled before the last one."""
         request = self._request
         self._stream = EngineStream(
             self._served.engine,
@@ -88,14 +88,14 @@ class PassthroughRequest:
         )
         while not self.closed:
             source, item = await self._next()
-            if isinstance(source, Cut):
+            if isinstance(source, EndWithError):
                 raise source.error
             if isinstance(source, AnswerNow):
                 outputs = await self._take_over(self._stream)
             elif self._taken is not None:
                 outputs = await self._taken.take(source, item)
             else:
-                assert item is not None  # it follows the last output, which closes this
+                assert item is not None  # None follows the last output, which closes the run
                 outputs = self._pass(self._merged(item))
             for output in outputs:
                 if output.finished:
@@ -103,7 +103,7 @@ class PassthroughRequest:
                 yield output
 
     def finish_thinking(self) -> int:
-        """Close the thinking, soon; how many sequences that is. Raises CannotFinish."""
+        """Close the thinking soon; return the number of sequences. Raises CannotFinish."""
         check_closable(self._obstacle())
         if not self._single:
             raise CannotFinish(
@@ -117,11 +117,11 @@ class PassthroughRequest:
         return count
 
     def abort(self, error: Exception) -> None:
-        """End all of it, soon, with this error."""
-        self._inbox.put_nowait((Cut(error), None))
+        """End the request with this error soon."""
+        self._inbox.put_nowait((EndWithError(error), None))
 
     async def close(self) -> None:
-        """Stop what runs, and settle the records."""
+        """Stop the stream, and settle the records."""
         if self._taken is not None:
             await self._taken.close()
         elif self._stream is not None:
@@ -132,19 +132,19 @@ class PassthroughRequest:
             if controller.state is not State.DONE:
                 self._read(record.index)
                 controller.receive(Finished("abort"))
-            record.outcome = self._request.opening.told(controller.outcome)
+            record.outcome = self._request.opening.reported(controller.outcome)
             record.timeline.finish()
         self.closed = True
 
     async def _take_over(self, stream: EngineStream) -> list[RequestOutput]:
-        """Close the thinking after what has gone out, now or as soon as it can be."""
+        """Close the thinking after the tokens that were sent, now or as soon as possible."""
         if self._taken is None:
             (controller,), (record,) = self._controllers, self._records
             self._read(0)
             self._taken = ControlledSequence(
                 self._served, self._request, self._inbox, controller, record
             )
-            self._taken.adopt_main(stream, self._passed[0])
+            self._taken.adopt_main(stream, self._delivered[0])
         return await self._taken.finish_thinking()
 
     async def _next(self) -> Entry:
@@ -152,13 +152,15 @@ class PassthroughRequest:
         return entry or await self._inbox.get()
 
     def _merged(self, item: RequestOutput | Exception) -> RequestOutput | Exception:
-        """With the deltas that wait behind it: under load vLLM merges those that are not read in
-        time, and each costs its way through the HTTP layers. What may end the thinking stays
-        alone, for its parsers lose white space behind it."""
-        while self._delta and not self._inbox.empty() and self._stands_open(item):
+        """Merge a delta with those that wait behind it, as vLLM does under load.
+
+        Each delta costs time in the HTTP layers. A delta that may end the thinking stays separate,
+        because vLLM's parsers lose white space that follows the end in the same delta.
+        """
+        while self._delta and not self._inbox.empty() and self._can_merge(item):
             self._ahead = self._inbox.get_nowait()
             more = self._ahead[1]
-            if self._ahead[0] is not self._stream or not self._stands_open(more):
+            if self._ahead[0] is not self._stream or not self._can_merge(more):
                 break
             assert isinstance(item, RequestOutput)
             assert isinstance(more, RequestOutput)
@@ -166,7 +168,7 @@ class PassthroughRequest:
             self._ahead = None
         return item
 
-    def _stands_open(self, item: object) -> bool:
+    def _can_merge(self, item: object) -> bool:
         return (
             isinstance(item, RequestOutput)
             and not item.finished
@@ -195,9 +197,11 @@ class PassthroughRequest:
             timeline.observe(self._controllers[index])
 
     def _observe(self, completion: CompletionOutput, output: RequestOutput) -> Size | None:
-        """Show the controller what passes; the size of what comes before the answer, where the
-        thinking ends inside a delta: vLLM's parsers lose white space behind it there, and put
-        reasoning and content into one event."""
+        """Feed the controller; return the size of the reasoning if the thinking ends in the delta.
+
+        The delta is split there, because vLLM's parsers would lose white space after the end and
+        put reasoning and content into one event.
+        """
         if not self._controllers:
             return None
         index = completion.index
@@ -206,7 +210,7 @@ class PassthroughRequest:
         )
         self._seen[index] += len(ids)
         if self._single:
-            self._passed[index].note(completion, output)
+            self._delivered[index].note(completion, output)
         unread = self._unread[index]
         unread += ids
         if (continuation := self._records[index].continuation) is not None:
@@ -221,31 +225,31 @@ class PassthroughRequest:
         return size
 
     def _read_to_end(self, index: int, ids: Sequence[int]) -> Size | None:
-        """As `_read`, of a last delta in which the thinking may end."""
+        """Read a delta in which the thinking may end; return the size of the reasoning to split."""
         thought = self._controllers[index].state in THINKS
         texts = self._read(index)[-len(ids) :]
         if (
             not (thought and self._delta) or self._request.params.stop
-        ):  # else vLLM may hold text back
+        ):  # stop: vLLM may hold text back
             return None
         kept = 1 + next(place for place, token in enumerate(ids) if token in self._ends)
         whole = kept == len(ids) or ids[kept - 1] != self._end_id
         return None if whole else Size(kept, len("".join(texts[:kept])))
 
     def _read(self, index: int) -> list[str]:
-        """Show the controller of a sequence what has passed since the last time; its texts."""
+        """Feed the controller the tokens since the last call; return their texts."""
         ids, self._unread[index] = self._unread[index], []
         if not ids:
             return []
-        passed = self._passed[index]
-        texts = passed.decoder.texts(ids)
+        delivered = self._delivered[index]
+        texts = delivered.decoder.texts(ids)
         if self._single:
-            passed.ids += ids
-            passed.texts += texts
+            delivered.ids += ids
+            delivered.texts += texts
         self._controllers[index].receive(Tokens(ids, texts))
         return texts
 
 
 def _ends_of(thinking: ThinkingFormat | None) -> frozenset[int]:
-    """Tokens that may end the thinking."""
+    """Return the tokens that may end the thinking."""
     return frozenset() if thinking is None else thinking.tool_ids | {thinking.end_id}

@@ -1,4 +1,4 @@
-"""What one request gets: its effective settings, as far as an exit works and means something."""
+"""Resolves the effective exit settings of a request."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ __all__ = ["PolicyResolver"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyResolver:
-    """What the server knows, beside the request."""
+    """Resolves settings from the server's defaults, limits and capabilities."""
 
     served: ServedModel
     defaults: ExitSettings
@@ -29,17 +29,19 @@ class PolicyResolver:
     max_model_len: int
     prefix_caching: bool
     grammars_wait: bool
-    """vLLM lets thinking end before a grammar starts: a reasoning parser tells it when."""
+    """Grammars start after the thinking, whose end a reasoning parser reports to vLLM."""
     is_off: Callable[[EngineRequest, str], bool]
-    """Whether the quality guard has switched a policy off."""
+    """Returns whether the quality guard has switched a policy off."""
     with_tools: bool = False
-    """Policies that ask for an answer act also where tools are offered."""
+    """Policies with probes act even if tools are offered."""
 
     def effective(
         self, request: EngineRequest, asked: ThinkingRequest, *, tools: bool
     ) -> Effective:
-        """What is asked over the defaults. Raises BadParameter, also for a bound that then
-        nothing would hold."""
+        """Return the settings of a request: its parameters over the defaults.
+
+        Raises BadParameter, also for a token bound that no policy could enforce.
+        """
         limit = request.params.max_tokens or self.max_model_len
         effective = self.wanted(request.params.extra_args, asked, limit)
         policy, reason = eligible(questions_of(effective.settings), self._facts(request, tools))
@@ -47,9 +49,7 @@ class PolicyResolver:
             reason = Abstained.SWITCHED_OFF
             bound = effective.demand is not None and "budget" in policy.split("+")
             policy = "budget" if bound else "none"
-        if (
-            reason is None and self.served.thinking is None
-        ):  # policy none, which has nothing to count by
+        if reason is None and self.served.thinking is None:  # policy none cannot count either
             return effective.abstaining(policy, Abstained.NO_THINKING_TOKENS)
         if reason is None:
             return effective
@@ -62,8 +62,10 @@ class PolicyResolver:
     def wanted(
         self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest, limit: int | None = None
     ) -> Effective:
-        """What is asked over the defaults, under the operator's ceilings, whatever the prompt.
-        `limit` is the request's token limit. Raises BadParameter."""
+        """Return the parameters over the defaults, within the operator's limits, for any prompt.
+
+        `limit` is the request's token limit. Raises BadParameter.
+        """
         thinking = self.served.thinking
         effective = effective_settings(
             xargs,
@@ -77,7 +79,7 @@ class PolicyResolver:
         return dataclasses.replace(effective, settings=settings)
 
     def obstacle(self, request: EngineRequest) -> Abstained | None:
-        """Why no thinking of this request can be closed."""
+        """Return the reason why the thinking of a request cannot be closed; None if it can."""
         _, reason = eligible({"budget": None}, self._facts(request, tools=False))
         return reason
 
@@ -98,5 +100,5 @@ class PolicyResolver:
         )
 
     def _grammar_waits(self, request: EngineRequest) -> bool:
-        """A grammar that starts at once leaves no thinking to exit from."""
+        """Return whether the grammar starts after the thinking; else there is no thinking."""
         return self.grammars_wait and request.options.get("reasoning_ended") is not True

@@ -1,4 +1,4 @@
-"""What is served, and what a client asked of it."""
+"""The served model, and the request of a client to the engine."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -39,42 +39,42 @@ class ServedModel:
     engine: EngineClient
     tokenizer: Any
     writing: TokenizerFormat | None
-    """None: it does not think."""
+    """The format of its thinking; None: it does not think."""
     load: Load
     probe_timeout: float = ProbeLimits().probe_timeout
-    """Seconds."""
+    """Timeout of a probe in seconds."""
     priorities: bool = False
-    """The scheduler looks at priorities."""
+    """The scheduler uses priorities."""
     judge: JudgeClient | None = None
-    """Of policy ``verifier``, behind a URL."""
+    """The judge of policy ``verifier`` behind a URL."""
     pairs: bool = False
-    """What exits cut off is gone on with, to see what they saved."""
+    """Truncated reasoning is continued in the background to measure what exits saved."""
 
     scores_prompts: bool = True
-    """Prompt log-probs can be had. Not with adapters: for the rows of a prompt vLLM 0.31 has no
-    mapping to them, and on CPUs its engine dies of it as soon as two sequences run."""
+    """Prompt log-probs are available. With adapters they are not: vLLM 0.31 has no adapter mapping
+    for the rows of a prompt, and its CPU engine crashes as soon as two sequences run."""
 
     @property
     def thinking(self) -> ThinkingFormat | None:
-        """Its tokens of thinking."""
+        """The delimiters of its thinking; None: it does not think."""
         return self.writing.thinking if self.writing else None
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a completion begins."""
+    """The beginning of a completion."""
 
     standing: PromptState = PromptState.BEFORE
-    """Where its prompt leaves off."""
+    """The state of the thinking at the end of the prompt."""
     implied: bool = False
-    """Its thinking needs no start."""
+    """The thinking begins without a start."""
     may_answer: bool = False
-    """What then has no end either was its answer."""
+    """Text that then has no end either is an answer."""
     end: str = ""
-    """Of a thinking that the prompt has closed, where the response's parser does not see it."""
+    """The end of thinking in the prompt, if the response's parser needs it and does not see it."""
 
-    def told(self, outcome: Outcome) -> Outcome:
-        """The account of a sequence; why a thought of the caller's ended is not ours to say."""
+    def reported(self, outcome: Outcome) -> Outcome:
+        """Return the outcome, without its exit reason if the thinking began in the prompt."""
         if self.standing is not PromptState.INSIDE:
             return outcome
         return dataclasses.replace(outcome, reason=ExitReason.NONE)
@@ -82,17 +82,17 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What a client asked the engine for, as the chat layer handed it over."""
+    """One call of ``EngineClient.generate``, as made by vLLM's API layers."""
 
     request_id: str
     prompt: Mapping[str, Any]
     params: SamplingParams
     options: Mapping[str, Any]
-    """The other arguments of ``EngineClient.generate``."""
+    """The other arguments of the call."""
     stops_everywhere: bool = False
-    """Stop strings apply to the reasoning, too, as vLLM does it."""
+    """Stop strings apply to the reasoning as well, as in vLLM."""
     stop_ids: frozenset[int] = frozenset()
-    """Tokens of the text that the client has its answer end at."""
+    """The client's stop tokens that apply to the answer."""
     opening: Opening = Opening()
 
     @property
@@ -103,38 +103,40 @@ class EngineRequest:
 
     @property
     def has_ids(self) -> bool:
-        """Whether the prompt is made of tokens."""
+        """True if the prompt consists of token ids."""
         prompt = self.prompt
         return isinstance(prompt, Mapping) and isinstance(prompt.get("prompt_token_ids"), list)
 
     @property
     def stops(self) -> bool:
-        """Whether the client has its answer end at a string or a token."""
+        """True if the client has set stop strings or stop tokens."""
         return bool(self.params.stop or self.stop_ids)
 
     def stopped(self, completion: CompletionOutput) -> bool:
-        """Whether that is how it ended, before the model's own end."""
+        """Return whether a stop string or stop token ended the completion."""
         return isinstance(completion.stop_reason, str) or completion.stop_reason in self.stop_ids
 
     @property
     def adapter(self) -> str | None:
-        """Name of the LoRA adapter that serves it; None for the model itself."""
+        """Name of the LoRA adapter; None for the model itself."""
         lora = self.options.get("lora_request")
         return str(lora.lora_name) if lora else None
 
     def without_adapter(self) -> "EngineRequest":
-        """The same for the model itself; salt, priority and rank stay."""
+        """Return the request for the base model; salt, priority and rank stay."""
         options = {name: value for name, value in self.options.items() if name != "lora_request"}
         return dataclasses.replace(self, options=options)
 
     @property
     def has_grammar(self) -> bool:
-        """Whether a schema, a tool or the like prescribes the form of the answer."""
+        """True if structured outputs constrain the answer."""
         return self.params.structured_outputs is not None
 
     def probe_options(self, *, priorities: bool) -> dict[str, Any]:
-        """What a probe inherits: adapter, data-parallel rank, and priority, with one step less
-        where the scheduler looks at it (lower is earlier)."""
+        """Return the options that a probe inherits: adapter, data-parallel rank and priority.
+
+        With `priorities`, the probe is scheduled one step later (lower values run earlier).
+        """
         names = ("lora_request", "priority", "data_parallel_rank")
         inherited = {name: self.options[name] for name in names if name in self.options}
         if priorities:
@@ -142,13 +144,13 @@ class EngineRequest:
         return inherited
 
     def answer_options(self) -> dict[str, Any]:
-        """What the answer inherits; grammars start at once, for the thinking has ended."""
+        """Return the options of the answer's stream; grammars apply at once after the thinking."""
         known = self.has_grammar or self.options.get("reasoning_ended") is not None
         return dict(self.options) | ({"reasoning_ended": True} if known else {})
 
 
 def cause_of(completion: CompletionOutput) -> Cause | None:
-    """Why a stream's sequence ended, in the controller's words; None while it runs."""
+    """Return why a completion ended as the controller's `Cause`; None while it runs."""
     if completion.finish_reason is None:
         return None
     if completion.finish_reason == "stop":
@@ -159,7 +161,7 @@ def cause_of(completion: CompletionOutput) -> Cause | None:
 def own_budget(
     request: EngineRequest, asked: ThinkingRequest
 ) -> tuple[EngineRequest, ThinkingRequest]:
-    """vLLM's own budget as one of ours: two hands that close would close twice."""
+    """Turn vLLM's `thinking_token_budget` into a policy budget, so only one of them closes."""
     tokens = request.params.thinking_token_budget
     if tokens is None:
         return request, asked
@@ -172,8 +174,7 @@ def own_budget(
 def served_model(
     inner: EngineClient, writing: TokenizerFormat | None, load: Load, **options: Any
 ) -> ServedModel:
-    """The model of vLLM's engine client, with what its configuration says; `options` are
-    `ServedModel`'s others."""
+    """Return the model of vLLM's engine client; `options` are further fields of `ServedModel`."""
     config = inner.vllm_config
     return ServedModel(
         inner,

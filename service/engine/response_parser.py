@@ -1,6 +1,6 @@
-"""vLLM's reasoning parser: what the responses of chats call reasoning.
+"""vLLM's reasoning parser: it determines what chat responses return as reasoning.
 
-Most take whatever comes before the end for reasoning, whether it had a start or not.
+Most parsers take all text before the end of thinking for reasoning, with or without a start.
 """
 
 import json
@@ -12,13 +12,16 @@ from vllm.reasoning import ReasoningParser, ReasoningParserManager
 __all__ = ["ResponseParser"]
 
 _TEXT = "x"
-_KNOWN = 64  # kinds of requests that are remembered
-_LONGEST = 1000  # characters of one
+_KNOWN = 64  # cached parsers
+_LONGEST = 1000  # characters of a cache key
 
 
 class ResponseParser:
-    """The parser of that name (``--reasoning-parser``; "": none), looked at once for every kind of
-    request: what their bodies say to chat templates makes a difference to parsers."""
+    """Tests the parser `name` (``--reasoning-parser``; "": none).
+
+    A parser's behavior can depend on the chat template arguments of a request, so results are
+    cached by them.
+    """
 
     def __init__(self, name: str, tokenizer: Any, model_config: Any) -> None:
         self.name = name
@@ -28,10 +31,10 @@ class ResponseParser:
     def reads_unopened(
         self, options: Mapping[str, Any], prompt_ids: Sequence[int] | None = None
     ) -> bool:
-        """Whether text without a start of thinking is reasoning to it, after the prompt for one
-        that looks at it, as those of streams do.
+        """Return whether the parser takes text without a start of thinking for reasoning.
 
-        `options` are the request's for parsers. One that cannot be made, or asked, reads none.
+        `prompt_ids` are given for streams, whose parsers see the prompt. `options` are the parser
+        arguments of the request. Return False if the parser cannot be constructed or raises.
         """
         parser = self._reader(options)
         if parser is None or prompt_ids is None:
@@ -48,12 +51,12 @@ class ResponseParser:
         return found
 
     def _made(self, options: Mapping[str, Any]) -> ReasoningParser | None:
-        """A parser that reads text without a start as reasoning; None if it does not."""
+        """Return the parser if it takes text without a start for reasoning; None otherwise."""
         try:
             made = ReasoningParserManager.get_reasoning_parser(self.name)
             parser = made(self._tokenizer, model_config=self._model_config, **options)
             ids = self._tokenizer.encode(_TEXT, add_special_tokens=False)
             delta = parser.extract_reasoning_streaming("", _TEXT, _TEXT, [], ids, ids)
-        except Exception:  # noqa: BLE001 - whatever parser it is, also an operator's own
+        except Exception:  # noqa: BLE001 - parsers, also an operator's own, may raise anything
             return None
         return parser if delta is not None and delta.reasoning else None

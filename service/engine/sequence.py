@@ -1,7 +1,8 @@
 """Runs one sequence under an exit policy: the asyncio driver of the core's controller.
 
-The layers above see one ordinary stream of deltas that contains ``</think>``. Behind it are the
-main stream, the probes beside it, and after an exit the stream of the answer.
+The layers above see one ordinary stream of deltas that contains ``</think>``. It is assembled from
+the main stream and, after an exit, the injected closing and the answer's stream; probes run beside
+them.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from vllm.sampling_params import SamplingParams
 from service.engine.request import EngineRequest, ServedModel, cause_of
 from service.records.reasons import Abstained
 from service.records.sequence import ContinuationInput, SequenceRecord
-from service.streams.detokenizer import Passed, TokenTexts
+from service.streams.detokenizer import Delivered, TokenTexts
 from service.streams.engine_streams import (
     EngineStream,
     Inbox,
@@ -24,11 +25,11 @@ from service.streams.engine_streams import (
     Source,
     answer_of,
     answer_params,
-    asked_prompt,
     extended_prompt,
     injected_outputs,
     main_params,
     probe_params,
+    probe_prompt,
     shallow,
     split_output,
 )
@@ -53,7 +54,7 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 
 class ControlledSequence:
-    """One sequence: its main stream, the probes beside it, and after an exit the answer's."""
+    """One sequence: its main stream, its probes, and after an exit the answer's stream."""
 
     def __init__(
         self,
@@ -73,48 +74,49 @@ class ControlledSequence:
         self._record = record
         self._timeline = record.timeline
         self._params = main_params(request.params, record.index)
-        in_answer = request.stops and not request.stops_everywhere  # else it is vLLM's business
+        in_answer = request.stops and not request.stops_everywhere  # otherwise vLLM applies them
         self._stops = AnswerStops(self._params, request.stop_ids) if in_answer else None
-        self._stopped = False  # the main stream, by one of them
+        self._stopped = False  # one of them has ended the main stream
         self._texts = self._new_texts(request.prompt_ids)
         self._streams: list[EngineStream] = []  # main, then the answer's
         self._probes: dict[int, EngineStream | JudgeCall] = {}
-        self._asked: dict[Source, tuple[StartProbe, list[RequestOutput]]] = {}
+        self._probe_outputs: dict[Source, tuple[StartProbe, list[RequestOutput]]] = {}
         self._held: deque[tuple[RequestOutput, list[str]]] = deque()
-        self._kept_texts: list[str] = []  # of emitted tokens, one each
-        self._sent_characters = 0  # of their text, which a stop string may hold back
+        self._emitted_texts: list[str] = []  # one per emitted token
+        self._sent_characters = 0  # less than their text while a stop string holds some back
         self._first: RequestOutput | None = None
-        self._closing: list[RequestOutput] = []  # waits for its log-probs
+        self._closing: list[RequestOutput] = []  # injected, waiting for log-probs
         self._stopping: set[asyncio.Task[None]] = set()
 
     # Streams.
 
     def open_main(self) -> None:
-        """Start generating."""
-        params = (
-            without_stops(self._params, self._request.stop_ids) if self._stops else self._params
-        )
+        """Start the main stream."""
+        params = self._params
+        if self._stops:
+            params = without_stops(params, self._request.stop_ids)
         self._open(self._request.prompt, params, self._request.options)
 
-    def adopt_main(self, stream: EngineStream, passed: Passed) -> None:
-        """Go on with a stream that has run without, and whose stop strings vLLM looks for."""
+    def adopt_main(self, stream: EngineStream, delivered: Delivered) -> None:
+        """Take over a running stream, whose stop strings vLLM applies, and what it has sent."""
         self._streams.append(stream)
         self._stops = None
-        self._first, self._state.main.ids, self._texts = passed.last, passed.ids, passed.decoder
-        self._kept_texts, self._sent_characters = passed.texts, passed.characters
+        self._first, self._texts = delivered.last, delivered.decoder
+        self._state.main.ids = delivered.ids
+        self._emitted_texts, self._sent_characters = delivered.texts, delivered.characters
 
     async def close(self) -> None:
-        """Stop whatever runs, and settle the record."""
+        """Stop all streams and probes, and settle the record."""
         await asyncio.gather(*(s.stop() for s in (*self._streams, *self._probes.values())))
         self._state.abort()
         controller = self._state.controller
         self._timeline.finish(controller.asked)
         self._held.clear()
         record = self._record
-        record.outcome = self._request.opening.told(self._state.outcome)
+        record.outcome = self._request.opening.reported(self._state.outcome)
         if record.abstained is not Abstained.POLICY_ERROR and (fault := controller.fault):
             record.abstained = Abstained.POLICY_ERROR
-            name = type(fault).__name__  # its words may quote the reasoning
+            name = type(fault).__name__  # not the message, which may quote the reasoning
             _log.error("Policy %s failed (%s); no exit for its request.", record.policy, name)
         record.generated_tokens = sum(stream.tokens for stream in self._streams)
         record.probe_tokens = sum(probe.tokens for probe in self._probes.values())
@@ -153,14 +155,14 @@ class ControlledSequence:
         skip = bool(self._request.params.skip_special_tokens)
         return TokenTexts(self._served.tokenizer, prompt_ids, skip_special_tokens=skip)
 
-    # What arrives.
+    # Input.
 
     async def take(self, source: Source, item: Item) -> list[RequestOutput]:
-        """Handle one item of the inbox; return what goes to the client."""
-        if source in self._asked:
-            ready = await self._take_answer(source, item)
+        """Handle one item of the inbox; return the outputs for the client."""
+        if source in self._probe_outputs:
+            ready = await self._take_probe(source, item)
         elif not self._listens_to(source) or item is None:
-            return []  # the main stream after its exit: counted, not used
+            return []  # from the main stream after an exit: counted, but not used
         elif isinstance(item, Exception):
             raise item
         else:
@@ -171,7 +173,7 @@ class ControlledSequence:
         return [self._addressed(each) for each in ready]
 
     async def finish_thinking(self) -> list[RequestOutput]:
-        """The client wants its answer now; return what goes to it."""
+        """Close the thinking for a client that wants the answer; return its outputs."""
         if self._state.done:
             return []
         ready = await self._execute(self._state.finish_thinking())
@@ -190,8 +192,11 @@ class ControlledSequence:
         return ready
 
     def _pieces(self, output: RequestOutput) -> Iterator[tuple[RequestOutput, list[str]]]:
-        """The delta cut after ``</think>``: of one with nothing but white space after it, vLLM
-        0.31's parsers lose that. With stop strings to look for, its tokens one by one."""
+        """Yield the parts of a delta with the texts of their tokens.
+
+        A delta is split after ``</think>``, because vLLM 0.31's parsers lose white space that
+        follows it in the same delta. With stop strings it is split into single tokens.
+        """
         ids = list(output.outputs[0].token_ids)
         texts = self._texts.texts(ids)
         sizes = [1] * (len(ids) - 1) if self._stops else []
@@ -223,12 +228,12 @@ class ControlledSequence:
             return bool(stops.tail)
         return self._state.controller.would_answer(ids[0], texts[0])
 
-    async def _take_answer(self, source: Source, item: Item) -> list[RequestOutput]:
-        command, outputs = self._asked[source]
+    async def _take_probe(self, source: Source, item: Item) -> list[RequestOutput]:
+        command, outputs = self._probe_outputs[source]
         if isinstance(item, RequestOutput):
             outputs.append(item)
             return []
-        if isinstance(item, TimeoutError) and self._waits_on(source):
+        if isinstance(item, TimeoutError) and self._extend(source):
             return []
         answer: Answer | None = item if isinstance(item, Reply) else None
         if item is None:
@@ -237,27 +242,28 @@ class ControlledSequence:
         self._timeline.probe_answered(command.probe)
         return await self._execute(self._state.end_probe(ProbeAnswered(command.probe, answer)))
 
-    def _waits_on(self, stream: Source) -> bool:
-        """Whether a probe that takes long may take longer: it queues, and time must not decide."""
-        assert isinstance(stream, EngineStream)  # no other says that it takes long
+    def _extend(self, stream: Source) -> bool:
+        """Let a probe past its timeout continue if it is queued and the request has a seed: results
+        must not depend on load. Return False after stopping it."""
+        assert isinstance(stream, EngineStream)  # only these have a timeout
         if self._params.seed is not None and self._served.load.waiting:
             stream.expire_after(self._served.probe_timeout)
             return True
-        task = asyncio.create_task(stream.stop())  # which may take its time as well
+        task = asyncio.create_task(stream.stop())  # not awaited: it may take long as well
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
         return False
 
     def _answer(self, question: ProbeSpec, outputs: Sequence[RequestOutput]) -> Answer | None:
-        """What a probe that ended brought; None if that is no answer."""
+        """Return the answer of a probe that ended; None if it has none."""
         try:
             if cause_of(outputs[-1].outputs[0]) in ("eos", "length"):
                 return answer_of(question, outputs, self._writing)
-        except Exception as error:  # noqa: BLE001 - whatever came: a failed probe fails no request
-            _log.warning("A probe brought what cannot be read: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a failed probe must not fail its request
+            _log.warning("The answer of a probe cannot be read: %s", type(error).__name__)
         return None
 
-    # What the controller wants.
+    # Commands.
 
     async def _execute(self, commands: Sequence[Command]) -> list[RequestOutput]:
         ready: list[RequestOutput] = []
@@ -293,13 +299,13 @@ class ControlledSequence:
             return ProbeRefused(command.probe)
         stream = self._stream(
             "probe",
-            asked_prompt(self._request.prompt, probe.prompt_ids),
+            probe_prompt(self._request.prompt, probe.prompt_ids),
             probe_params(probe),
             {**self._request.probe_options(priorities=self._served.priorities), **trace},
         )
         stream.expire_after(self._served.probe_timeout)
         self._probes[command.probe] = stream
-        self._asked[stream] = command, []
+        self._probe_outputs[stream] = command, []
         return None
 
     def _ask_judge(self, command: StartProbe, question: Judge) -> ProbeAnswered | None:
@@ -311,7 +317,7 @@ class ControlledSequence:
         message = question.message(decode(self._request.prompt_ids), decode(kept))
         call = JudgeCall(self._inbox, judge, self._record.index, question, message)
         self._probes[command.probe] = call
-        self._asked[call] = command, []
+        self._probe_outputs[call] = command, []
         return None
 
     def _emit(self, count: int) -> list[RequestOutput]:
@@ -319,12 +325,12 @@ class ControlledSequence:
         while count > 0:
             output, texts = self._held.popleft()
             if len(texts) > count:
-                kept = sum(map(len, self._kept_texts)) + sum(map(len, texts[:count]))
+                kept = sum(map(len, self._emitted_texts)) + sum(map(len, texts[:count]))
                 output, rest = split_output(output, count, max(kept - self._sent_characters, 0))
                 self._held.appendleft((rest, texts[count:]))
                 texts = texts[:count]
             count -= len(texts)
-            self._kept_texts += texts
+            self._emitted_texts += texts
             self._sent_characters += len(output.outputs[0].text)
             ready.append(output)
         return ready
@@ -333,12 +339,12 @@ class ControlledSequence:
         assert self._first is not None
         self._timeline.truncated()
         await self._streams[0].stop()
-        self._stops, self._stopped = None, False  # the answer's own stream has vLLM look for them
+        self._stops, self._stopped = None, False  # in the answer's stream vLLM applies them
         self._held.clear()
         state = self._state
         self._record.cut_at = state.cut_at
         if self._served.pairs:
-            main, answer = state.main, state.answer.ids  # which is filled as it comes
+            main, answer = state.main, state.answer.ids  # still empty; filled in place
             ended = main.cause is not None
             self._record.continuation = ContinuationInput(
                 list(main.ids), ended=ended, answer=answer
@@ -351,10 +357,10 @@ class ControlledSequence:
             answer_params(self._params, state, scored=scored),
             {**self._request.answer_options(), **self._timeline.answer_started()},
         )
-        unsent = "".join(self._kept_texts)[self._sent_characters :]
+        unsent = "".join(self._emitted_texts)[self._sent_characters :]
         first, *rest = self._texts_after(prefix[: command.position]).texts(closing)
         self._texts = self._texts_after(prefix)
-        self._kept_texts, self._sent_characters = [], 0
+        self._emitted_texts, self._sent_characters = [], 0
         asked = self._params.logprobs is not None
         texts = [unsent + first, *rest]
         outputs = injected_outputs(self._first, closing, texts, logprobs=asked)
@@ -367,7 +373,7 @@ class ControlledSequence:
         return self._new_texts([*self._request.prompt_ids, *ids])
 
     def _closing_with_logprobs(self, answer: RequestOutput) -> list[RequestOutput]:
-        """The injected closing, once the answer's stream has brought its log-probs."""
+        """Return the injected closing with the log-probs from the first output of the answer."""
         closing, self._closing = self._closing, []
         if closing:
             logprobs = answer.prompt_logprobs
@@ -377,7 +383,7 @@ class ControlledSequence:
         return closing
 
     def _addressed(self, output: RequestOutput) -> RequestOutput:
-        """The delta as part of the client's request rather than of a stream of ours."""
+        """Return a delta under the client's request id instead of the internal stream's."""
         assert self._first is not None
         addressed = shallow(self._first)
         addressed.request_id = self._request.request_id

@@ -1,9 +1,9 @@
-"""A policy that does not come back is interrupted, or its loop would hold up every request.
+"""Interrupts a policy that does not return, because it would block every request.
 
-Decisions run in the event loop's thread and take microseconds. A second thread looks from time to
-time whether one has run for too long, and sends the first a signal whose handler raises, but only
-while it is inside a decision. What never returns to Python (a regular expression of `re`) cannot be
-interrupted.
+Decisions run in the event loop's thread and take microseconds. A second thread checks regularly
+whether one has run for too long, and then sends the first thread a signal whose handler raises, but
+only inside a decision. Code that never returns to the Python interpreter (a regular expression of
+`re`) cannot be interrupted.
 """
 
 import functools
@@ -20,7 +20,7 @@ __all__ = ["DECISION_SECONDS", "PolicyTimeout", "guarded"]
 
 DECISION_SECONDS = 2.0
 _MAIN = threading.main_thread().ident
-_SIGNAL = signal.SIGVTALRM  # nobody else's: the timer behind it is not used
+_SIGNAL = signal.SIGVTALRM  # free: nothing else uses the virtual timer
 
 
 class PolicyTimeout(Exception):
@@ -32,14 +32,14 @@ class _Watch:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._running = 0  # number of the decision that runs; 0: none
+        self._running = 0  # number of the current decision; 0: none
         self._overdue = 0
         self._thread_id = threading.get_ident()
         signal.signal(_SIGNAL, self._interrupt)
         threading.Thread(target=self._look, name="policy-watch", daemon=True).start()
 
     def run(self, decide: Callable[[], Verdict]) -> Verdict:
-        """Decide; raises PolicyTimeout instead if that takes too long."""
+        """Run a decision; raises PolicyTimeout if it takes too long."""
         try:
             self._running = next(self._numbers)
             return decide()
@@ -68,9 +68,9 @@ def _watch() -> _Watch:
 
 
 def guarded(decide: Callable[[], Verdict]) -> Verdict:
-    """Run a policy's decision; raises PolicyTimeout when it takes more than `DECISION_SECONDS`.
+    """Run a policy's decision; raises PolicyTimeout if it takes more than `DECISION_SECONDS`.
 
-    Only the main thread can be interrupted: elsewhere decisions take what they take.
+    Only the main thread can be interrupted; in other threads there is no limit.
     """
     if threading.get_ident() != _MAIN:
         return decide()

@@ -184,7 +184,7 @@ METRICS = {each.name: each for each in _ALL}
 """Definitions by name."""
 
 
-def _of(kind: Kind, name: str) -> Metric:
+def _find(kind: Kind, name: str) -> Metric:
     found = METRICS[f"stepgrpo_{name}"]
     assert found.kind == kind
     return found
@@ -195,21 +195,21 @@ Made = TypeVar("Made", Counter, Gauge, Histogram)
 
 def counter(name: str, registry: CollectorRegistry) -> Counter:
     """Register and return the counter with this name, without prefix."""
-    of = _of("counter", name)
-    return _registered(Counter(of.name, of.help, of.labels, registry=None), registry)
+    metric = _find("counter", name)
+    return _registered(Counter(metric.name, metric.help, metric.labels, registry=None), registry)
 
 
 def gauge(name: str, registry: CollectorRegistry) -> Gauge:
     """Register and return the gauge with this name, without prefix."""
-    of = _of("gauge", name)
-    return _registered(Gauge(of.name, of.help, of.labels, registry=None), registry)
+    metric = _find("gauge", name)
+    return _registered(Gauge(metric.name, metric.help, metric.labels, registry=None), registry)
 
 
 def histogram(name: str, registry: CollectorRegistry) -> Histogram:
     """Register and return the histogram with this name, without prefix."""
-    of = _of("histogram", name)
-    buckets: Sequence[float] = of.buckets
-    made = Histogram(of.name, of.help, of.labels, registry=None, buckets=buckets)
+    metric = _find("histogram", name)
+    buckets: Sequence[float] = metric.buckets
+    made = Histogram(metric.name, metric.help, metric.labels, registry=None, buckets=buckets)
     return _registered(made, registry)
 
 
@@ -235,5 +235,5 @@ class _WithoutCreated:
 
 def family(name: str) -> GaugeMetricFamily:
     """Return the gauge with this name for one scrape."""
-    of = _of("gauge", name)
-    return GaugeMetricFamily(of.name, of.help, labels=of.labels)
+    metric = _find("gauge", name)
+    return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)

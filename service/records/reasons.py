@@ -17,9 +17,8 @@ class Abstained(enum.StrEnum):
     CUMULATIVE_OUTPUT = "cumulative_output"
     """The caller wants outputs that repeat earlier text. No HTTP route does."""
     CONTINUED_THINKING = "continued_thinking"
-    """The prompt ends inside unfinished thinking (continue_final_message). That thinking is the
-    caller's, and it is unknown where its steps began. It is counted, and its exit_reason is none.
-    """
+    """The prompt ends inside unfinished thinking (continue_final_message), which is the caller's,
+    and its earlier steps are unknown. It is counted, and its exit_reason is none."""
     IGNORE_EOS = "ignore_eos"
     """The request wants an exact number of tokens."""
     PROMPT_LOGPROBS = "prompt_logprobs"
@@ -28,8 +27,7 @@ class Abstained(enum.StrEnum):
     """A grammar or schema constrains the output from its first token. A grammar that applies only
     to the answer is no obstacle."""
     NO_PREFIX_CACHING = "no_prefix_caching"
-    """[policies that probe] Without prefix caching, every probe would recompute its whole prefix.
-    """
+    """[policies that probe] Without prefix caching, each probe would recompute its prefix."""
     TOOLS = "tools"
     """[policies that probe for an answer] The request offers tools, so the reply may be a tool
     call, about which a probe's answer says nothing. Requests that name their policy themselves, or
@@ -38,8 +36,7 @@ class Abstained(enum.StrEnum):
     SWITCHED_OFF = "switched_off"
     """The quality gate switched the policy off because its exits changed too many answers."""
     POLICY_ERROR = "policy_error"
-    """The policy raised an exception, which is a bug in it. The thinking continued without exits.
-    """
+    """The policy raised an exception: a bug in it. The thinking continued without exits."""
 
 
 OBSTACLES = {

@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 1.0  # without a token, after which a continuation yields
 class Continuation:
     """A continuation and its progress."""
 
-    job: EngineRequest
+    request: EngineRequest
     """Request whose prompt and sampling parameters it uses."""
     model: str
     base: bool
@@ -46,7 +46,7 @@ class ContinuationBackend(Protocol):
     def capacity(self) -> int:
         """Return how many continuations may run at the same time now."""
 
-    async def resume(self, run: Continuation) -> None:
+    async def resume(self, continuation: Continuation) -> None:
         """Start or resume a continuation. If it had to yield, it has not ended on return. Raises
         any failure."""
 
@@ -67,29 +67,29 @@ class EngineBackend:
         load = self._served.load
         return 0 if load.saturated else max(1, int(self._share * (load.running + 1)))
 
-    async def resume(self, run: Continuation) -> None:
+    async def resume(self, continuation: Continuation) -> None:
         """Generate until the continuation ends or requests queue."""
         inbox: Inbox = asyncio.Queue()
         stream = EngineStream(
             self._served.engine,
             inbox,
             sequence=0,
-            request_id=f"{run.job.request_id}-pair",
-            prompt=extended_prompt(run.job.prompt, run.ids),
-            params=_params(run.job.params, len(run.ids)),
-            options=self._options(run),
+            request_id=f"{continuation.request.request_id}-pair",
+            prompt=extended_prompt(continuation.request.prompt, continuation.ids),
+            params=_params(continuation.request.params, len(continuation.ids)),
+            options=self._options(continuation),
             load=self._served.load,
         )
         try:
-            await self._consume(run, inbox)
+            await self._consume(continuation, inbox)
         finally:
             await stream.stop()
             while not inbox.empty():
-                _extend(run, inbox.get_nowait()[1])
+                _extend(continuation, inbox.get_nowait()[1])
             self._spent(stream.tokens)
 
-    async def _consume(self, run: Continuation, inbox: Inbox) -> None:
-        while not run.ended and not self._served.load.waiting:
+    async def _consume(self, continuation: Continuation, inbox: Inbox) -> None:
+        while not continuation.ended and not self._served.load.waiting:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     _, item = await inbox.get()
@@ -97,13 +97,13 @@ class EngineBackend:
                 return
             if isinstance(item, Exception):
                 raise item
-            _extend(run, item)
+            _extend(continuation, item)
 
-    def _options(self, run: Continuation) -> dict[str, Any]:
-        options = run.job.probe_options(priorities=self._served.priorities)
+    def _options(self, continuation: Continuation) -> dict[str, Any]:
+        options = continuation.request.probe_options(priorities=self._served.priorities)
         if self._served.priorities:
             options["priority"] = LAST_PRIORITY
-        if run.base:
+        if continuation.base:
             options.pop("lora_request", None)
         return options
 
@@ -111,12 +111,14 @@ class EngineBackend:
         """Do nothing; there are no resources."""
 
 
-def _extend(run: Continuation, item: object) -> None:
-    if isinstance(item, RequestOutput) and not run.ended:
+def _extend(continuation: Continuation, item: object) -> None:
+    if isinstance(item, RequestOutput) and not continuation.ended:
         completion = item.outputs[0]
-        run.ids += completion.token_ids
-        run.length = len(run.ids)
-        run.ended = completion.finish_reason is not None and completion.finish_reason != "abort"
+        continuation.ids += completion.token_ids
+        continuation.length = len(continuation.ids)
+        continuation.ended = (
+            completion.finish_reason is not None and completion.finish_reason != "abort"
+        )
 
 
 def _params(params: SamplingParams, spent: int) -> SamplingParams:
@@ -143,19 +145,23 @@ class RemoteBackend:
         """Return a constant: the remote server does its own admission control."""
         return self.MAX_CONCURRENT
 
-    async def resume(self, run: Continuation) -> None:
+    async def resume(self, continuation: Continuation) -> None:
         """Generate the rest in a single request. Raises RequestFailed."""
-        run.text, tokens = await self._remote.run(lambda: self._request(run))
-        run.length = len(run.ids) + tokens
-        run.ended = True
+        continuation.text, tokens = await self._remote.run(lambda: self._request(continuation))
+        continuation.length = len(continuation.ids) + tokens
+        continuation.ended = True
 
-    async def _request(self, run: Continuation) -> tuple[str, int]:
+    async def _request(self, continuation: Continuation) -> tuple[str, int]:
         with contextlib.suppress(RequestRejected):
-            return await self._complete(run, _openai_body(run) | _vllm_extras(run.job.params))
-        return await self._complete(run, _openai_body(run))
+            return await self._complete(
+                continuation, _openai_body(continuation) | _vllm_extras(continuation.request.params)
+            )
+        return await self._complete(continuation, _openai_body(continuation))
 
-    async def _complete(self, run: Continuation, body: Mapping[str, Any]) -> tuple[str, int]:
-        payload = {"model": run.model, **body}
+    async def _complete(
+        self, continuation: Continuation, body: Mapping[str, Any]
+    ) -> tuple[str, int]:
+        payload = {"model": continuation.model, **body}
         response = await self._remote.request("POST", "completions", payload)
         try:
             return str(response["choices"][0]["text"]), int(response["usage"]["completion_tokens"])
@@ -167,10 +173,10 @@ class RemoteBackend:
         await self._remote.close()
 
 
-def _openai_body(run: Continuation) -> dict[str, Any]:
-    params = _params(run.job.params, len(run.ids))
+def _openai_body(continuation: Continuation) -> dict[str, Any]:
+    params = _params(continuation.request.params, len(continuation.ids))
     return {
-        "prompt": [*run.job.prompt_ids, *run.ids],
+        "prompt": [*continuation.request.prompt_ids, *continuation.ids],
         "max_tokens": params.max_tokens,
         "temperature": params.temperature,
         "top_p": params.top_p,

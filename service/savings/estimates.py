@@ -116,9 +116,9 @@ def estimate_savings(
     for key, found in sums.items():
         if key.series not in SERIES:
             continue
-        of = by[key.model, key.policy][stratum_of(key.group)]
-        of[key.series][group_of(key.group)] = found
-    return [row for key in sorted(by) for row in _estimates(*key, by[key], strata)]
+        stratum = by[key.model, key.policy][stratum_of(key.group)]
+        stratum[key.series][group_of(key.group)] = found
+    return [each for key in sorted(by) for each in _estimates(*key, by[key], strata)]
 
 
 def _estimates(
@@ -128,61 +128,61 @@ def _estimates(
         order = sorted(by, key=lambda number: known[number].since if number in known else 0.0)
         return {each: by[each] for each in order if any(s.startswith(prefix) for s in by[each])}
 
-    if of := with_series(HOLDOUT):
-        yield _holdout(model, policy, of, "exit", known)
-    if of := with_series(TRAINED_HOLDOUT):
-        yield _holdout(model, policy, of, "training", known)
-    if of := with_series(EXIT):
-        yield _measured(model, policy, "exit", {k: v[EXIT] for k, v in of.items()}, known)
-    if of := with_series(TRAINED):
-        yield _measured(model, policy, "training", {k: v[TRAINED] for k, v in of.items()}, known)
+    if found := with_series(HOLDOUT):
+        yield _holdout(model, policy, found, "exit", known)
+    if found := with_series(TRAINED_HOLDOUT):
+        yield _holdout(model, policy, found, "training", known)
+    if found := with_series(EXIT):
+        yield _measured(model, policy, "exit", {k: v[EXIT] for k, v in found.items()}, known)
+    if found := with_series(TRAINED):
+        yield _measured(model, policy, "training", {k: v[TRAINED] for k, v in found.items()}, known)
 
 
 def _summary(
     number: int, known: Mapping[int, Stratum], requests: float, compared: float, *, included: bool
 ) -> StratumSummary:
-    of = known.get(number)
-    since, facts = (of.since, of.facts) if of else (None, {})
+    stratum = known.get(number)
+    since, facts = (stratum.since, stratum.facts) if stratum else (None, {})
     return StratumSummary(since, facts, int(requests), int(compared), included)
 
 
 def _holdout(
-    model: str, policy: str, by: Strata, compared: Contrast, known: Mapping[int, Stratum]
+    model: str, policy: str, by: Strata, contrast: Contrast, known: Mapping[int, Stratum]
 ) -> SavingsEstimate:
     received, generated = (
-        {number: _arms(series, measure, compared) for number, series in by.items()}
+        {number: _arms(series, measure, contrast) for number, series in by.items()}
         for measure in MEASURES
     )
-    parts = tuple(
-        _summary(number, known, *map(_requests, sides), included=comparable(sides))
-        for number, sides in received.items()
+    summaries = tuple(
+        _summary(number, known, *map(_requests, arms), included=comparable(arms))
+        for number, arms in received.items()
     )
     gross, net = compare_strata(*received.values()), compare_strata(*generated.values())
     return SavingsEstimate(
         model,
         policy,
-        "training+exit" if compared == "training" and policy != "none" else compared,
+        "training+exit" if contrast == "training" and policy != "none" else contrast,
         "holdout",
-        sum(each.requests for each in parts),
-        sum(each.compared for each in parts),
+        sum(each.requests for each in summaries),
+        sum(each.compared for each in summaries),
         _from_comparisons(gross, net) if gross and net else None,
-        strata=parts,
+        strata=summaries,
     )
 
 
 MEASURES: tuple[Measure, Measure] = ("completion", "engine")
 
 
-def _arms(series: Series, measure: Measure, compared: Contrast) -> Arms:
+def _arms(series: Series, measure: Measure, contrast: Contrast) -> Arms:
     def arm(name: ArmName) -> dict[int, ServedTokens]:
-        found = series.get(holdout_series(name, measure, compared), {})
+        found = series.get(holdout_series(name, measure, contrast), {})
         return {group: ServedTokens(**each) for group, each in found.items()}
 
     return arm("exited"), arm("held")
 
 
-def _requests(side: Mapping[int, ServedTokens]) -> float:
-    return sum(each.requests for each in side.values())
+def _requests(arm: Mapping[int, ServedTokens]) -> float:
+    return sum(each.requests for each in arm.values())
 
 
 def _from_comparisons(gross: Comparison, net: Comparison) -> TokenSavings:
@@ -203,7 +203,7 @@ def _measured(
     model: str, policy: str, source: Source, by: Mapping[int, Groups], known: Mapping[int, Stratum]
 ) -> SavingsEstimate:
     runs = {number: _runs(groups) for number, groups in by.items()}
-    parts = tuple(
+    summaries = tuple(
         _summary(
             number,
             known,
@@ -213,20 +213,22 @@ def _measured(
         )
         for number, groups in by.items()
     )
-    included = [groups for groups, part in zip(by.values(), parts, strict=True) if part.included]
+    included = [
+        groups for groups, each in zip(by.values(), summaries, strict=True) if each.included
+    ]
     found = total_savings(*runs.values())
     return SavingsEstimate(
         model,
         policy,
         source,
         "measured",
-        sum(each.requests for each in parts),
-        sum(each.compared for each in parts),
+        sum(each.requests for each in summaries),
+        sum(each.compared for each in summaries),
         _from_totals(found, included) if found else None,
         int(sum(_total(each, "unmeasurable") for each in by.values())),
         _agreement(list(by.values())),
         int(sum(_total(each, *JUDGED) for each in by.values())),
-        parts,
+        summaries,
     )
 
 
@@ -240,13 +242,13 @@ def _runs(groups: Groups) -> dict[int, Measured]:
 
 def _agreement(strata: list[Groups]) -> Estimate | None:
     """Combine the agreement of strata with judged pairs, weighted by requests that exited."""
-    parts = [
+    weighted = [
         (_total(each, "requests"), found)
         for each in strata
         if (found := agreement(_total(each, "agreed"), _total(each, *JUDGED))) is not None
     ]
-    requests = sum(weight for weight, _ in parts)
-    return combined((weight / requests, each) for weight, each in parts) if requests else None
+    requests = sum(weight for weight, _ in weighted)
+    return combined((weight / requests, each) for weight, each in weighted) if requests else None
 
 
 def _from_totals(saved: Estimate, strata: list[Groups]) -> TokenSavings:

@@ -29,8 +29,8 @@ def contrast_of(plan: Plan, adapter: str | None) -> Contrast:
     return "exit" if adapter is None or plan.holdout_base is None else "training"
 
 
-def is_eligible(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
-    """Return whether a request is eligible: it has a policy or adapter to withhold and set none
+def is_eligible(plan: Plan, request: EngineRequest, effective: Effective) -> bool:
+    """Return whether a request takes part: there is something to withhold, and it set no policy
     itself."""
     settings = effective.settings
     if effective.sources or settings.shadow:
@@ -38,32 +38,32 @@ def is_eligible(plan: Plan, job: EngineRequest, effective: Effective) -> bool:
     if settings.policy != "none":
         return True
     # If the policy abstained, the request may have caused it.
-    return effective.abstained is None and contrast_of(plan, job.adapter) == "training"
+    return effective.abstained is None and contrast_of(plan, request.adapter) == "training"
 
 
 def as_control(
-    plan: Plan, job: EngineRequest, settings: ExitSettings
+    plan: Plan, request: EngineRequest, settings: ExitSettings
 ) -> tuple[EngineRequest, ExitSettings]:
     """Return the request and settings that serve it in the control arm."""
-    served_by_base = contrast_of(plan, job.adapter) == "training"
+    served_by_base = contrast_of(plan, request.adapter) == "training"
     without = dataclasses.replace(settings, policy="none")
-    return job.without_adapter() if served_by_base else job, without
+    return request.without_adapter() if served_by_base else request, without
 
 
 def add_outcome(
     store: SumStore,
     record: SequenceRecord,
-    place: Arm,
+    arm: Arm,
     baseline: Baseline | None,
-    against: Contrast = "exit",
+    contrast: Contrast = "exit",
 ) -> None:
     """Add a sequence that ended, however it ended."""
     predicted = baseline.predict(record.prompt_tokens, longer_than=0) if baseline else None
-    tokens = predicted.tokens if predicted else 0.0
-    side: ArmName = "held" if place.control else "exited"
-    series = holdout_series(side, "completion", against)
-    key = Key(series, record.model_name, record.counted_as, cell(record.stratum, place.group))
-    store.add(key, ServedTokens.one(record.completion_tokens, tokens)._asdict())
+    expected = predicted.tokens if predicted else 0.0
+    name: ArmName = "held" if arm.control else "exited"
+    series = holdout_series(name, "completion", contrast)
+    key = Key(series, record.model_name, record.counted_as, cell(record.stratum, arm.group))
+    store.add(key, ServedTokens.one(record.completion_tokens, expected)._asdict())
     engine = record.generated_tokens + record.probe_tokens
-    key = key._replace(series=holdout_series(side, "engine", against))
-    store.add(key, ServedTokens.one(engine, tokens)._asdict())
+    key = key._replace(series=holdout_series(name, "engine", contrast))
+    store.add(key, ServedTokens.one(engine, expected)._asdict())

@@ -93,13 +93,13 @@ class SavingsMeasurement(EngineHooks):
             self.store,
             self.quality_gate,
             self.predictions,
-            runs=self._runs(served, metrics),
+            backend=self._backend(served, metrics),
             writing=served.writing,
             end=end,
             ended=lambda key, outcome: metrics.paired(key.model, key.policy, outcome),
         )
 
-    def _runs(self, served: ServedModel, metrics: Metrics) -> ContinuationBackend:
+    def _backend(self, served: ServedModel, metrics: Metrics) -> ContinuationBackend:
         if self.plan.pairs_url is None:
             return EngineBackend(served, self.plan.pairs_load, metrics.ran_pairs)
         key = os.environ.get(KEY_VARIABLE, "").strip() or None
@@ -126,33 +126,33 @@ class SavingsMeasurement(EngineHooks):
 
     # Requests
 
-    def assign_stratum(self, job: EngineRequest, records: Sequence[SequenceRecord]) -> None:
+    def assign_stratum(self, request: EngineRequest, records: Sequence[SequenceRecord]) -> None:
         """Set the stratum of a request as it arrived. An adapter that was loaded at runtime is
         identified by its path, because reading its weights would take time."""
-        lora = job.options.get("lora_request")
-        weights = self._weights.get(job.adapter)
+        lora = request.options.get("lora_request")
+        weights = self._weights.get(request.adapter)
         if lora is not None and weights is None:
             weights = text_digest(f"{lora.lora_path} {lora.lora_int_id}")
-        found = self._with_base(job.adapter, weights or "")
+        found = self._with_base(request.adapter, weights or "")
         for each in records:
             each.stratum = self._strata.number(each.model_name, found)
 
     def assign_arm(
-        self, job: EngineRequest, effective: Effective, conversation: bytes | None
+        self, request: EngineRequest, effective: Effective, conversation: bytes | None
     ) -> Arm | None:
         """Return the experiment arm of a request, or None if it is not eligible or has no
         conversation."""
         if not self.plan.holdout or conversation is None:
             return None
-        if not is_eligible(self.plan, job, effective):
+        if not is_eligible(self.plan, request, effective):
             return None
         return self._holdout.assign(conversation)
 
     def as_control(
-        self, job: EngineRequest, settings: ExitSettings
+        self, request: EngineRequest, settings: ExitSettings
     ) -> tuple[EngineRequest, ExitSettings]:
         """Return the request and settings that serve it in the control arm."""
-        return as_control(self.plan, job, settings)
+        return as_control(self.plan, request, settings)
 
     def prepare(
         self, records: Sequence[SequenceRecord], conversation: bytes | None, *, exits: bool
@@ -187,13 +187,15 @@ class SavingsMeasurement(EngineHooks):
         """Return whether the quality gate has switched `policy` off for `model`."""
         return self.quality_gate.is_off(model, policy)
 
-    def ended(self, job: EngineRequest, record: SequenceRecord, baseline: Baseline | None) -> None:
+    def ended(
+        self, request: EngineRequest, record: SequenceRecord, baseline: Baseline | None
+    ) -> None:
         """Record a sequence, however it ended."""
         if record.arm is not None:
-            against = contrast_of(self.plan, record.adapter)
-            add_outcome(self.store, record, record.arm, baseline, against)
+            contrast = contrast_of(self.plan, record.adapter)
+            add_outcome(self.store, record, record.arm, baseline, contrast)
         if self._pairs is not None:
-            self._pairs.add(job, record)
+            self._pairs.add(request, record)
 
     # Metrics
 

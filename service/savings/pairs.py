@@ -48,7 +48,7 @@ Outcome = Literal["measured", "dropped", "failed"]
 @dataclass(frozen=True, slots=True)
 class _Pair:
     key: Key
-    run: Continuation
+    continuation: Continuation
     predicted: Prediction | None
     baseline: float
     """Predicted tokens that were added to the sums."""
@@ -58,16 +58,16 @@ class _Pair:
     """Context of the request, because the continuation belongs to the same tenant."""
 
 
-def measurable(job: EngineRequest, record: SequenceRecord) -> bool:
+def measurable(request: EngineRequest, record: SequenceRecord) -> bool:
     """Return whether a continuation of the same prompt is comparable with the sequence."""
-    params = job.params
+    params = request.params
     return (
         record.counts_for_savings
-        and not job.stops
+        and not request.stops
         and not params.presence_penalty
         and not params.frequency_penalty  # penalties count generated tokens, not prompt tokens
-        and not job.has_grammar
-        and job.prompt.get("type", "token") == "token"
+        and not request.has_grammar
+        and request.prompt.get("type", "token") == "token"
     )
 
 
@@ -85,7 +85,7 @@ class Pairs:
         quality_gate: QualityGate,
         predictions: Predictions,
         *,
-        runs: ContinuationBackend,
+        backend: ContinuationBackend,
         writing: TokenizerFormat,
         end: str,
         ended: Callable[[Key, Outcome], None],
@@ -94,7 +94,7 @@ class Pairs:
         self._store = store
         self._quality_gate = quality_gate
         self._predictions = predictions
-        self._runs = runs
+        self._backend = backend
         self._writing = writing
         self._end_text = end  # of the thinking
         self._ended = ended
@@ -104,7 +104,7 @@ class Pairs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
-    def add(self, job: EngineRequest, record: SequenceRecord) -> None:
+    def add(self, request: EngineRequest, record: SequenceRecord) -> None:
         """Record a sequence that ended, and queue its pair if it is drawn."""
         if not record.counts_for_savings:
             return
@@ -118,10 +118,10 @@ class Pairs:
         exits = record.cut_at is not None
         policy = record.counted_as if exits else "none"
         key = Key(EXIT if exits else TRAINED, record.model_name, policy, _cell(record))
-        if not measurable(job, record):
+        if not measurable(request, record):
             self._store.add(key, {"unmeasurable": 1})
             return
-        pair = self._pair(key, job, record, record.continuation)
+        pair = self._pair(key, request, record, record.continuation)
         tokens = record.completion_tokens
         entry = Measured(1, tokens, saved=pair.baseline - tokens, cost=record.cost)
         self._store.add(key, entry._asdict())
@@ -134,23 +134,23 @@ class Pairs:
         self._wake.set()
 
     def _pair(
-        self, key: Key, job: EngineRequest, record: SequenceRecord, continuation: ContinuationInput
+        self, key: Key, request: EngineRequest, record: SequenceRecord, source: ContinuationInput
     ) -> _Pair:
         exits = key.series == EXIT
         predicted = record.predicted if exits else None
         return _Pair(
             key,
             Continuation(
-                job,
+                request,
                 record.model_name if exits else str(self._plan.pairs_base),
                 base=not exits,
-                ids=continuation.ids,
-                ended=continuation.ended,
-                length=len(continuation.ids),
+                ids=source.ids,
+                ended=source.ended,
+                length=len(source.ids),
             ),
             predicted,
             predicted.tokens if predicted else record.completion_tokens,
-            (continuation.answer if exits else self._after_end(continuation.answer)) or [],
+            (source.answer if exits else self._after_end(source.answer)) or [],
             contextvars.copy_context(),
         )
 
@@ -164,14 +164,14 @@ class Pairs:
             self._ended(pair.key, "dropped")
         self._queue.clear()
         await asyncio.to_thread(self._comparer.close)
-        await self._runs.close()
+        await self._backend.close()
 
     async def _dispatch(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                if len(self._tasks) < self._runs.capacity():
+                if len(self._tasks) < self._backend.capacity():
                     pair = self._queue.popleft()
                     task = asyncio.create_task(self._run(pair), context=pair.context.copy())
                     self._tasks.add(task)
@@ -181,9 +181,9 @@ class Pairs:
 
     async def _run(self, pair: _Pair) -> None:
         try:
-            if not pair.run.ended:
-                await self._runs.resume(pair.run)
-            if not pair.run.ended:
+            if not pair.continuation.ended:
+                await self._backend.resume(pair.continuation)
+            if not pair.continuation.ended:
                 self._queue.appendleft(pair)
                 self._wake.set()
                 return
@@ -201,7 +201,7 @@ class Pairs:
             self._ended(pair.key, "measured")
 
     def _record(self, pair: _Pair, agreement: Agreement) -> None:
-        key, length = pair.key, pair.run.length
+        key, length = pair.key, pair.continuation.length
         self._store.add(key, {"pairs": 1, "error": length - pair.baseline, agreement: 1})
         if key.series != EXIT:
             return
@@ -211,18 +211,22 @@ class Pairs:
             self._quality_gate.record(key.model, key.policy, agreed=agreement == "agreed")
 
     async def _agreement(self, pair: _Pair) -> Agreement:
-        other = self._answer(pair.run)
+        other = self._answer(pair.continuation)
         if not pair.answer or not other:
             return "unjudged"  # one of them has no answer
         return await self._comparer.compare(self._decode(pair.answer), other)
 
-    def _answer(self, run: Continuation) -> str | None:
+    def _answer(self, continuation: Continuation) -> str | None:
         """Return the answer of a continuation, or None if its thinking never ended."""
-        answer_ids = self._after_end(run.ids)
+        answer_ids = self._after_end(continuation.ids)
         if answer_ids is not None:
-            return self._decode(answer_ids) + (run.text or "")
+            return self._decode(answer_ids) + (continuation.text or "")
         thinking = self._writing.thinking
-        text = self._decode(run.ids) + (run.text or "") if thinking.end_text else run.text
+        text = (
+            self._decode(continuation.ids) + (continuation.text or "")
+            if thinking.end_text
+            else continuation.text
+        )
         if text is None:
             return None
         _, found, answer = text.partition(self._end_text)

@@ -41,7 +41,7 @@ class Plan:
     agreement_pairs: int = 100
     """Judged pairs, from 20 to 500, that the quality gate needs before it decides."""
     probation: float | None = None
-    """Seconds after which a disabled policy is tried again. None means that an operator enables it
+    """Seconds until a disabled policy is tried again. None means that an operator enables it
     with stepgrpo-serve guard."""
     state: Path | None = None
     """SQLite file that keeps the sums of savings, and that several servers on one machine can

@@ -62,10 +62,6 @@ class Predictions:
         found = self._coverage.get((model, policy))
         return found is not None and found.stale
 
-    def describe(self) -> list[Metric]:
-        """Return nothing, so that registration computes no metric."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """Yield the coverage with its interval, and whether it is stale."""
         share = family("prediction_coverage_ratio")

@@ -114,10 +114,6 @@ class QualityGate:
             _log.error("Policy %s is switched off for %s: %s.", policy, model, why)
         self.refresh()
 
-    def describe(self) -> list[Metric]:
-        """Return nothing, so that registration computes no metric."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """Yield a gauge that is 1 for every policy that is off."""
         gauge = family("policy_switched_off")

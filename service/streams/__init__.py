@@ -1,1 +1,1 @@
-"""Streams of the engine's outputs, their text, and where stop strings end it."""
+"""Streams of the engine's outputs, the text of their tokens, and stop strings."""

@@ -1,4 +1,4 @@
-"""One question to the judge, as a source of an inbox beside the engine's streams."""
+"""One request to the judge, as a source of an inbox beside the engine's streams."""
 
 import asyncio
 import logging
@@ -13,20 +13,20 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 
 class NoReply(Exception):
-    """In an inbox: the judge has none."""
+    """In an inbox: the judge has not replied."""
 
 
 class JudgeCall:
-    """One question on its way to the judge: a source of an inbox beside the engine's streams."""
+    """One request to the judge: a source of an inbox beside the engine's streams."""
 
-    tokens = 0  # the judge's are not this engine's
+    tokens = 0  # this engine generates none of the judge's tokens
 
     def __init__(
         self, inbox: Inbox, client: JudgeClient, sequence: int, question: Judge, message: str
     ) -> None:
         self.sequence = sequence
         self.judge_tokens = 0
-        """What the answer cost the judge, prompt included."""
+        """Tokens that the judge processed, prompt included."""
         self._inbox = inbox
         self._task = asyncio.create_task(self._run(client, question, message))
 
@@ -36,11 +36,11 @@ class JudgeCall:
             judgement = await client.ask(question, message)
             self.judge_tokens = judgement.prompt_tokens + judgement.completion_tokens
             answer = judgement.reply or answer
-        except Exception as error:  # noqa: BLE001 - whatever it is, no request may fail of it
+        except Exception as error:  # noqa: BLE001 - a failed judge must not fail its request
             _log.error("A question to the judge failed: %s", type(error).__name__)
         self._inbox.put_nowait((self, answer))
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Cancel the request."""
         self._task.cancel()
         await asyncio.wait([self._task])

@@ -1,10 +1,10 @@
 """Stop strings and stop tokens that apply to the answer alone.
 
-vLLM looks for them in everything, so they fire inside reasoning, where clients do not mean them
+vLLM applies them to all text, so they fire inside reasoning, where clients do not mean them
 (evaluation harnesses send some with every call). The main stream of a request that may think
-therefore runs without, and they are looked for here: after each token, as vLLM does, from the first
-visible character of the answer on. White space before it is layout: thinking that is closed from
-outside ends in it, too, and there nothing looks for them.
+therefore runs without them, and this module applies them after each token, as vLLM does, from the
+first visible character of the answer on. White space before it is layout, which also ends an
+injected closing, where no stop string applies.
 """
 
 import copy
@@ -17,36 +17,38 @@ __all__ = ["AnswerStops", "without_stops"]
 
 
 def without_stops(params: SamplingParams, ids: frozenset[int]) -> SamplingParams:
-    """The same without stop strings and without these stop tokens."""
+    """Return the parameters without stop strings and without the stop tokens `ids`."""
     own = params.clone()
     own.stop = []
     own.stop_token_ids = [each for each in own.stop_token_ids or () if each not in ids]
-    own._all_stop_token_ids = own.all_stop_token_ids - ids  # else min_tokens holds them back
+    own._all_stop_token_ids = own.all_stop_token_ids - ids  # otherwise min_tokens suppresses them
     return own
 
 
 @dataclass(slots=True)
 class AnswerStops:
-    """Takes the answer's text token by token; what may become a stop string is held back."""
+    """Applies stops to the answer token by token; text that may begin a stop is held back."""
 
     params: SamplingParams
     ids: frozenset[int] = frozenset()
-    """Of stop tokens."""
+    """Ids of stop tokens."""
     longest: int = field(init=False)
     tail: str = field(default="", init=False)
-    """The last characters of the answer, in which a stop string may have begun."""
+    """The last characters of the answer, which may begin a stop string."""
     stopped: bool = field(default=False, init=False)
-    """Whether one has come."""
-    _begun: bool = field(default=False, init=False)  # something visible has come
+    """True after a stop."""
+    _begun: bool = field(default=False, init=False)  # the answer has visible text
 
     def __post_init__(self) -> None:
         self.longest = max((len(each) for each in self.params.stop or ()), default=1)
 
     def take(self, output: RequestOutput, generated: int) -> RequestOutput:
-        """The delta of one token, the `generated`-th of its stream, with the text that is due; its
-        end, if a stop string or token is complete."""
-        said, before = output.outputs[0].text, self.tail
-        text = before + said
+        """Return the delta of one token with the text that can be sent; a completed stop ends it.
+
+        The token is the `generated`-th of its stream.
+        """
+        before = self.tail
+        text = before + output.outputs[0].text
         begin = 0 if self._begun else len(text) - len(text.lstrip())
         self._begun = begin < len(text) or self._begun
         if not self._begun:
@@ -63,15 +65,14 @@ class AnswerStops:
         return self._delta(output, due, before)
 
     def leave(self, output: RequestOutput) -> RequestOutput:
-        """The delta of a token that is not of the answer, behind what was held back of one that
-        was none after all."""
+        """Return the delta of a token outside the answer, after any text that was held back."""
         before, self.tail, self._begun = self.tail, "", False
         return self._delta(output, before + output.outputs[0].text, before) if before else output
 
     def _found(
         self, output: RequestOutput, text: str, searched: int, begin: int, generated: int
     ) -> tuple[str | int, int] | None:
-        """The stop that is complete first, and where the text ends with it."""
+        """Return the first completed stop and where it ends the text; None without one."""
         if generated <= self.params.min_tokens:
             return None
         included = self.params.include_stop_str_in_output

@@ -263,7 +263,7 @@ class ExitController:
         slot.asked(question, boundary)
 
     def _settled_by(self) -> bool:
-        """Whether later boundaries no longer matter, because a decision is certain."""
+        """Return True if a decision is certain, so later boundaries do not matter."""
         return self._fired or self._shadow_reason is not None or self.fault is not None
 
     def _settle(self, commands: list[Command]) -> None:
@@ -382,7 +382,7 @@ class ExitController:
         return self.state is State.THINKING and self._thinking_end is None
 
     def _was_answer(self) -> bool:
-        """Whether the supposed thinking was an answer: it ended without a start and an end."""
+        """Return True if the supposed thinking was an answer: it ended without start and end."""
         ended = self._finished in ("eos", "stop") and self._thinking_end is self._exit is None
         return ended and self._marks.doubtful
 

@@ -12,7 +12,7 @@ class SequenceFinder:
 
     def __init__(self, sequence: Sequence[int]) -> None:
         self.open = 0
-        """How many of the last ids may begin the sequence."""
+        """Number of the last ids that may begin the sequence."""
         self._sequence = tuple(sequence)
         self._recent: tuple[int, ...] = ()
 
@@ -47,7 +47,7 @@ class Start:
 
     @property
     def open(self) -> bool:
-        """Whether the visible text so far, or the last tokens, may begin the start."""
+        """True if the visible text so far, or the last tokens, may begin the start."""
         if self._text:
             return bool(self._seen) and self._text.startswith(self._seen)
         return bool(self._sequence.open)

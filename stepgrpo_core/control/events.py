@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Cause = Literal["eos", "stop", "length", "abort"]
-"""Why a stream ended: an end-of-sequence token, a stop string, the token limit, or an abort."""
+"""The end of a stream: an end-of-sequence token, a stop string, the token limit, or an abort."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class ThinkTokenMatcher:
     ) -> None:
         self.implied = implied
         self.doubtful = False
-        """Whether the text that began the thinking may be an answer."""
+        """True if the text that began the thinking may be an answer."""
         self._may_answer = may_answer
         self.held: list[tuple[int, str]] = []
         """Ids and texts of the tokens so far, if the thinking begins without a start."""

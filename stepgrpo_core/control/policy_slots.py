@@ -61,7 +61,7 @@ class PolicySlot:
 
     @property
     def active(self) -> bool:
-        """Whether the policy can still act."""
+        """True if the policy can still act."""
         if self.needs.probe is None:
             return True
         own = self.needs.max_probes

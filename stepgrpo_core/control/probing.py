@@ -24,7 +24,7 @@ __all__ = ["Probe", "Writer", "put_question", "read_answer", "trial_end"]
 
 
 class Writer(Protocol):
-    """What a probe needs of a model's tokenizer."""
+    """The functions of a model's tokenizer that probes use."""
 
     @property
     def thinking(self) -> ThinkingFormat:
@@ -51,7 +51,7 @@ class Probe:
     prompt_ids: tuple[int, ...]
     max_tokens: int
     top: int
-    """How many of the most likely tokens to report log-probabilities for; 0: the generated one."""
+    """Number of most likely tokens whose log-probabilities are needed; 0: the generated one."""
     stop_ids: tuple[int, ...]
 
 

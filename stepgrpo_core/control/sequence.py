@@ -16,6 +16,7 @@ from stepgrpo_core.control.events import (
     Cause,
     CloseThinking,
     Command,
+    Emit,
     Event,
     Finished,
     FinishThinking,
@@ -31,7 +32,7 @@ from stepgrpo_core.errors import ProtocolViolation
 
 __all__ = ["SequenceState", "TokenStream", "splice"]
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class TokenStream:
 
     ids: list[int] = field(default_factory=list)
     cause: Cause | None = None
-    """Why it ended; None while it runs."""
+    """The reason for its end; None while it runs."""
 
 
 class SequenceState:
@@ -102,11 +103,13 @@ class SequenceState:
     def _receive(self, *events: Event) -> list[Command]:
         commands = self.controller.receive(*events)
         for command in commands:
+            if isinstance(command, Emit):  # first, because nearly every token has one
+                continue
             if isinstance(command, StartProbe):
                 self.probes[command.probe] = command
             elif isinstance(command, CancelProbe):
                 self.probes.pop(command.probe, None)
-            elif isinstance(command, CloseThinking):
+            else:
                 self.close, self.current = command, self.answer
         return commands
 
@@ -140,17 +143,17 @@ class SequenceState:
 
     @property
     def answering(self) -> bool:
-        """Whether the thinking is over, but not the sequence."""
+        """True if the thinking is over, but not the sequence."""
         return self.controller.state is State.ANSWERING
 
     @property
     def done(self) -> bool:
-        """Whether nothing more can come."""
+        """True at the end of the sequence."""
         return self.controller.state is State.DONE
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended the completion itself."""
+        """True if the model ended the completion itself."""
         return self.current.cause == "eos"
 
     @property
@@ -185,14 +188,14 @@ class SequenceState:
         return self.column(main, [True] * len(self.closing_ids), answer)
 
     def column(
-        self, main: Sequence[Value], injected: Sequence[Value], answer: Sequence[Value]
-    ) -> list[Value]:
+        self, main: Sequence[_Value], injected: Sequence[_Value], answer: Sequence[_Value]
+    ) -> list[_Value]:
         """Return (L,) values of the completion's tokens, given those of its three parts."""
         return splice(main, self.kept_tokens, injected, answer)
 
 
 def splice(
-    main: Sequence[Value], cut: int, injected: Sequence[Value], answer: Sequence[Value]
-) -> list[Value]:
+    main: Sequence[_Value], cut: int, injected: Sequence[_Value], answer: Sequence[_Value]
+) -> list[_Value]:
     """Return the first `cut` values of `main`, then `injected`, then `answer`."""
     return [*main[:cut], *injected, *answer]

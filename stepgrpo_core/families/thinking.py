@@ -121,7 +121,7 @@ def family_of(
         raise InvalidSetting("family", name, f"use one of {', '.join(known)}")
     if not known[name].text and _marks(tokenizer, known[name]) is None:
         family = known[name]
-        remedy = f"this tokenizer has no tokens for {family.start} and {family.end}"
+        remedy = f"this tokenizer cannot write {family.start} and {family.end} in separate tokens"
         raise InvalidSetting("family", name, remedy)
     return known[name]
 

@@ -1,7 +1,7 @@
 """Traces: full runs of thinking with what the policy's signal said at every boundary.
 
 A trace makes it possible to replay an exit policy at any threshold without generating again: the
-policy exits at the first boundary whose signal reaches the threshold, and never otherwise.
+policy exits at the first boundary whose signal is above the threshold, and never otherwise.
 """
 
 from collections.abc import Iterable, Sequence
@@ -79,7 +79,7 @@ class Exit:
 def replay(trace: Trace, threshold: float) -> Exit:
     """Return what the policy does on `trace` at `threshold`."""
     for each in trace.readings:
-        if each.signal >= threshold:
+        if each.signal > threshold:
             lost = trace.right is True and each.right is False
             gained = trace.right is False and each.right is True
             return Exit(each.tokens, each.changed, lost, gained)

@@ -35,7 +35,7 @@ __all__ = [
 
 LEVEL = 0.90  # coverage of the prediction interval
 MIN_RUNS = 20  # fewer runs do not determine a 90 % interval
-TRIALS = ("inducing_prompt", "probe_max_tokens", "mean", "skip_first", "require_end")
+PROBE_SETTINGS = ("inducing_prompt", "probe_max_tokens", "mean", "skip_first", "require_end")
 """Settings that the confidence of an induced answer depends on."""
 
 
@@ -59,12 +59,12 @@ class Conditions:
     markers: tuple[str, ...] | None = None
     """Step markers; None if steps were not recorded."""
     trials: Mapping[str, Any] | None = None
-    """Values of the settings in `TRIALS`; None if nothing was probed."""
+    """Values of the settings in `PROBE_SETTINGS`; None if nothing was probed."""
 
     @classmethod
     def of(cls, settings: ExitSettings, *, trials: bool = True) -> "Conditions":
         """Return the conditions of a controller with these settings."""
-        made = {name: getattr(settings, name) for name in TRIALS}
+        made = {name: getattr(settings, name) for name in PROBE_SETTINGS}
         return cls(tuple(settings.markers), made if trials else None)
 
 
@@ -301,10 +301,12 @@ def _parse_bin(entry: Any, conditions: Conditions) -> LengthBin:
     low, high = entry["prompt_tokens"]
     lengths = entry["completion_tokens"]
     starts = _column(entry, "steps", len(lengths), recorded=conditions.markers is not None)
-    trials = _column(entry, "confidences", len(lengths), recorded=conditions.trials is not None)
+    confidences = _column(
+        entry, "confidences", len(lengths), recorded=conditions.trials is not None
+    )
     runs = (
-        Run(int(low), int(length), _parse_starts(own), _parse_confidences(asked))
-        for length, own, asked in zip(lengths, starts, trials, strict=True)
+        Run(int(low), int(length), _parse_starts(own), _parse_confidences(probed))
+        for length, own, probed in zip(lengths, starts, confidences, strict=True)
     )
     return _bin(int(low), int(high), runs, conditions)
 

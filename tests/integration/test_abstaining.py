@@ -93,7 +93,7 @@ def test_tools_on_offer_leave_what_asks_for_no_answer(
 def test_without_prefix_caching_a_budget_still_holds(machine: Machine) -> None:
     ours = machine.ours()
     engine = ours.engine
-    engine._decider = dataclasses.replace(engine._decider, prefix_caching=False)
+    engine._resolver = dataclasses.replace(engine._resolver, prefix_caching=False)
     _, (record,) = machine.run(ours.ask(0, "confidence+budget", xargs={"exit_budget_tokens": 10}))
     assert (record.policy, record.abstained) == ("budget", "no_prefix_caching")
     assert record.outcome.reason == "budget"

@@ -22,7 +22,7 @@ from training.config.schema import RunConfig, load_config
 from training.run.checkpoints import RunStopped, StopOnSignal
 from training.run.loading import load_tokenizer
 from training.run.processes import run_in_subprocess
-from training.sft.samples import Kept, Sampled
+from training.sft.samples import PromptSamples, Selected
 from training.sft.train import build_trainer, run_sft, sft_arguments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -180,9 +180,10 @@ def test_an_output_with_samples_of_another_run_is_not_written_over(
 
 def test_the_trainer_sees_the_sampled_tokens_and_no_loss_on_prompts(tmp_path: Path) -> None:
     config = configured(tmp_path)
-    kept = [Kept((388, 20, 21, 387), (1, 2)), Kept((388, 30, 31, 32, 33, 387), (0, 0))]
+    kept = [Selected((388, 20, 21, 387), (1, 2)), Selected((388, 30, 31, 32, 33, 387), (0, 0))]
     samples = [
-        Sampled(row, (386, 321, 198), (each,), 2, 1, 0, 0, 9, 0, 0) for row, each in enumerate(kept)
+        PromptSamples(row, (386, 321, 198), (each,), 2, 1, 0, 0, 9, 0, 0)
+        for row, each in enumerate(kept)
     ]
     trainer = build_trainer(
         config, sft_arguments(config), load_tokenizer(config), samples, StopOnSignal(1)

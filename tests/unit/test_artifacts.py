@@ -9,7 +9,11 @@ from training.config.schema import RunConfig, load_config
 from training.data.dataset import DataReport
 from training.run.artifacts import metric_table, write_card, write_metrics
 
-HISTORY = [{"step": 1, "reward": 0.25, "kl": 1}, {"step": 2, "kl": 2}, {"step": 3, "reward": 0.5}]
+HISTORY: list[dict[str, float]] = [
+    {"step": 1, "reward": 0.25, "kl": 1},
+    {"step": 2, "kl": 2},
+    {"step": 3, "reward": 0.5},
+]
 
 
 def config(output: Path, *overrides: str) -> RunConfig:

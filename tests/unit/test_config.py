@@ -244,17 +244,18 @@ def test_describe_names_the_sources_and_what_is_not_theirs() -> None:
         "paper; the paper as noted has 0.1)"
     )
     assert scripts == (
-        "not the authors' scripts': markers=('Wait', 'Alternatively') (there ('Wait',)), "
-        "min_interval=16 (there 0), no exit at repetition (there at three equal chunks)"
+        "other than in the authors' scripts: markers=('Wait', 'Alternatively') "
+        "(scripts: ('Wait',)), min_interval=16 (scripts: 0), no exit at repetition "
+        "(scripts: at three equal chunks)"
     )
     theirs = ["markers=[Wait]", "min_interval=0", "policy=confidence+repetition"]
     same = describe(load_config(["qwen3-8b"], [f"rollout.exit.{each}" for each in theirs]))
     assert "policy='confidence+repetition'" not in same
-    assert "authors' scripts'" not in same
-    assert "truncated_share=0.5 (there all)" in describe(load_config(["demo"]))
+    assert "authors' scripts:" not in same
+    assert "truncated_share=0.5 (scripts: all)" in describe(load_config(["demo"]))
     changed = describe(load_config(["demo"], ["reward.settings.beta=0"])).splitlines()
-    assert changed[2] == "not its paper's: beta=0.0"
-    assert "not its paper's" not in describe(load_config(["demo", "methods/lp"]))
+    assert changed[2] == "not from its paper: beta=0.0"
+    assert "not from its paper" not in describe(load_config(["demo", "methods/lp"]))
     assert "authors" not in describe(load_config(["demo", "methods/lp"]))
     assert "samples=8" in describe(load_config(["demo", "methods/deer-sft"]))
 

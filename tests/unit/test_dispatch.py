@@ -93,8 +93,8 @@ def test_without_stops_nothing_changes() -> None:
 
 def test_a_thought_of_the_callers_is_counted_and_ends_for_no_reason_of_ours() -> None:
     outcome = Outcome(ExitReason.NATURAL, 1, 30, 0, 0, (), None)
-    assert Opening(PromptState.OPENED).told(outcome) == outcome
-    told = Opening(PromptState.INSIDE).told(outcome)
+    assert Opening(PromptState.OPENED).reported(outcome) == outcome
+    told = Opening(PromptState.INSIDE).reported(outcome)
     assert (told.reason, told.reasoning_tokens) == (ExitReason.NONE, 30)
 
 

@@ -109,7 +109,7 @@ def test_several_processes_read_the_data_once_and_explain_once() -> None:
 def test_planned_processes_belong_to_a_dry_run() -> None:
     command = [sys.executable, "-m", "training.cli", "grpo", "--config", "demo", "--processes"]
     for words, message in (
-        (("8",), "explain a --dry-run"),
+        (("8",), "need --dry-run"),
         (("0", "--dry-run"), "--processes=0"),
     ):
         done = subprocess.run(

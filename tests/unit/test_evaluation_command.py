@@ -62,7 +62,7 @@ def test_a_policy_takes_fields_of_its_settings_by_type() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("confident", "policy='confident' .* use one of"),
+        ("confident", "policy='confident' .* did you mean 'confidence'"),
         ("confidence:treshold=0.9", r"policy\.treshold is unknown: did you mean 'threshold'"),
         ("confidence:threshold=2", r"policy\.threshold=2.* from 0 to 1"),
         ("confidence:max_probes=many", r"policy\.max_probes='many' .* whole number"),

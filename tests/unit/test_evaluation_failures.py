@@ -62,6 +62,7 @@ def test_records_hold_the_extracted_answer_the_votes_and_the_end_of_what_is_wron
     assert [each.groups for each in found] == [(("level", "1"),)] * 2 + [()] * 2
     assert [each.tail is None for each in found] == [True, True, False, False]
     assert len(found[3].tail or "") == TAIL
+    assert found[2].tail == "<think>x</think>\\boxed{5}"
     assert '"level":"1"' in path.read_text()
 
 
@@ -104,7 +105,11 @@ def page(path: Path, records: list[Record], name: str = "base") -> Tags:
 
 
 def test_the_page_shows_what_was_wrong_and_nothing_of_it_is_markup(tmp_path: Path) -> None:
-    wrong = {"correct": False, "answer": "</pre><script>5", "tail": "so <img src=x> it is"}
+    wrong: dict[str, Any] = {
+        "correct": False,
+        "answer": "</pre><script>5",
+        "tail": "so <img src=x> it is",
+    }
     found = page(
         tmp_path / "f.html",
         [record(1), record(2, **wrong), record(2, 1, correct=None, answer=None)],

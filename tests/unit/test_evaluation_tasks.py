@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_a_local_file_in_the_hubs_columns_gives_the_questions(tmp_path: Path, na
     assert len(found) == len(ROWS[name])
     assert [each.id for each in found] == sorted(each.id for each in found)
     for each, row in zip(found, ROWS[name], strict=True):
-        assert str(row[TASKS[name].source.prompt]) in each.prompt
+        assert str(row[str(TASKS[name].source.prompt)]) in each.prompt
         assert each.prompt.count("\\boxed{}") == 1
         assert each.gold == each.gold.strip()
 
@@ -341,3 +342,13 @@ def test_one_task_has_sampling_of_its_own() -> None:
         draws_of("demo", own={"max_tokens": "many"})
     with pytest.raises(InvalidSetting, match="top_p=0"):
         draws_of("demo", own={"top_p": 0.0})
+
+
+def test_the_tasks_in_the_documentation_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "tasks.yaml").write_text(block)
+    tasks = read_tasks(tmp_path / "tasks.yaml")
+    assert tasks["exam"].by == ("chapter", "level")
+    assert tasks["gpqa-letters"].request.endswith("within \\boxed{}.")
+    assert tasks["math500"].samples == 16

@@ -127,7 +127,7 @@ def write(path: Path, *lines: dict[str, Any]) -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: object, **environment: str) -> str:
+def output(capsys: pytest.CaptureFixture[str], *arguments: object, **environment: str) -> str:
     explain_command(list(map(str, arguments)), environment)
     return capsys.readouterr().out.rstrip("\n")
 
@@ -141,11 +141,9 @@ def refused(*arguments: object) -> str:
     return message
 
 
-def test_a_request_is_told_in_the_order_of_time(
-    log: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert told(capsys, "chatcmpl-1f", "--log", log) == TEXT
-    assert told(capsys, "chatcmpl-1f", STEPGRPO_EXIT_LOG=str(log)) == TEXT
+def test_events_are_in_chronological_order(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "chatcmpl-1f", "--log", log) == TEXT
+    assert output(capsys, "chatcmpl-1f", STEPGRPO_EXIT_LOG=str(log)) == TEXT
 
 
 def test_the_command_line_has_it(
@@ -156,7 +154,7 @@ def test_the_command_line_has_it(
     assert capsys.readouterr().out == TEXT + "\n"
 
 
-def test_what_did_not_happen_is_not_told() -> None:
+def test_what_did_not_happen_has_no_line() -> None:
     without = LINE | {
         "abstained": "tools",
         "label": "holdout",
@@ -196,13 +194,13 @@ def test_several_sequences_have_a_section_each(
     log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(log, LINE | {"id": "chatcmpl-2f"}, LINE | {"index": 1})
-    first, second = told(capsys, "chatcmpl-1f", "--log", log).split("\n\n\n")
+    first, second = output(capsys, "chatcmpl-1f", "--log", log).split("\n\n\n")
     assert first == TEXT
     assert second == TEXT.replace("sequence 0", "sequence 1")
 
 
 def test_json_is_the_raw_line(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = told(capsys, "chatcmpl-1f", "--log", log, "--format", "json")
+    out = output(capsys, "chatcmpl-1f", "--log", log, "--format", "json")
     assert out == log.read_text().rstrip("\n")
 
 
@@ -213,7 +211,7 @@ def test_lines_that_are_none_are_passed_over(log: Path, capsys: pytest.CaptureFi
             half + b'\n\n"chatcmpl-1f"\n{"id": 3, "x": "chatcmpl-1f"}\n\xff\xfe chatcmpl-1f\n'
         )
     write(log, LINE | {"index": 1, "text": "it said chatcmpl-1f"}, {"id": "x", "y": "chatcmpl-1f"})
-    assert told(capsys, "chatcmpl-1f", "--log", log).count("sequence") == 2
+    assert output(capsys, "chatcmpl-1f", "--log", log).count("sequence") == 2
 
 
 def test_a_name_that_is_not_there(log: Path) -> None:
@@ -238,7 +236,7 @@ def test_a_line_of_something_else_is_named(log: Path, change: dict[str, Any]) ->
 def test_an_id_cannot_steer_the_terminal(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "chatcmpl-\x1b[2J\r\nforged \u202e\u2028"
     write(log, LINE | {"id": evil})
-    out = told(capsys, evil, "--log", log)
+    out = output(capsys, evil, "--log", log)
     head, rest = out.split("\n", 1)
     assert head == "chatcmpl-\\x1b[2J\\r\\nforged \\u202e\\u2028, sequence 0"
     assert rest == TEXT.split("\n", 1)[1]

@@ -21,7 +21,7 @@ from tests.support.service.strata import PLAN
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 
 
-def test_facts_tell_no_addresses() -> None:
+def test_facts_reveal_no_addresses() -> None:
     plan = Plan(pairs=0.1, pairs_url="http://replica.internal:8000/v1")
     settings = ExitSettings(verifier_url="http://judge.internal:8000/v1")
     text = json.dumps(settings_facts(plan, settings, ProbeLimits(), EFFORT))
@@ -30,7 +30,7 @@ def test_facts_tell_no_addresses() -> None:
     assert json.dumps(settings_facts(other, settings, ProbeLimits(), EFFORT)) != text
 
 
-def test_facts_of_an_engine_can_be_kept_and_tell_it_from_others() -> None:
+def test_engine_facts_are_json_and_differ_between_engines() -> None:
     def facts(**options: Any) -> str:
         model = EngineArgs(model=str(MODEL), **options).create_model_config()
         return json.dumps(engine_facts(SimpleNamespace(model_config=model), None))
@@ -44,7 +44,7 @@ def test_facts_of_an_engine_can_be_kept_and_tell_it_from_others() -> None:
         assert facts(**options) != facts()
 
 
-def test_weights_are_told_by_what_is_in_them(tmp_path: Path) -> None:
+def test_weights_are_identified_by_their_contents(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")

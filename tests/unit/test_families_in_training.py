@@ -135,5 +135,5 @@ def test_records_of_an_evaluation_depend_on_the_family() -> None:
 
 def test_marks_of_tokens_need_their_tokens() -> None:
     assert (FAMILIES["think"].start, FAMILIES["think"].end) == THINK
-    with pytest.raises(InvalidSetting, match="no tokens for <think>"):
+    with pytest.raises(InvalidSetting, match="cannot write <think>"):
         format_of(MINE, CLOSING, FamilyChoice("think"))

@@ -20,6 +20,9 @@ def test_answers_vote_for_the_first_that_is_the_same() -> None:
             [0, 1, 0, 3, 3, 1, 6, None, None],
             [0],
         ]
+        many = [*map(str, range(8)), "\\sqrt{8}", "2\\sqrt{2}", "7.0"]
+        verdicts = grader.grade([f"</think>\\boxed{{{each}}}" for each in many], ["77"] * 11)
+        assert grader.votes([verdicts]) == [[*range(10), 7]]  # too many for mathematics
         lost = grader.grade(texts[:2], ["", ""])
         assert grader.votes([lost]) == [[None, None]]  # unscored: nobody knows
 

@@ -32,7 +32,8 @@ FIELDS = [
 
 def serving() -> argparse.ArgumentParser:
     """Ours of the server's flags; the others are vLLM's."""
-    parser = argparse.ArgumentParser(prog="stepgrpo-serve")
+    form = argparse.ArgumentDefaultsHelpFormatter  # as vLLM's parser has it
+    parser = argparse.ArgumentParser(prog="stepgrpo-serve", formatter_class=form)
     add_flags(parser)
     add_access_flags(parser)
     return parser
@@ -102,6 +103,12 @@ def test_flag_and_reference_show_one_text_and_the_default(option: Option) -> Non
     assert texts[option.flag] == f"{option.help} Default: {default}.".replace("%", "%%")
     row = f"| `{option.name}` | {option.help} | `{default}` |"
     assert row in REFERENCE
+
+
+def test_help_shows_one_default() -> None:
+    text = serving().format_help()
+    assert "Default: 0.95." in text
+    assert "(default:" not in text
 
 
 def test_each_row_of_the_reference_that_has_a_default_column_fills_it() -> None:

@@ -75,7 +75,7 @@ def test_a_signal_is_passed_on_and_time_spent_is_remembered(tmp_path: Path) -> N
 
     asking = threading.Thread(target=ask)
     asking.start()
-    with pytest.raises(RunStopped, match="the same command goes on"):
+    with pytest.raises(RunStopped, match="run the same command again"):
         run_jobs([saving], slots=1, stop=stop)
     asking.join()
     assert saved.read_text() == "saved"

@@ -84,7 +84,7 @@ def exited(
     settings: ExitSettings = SETTINGS,
     max_tokens: int = 64,
 ) -> Exited:
-    engine = Engine(llm)  # type: ignore[arg-type]
+    engine = Engine(llm)
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
     (found,) = engine.exits(engine.generate([prompt], params), settings, params)
     return found
@@ -127,7 +127,7 @@ def test_rollouts_complete_alike(policy: str, prompt: tuple[int, ...], max_token
     llm = ScriptedLlm()
     found = exited(llm, prompt, settings, max_tokens)
     job = RolloutRequest(prompt, Sampling(max_tokens, 0.0), thinking_open=prompt is OPENED)
-    form = Engine(llm).form  # type: ignore[arg-type]
+    form = Engine(llm).form
     engine = ScriptedEngine(played)
     (rollout,) = run_rollouts(engine, [job], settings, form, probing="sequential")
     assert rollout.ids == found.generation.ids

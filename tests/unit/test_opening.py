@@ -8,7 +8,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.parser_manager import ParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from service.engine.opening import Openings, shown_closed
+from service.engine.opening import Openings, prepend_end
 from service.engine.request import EngineRequest
 from service.engine.response_parser import ResponseParser
 from stepgrpo_core.families.prompts import PromptState
@@ -43,7 +43,7 @@ def noted(
     )
     ids = TOKENIZER.encode(prompt, add_special_tokens=False)
     asked = SamplingParams(output_kind=kind, **params)
-    return openings.noted(EngineRequest("r", {"prompt_token_ids": ids}, asked, options))
+    return openings.resolve(EngineRequest("r", {"prompt_token_ids": ids}, asked, options))
 
 
 @pytest.mark.parametrize("kind", [DELTA, WHOLE])
@@ -100,7 +100,7 @@ def test_a_prompt_without_ids_is_left_alone() -> None:
         TOKENIZER, THINKING, frozenset(), TURN, ResponseParser("qwen3", TOKENIZER, None)
     )
     job = EngineRequest("r", {"prompt_embeds": 1}, SamplingParams(stop_token_ids=[5]), {})
-    assert openings.noted(job) is job
+    assert openings.resolve(job) is job
 
 
 def test_stop_tokens_of_the_text_are_the_answers() -> None:
@@ -161,6 +161,6 @@ def test_whole_and_streamed_answers_agree_after_a_closed_thought(
     completion = CompletionOutput(0, said, ids, None, None, finish_reason="stop")
     output = RequestOutput("r", None, job.prompt_ids, None, [completion], finished=True)
     streamed = parsed_stream(output, job.prompt_ids, options, tools=tools)
-    reasoning, content = parsed_whole(shown_closed(output, job.opening.end), options, tools=tools)
+    reasoning, content = parsed_whole(prepend_end(output, job.opening.end), options, tools=tools)
     assert (reasoning or "", content) == streamed == ("", said)
     assert completion.token_ids == ids

@@ -58,7 +58,7 @@ def natural(**changes: Any) -> SequenceRecord:
 
 
 class Scripted:
-    """Runs that end as told, when told; the words of an answer are its ids."""
+    """A backend whose continuations end as scripted; the words of an answer are its ids."""
 
     def __init__(self, rest: list[int], *, stops: int = 0, room: int = 1) -> None:
         self.rest, self.stops, self.seats = rest, stops, room
@@ -110,7 +110,7 @@ def make(
             store,
             QualityGate(store, plan),
             Predictions(store),
-            runs=runs,
+            backend=runs,
             writing=TokenizerFormat(
                 THINKING, lambda _: (), lambda ids: " ".join(map(str, ids)), None
             ),

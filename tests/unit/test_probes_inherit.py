@@ -3,7 +3,7 @@
 from vllm.sampling_params import SamplingParams
 
 from service.engine.request import EngineRequest
-from service.streams.engine_streams import asked_prompt, extended_prompt
+from service.streams.engine_streams import extended_prompt, probe_prompt
 
 PROMPT = {
     "type": "token",
@@ -46,7 +46,7 @@ def test_the_cache_salt_stays_and_the_text_does_not() -> None:
         "cache_salt": "tenant",
         "arrival_time": 5.0,
     }
-    assert asked_prompt(PROMPT, [7]) == {
+    assert probe_prompt(PROMPT, [7]) == {
         "type": "token",
         "prompt_token_ids": [7],
         "cache_salt": "tenant",

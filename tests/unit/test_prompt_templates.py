@@ -1,7 +1,6 @@
 """Prompts are rendered in one place: training, calibration and evaluation ask alike."""
 
 import ast
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +11,9 @@ from transformers import AutoTokenizer
 from stepgrpo_core import InvalidSetting
 from tests.support.servers import MODEL
 from training.cli import build_parser
-from training.config.schema import load_config
+from training.config.schema import dump_config, load_config, prompt_template
 from training.data.prompts import PLAIN, PromptTemplate, prompt_template_of
+from training.evaluation.command import _tell_other_prompts
 from training.evaluation.records import Contender, open_records, read_records
 from training.evaluation.report import markdown
 from training.evaluation.run import _jobs, plan
@@ -21,7 +21,6 @@ from training.evaluation.tasks import draws_of, load_task
 from training.grpo import train
 from training.rollouts.offline import Engine
 from training.rollouts.vllm_engine import format_of
-from training.run.loading import prompt_template
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL)
@@ -66,7 +65,7 @@ def test_trainer_calibration_and_evaluation_make_the_same_prompt(tmp_path: Path)
     trained = PromptTemplate(chat_template_kwargs=template.chat_template_kwargs)
     wanted = trained.render(TOKENIZER, asked)
     assert "Be brief." in text(wanted)
-    engine = Engine(SimpleNamespace(get_tokenizer=lambda: TOKENIZER), prompts=template)  # type: ignore[arg-type]
+    engine = Engine(SimpleNamespace(get_tokenizer=lambda: TOKENIZER), prompts=template)
     assert engine.chat_prompt(row.prompt) == wanted
     (work,) = plan(
         [Contender("a", str(MODEL))],
@@ -108,13 +107,37 @@ def test_files_made_with_other_prompts_are_not_mixed_in_either_direction(tmp_pat
 
 
 def test_the_report_says_what_the_prompts_hold() -> None:
-    settings = json.loads(
-        '{"draws": {"samples": 1, "sampling": {"max_tokens": 9, "temperature": 1, "top_p": 1, '
-        '"top_k": 0}}, "dtype": "auto", "seed": 0, "questions": "q", "limit": null, "model": "m", '
-        '"weights": "w", "exit": {"policy": "none"}, "prompts": {"system_prompt": "Be *brief*.", '
-        '"chat_template_kwargs": {"enable_thinking": false}}}'
-    )
+    sampling = {"max_tokens": 9, "temperature": 1, "top_p": 1, "min_p": 0.1, "top_k": 0}
+    settings: dict[str, Any] = {
+        "draws": {"samples": 1, "sampling": sampling},
+        "dtype": "auto",
+        "seed": 0,
+        "questions": "q",
+        "limit": None,
+        "model": "m",
+        "weights": "w",
+        "exit": {"policy": "none"},
+        "prompts": {
+            "system_prompt": "Be *brief*.",
+            "chat_template_kwargs": {"enable_thinking": False},
+        },
+    }
     made = {"hardware": "h", "dtype": "d", "versions": {}, "commit": "c"}
     heads = {"a": {"demo": {"settings": settings, "made_with": made}}}
     shown = markdown({"demo": {}}, baseline=None, heads=heads)
-    assert "Chat template: enable\\_thinking False. System prompt: Be \\*brief\\*." in shown
+    assert "top_k all, min_p 0.1, dtype" in shown
+    assert 'Chat template: enable\\_thinking False. System prompt: "Be \\*brief\\*.".' in shown
+
+
+def test_a_run_that_is_asked_otherwise_than_it_was_trained_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(["demo"], ["data.system_prompt=Be brief."])
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    _tell_other_prompts(str(tmp_path), PLAIN)
+    assert "system_prompt='Be brief.'" in capsys.readouterr().out
+    _tell_other_prompts(str(tmp_path), prompt_template(config))
+    (tmp_path / "config.yaml").write_text("a: {b: 1}")
+    _tell_other_prompts(str(tmp_path), PLAIN)
+    _tell_other_prompts("hub/name", PLAIN)
+    assert capsys.readouterr().out == ""

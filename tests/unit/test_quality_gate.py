@@ -1,4 +1,4 @@
-"""The quality guard and the trust in predictions: what the newest pairs decide."""
+"""The quality gate and the trust in predictions: what the newest pairs decide."""
 
 import logging
 import time
@@ -27,30 +27,30 @@ def store() -> Iterator[SumStore]:
     made.close()
 
 
-def judge(store: SumStore, guard: QualityGate, agreed: int, differed: int) -> bool:
+def judge(store: SumStore, gate: QualityGate, agreed: int, differed: int) -> bool:
     store.append(KEY, *[1.0] * agreed, *[0.0] * differed)
-    guard.review("demo", "confidence")
-    return guard.is_off("demo", "confidence")
+    gate.review("demo", "confidence")
+    return gate.is_off("demo", "confidence")
 
 
 def test_a_policy_that_changes_too_many_answers_is_switched_off(
     store: SumStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = QualityGate(store, PLAN)
+    gate = QualityGate(store, PLAN)
     with caplog.at_level(logging.ERROR, "vllm.stepgrpo"):
-        assert not judge(store, guard, 20, 15)  # too few to judge
-        assert judge(store, guard, 5, 0)
+        assert not judge(store, gate, 20, 15)  # too few to judge
+        assert judge(store, gate, 5, 0)
     assert "confidence is switched off for demo: 62.5 % of the last 40" in caplog.text
-    assert not guard.is_off("other", "confidence")
-    (gauge,) = guard.collect()
+    assert not gate.is_off("other", "confidence")
+    (gauge,) = gate.collect()
     assert [(s.labels["policy"], s.value) for s in gauge.samples] == [("confidence", 1.0)]
 
 
 def test_the_lower_end_of_the_interval_decides(store: SumStore) -> None:
-    guard = QualityGate(store, PLAN)
-    assert not judge(store, guard, 400, 0)
-    assert not judge(store, guard, 0, 20)  # 95.2 %, from 92.8
-    assert judge(store, guard, 0, 20)  # 90.9 %, from 87.7
+    gate = QualityGate(store, PLAN)
+    assert not judge(store, gate, 400, 0)
+    assert not judge(store, gate, 0, 20)  # 95.2 %, from 92.8
+    assert judge(store, gate, 0, 20)  # 90.9 %, from 87.7
 
 
 def test_without_a_target_nothing_is_switched_off(store: SumStore) -> None:
@@ -62,8 +62,8 @@ def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
 ) -> None:
     path = tmp_path / "sums.sqlite"
     first, second = SumStore(path), SumStore(path)
-    guard, other = QualityGate(first, PLAN), QualityGate(second, PLAN)
-    assert judge(first, guard, 0, 50)
+    gate, other = QualityGate(first, PLAN), QualityGate(second, PLAN)
+    assert judge(first, gate, 0, 50)
     first.flush()
     second.flush()
     other.refresh()
@@ -72,21 +72,21 @@ def test_it_is_off_in_every_process_and_after_a_restart_until_switched_on(
     second.switch_on("demo", "confidence")
     first.flush()
     with caplog.at_level(logging.WARNING, "vllm.stepgrpo"):
-        guard.refresh()
-    assert not guard.is_off("demo", "confidence")
+        gate.refresh()
+    assert not gate.is_off("demo", "confidence")
     assert "on again for demo" in caplog.text
     first.close()
     second.close()
 
 
 def test_after_its_probation_it_is_tried_again_and_counts_anew(store: SumStore) -> None:
-    guard = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40, probation=1))
-    assert judge(store, guard, 0, 50)
+    gate = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40, probation=1))
+    assert judge(store, gate, 0, 50)
     time.sleep(1.1)
-    guard.refresh()
-    assert not guard.is_off("demo", "confidence")
+    gate.refresh()
+    assert not gate.is_off("demo", "confidence")
     assert store.recent(JUDGED) == {}
-    assert not judge(store, guard, 39, 0)
+    assert not judge(store, gate, 39, 0)
 
 
 def test_trust_follows_the_newest_outcomes(store: SumStore) -> None:

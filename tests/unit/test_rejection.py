@@ -17,11 +17,11 @@ from training.rollouts.scripted_engine import ScriptedEngine, Stream
 from training.rollouts.vllm_engine import format_of
 from training.sft.rejection_sampling import Sampler, sample_in_chunks, sampling_settings, select
 from training.sft.samples import (
-    Kept,
-    Sampled,
+    PromptSamples,
+    Selected,
     append_samples,
     counters_of,
-    labelled,
+    labeled_rows,
     open_samples,
     read_samples,
     report_of,
@@ -50,10 +50,10 @@ def rollout(*ids: int, reason: ExitReason = ExitReason.NATURAL, ended: bool = Tr
     )
 
 
-def sampled(row: int, *kept: Kept, **changes: int) -> Sampled:
+def sampled(row: int, *kept: Selected, **changes: int) -> PromptSamples:
     counts = {"samples": 4, "correct": len(kept), "unscored": 0, "unfinished": 0, "tokens": 40}
     counts |= {"probe_tokens": 6, "discarded_tokens": 2} | changes
-    return Sampled(row, (7, 8, row), kept, **counts)
+    return PromptSamples(row, (7, 8, row), kept, **counts)
 
 
 def config(*overrides: str) -> RunConfig:
@@ -141,8 +141,8 @@ def test_prompts_are_sampled_with_exits_graded_and_selected_from() -> None:
 
 
 def test_injected_tokens_carry_no_loss_when_they_are_not_trained_on() -> None:
-    kept = Kept((9, 5, 6, 3), (1, 3))
-    (row,) = labelled([sampled(0, kept)], train_injected=False, max_rows=None, seed=0)
+    kept = Selected((9, 5, 6, 3), (1, 3))
+    (row,) = labeled_rows([sampled(0, kept)], train_injected=False, max_rows=None, seed=0)
     assert row == {
         "input_ids": [7, 8, 0, 9, 5, 6, 3],
         "labels": [-100, -100, -100, 9, -100, -100, 3],
@@ -150,8 +150,8 @@ def test_injected_tokens_carry_no_loss_when_they_are_not_trained_on() -> None:
 
 
 def test_labels_mask_the_prompt_and_nothing_else() -> None:
-    samples = [sampled(0, Kept((9, 5, 3), (1, 2)), Kept((9, 9, 5, 3), (0, 0))), sampled(1)]
-    rows = labelled(samples, train_injected=True, max_rows=None, seed=0)
+    samples = [sampled(0, Selected((9, 5, 3), (1, 2)), Selected((9, 9, 5, 3), (0, 0))), sampled(1)]
+    rows = labeled_rows(samples, train_injected=True, max_rows=None, seed=0)
     assert [row["input_ids"] for row in rows] == [[7, 8, 0, 9, 5, 3], [7, 8, 0, 9, 9, 5, 3]]
     assert [row["labels"] for row in rows] == [
         [-100, -100, -100, 9, 5, 3],
@@ -160,10 +160,10 @@ def test_labels_mask_the_prompt_and_nothing_else() -> None:
 
 
 def test_max_rows_draws_from_all_the_data_by_the_seed() -> None:
-    samples = [sampled(row, Kept((row,), (0, 0))) for row in range(100)]
+    samples = [sampled(row, Selected((row,), (0, 0))) for row in range(100)]
 
     def drawn(seed: int) -> list[int]:
-        rows = labelled(samples, train_injected=True, max_rows=10, seed=seed)
+        rows = labeled_rows(samples, train_injected=True, max_rows=10, seed=seed)
         return [row["labels"][-1] for row in rows]
 
     assert drawn(0) == drawn(0) != drawn(1)
@@ -175,7 +175,7 @@ def test_max_rows_draws_from_all_the_data_by_the_seed() -> None:
 def test_results_come_back_from_the_file_in_the_order_of_the_data(tmp_path: Path) -> None:
     first, second = samples_file(tmp_path, 0, 2), samples_file(tmp_path, 1, 2)
     assert samples_file(tmp_path, 0, 1).name == "samples.jsonl"
-    results = [sampled(row, Kept((row, 3), (0, 1))) for row in range(4)]
+    results = [sampled(row, Selected((row, 3), (0, 1))) for row in range(4)]
     for path, mine in ((first, results[::2]), (second, results[1::2])):
         open_samples(path, SETTINGS)
         append_samples(path, mine)
@@ -237,7 +237,7 @@ def test_settings_that_change_samples_are_part_of_the_file_and_others_are_not() 
 def run_chunks(path: Path, places: Sequence[int], *, stop_after: int = 99) -> list[list[int]]:
     asked: list[list[int]] = []
 
-    def sample(rows: Mapping[int, Row]) -> list[Sampled]:
+    def sample(rows: Mapping[int, Row]) -> list[PromptSamples]:
         asked.append(list(rows))
         return [sampled(place) for place in rows]
 
@@ -260,7 +260,7 @@ def test_a_stopped_run_goes_on_with_the_next_chunk(
 
 def test_the_report_leaves_unscored_completions_out_of_the_share() -> None:
     samples = [
-        sampled(0, Kept((1, 2), (0, 0)), Kept((1, 2, 3, 4), (0, 0)), unscored=1),
+        sampled(0, Selected((1, 2), (0, 0)), Selected((1, 2, 3, 4), (0, 0)), unscored=1),
         sampled(1, unfinished=2, unscored=1),
     ]
     report = report_of(samples)

@@ -188,4 +188,4 @@ def test_what_cannot_be_told_fails_nobody(tmp_path: Path, caplog: pytest.LogCapt
     journal.close()
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
     assert "text" not in json.loads(line)
-    assert "'chatcmpl-x' cannot be told: TypeError" in caplog.text
+    assert "'chatcmpl-x' cannot be reported: TypeError" in caplog.text

@@ -44,7 +44,7 @@ def test_its_name_is_what_the_trainer_logs() -> None:
 def test_batches_without_any_reward_say_so_and_why_at_growing_distances(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def pay(box: str) -> str:
+    def pay(function: RewardFunction, box: str) -> str:
         function(
             completions=[completion(1, box), completion(1, None)],
             answer=["7", "7"],
@@ -57,8 +57,8 @@ def test_batches_without_any_reward_say_so_and_why_at_growing_distances(
 
     with Grader() as grader:
         function = RewardFunction("named", Accuracy(), grader, MARKERS)
-        told = [pay("8") for _ in range(5)]
+        told = [pay(function, "8") for _ in range(5)]
         assert [bool(each) for each in told] == [True, True, False, True, False]
         assert "every reward of 4 batches in a row was 0 (different: 1, no box: 1)" in told[3]
-        assert pay("7") == ""
-        assert "of 1 batches" in pay("8")
+        assert pay(function, "7") == ""
+        assert "of 1 batches" in pay(function, "8")

@@ -39,6 +39,7 @@ ORDER = {
         "evaluation",
         "dry_run",
         "calibrate_command",
+        "exits",
         "demo",
         "cli",
     ),

@@ -61,7 +61,7 @@ def test_what_training_saves_is_a_row_of_its_own() -> None:
     ]
 
 
-def test_a_holdout_by_the_base_model_is_never_told_as_one_by_the_model_itself() -> None:
+def test_a_control_arm_of_the_base_model_is_reported_as_training() -> None:
     trained = sums(20, "none", "training")
     both = sums(15, compared="training")
     data = as_json(estimate_savings(trained | both | sums(12) | pairs(16, TRAINED)))["data"]
@@ -181,10 +181,10 @@ def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
         savings_command(["--state", str(tmp_path / "notes.txt")])
 
 
-# The guard's.
+# The guard command
 
 
-def test_the_guard_lists_and_switches_on(
+def test_the_guard_command_lists_and_switches_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "sums.sqlite"
@@ -205,7 +205,7 @@ def test_the_guard_lists_and_switches_on(
     store.close()
 
 
-def test_the_guard_says_what_is_wrong(tmp_path: Path) -> None:
+def test_the_guard_command_explains_errors(tmp_path: Path) -> None:
     SumStore(tmp_path / "sums.sqlite").close()
     for arguments, named in (
         (["--state", str(tmp_path / "none")], "none does not exist"),

@@ -1,8 +1,8 @@
 """Which tokens SFT trains on, with real tokenizers, beside the marks of TRL's training templates.
 
 TRL's ``{% generation %}`` marks differ by template: they include the line end after the end of turn
-(Qwen) or the role (gpt-oss, DeepSeek-R1's distillations). `labelled` does not use them: loss is on
-the generated tokens alone.
+(Qwen) or the role (gpt-oss, DeepSeek-R1's distillations). `labeled_rows` does not use them: loss is
+on the generated tokens alone.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from training.rollouts.scripted_engine import ScriptedEngine, Stream
 from training.rollouts.types import Request
 from training.rollouts.vllm_engine import format_of
 from training.sft.rejection_sampling import Sampler
-from training.sft.samples import labelled
+from training.sft.samples import labeled_rows
 
 ANSWER = "The answer is \\boxed{9}."
 CONFIG = ("demo", "methods/deer-sft")
@@ -79,7 +79,7 @@ def test_loss_is_on_the_generated_tokens_without_role_and_line_end(name: str) ->
 
     with Grader(workers=1) as grader:
         samples = Sampler(config, tokenizer, form, ScriptedEngine(script), grader)({0: row})
-    (trained,) = labelled(samples, train_injected=True, max_rows=None, seed=0)
+    (trained,) = labeled_rows(samples, train_injected=True, max_rows=None, seed=0)
     loss = tokenizer.decode([token for token in trained["labels"] if token != -100])
     assert loss == completion
     prompt = tokenizer.apply_chat_template(

@@ -1,4 +1,4 @@
-"""A state file that is damaged: the rest of the metrics is served as ever, and somebody is told."""
+"""A damaged state file: all other metrics are served, and a warning reports the damage."""
 
 import contextlib
 import json

@@ -111,10 +111,10 @@ def test_while_it_is_locked_everything_is_served_from_memory(
     with contextlib.closing(sqlite3.connect(path)) as file:
         of = "SELECT value FROM sums WHERE series = ? AND random_group = 1 AND name = 'requests'"
         assert file.execute(of, (EXIT,)).fetchone() == (before + 30,)
-    told = [each.message for each in caplog.records if str(path) in each.message]
-    assert len(told) == 2
-    assert "locked" in told[0]
-    assert "writable again" in told[1]
+    logged = [each.message for each in caplog.records if str(path) in each.message]
+    assert len(logged) == 2
+    assert "locked" in logged[0]
+    assert "writable again" in logged[1]
 
 
 def test_a_lock_is_noticed_though_there_is_nothing_to_write(

@@ -123,11 +123,11 @@ def test_a_verdict_holds_for_what_was_judged(tmp_path: Path) -> None:
 
 def test_a_quality_gate_without_fingerprints_judges_all(tmp_path: Path) -> None:
     store = SumStore(tmp_path / "sums.sqlite")
-    guard = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40))
+    gate = QualityGate(store, Plan(pairs=0.1, agreement=0.9, agreement_pairs=40))
     for _ in range(50):
-        guard.record("demo", "confidence", agreed=False)
-    guard.update()
-    assert guard.is_off("demo", "confidence")
+        gate.record("demo", "confidence", agreed=False)
+    gate.update()
+    assert gate.is_off("demo", "confidence")
     store.close()
 
 

@@ -17,7 +17,7 @@ from training.run.checkpoints import (
     remove_unsealed,
     restore_counters,
 )
-from training.run.curves import draw_curves
+from training.run.plots import draw_curves
 
 
 def checkpoint(output: Path, step: int) -> Path:

@@ -60,7 +60,7 @@ def test_a_marker_that_does_not_survive_the_tokenizer_is_refused() -> None:
 
 def test_a_closing_text_that_does_not_close_is_refused() -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    with pytest.raises(InvalidSetting, match="must hold </think>"):
+    with pytest.raises(InvalidSetting, match="must contain </think>"):
         format_of(tokenizer, "\nthe end\n")
 
 

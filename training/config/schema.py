@@ -35,6 +35,7 @@ from training.config.layers import (
 from training.config.trl import check_fine_tuning, check_grpo, check_lengths, trl_class
 from training.config.typed import at_least, build, check_leaf, refused
 from training.data.dataset import DataConfig
+from training.data.prompts import PromptTemplate
 from training.rollouts.patterns import matcher_of
 from training.rollouts.probes import check_judge
 
@@ -52,6 +53,7 @@ __all__ = [
     "explain_config",
     "load_config",
     "preset_names",
+    "prompt_template",
 ]
 
 OWNED = {
@@ -304,7 +306,7 @@ def describe(config: RunConfig) -> str:
     if config.sft:
         return (
             "method: DEER+SFT (DEER: arXiv 2504.15895), rejection sampling and fine-tuning\n"
-            f"not its paper's: samples={config.sft.samples}, keep={config.sft.keep}, sft.trl"
+            f"not from its paper: samples={config.sft.samples}, keep={config.sft.keep}, sft.trl"
         )
     reward = config.reward.build()
     longest = config.trl.get("max_completion_length", math.inf)
@@ -321,11 +323,16 @@ def describe(config: RunConfig) -> str:
     lines = {
         "method": [reward.source, f"reward {config.reward.name}", f"rollout {config.rollout.kind}"],
         "sources disagree": disputed,
-        "not its paper's": ours,
-        "not the authors' scripts'": _departures(config.rollout),
+        "not from its paper": ours,
+        "other than in the authors' scripts": _departures(config.rollout),
         f"never reached below trl.max_completion_length={longest}": idle,
     }
     return "\n".join(f"{title}: {', '.join(parts)}" for title, parts in lines.items() if parts)
+
+
+def prompt_template(config: RunConfig) -> PromptTemplate:
+    """How the run's prompts are rendered, in training and in its calibration."""
+    return PromptTemplate(config.data.system_prompt, config.trl.get("chat_template_kwargs") or {})
 
 
 def _departures(rollout: RolloutConfig) -> list[str]:
@@ -333,17 +340,17 @@ def _departures(rollout: RolloutConfig) -> list[str]:
     if rollout.kind != "truncated":
         return []
     differ = [
-        f"{name}={value!r} (there {theirs!r})"
+        f"{name}={value!r} (scripts: {theirs!r})"
         for name, theirs in SCRIPTS.items()
         if (value := getattr(rollout.exit, name)) != theirs
     ]
     policies = rollout.exit.policy.split("+")
     if "confidence" not in policies:
-        differ.append(f"policy={rollout.exit.policy!r} (there 'confidence+repetition')")
+        differ.append(f"policy={rollout.exit.policy!r} (scripts: 'confidence+repetition')")
     if rollout.truncated_share != 1:
-        differ.append(f"truncated_share={rollout.truncated_share} (there all)")
+        differ.append(f"truncated_share={rollout.truncated_share} (scripts: all)")
     if "repetition" not in policies:
-        differ.append("no exit at repetition (there at three equal chunks)")
+        differ.append("no exit at repetition (scripts: at three equal chunks)")
     return differ
 
 

@@ -5,8 +5,9 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 __all__ = ["FILE_SUFFIXES", "BadRow", "Numbered", "SourceUnavailable", "load_dataset", "read_file"]
 
@@ -48,7 +49,7 @@ def _read_text(path: Path) -> Numbered:
             raise SourceUnavailable(f"{path} cannot be unzipped ({error})") from error
 
 
-def _read_jsonl(name: str, file: IO[bytes]) -> Numbered:
+def _read_jsonl(name: str, file: BufferedIOBase) -> Numbered:
     for number, line in enumerate(file, start=1):  # bytes end at \n only, not at U+2028
         if line.strip():
             try:
@@ -57,7 +58,7 @@ def _read_jsonl(name: str, file: IO[bytes]) -> Numbered:
                 raise BadRow(name, number, f"no JSON: {error}") from error
 
 
-def _read_json(name: str, file: IO[bytes]) -> Numbered:
+def _read_json(name: str, file: BufferedIOBase) -> Numbered:
     try:
         rows = json.loads(file.read().decode())
     except ValueError as error:
@@ -67,7 +68,7 @@ def _read_json(name: str, file: IO[bytes]) -> Numbered:
     yield from enumerate(rows, start=1)
 
 
-def _read_csv(name: str, file: IO[bytes]) -> Numbered:
+def _read_csv(name: str, file: BufferedIOBase) -> Numbered:
     if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:  # Excel's CSV files begin with one
         file.seek(0)
     rows = csv.DictReader((line.decode() for line in file), strict=True)
@@ -99,7 +100,7 @@ def load_dataset(shown: str, remedy: str, *args: str, **options: Any) -> Numbere
     yield from enumerate(rows, start=1)
 
 
-READERS: dict[str, Callable[[str, IO[bytes]], Numbered]] = {
+READERS: dict[str, Callable[[str, BufferedIOBase], Numbered]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,

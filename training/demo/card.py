@@ -1,4 +1,4 @@
-"""The demo model's card, written from its measurements."""
+"""Model card of the demo model, generated from its measurements."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["write_card"]
 
 
 def write_card(model: Path, results: dict[str, Any], recipe: BaseRecipe) -> None:
-    """Write README.md into the model's folder; every figure comes from `results`."""
+    """Write README.md into the model's folder; all figures come from `results`."""
     rows = "\n".join(
         _row(f"T = {t}, {name}", results[f"T={t}"][name])
         for t in (0.6, 1.0)
@@ -27,16 +27,16 @@ library_name: transformers
 
 A Qwen3 of {recipe.layers} layers and hidden size {recipe.hidden_size}, trained from scratch on \
 the demo world
-(`training/demo/world.py`): it works chains of additions and subtractions out,
-and then re-checks them too often. Some of its passes are hasty: several operations in a line,
-which is shorter and goes wrong more often. Made by `stepgrpo-train demo base`:
+(`training/demo/world.py`): it computes chains of additions and subtractions,
+and then re-checks them too often. Some of its attempts at a problem are hasty: several operations
+per line, which is shorter and more often wrong. Made by `stepgrpo-train demo base`:
 {recipe.steps} steps of {recipe.batch_size} careful traces, then {recipe.hasty_steps} and \
 {recipe.practised_steps} of traces
-with hasty passes, seed {recipe.seed}.
-It is a test object, good for nothing but its own arithmetic.
+with hasty attempts, seed {recipe.seed}.
+It is a test model that can only do its own arithmetic.
 
 ## Measured
-{results["problems"]} problems of the test split, which no training trace holds; vLLM on CPU, \
+{results["problems"]} problems of the test split, which no training trace contains; vLLM on CPU, \
 float32, at most {results["max_tokens"]} tokens; exit policy `confidence` with its defaults.
 
 | sampling, policy | accuracy (95 % interval) | tokens | steps |
@@ -45,18 +45,18 @@ float32, at most {results["max_tokens"]} tokens; exit policy `confidence` with i
 {levels}
 
 At T = 0.6 the exit saves {cool["saved"]:.1%} of the tokens, {cool["saved_net"]:.1%} net of \
-{cool["probes"]:.1f} trial answers per problem; at T = 1.0 {results["T=1.0"]["saved"]:.1%}, \
+{cool["probes"]:.1f} probes per problem; at T = 1.0 {results["T=1.0"]["saved"]:.1%}, \
 {results["T=1.0"]["saved_net"]:.1%} net. Its accuracy differs by \
 {_points(cool)} points at T = 0.6 and {_points(results["T=1.0"])} at T = 1.0 (same problems,
 paired 95 % interval).
 
-## What a trial answer's confidence means
-Every step boundary of the un-exited completions at T = 0.6 was probed; `complete` says that as
-many operations had been written as the problem has. The confidence is the geometric mean over
-the trial's tokens, of which only the digits are uncertain: it orders the trials, and is not a
+## Calibration of the confidence
+Every step boundary of the completions without exits at T = 0.6 was probed; `complete` means that
+all operations of the problem had been written. The confidence is the geometric mean over the tokens
+of the induced answer, of which only the digits are uncertain: it ranks the answers, and is not a
 probability.
 
-| derivation | trials | mean confidence | accuracy of the trial |
+| derivation | probes | mean confidence | accuracy of the induced answer |
 |---|---|---|---|
 {_reliability(results["reliability"])}
 """

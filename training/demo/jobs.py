@@ -1,4 +1,4 @@
-"""Commands that run side by side, each with a log of its own; stopped with us, they go on later."""
+"""Commands that run in parallel, each with its own log, and resume after an interruption."""
 
 import os
 import signal
@@ -20,30 +20,30 @@ POLL_SECONDS = 0.5
 TAIL = 1_500  # characters of a failed command's log that are shown
 
 # One thread each: two threads that wait for each other on busy cores are slower than one.
-SURROUNDINGS = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command, and what says that it is done."""
+    """A command with the files that record its state."""
 
     name: str
     command: tuple[str, ...]
     folder: Path
-    """Holds its log, and the seconds it took once it is done."""
+    """Folder of its log and of the files with its duration."""
     after: str | None = None
-    """Name of a job that must be done before."""
+    """Name of a job that must be done first."""
     prepare: Callable[[], None] | None = None
-    """Called before the command."""
+    """Function to call before the command."""
 
     @property
     def done(self) -> Path:
-        """Exists when the job is done; holds its seconds, those before an interruption too."""
+        """Return the file that marks a finished job; it contains the total duration in seconds."""
         return self.folder / f"{self.name}.seconds"
 
     @property
     def spent(self) -> Path:
-        """Seconds of tries that were interrupted."""
+        """Return the file with the duration of interrupted attempts in seconds."""
         return self.folder / f"{self.name}.interrupted"
 
 
@@ -60,10 +60,9 @@ class _Running:
 
 
 def run_jobs(jobs: Sequence[Job], *, slots: int, stop: StopOnSignal) -> None:
-    """Run what is not done yet, `slots` at once, in order.
+    """Run the jobs that are not done, in order, at most `slots` in parallel.
 
-    Once `stop` got a signal, or a command failed, the others are told to stop and waited for.
-    Raises RunStopped.
+    If `stop` got a signal or a command failed, the running commands are stopped. Raises RunStopped.
     """
     waiting = [job for job in jobs if not job.done.exists()]
     running: list[_Running] = []
@@ -75,7 +74,7 @@ def run_jobs(jobs: Sequence[Job], *, slots: int, stop: StopOnSignal) -> None:
                 time.sleep(POLL_SECONDS)
                 bar.update(_collect(running))
                 if stop.signal is not None:
-                    raise RunStopped(f"{stop.signal.name}; the same command goes on from here")
+                    raise RunStopped(f"{stop.signal.name}; run the same command again to continue")
         finally:
             _end(running)
 
@@ -94,19 +93,19 @@ def _launch(job: Job) -> _Running:
     if job.prepare:
         job.prepare()
     with (job.folder / f"{job.name}.log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - a command of ours
+        process = subprocess.Popen(  # noqa: S603 - our own command
             job.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **SURROUNDINGS, "MASTER_PORT": str(free_port())},
-            start_new_session=True,  # ^C reaches us alone, and we pass it on
+            env={**os.environ, **ENVIRONMENT, "MASTER_PORT": str(free_port())},
+            start_new_session=True,  # ^C reaches only this process, which forwards it
         )
     return _Running(job, process, time.monotonic())
 
 
 def _collect(running: list[_Running]) -> int:
-    """Take the finished ones out; how many. Raises RunStopped for one that failed."""
+    """Remove finished commands and return their number; raises RunStopped if one failed."""
     ended = [each for each in running if each.process.poll() is not None]
     for each in ended:
         running.remove(each)
@@ -119,7 +118,7 @@ def _collect(running: list[_Running]) -> int:
 
 
 def _end(running: Iterable[_Running]) -> None:
-    """Tell what still runs to stop, and wait: training saves first."""
+    """Stop the running commands and wait, because training saves a checkpoint first."""
     for each in running:
         each.process.send_signal(signal.SIGTERM)
     for each in running:

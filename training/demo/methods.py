@@ -1,30 +1,30 @@
-"""The rows of the demo's table of results: what is trained, how, and how often."""
+"""Rows of the demo's table of results: methods, their configuration and number of seeds."""
 
 from dataclasses import dataclass
 
 __all__ = ["METHODS", "STEPS", "Method", "Run", "runs_of"]
 
 STEPS = 80
-"""Optimiser steps of every GRPO run."""
+"""Optimizer steps of every GRPO run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to train `demo-base`."""
+    """A method to train `demo-base`."""
 
     name: str
     title: str
     overlay: str
-    """The preset over the demo's."""
+    """Preset that overrides the demo's."""
     command: str = "grpo"
     seeds: int = 1
     overrides: tuple[str, ...] = ()
     continues: str | None = None
-    """The method whose finished run it trains further, from its last checkpoint."""
+    """Method whose finished run is continued from its last checkpoint."""
     way: bool = False
-    """Checkpoints on the way are evaluated, too."""
+    """True if intermediate checkpoints are evaluated, too."""
     reduced: bool = False
-    """Part of the reduced table."""
+    """True if the method is part of the reduced table."""
 
 
 METHODS: tuple[Method, ...] = (
@@ -66,12 +66,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder and of its contender."""
+        """Return the name of the run's folder and contender."""
         return f"{self.method.name}-s{self.seed}"
 
 
 def runs_of(*, reduced: bool) -> list[Run]:
-    """All runs, the long ones first; a run stands behind the one that it continues."""
+    """Return all runs; a run comes after the one that it continues."""
     chosen = [each for each in METHODS if each.reduced or not reduced]
     return [
         Run(method, seed)

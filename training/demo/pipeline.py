@@ -1,4 +1,4 @@
-"""The whole recipe of the demo model: train, measure, calibrate, describe. Resumable."""
+"""Resumable pipeline of the demo model: train, measure, calibrate, write the card."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ CALIBRATION_PROBLEMS = 2_000
 def run_demo(output: Path, *, seed: int, steps: int | None, problems: int) -> None:
     """Produce `output`/demo-base with weights, measurements, calibration and card.
 
-    What a stopped run has finished is kept: training goes on from its last checkpoint, and
-    finished files are not made again. Raises ValueError when `output` holds another recipe.
+    An interrupted run resumes: training continues from its last checkpoint, and existing files are
+    kept. Raises ValueError if `output` holds another recipe.
     """
     recipe = BaseRecipe(seed=seed)
     if steps is not None:

@@ -1,7 +1,8 @@
-"""Trains `demo-base` from scratch: next-token prediction on the demo world's traces.
+"""Training of `demo-base` from scratch: next-token prediction on traces of the demo world.
 
-In three stages: arithmetic is learned from careful traces; hasty passes are added at the end, since
-learning them from the start costs far more, and then practised until most of them come out right.
+Training has three stages. The model learns arithmetic from careful traces. Then it learns hasty
+attempts, which would take far more steps from the start. In the last stage it practices these until
+most of them are correct.
 """
 
 import functools
@@ -26,54 +27,54 @@ from training.demo.world import Piece, sample_problem, sample_trace
 from training.rollouts.counters import Counters
 from training.run.checkpoints import SealCheckpoints, checked_trainer, last_intact, remove_unsealed
 
-IGNORED = -100  # label that carries no loss
-POOL = 8  # batches drawn together and sorted by length, so that little is padding
+IGNORED = -100  # label without loss
+POOL = 8  # batches drawn together and sorted by length to reduce padding
 
 Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: linear warm-up to `learning_rate`, then cosine to a tenth."""
+    """Stage of the training: linear warmup to `learning_rate`, then cosine decay to a tenth."""
 
     name: str
     steps: int
-    """Optimiser steps."""
+    """Optimizer steps."""
     learning_rate: float
-    """Peak rate."""
+    """Peak learning rate."""
     warmup_steps: int
     hasty: bool
-    """True if the traces have hasty passes."""
+    """True if the traces contain hasty attempts."""
     draws: str
-    """Sets the stage's traces apart from those of the others."""
+    """Part of the random seed that makes the traces of each stage different."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaseRecipe:
-    """How `demo-base` is trained."""
+    """Hyperparameters of `demo-base`."""
 
     steps: int = 1_400
-    """Optimiser steps on careful traces, with a peak rate of `learning_rate`."""
+    """Optimizer steps on careful traces, with a peak rate of `learning_rate`."""
     hasty_steps: int = 600
-    """Then on traces with hasty passes, with a peak rate of `hasty_learning_rate`."""
+    """Optimizer steps on traces with hasty attempts, with a peak rate of `hasty_learning_rate`."""
     practised_steps: int = 900
-    """Then on other traces of that kind, with the same peak rate again."""
+    """Optimizer steps on more traces with hasty attempts, with the same peak rate."""
     batch_size: int = 64
     """Traces per step."""
     learning_rate: float = 3e-3
     hasty_learning_rate: float = 2e-3
     seed: int = 0
-    """Seeds weights and traces."""
+    """Seed of weights and traces."""
     hidden_size: int = 192
     layers: int = 4
     max_tokens: int = 512
-    """Longer conversations (about 2 %) are drawn again."""
+    """Maximum length; longer conversations (about 2 %) are replaced."""
     save_every: int = 100
-    """Optimiser steps between checkpoints."""
+    """Optimizer steps between checkpoints."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """In their order."""
+        """Return the stages in order."""
         return (
             Stage("careful", self.steps, self.learning_rate, 100, hasty=False, draws=""),
             self._hasty("hasty", self.hasty_steps),
@@ -85,7 +86,7 @@ class BaseRecipe:
 
 
 def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """A Qwen3 of the recipe's size with fresh weights."""
+    """Return a Qwen3 of the recipe's size with new weights."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden_size,
@@ -105,7 +106,7 @@ def build_model(recipe: BaseRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3
 
 @dataclass(frozen=True, slots=True)
 class TraceBatches:
-    """Batch `i` of a stage, a pure function of (recipe, stage, i): a resumed run sees the same."""
+    """Batches of a stage. Batch `i` depends only on (recipe, stage, i), so runs can resume."""
 
     recipe: BaseRecipe
     stage: Stage
@@ -152,7 +153,7 @@ def _example(
 def _conversation(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, *, hasty: bool
 ) -> tuple[list[int], list[int]]:
-    """Token ids and labels of one conversation; every piece is tokenised on its own."""
+    """Return token ids and labels of one conversation; every piece is tokenized separately."""
     problem = sample_problem(rng, "train")
     head = f"<|im_start|>user\n{problem.prompt}<|im_end|>\n<|im_start|>assistant\n"
     trace = sample_trace(problem, rng, hasty=hasty)
@@ -168,7 +169,7 @@ def _conversation(
 
 def _collate(examples: list[tuple[list[int], list[int]]], pad: int) -> Batch:
     width = max(len(ids) for ids, _ in examples)
-    # All (B, T); padding stands on the right, so causal attention never sees it.
+    # All (B, T). Padding is on the right, so causal attention ignores it.
     return {
         "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in examples]),
         "labels": torch.tensor([lab + [IGNORED] * (width - len(lab)) for _, lab in examples]),
@@ -176,7 +177,7 @@ def _collate(examples: list[tuple[list[int], list[int]]], pad: int) -> Batch:
 
 
 def train_base(recipe: BaseRecipe, output: Path, work: Path) -> None:
-    """Train into `output`; checkpoints live in `work`, and a run that was killed goes on there."""
+    """Train into `output`; checkpoints are in `work`, from which an interrupted run resumes."""
     set_seed(recipe.seed)
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer)
@@ -195,8 +196,7 @@ def _train(
     tokenizer: PreTrainedTokenizerFast,
     work: Path,
 ) -> Trainer:
-    """Train in place, from the newest whole checkpoint; a stage that was finished before only
-    loads its weights."""
+    """Train in place from the newest intact checkpoint; a finished stage only loads its weights."""
     trainer: Trainer = checked_trainer(Trainer)(
         model=model,
         args=_arguments(recipe, stage, work),
@@ -211,7 +211,7 @@ def _train(
 
 
 def _first(items: list[Any]) -> Any:
-    """The dataset's items are whole batches already."""
+    """Collate one item, because the dataset's items are whole batches."""
     return items[0]
 
 

@@ -1,8 +1,9 @@
-"""The demo model's tokenizer: Qwen's splitting rule over bytes, with a vocabulary of the world.
+"""Tokenizer of the demo model: byte-level BPE with Qwen's splitting rule, trained on the demo
+world.
 
-Any text round-trips, because every byte is a token. As in Qwen3, ``<think>`` and ``</think>``
-are added tokens that are *not* special: they appear in the decoded text. With special or
-multi-token forms every test of thinking control would pass for the wrong reason.
+Any text round-trips, because every byte is a token. As in Qwen3, ``<think>`` and ``</think>`` are
+added tokens that are *not* special: they appear in the decoded text. With special tokens, or
+several per mark, tests of thinking control would not test the common case.
 """
 
 import random
@@ -18,7 +19,7 @@ from training.demo.world import sample_problem, sample_trace
 VOCABULARY = 512
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 THINKING = ("<think>", "</think>")
-SINGLE_TOKENS = ("Wait", "Alternatively", "Hmm")  # with and without a space before
+SINGLE_TOKENS = ("Wait", "Alternatively", "Hmm")  # with and without a leading space
 
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -29,7 +30,7 @@ CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encodi
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer; always the same one."""
+    """Train the tokenizer; the result is deterministic."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -57,10 +58,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def _corpus() -> Iterator[str]:
     rng = random.Random("tokenizer")
-    # Repeated far more often than anything else, so that each becomes one token first.
+    # Repeated more often than any other text, so that each is merged to one token first.
     for word in SINGLE_TOKENS:
         yield from (f"{word}, so {word} " for _ in range(20_000))
-    for _ in range(3_000):  # traces, their control tokens taken out
+    for _ in range(3_000):  # traces without control tokens
         problem = sample_problem(rng, "train")
         yield f"user\n{problem.prompt}"
         trace = "".join(piece.text for piece in sample_trace(problem, rng))

@@ -12,10 +12,12 @@ from typing import Any
 
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from training.config.families import add_flags, choice_of
-from training.config.layers import merge, parse_override
+from training.config.layers import InvalidConfig, merge, parse_override
+from training.config.schema import load_config, prompt_template
 from training.config.typed import build
 from training.data.plugins import load_object
-from training.data.prompts import add_prompt_flags, prompt_template_of
+from training.data.prompts import PromptTemplate, add_prompt_flags, prompt_template_of
+from training.evaluation.engines import EngineSettings
 from training.evaluation.records import Contender, Record, read_head, read_records
 from training.evaluation.tasks import (
     TASKS,
@@ -96,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep-completions", action="store_true", help="Store the texts, too.")
     _add_sampling(parser)
+    _add_engine(parser)
     add_prompt_flags(parser)
     add_flags(parser)
 
@@ -126,8 +129,8 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TASK:KEY=VALUE,...",
-        help="Sampling of one task, before the flags above: samples, max_tokens, temperature, "
-        "top_p, top_k, min_p, repetition_penalty; repeat for several tasks.",
+        help="Sampling of one task, over the flags above: samples, max_tokens, temperature, top_p, "
+        "top_k, min_p, repetition_penalty; repeat for several tasks.",
     )
     add(
         "--dtype",
@@ -139,6 +142,30 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help="Seed of all draws; each completion has its own of it. Default: 0.",
+    )
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--tensor-parallel-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs over which the engine is spread. Default: 1.",
+    )
+    add(
+        "--gpu-memory-utilization",
+        type=float,
+        metavar="SHARE",
+        help="Share of each GPU's memory for the engine. Default: vLLM's.",
+    )
+    add(
+        "--server",
+        metavar="URL",
+        help="Complete on this stepgrpo-serve, which serves every --model under its NAME, instead "
+        "of loading an engine; PATH is still read for tokenizer and weights' digest. Start it with "
+        "--logprobs-mode processed_logprobs.",
     )
 
 
@@ -159,15 +186,34 @@ def run(args: argparse.Namespace) -> None:
         args.model, args.policy or ["none"], args.baseline, args.baseline_policy
     )
     family = choice_of(args)
-    prompt_template_of(args)  # refused before anything is loaded
+    prompts = prompt_template_of(args)
+    _engine(args)  # refused before anything is loaded
     contenders = [dataclasses.replace(each, family=family) for each in contenders]
     asked = _asked(args)
     from training.run.models import check_model  # noqa: PLC0415 - transformers loads slowly
 
     for each in dict.fromkeys(contender.model for contender in contenders):
         check_model(each, "model", adapters=True)
+        _tell_other_prompts(each, prompts)
     with locked(args.output):
         _evaluate(args, contenders, baseline, asked)
+
+
+def _tell_other_prompts(model: str, prompts: PromptTemplate) -> None:
+    """Say where a run's model is asked in another way than it was trained."""
+    path = Path(model) / "config.yaml"
+    if not path.is_file():
+        return
+    try:
+        trained = prompt_template(load_config([path]))
+    except InvalidConfig:
+        return  # no run's, or one of another version
+    if trained != prompts:
+        print(f"{model} was trained with {trained}, and is asked with {prompts}", flush=True)
+
+
+def _engine(args: argparse.Namespace) -> EngineSettings:
+    return EngineSettings(args.tensor_parallel_size, args.gpu_memory_utilization, args.server)
 
 
 def _asked(args: argparse.Namespace) -> _Asked:
@@ -208,6 +254,7 @@ def _evaluate(
         limit=args.limit,
         prompts=prompt_template_of(args),
         table=asked.tasks,
+        engine=_engine(args),
     )
     stop = StopOnSignal(1)
     with stop.listening():
@@ -264,7 +311,7 @@ def _named(text: str) -> tuple[str, str]:
 def _contender(name: str, path: str, policy: str) -> Contender:
     """Named after its model, and after its policy unless that is none."""
     full = name if policy == "none" else f"{name}+{policy}"
-    return Contender(full, path, exit_of(policy))
+    return Contender(full, path, exit_of(policy), served=name)
 
 
 def exit_of(text: str) -> ExitSettings:

@@ -45,6 +45,8 @@ class Contender:
     exit: ExitSettings = dataclasses.field(default_factory=ExitSettings)
     family: FamilyChoice = AUTO_FAMILY
     """How the model writes thinking."""
+    served: str = dataclasses.field(default="", compare=False)
+    """What a server calls the model, where one completes."""
 
 
 @dataclass(frozen=True, slots=True)

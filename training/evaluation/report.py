@@ -317,10 +317,20 @@ def _sampling(settings: Mapping[str, Any]) -> str:
     return (
         f"At most **{sampling['max_tokens']} tokens** per completion, {draws['samples']} samples "
         f"per question, T {sampling['temperature']}, top_p {sampling['top_p']}, top_k "
-        f"{sampling['top_k'] or 'all'}, dtype {settings['dtype']}, seed {settings['seed']}, "
-        f"questions {settings['questions']}"
+        f"{sampling['top_k'] or 'all'}{_rarer(sampling)}, dtype {settings['dtype']}, "
+        f"seed {settings['seed']}, questions {settings['questions']}"
         + (f" (the first {settings['limit']})." if settings["limit"] else ".")
         + _prompts(settings.get("prompts", {}))
+    )
+
+
+def _rarer(sampling: Mapping[str, Any]) -> str:
+    """Return the sampling parameters that are seldom set, where they are."""
+    plain = {"min_p": 0, "repetition_penalty": 1}
+    return "".join(
+        f", {name} {sampling[name]}"
+        for name, off in plain.items()
+        if sampling.get(name, off) != off
     )
 
 
@@ -331,7 +341,7 @@ def _prompts(prompts: Mapping[str, Any]) -> str:
     )
     system = prompts.get("system_prompt")
     return (f" Chat template: {_cell(variables)}." if variables else "") + (
-        "" if system is None else f" System prompt: {_cell(system)}"
+        "" if system is None else f' System prompt: "{_cell(system)}".'
     )
 
 

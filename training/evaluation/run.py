@@ -22,7 +22,15 @@ from tqdm import tqdm
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.families.thinking import opens_in_thinking
 from training.data.prompts import PLAIN, PromptTemplate
-from training.evaluation.origin import device_kind, engine_version, origin, weights_of
+from training.evaluation.engines import (
+    HERE,
+    KEPT,
+    Completer,
+    EngineSettings,
+    LocalEngine,
+    RemoteEngine,
+)
+from training.evaluation.origin import weights_of
 from training.evaluation.records import (
     Contender,
     Settings,
@@ -34,21 +42,13 @@ from training.evaluation.records import (
 from training.evaluation.tasks import TASKS, Draws, Question, Task, digest_of, task_of
 from training.evaluation.writer import Writer, Writing
 from training.grading import GraderBroken, grader_of
-from training.rollouts.batch import (
-    Delta,
-    Format,
-    Request,
-    RolloutEngine,
-    RolloutRequest,
-    run_rollouts,
-)
-from training.run.adapters import as_model, base_of
+from training.rollouts.batch import Format, RolloutRequest
+from training.rollouts.remote import RemoteFailure
+from training.run.adapters import base_of
 from training.run.checkpoints import RunStopped, StopOnSignal
 from training.run.processes import run_in_subprocess
 
 __all__ = ["Contender", "Work", "complete", "complete_all", "plan", "seed_of"]
-
-KEPT = "what was finished is kept: run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Work:
     draws: Draws
     settings: Settings
     path: Path
+    engine: EngineSettings = HERE
 
     def left(self) -> list[Question]:
         """The questions that are not done; raises ValueError when other settings made the file."""
@@ -79,6 +80,7 @@ def plan(
     limit: int | None = None,
     prompts: PromptTemplate = PLAIN,
     table: Mapping[str, Task] = TASKS,
+    engine: EngineSettings = HERE,
 ) -> list[Work]:
     """Every contender on every task; `table` holds all of these. `dtype` None: float32 if all tasks
     ask for it, as the demo does, else auto. Raises InvalidSetting for names that would share a
@@ -96,6 +98,7 @@ def plan(
         if Path(each.model).is_dir() and not whole:
             remedy = "the directory has neither config.json nor adapter_config.json"
             raise InvalidSetting("model", each.model, remedy)
+    version = engine.version()
     weights = {model: weights_of(model) for model in {each.model for each in contenders}}
     digests = {task: digest_of(questions) for task, questions in tasks.items()}
     return [
@@ -118,9 +121,10 @@ def plan(
                 draws=draws[task],
                 dtype=dtype,
                 seed=seed,
-                engine=f"vllm {engine_version()} {device_kind()}",
+                engine=version,
             ),
             records_file(output, contender.name, task),
+            engine,
         )
         for contender in contenders
         for task, questions in tasks.items()
@@ -142,7 +146,7 @@ def complete(works: Sequence[Work], keep_completions: bool, stopping: Callable[[
         with tqdm(total=total, initial=initial, unit="question") as bar:
             for work, questions in zip(works, left, strict=True):
                 session.run(work, questions, bar)
-    except (ValueError, OSError, GraderBroken) as error:
+    except (ValueError, OSError, GraderBroken, RemoteFailure) as error:
         raise RunStopped(f"{error}; {KEPT}") from error
 
 
@@ -161,61 +165,53 @@ def complete_all(works: Sequence[Work], *, keep_completions: bool, stop: StopOnS
 class _Session:
     """An engine with all that belongs to it."""
 
-    llm: Any
+    engine: Completer
     tokenizer: Any
-    made_with: Mapping[str, Any]
     keep: bool
-    stopping: Callable[[], bool]
 
     @classmethod
     def load(cls, works: Sequence[Work], keep: bool, stopping: Callable[[], bool]) -> "_Session":
         from transformers import AutoTokenizer  # noqa: PLC0415 - slow to load
-        from vllm import LLM  # noqa: PLC0415
-
-        from training.run.upstream_patches import options_for  # noqa: PLC0415
 
         (model,) = {work.contender.model for work in works}
         tokenizer = AutoTokenizer.from_pretrained(model)
+        settings = works[0].engine
+        if settings.server is not None:
+            return cls(RemoteEngine(settings.server, stopping), tokenizer, keep)
+        from training.run.upstream_patches import options_for  # noqa: PLC0415 - loads TRL and vLLM
+
         longest = max(
             len(work.settings.prompts.render(tokenizer, each.prompt))
             + work.draws.sampling.max_tokens
             for work in works
             for each in work.questions
         )
-        with as_model(model) as path:
-            llm = LLM(
-                model=path,
-                max_model_len=longest,
-                seed=works[0].settings.seed,
-                logprobs_mode="processed_logprobs",
-                **options_for(works[0].settings.dtype, None),
-            )
-        config = llm.llm_engine.model_config
-        made_with = {
-            **origin(),
-            "dtype": str(config.dtype).removeprefix("torch."),
-            "revision": getattr(config.hf_config, "_commit_hash", None),
-        }
-        return cls(llm, tokenizer, made_with, keep, stopping)
+        engine = LocalEngine(
+            model,
+            settings,
+            stopping,
+            max_model_len=longest,
+            seed=works[0].settings.seed,
+            **options_for(works[0].settings.dtype, None),
+        )
+        return cls(engine, tokenizer, keep)
 
     def run(self, work: Work, questions: Sequence[Question], bar: "tqdm[Any]") -> None:
         """Complete, grade and write `questions`."""
-        from training.rollouts.vllm_engine import VllmEngine, format_of  # noqa: PLC0415 - loads vLLM
+        from training.rollouts.vllm_engine import format_of  # noqa: PLC0415 - loads vLLM
 
         if not questions:
             return
         bar.set_description(f"{work.contender.name}, {work.task}")
-        open_records(work.path, work.settings, self.made_with)
+        open_records(work.path, work.settings, self.engine.made_with)
         contender = work.contender
         form = format_of(self.tokenizer, contender.exit.closing_text, contender.family)
         jobs = _jobs(work, questions, self.tokenizer, form)
-        self.llm.reset_prefix_cache()
-        engine = _Stoppable(VllmEngine(self.llm.llm_engine), self.stopping)
         with grader_of(work.settings.grader, form.family.start, form.family.end) as grader:
             writing = Writing(work.path, self.tokenizer, form.thinking, grader, self.keep)
             writer = Writer(writing, questions, jobs, bar.update)
             try:
-                run_rollouts(engine, jobs, work.contender.exit, form, finished=writer.take)
+                self.engine.complete(jobs, contender, form, writer.take)
             finally:
                 writer.close()
 
@@ -240,22 +236,3 @@ def seed_of(seed: int, task: str, question: str, sample: int) -> int:
     from training.rollouts.seeds import row_seed  # noqa: PLC0415 - loads TRL and vLLM
 
     return row_seed(seed, task, question, sample)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stoppable:
-    """An engine that stops between two steps when asked to."""
-
-    engine: RolloutEngine
-    stopping: Callable[[], bool]
-
-    def add(self, request: Request) -> None:
-        self.engine.add(request)
-
-    def abort(self, request_ids: Sequence[str]) -> None:
-        self.engine.abort(request_ids)
-
-    def step(self) -> Sequence[Delta]:
-        if self.stopping():
-            raise RunStopped(f"stopped; {KEPT}")
-        return self.engine.step()

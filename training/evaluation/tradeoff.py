@@ -5,16 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from training.evaluation.statistics import Summary
-from training.files import replacing
+from training.run.plots import draw_point, label_axes, saved_figure
 
 __all__ = ["draw_tradeoff"]
-
-MARKERS = "osDv^<>pPXhd"
 
 
 def draw_tradeoff(
@@ -25,46 +19,25 @@ def draw_tradeoff(
     columns = min(len(results), 3)
     rows = math.ceil(len(results) / max(columns, 1))
     names = list(dict.fromkeys(name for found in results.values() for name in found))
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(5.5 * columns, 4 * rows + 0.3 * len(names)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with saved_figure(path, (5.5 * columns, 4 * rows + 0.3 * len(names))) as figure:
         for place, (task, found) in enumerate(results.items(), start=1):
             axes = figure.add_subplot(rows, columns, place)
-            axes.set_title(task, fontsize="medium", parse_math=False)
+            label_axes(axes, task)
             for name, summary in found.items():
                 _point(axes, name, summary, names.index(name), is_baseline=name == baseline)
-            axes.set_xlabel("tokens per completion, mean")
-            axes.set_ylabel("accuracy, %")
-            axes.grid(alpha=0.3)
         _legend(figure)
-        with replacing(path) as partial:
-            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
 
 
-def _point(axes: Any, name: str, summary: Summary, place: int, *, is_baseline: bool) -> None:
+def _point(axes: Any, name: str, summary: Summary, index: int, *, is_baseline: bool) -> None:
     accuracy, tokens = summary.accuracy, summary.tokens
     if accuracy is None:
         return
-    colour = "black" if is_baseline else f"C{place % 10}"
-    axes.errorbar(
-        tokens.value,
-        100 * accuracy.value,
-        xerr=_bars(tokens.value, tokens.low, tokens.high),
-        yerr=_bars(100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high),
-        fmt="*" if is_baseline else MARKERS[place % len(MARKERS)],
-        markersize=12 if is_baseline else 7,
-        color=colour,
-        capsize=3,
-        linewidth=1,
-        label=f"{name} (baseline)" if is_baseline else name,
-    )
+    label = f"{name} (baseline)" if is_baseline else name
+    draw_point(axes, label, tokens, accuracy, index=index, baseline=is_baseline)
     if is_baseline:
-        axes.axvline(tokens.value, color=colour, linestyle="--", linewidth=0.8, alpha=0.5)
-        axes.axhline(100 * accuracy.value, color=colour, linestyle="--", linewidth=0.8, alpha=0.5)
-
-
-def _bars(value: float, low: float, high: float) -> list[list[float]] | None:
-    return None if math.isnan(low) else [[max(value - low, 0)], [max(high - value, 0)]]
+        style = {"color": "black", "linestyle": "--", "linewidth": 0.8, "alpha": 0.5}
+        axes.axvline(tokens.value, **style)
+        axes.axhline(100 * accuracy.value, **style)
 
 
 def _legend(figure: Any) -> None:

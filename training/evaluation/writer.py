@@ -19,7 +19,7 @@ __all__ = ["Writer", "Writing", "decode"]
 CHUNK = 8  # questions between two writes
 SECONDS = 10.0  # or this long, for slow ones
 TAIL = 600
-"""Characters that are stored of the end of a completion that is not correct."""
+"""Characters that are stored of an answer, and of the end of a completion that is not correct."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Writer:
             probe_tokens=rollout.probe_tokens,
             discarded_tokens=rollout.discarded_tokens,
             text=text if keep else None,
-            answer=verdict.answer,
+            answer=verdict.answer and verdict.answer[:TAIL],
             same_as=same_as,
             tail=None if keep or verdict.correct else text[-TAIL:],
             groups=question.groups,

@@ -36,6 +36,8 @@ CORRECT = {
 }
 """What a reason says about the answer; any other reason leaves it unscored."""
 
+COMPARED = 8
+"""Spellings of wrong answers to a question that workers compare, each with each."""
 SPENT = {"timeout", "error: MemoryError", "error: RecursionError"}
 
 
@@ -140,17 +142,20 @@ class Grader:
         """Return for each answer the place in its group of the first answer that is the same.
 
         A group holds the strict verdicts on one question. Correct answers are the same one;
-        others are compared with each other as with a gold. None: no answer, or an unscored one.
+        others are compared with each other as with a gold, by mathematics the first `COMPARED`
+        spellings of a group. None: no answer, or an unscored one.
         """
         wrong = [_spellings(group) for group in groups]
         pairs = [pair for found in wrong for pair in itertools.combinations(found, 2)]
         light = {pair: _light(*pair) for pair in pairs}
-        jobs = [GradingJob(*pair) for pair, found in light.items() if found is None]
+        first = [itertools.combinations(found[:COMPARED], 2) for found in wrong]
+        costly = dict.fromkeys(itertools.chain.from_iterable(first))
+        jobs = [GradingJob(*pair) for pair in costly if light[pair] is None]
         reasons = self._decide(jobs)
         same = {
             pair
             for pair, found in light.items()
-            if (found or reasons[GradingJob(*pair)]) in {"exact", "equal"}
+            if (found or reasons.get(GradingJob(*pair))) in {"exact", "equal"}
         }
         return [_votes(group, found, same) for group, found in zip(groups, wrong, strict=True)]
 

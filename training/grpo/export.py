@@ -7,12 +7,11 @@ from typing import Any
 
 from vllm import SamplingParams
 
-from training.config.schema import RunConfig
+from training.config.schema import RunConfig, prompt_template
 from training.data.dataset import DataReport, Row
 from training.rollouts.counters import Counters
 from training.rollouts.offline import Engine
 from training.run.artifacts import metric_table, write_calibration, write_card, write_metrics
-from training.run.loading import prompt_template
 from training.run.output import export, seal_output
 
 __all__ = ["finish"]

@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import DEFAULTS, RunConfig, describe
+from training.config.schema import DEFAULTS, RunConfig, describe, prompt_template
 from training.config.trl import steps_per_generation
 from training.data.dataset import Row
 from training.data.prompts import PromptTemplate
@@ -21,6 +21,7 @@ from training.grpo.reward_func import RewardFunction
 from training.grpo.rollout_func import RolloutFunction
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import format_of
+from training.run.artifacts import Curves
 from training.run.checkpoints import (
     NotFinite,
     RunStopped,
@@ -31,8 +32,7 @@ from training.run.checkpoints import (
     restore_counters,
     saved_message,
 )
-from training.run.curves import Curves
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import is_finished, locked_output, prepare_output
 from training.run.upstream_patches import (
     engine_options,
@@ -57,7 +57,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     exits = config.rollout.exit
     form = format_of(tokenizer, exits.closing_text, config.model.choice)
     check_tokenizer(tokenizer, form, exits.markers)
-    thinking = {"start": form.family.start, "end": form.family.end}
+    start, end = form.family.start, form.family.end
     with locked_output(output := Path(config.output)):
         if resume and is_finished(output, config):
             print(f"{output} holds the finished run: nothing to do", flush=True)
@@ -66,7 +66,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
         print(describe(config), flush=True)
         rows, report = load_data(config, tokenizer)
-        with Grader(**dataclasses.asdict(config.grading), **thinking) as grader:
+        with Grader(**dataclasses.asdict(config.grading), start=start, end=end) as grader:
             trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
             if checkpoint:
                 restore_counters(checkpoint, rollouts.counters)

@@ -1,4 +1,4 @@
-"""Makes the calibration file from which the server predicts un-exited completion lengths."""
+"""Creates the calibration file, from which the server predicts completion lengths without exits."""
 
 import json
 import random
@@ -29,10 +29,10 @@ def calibrate(
     params: SamplingParams,
     trials: bool = True,
 ) -> Baseline:
-    """Complete each message `samples` times without an exit, and record the lengths, where the
-    steps began, and with `trials` how confident a trial answer was there.
+    """Complete each message `samples` times without exits, and fit a baseline to the lengths.
 
-    Raises ValueError when more than 5 % of the completions hit `params.max_tokens`.
+    It also records where steps begin and, with `trials`, the confidence of a trial answer there.
+    Raises ValueError if more than 5 % of the completions reach `params.max_tokens`.
     """
     generations = complete(engine, messages, samples=samples, params=params)
     settings = apply_family(ExitSettings(), engine.form.family)
@@ -44,9 +44,9 @@ def calibrate(
 def complete(
     engine: Engine, messages: Sequence[str], *, samples: int, params: SamplingParams
 ) -> list[Generation]:
-    """`samples` completions of each message, less those that hit `params.max_tokens`.
+    """Return `samples` completions of each message, without those that reach `params.max_tokens`.
 
-    Raises ValueError when those are more than 5 %.
+    Raises ValueError if those are more than 5 %.
     """
     prompts = [engine.chat_prompt(message) for message in messages for _ in range(samples)]
     random.Random(0).shuffle(prompts)  # so that batches mix lengths
@@ -64,7 +64,7 @@ def complete(
 def record(
     engine: Engine, generations: Sequence[Generation], settings: ExitSettings, *, trials: bool
 ) -> list[Run]:
-    """What a calibration keeps of completions."""
+    """Return the data of completions that a calibration keeps."""
     starts = [engine.step_starts(each, settings.markers) for each in generations]
     asked = _confidences(engine, generations, starts, settings) if trials else {}
     return [
@@ -84,7 +84,8 @@ def _confidences(
     starts: Sequence[Sequence[int]],
     settings: ExitSettings,
 ) -> dict[tuple[int, int], float]:
-    """Of trial answers, by generation and position; none where the context has no room for one."""
+    """Return confidences of trial answers by generation index and position, if the context has
+    room for them."""
     question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
     asked = [
         (index, place)
@@ -99,7 +100,7 @@ def _confidences(
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:
-    """Write the file whole or not at all."""
+    """Write the calibration file atomically."""
     data = baseline.as_dict()
     lines = _lines(data.pop("bins"))
     head = json.dumps(data, ensure_ascii=False)[:-1]

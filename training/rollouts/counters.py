@@ -12,7 +12,7 @@ __all__ = ["Counters"]
 
 @dataclass(slots=True)
 class Counters:
-    """Totals over the run and all ranks; they are kept in checkpoints."""
+    """Totals over the run and all ranks, stored in checkpoints."""
 
     rollouts: int = 0
     completion_tokens: int = 0
@@ -20,8 +20,10 @@ class Counters:
     discarded_tokens: int = 0
 
     def add(self, rollouts: Sequence[Rollout]) -> int:
-        """Count a batch of every rank, all of which call this together; how many of its
-        completions ended before the limit."""
+        """Add the batches of all ranks; return how many completions ended before the limit.
+
+        This is a collective call: every rank must make it.
+        """
         local = (
             len(rollouts),
             sum(len(each.ids) for each in rollouts),

@@ -1,8 +1,8 @@
-"""Exits over finished generations: the batch driver of the core's controller.
+"""Exits over finished generations: the offline driver of the core's controller.
 
-A finished, un-exited generation is put to a controller as if it were streaming; all its probes
-run in one batch, then all answers. Because decisions depend on tokens alone, the completion is
-the one a server would have delivered for the same generated tokens.
+A finished generation without exits is fed to a controller as if it were streaming; all probes of
+all generations run in one batch, then all answers. Decisions depend on tokens alone, so the
+completion is the one that a server would have delivered for the same generated tokens.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ __all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One completion: token ids, their text, and whether the model ended it itself."""
+    """One completion: token ids, text, and whether the model ended it itself."""
 
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
@@ -56,7 +56,7 @@ class Exited:
 
 
 class Engine:
-    """A model on vLLM in this process, with the few calls that evaluation needs."""
+    """A model on vLLM in this process, with the calls that calibration and evaluation need."""
 
     def __init__(
         self, llm: LLM, choice: FamilyChoice = AUTO_FAMILY, prompts: PromptTemplate = PLAIN
@@ -79,11 +79,11 @@ class Engine:
         choice: FamilyChoice = AUTO_FAMILY,
         prompts: PromptTemplate = PLAIN,
     ) -> "Engine":
-        """Start vLLM for `model`; `choice` is its family, where its tokenizer does not tell."""
+        """Start vLLM for `model`; `choice` is its family, if the tokenizer does not identify it."""
         return cls(
             LLM(
                 model=model,
-                dtype=dtype,  # auto makes bfloat16 of float32 weights
+                dtype=dtype,  # auto converts float32 weights to bfloat16
                 enforce_eager=True,
                 max_model_len=max_model_len,
                 enable_prefix_caching=True,
@@ -94,7 +94,7 @@ class Engine:
         )
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
-        """Token ids of a user message in the model's chat template, ready to be answered."""
+        """Return the token ids of a user message in the model's chat template."""
         return self.prompts.render(self.tokenizer, message)
 
     def generate(
@@ -133,7 +133,7 @@ class Engine:
         return [each.result(self.tokenizer) for each in runs]
 
     def step_starts(self, generation: Generation, markers: Sequence[str]) -> tuple[int, ...]:
-        """Tokens of a generation before each of its step markers."""
+        """Return the number of tokens before each step marker of a generation."""
         prompt, thinking = generation.prompt_ids, self.thinking
         return step_starts(
             generation.ids,
@@ -145,7 +145,7 @@ class Engine:
         )
 
     def has_room(self, generation: Generation, position: int, question: Induce) -> bool:
-        """Whether the model's context holds a trial answer after `position` tokens."""
+        """Return whether the context has room for a trial answer after `position` tokens."""
         induced = len(self.form.encode(question.text)) + question.max_tokens
         return len(generation.prompt_ids) + position + induced <= self._max_model_len
 

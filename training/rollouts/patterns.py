@@ -1,4 +1,4 @@
-"""The expressions of policy `pattern`, compiled by RE2: no other engine sees users' text."""
+"""Compiles the expression of policy `pattern` with RE2, which runs in linear time."""
 
 import re2
 
@@ -8,5 +8,5 @@ __all__ = ["matcher_of"]
 
 
 def matcher_of(settings: ExitSettings) -> Matcher | None:
-    """What policy `pattern` looks for; None if nothing is set. Raises InvalidSetting."""
+    """Return the matcher of policy `pattern`; None if no pattern is set. Raises InvalidSetting."""
     return compiled_pattern(settings, re2)

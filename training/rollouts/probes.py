@@ -1,4 +1,4 @@
-"""A policy's question as a request to the engine, and what comes back as its answer."""
+"""Turns probes into requests to the engine, and their deltas into answers."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ __all__ = ["answer_of", "check_judge", "probe_request"]
 
 
 def check_judge(settings: ExitSettings) -> None:
-    """Raise InvalidSetting for a judge that rollouts cannot ask."""
+    """Raise InvalidSetting for a judge on another server, which rollouts cannot use."""
     if settings.verifier_url is not None:
         remedy = "rollouts ask no other server: leave it out, and the model judges itself"
         raise InvalidSetting("verifier_url", settings.verifier_url, remedy)
@@ -24,7 +24,7 @@ def probe_request(name: str, probe: Probe) -> Request:
 
 
 def answer_of(question: ProbeSpec, deltas: Sequence[Delta], form: Format) -> Answer | None:
-    """The answer in a probe's deltas; None when it failed or lacks what was asked for."""
+    """Return the answer in a probe's deltas; None if it failed or requested data is missing."""
     if deltas[-1].cause not in ("eos", "length"):
         return None
     ids = [token for delta in deltas for token in delta.ids]

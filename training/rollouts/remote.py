@@ -1,8 +1,8 @@
-"""Rollouts made by a `stepgrpo-serve` somewhere else: the same truncation happens there.
+"""Rollouts from a remote `stepgrpo-serve`, which truncates in the same way.
 
-Each rank sends its own requests over HTTP; no rank waits for another, so numbers of calls need
-not agree across ranks. Start the server with ``--logprobs-mode processed_logprobs``: its
-log-probs are then those of the distribution that was sampled.
+Each rank sends its own requests over HTTP. No rank waits for another, so the number of calls may
+differ between ranks. Start the server with ``--logprobs-mode processed_logprobs``, so log-probs
+are those of the distribution that was sampled from.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from training.rollouts.batch import Rollout, RolloutRequest
 __all__ = ["RemoteFailure", "RemoteRollouts"]
 
 SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval", "pattern")
-ATTEMPTS = 4  # connecting, and on 429 and 503
+ATTEMPTS = 4  # after transport errors and HTTP 429 and 503
 
 
 class RemoteFailure(RuntimeError):
@@ -27,10 +27,10 @@ class RemoteFailure(RuntimeError):
 
 
 class RemoteRollouts:
-    """Runs jobs on the server at `url`; at most `concurrency` at once.
+    """Runs jobs on the server at `url`, at most `concurrency` at once.
 
-    Raises InvalidSetting when `settings` differ from the defaults in a field that requests
-    cannot carry.
+    Raises InvalidSetting if `settings` differ from the defaults in a field that requests cannot
+    carry.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class RemoteRollouts:
     def run(
         self, jobs: Sequence[RolloutRequest], finished: Callable[[Rollout], None] | None = None
     ) -> list[Rollout]:
-        """Complete every job; results in the order of `jobs`. Raises RemoteFailure."""
+        """Complete every job; return the rollouts in the order of `jobs`. Raises RemoteFailure."""
         try:
             return asyncio.run(self._run(jobs, finished))
-        except ExceptionGroup as group:  # all of one cause, as a rule
+        except ExceptionGroup as group:  # usually they have one cause
             raise group.exceptions[0] from None
 
     async def _run(
@@ -72,7 +72,7 @@ class RemoteRollouts:
                     finished(rollout)
                 return rollout
 
-            async with asyncio.TaskGroup() as group:  # one failure ends all, and all requests
+            async with asyncio.TaskGroup() as group:  # one failure cancels all requests
                 tasks = [group.create_task(one(place, job)) for place, job in enumerate(jobs)]
         return [task.result() for task in tasks]
 
@@ -142,7 +142,7 @@ class RemoteRollouts:
 
 
 def _injected(block: Mapping[str, Any], length: int) -> tuple[bool, ...]:
-    """Where the closing text stands: behind the cut, if there was one."""
+    """Return the (L,) mask of the closing tokens, which follow the cut if there was one."""
     start = length if block["cut_at"] is None else block["cut_at"]
     return tuple(start <= place < start + block["injected_tokens"] for place in range(length))
 

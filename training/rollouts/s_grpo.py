@@ -1,8 +1,8 @@
-"""S-GRPO's rollout (arXiv 2505.07686): one full chain per prompt, cut at random places.
+"""S-GRPO's rollout (arXiv 2505.07686): one full chain per prompt, cut at random positions.
 
 A group of G completions is one whole chain and G - 1 prefixes of its thinking, each with the
-closing text and an answer of its own. Departures: the paper's number of cuts, 8, is G - 1 here,
-and its wording of the injected end is our closing text.
+closing text and its own answer. Differences from the paper: it makes 8 cuts, here there are G - 1,
+and the injected end is the closing text of the settings.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ Run = Callable[[Sequence[RolloutRequest], ExitSettings], list[Rollout]]
 def serial_rollouts(
     run: Run, jobs: Sequence[RolloutRequest], size: int, thinking: ThinkingFormat
 ) -> list[Rollout]:
-    """`size` completions of each prompt, for `jobs` that repeat each prompt `size` times.
+    """Return `size` completions of each prompt, for `jobs` that repeat each prompt `size` times.
 
-    The cuts come before the chain they were taken from, shortest first.
+    In each group the cut completions come first, the shortest cut first, then the whole chain.
     """
     firsts = jobs[::size]
     chains = run(firsts, ExitSettings())
@@ -47,9 +47,12 @@ def serial_rollouts(
 def _positions(
     job: RolloutRequest, chain: Rollout, thinking: ThinkingFormat, count: int
 ) -> list[int]:
-    """Where to cut: uniform over the thinking, ascending; repeated only if it is very short."""
+    """Return `count` cuts, uniform over the thinking and ascending; they repeat only if the
+    thinking is shorter than `count`."""
     rng = random.Random(f"{job.sampling.seed}:cuts")
-    begin = int(chain.ids[:1] == (thinking.start_id,))  # else the prompt, or nothing, opened it
+    begin = int(
+        chain.ids[:1] == (thinking.start_id,)
+    )  # otherwise the prompt opened it, or it has no start
     last = begin + max(chain.outcome.reasoning_tokens, 1)
     places = range(begin + 1, max(last, begin + 2))
     if len(places) >= count:

@@ -1,9 +1,9 @@
-"""A public engine without a model: plays token streams to rollouts, for tests and experiments.
+"""A public engine without a model: replays scripted tokens, for tests and experiments.
 
 ::
 
     engine = ScriptedEngine(lambda request: Stream((5, 6, EOS)))
-    run_rollouts(engine, [Job((1, 2), Sampling(max_tokens=8))], ExitSettings(), form)
+    run_rollouts(engine, [RolloutRequest((1, 2), Sampling(max_tokens=8))], ExitSettings(), form)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,16 @@ __all__ = ["ScriptedEngine", "Stream"]
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What a request generates, one token a step, unless its limit cuts it."""
+    """The tokens that a request generates, one per step, up to its limit."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
-    """One per id; empty: all 0."""
+    """Log-probabilities, one per id; empty: all 0."""
     cause: Cause = "eos"
     wait: int = 0
     """Steps before the first token."""
     top: tuple[Mapping[int, float], ...] = ()
-    """Log-probabilities of the most likely tokens, by place; empty: none are told."""
+    """Log-probabilities of the most likely tokens for each id; empty: none are reported."""
 
 
 @dataclass(slots=True)
@@ -59,29 +59,29 @@ class _Running:
 
 @dataclass(slots=True)
 class ScriptedEngine:
-    """A `RolloutEngine` whose requests generate what `script` says."""
+    """A `RolloutEngine` whose requests generate the streams of `script`."""
 
     script: Callable[[Request], Stream]
     requests: list[Request] = field(default_factory=list)
-    """Every request ever added, in order."""
+    """Every request that was added, in order."""
     aborted: list[str] = field(default_factory=list)
     batches: list[tuple[str, ...]] = field(default_factory=list)
     """Ids of the running requests in each step."""
     _running: dict[str, _Running] = field(default_factory=dict)
 
     def add(self, request: Request) -> None:
-        """Start playing a request."""
+        """Start a request."""
         self.requests.append(request)
         self._running[request.id] = _Running(request, self.script(request))
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """Stop playing requests."""
+        """Stop requests."""
         for each in request_ids:
             del self._running[each]
         self.aborted += request_ids
 
     def step(self) -> list[Delta]:
-        """One token for every running request."""
+        """Generate one token for every running request."""
         self.batches.append(tuple(self._running))
         deltas = [delta for each in self._running.values() if (delta := each.advance())]
         for delta in deltas:

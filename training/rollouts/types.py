@@ -1,4 +1,4 @@
-"""What rollouts ask of an engine and of a tokenizer, whoever they are."""
+"""Interfaces of the engine and the tokenizer that rollouts use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Delta", "Format", "Request", "RolloutEngine", "RolloutFailed", "Samp
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn; the names are vLLM's."""
+    """Sampling parameters, with vLLM's names."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -25,7 +25,7 @@ class Sampling:
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     logprobs: int = 0
-    """How many of the most likely tokens are reported beside the drawn one."""
+    """Number of most likely tokens to report beside the sampled one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,53 +39,54 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What a request generated since the last one; (T,) ids with their log-probabilities."""
+    """The tokens that a request generated in a step: (T,) ids with their log-probabilities."""
 
     id: str
     ids: tuple[int, ...]
     logprobs: tuple[float | None, ...]
     cause: Cause | None = None
-    """Why it ended; None while it runs. A stop token is the last of `ids` and means "eos"."""
+    """The reason for its end; None while it runs. After a stop token, the last of `ids`, "eos"."""
     top: tuple[Mapping[int, float], ...] = ()
-    """(T,) log-probabilities of the most likely tokens by id, where they were asked for."""
+    """(T,) log-probabilities of the most likely tokens by id, if they were requested."""
 
 
 class RolloutEngine(Protocol):
-    """Continuous batching, as far as rollouts need it."""
+    """An engine with continuous batching."""
 
     def add(self, request: Request) -> None:
-        """Queue a request; it runs from the next step on. ValueError if it never can."""
+        """Queue a request; it runs from the next step on. Raises ValueError if it never can."""
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """Forget requests. Deltas of theirs that are on the way are ignored."""
+        """Abort requests; the caller ignores later deltas of them."""
 
     def step(self) -> Sequence[Delta]:
-        """Advance every running request; block until something was generated."""
+        """Advance every running request; block until tokens are generated."""
 
 
 Texts = Callable[[Sequence[int]], list[str]]
-"""The text that each of some further tokens adds: one increment per id."""
+"""An incremental decoder: returns one text increment per further id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the model's tokenizer writes."""
+    """The delimiters of a model's thinking and the functions of its tokenizer."""
 
     thinking: ThinkingFormat
     encode: Callable[[str], Sequence[int]]
     texts_after: Callable[[Sequence[int]], Texts]
-    """A fresh incremental decoder that continues after these ids."""
+    """Returns a new incremental decoder that continues after the given ids."""
     decode: Callable[[Sequence[int]], str] | None = None
-    """The text of ids, without special tokens; None: policies that read it ask in vain."""
+    """Decodes ids without special tokens; None: probes that need text fail."""
     chat: Callable[[str], Sequence[int]] | None = None
-    """A user message in the chat template, ready to be answered without thinking; None as above."""
+    """Renders a user message in the chat template for an answer without thinking; None: judge
+    probes fail."""
     family: Family = FAMILIES["think"]
-    """Whose texts hold where settings have none of their own."""
+    """The model's family, whose texts apply if the settings have none."""
     turn: tuple[int, ...] = ()
-    """Tokens that begin an assistant's message whose thinking needs no start; empty: it does."""
+    """Ids that begin an assistant's message whose thinking has no start; empty: it has one."""
 
     def implies_thinking(self, prompt_ids: Sequence[int]) -> bool:
-        """Whether what follows a prompt is thinking without a start, too."""
+        """Return whether thinking follows the prompt even without a start."""
         return bool(self.turn) and ends_with_header(prompt_ids, self.turn)
 
 

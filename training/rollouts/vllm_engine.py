@@ -19,19 +19,19 @@ __all__ = ["VllmEngine", "format_of", "sampling_params"]
 
 
 class VllmEngine:
-    """The core of an ``LLMEngine`` (``LLM(...).llm_engine``), stepped by us.
+    """The core of an ``LLMEngine`` (``LLM(...).llm_engine``), stepped directly.
 
     `LLMEngine.step` passes every token through an output processor that counts, detokenizes and
-    wraps it, a tenth of the time of a step with a small model. Rollouts need ids and
-    log-probabilities only, and take them where it takes them (vLLM 0.31, `LLMEngine.add_request`
-    and `step`). Requests are named anew, as there: a name may come again in the next batch.
+    wraps it, which takes a tenth of a step's time with a small model. Rollouts only need ids and
+    log-probabilities, so this class reads them from the core, as `LLMEngine.add_request` and
+    `step` do in vLLM 0.31. As there, requests get new ids, because ids repeat between batches.
     """
 
     def __init__(self, engine: Any) -> None:
         self._inputs, self._core = engine.input_processor, engine.engine_core
         self._tasks = engine.get_supported_tasks()
         self._added = 0
-        self._inner: dict[str, str] = {}  # the core's name of a request, by ours
+        self._inner: dict[str, str] = {}  # the core's id of a request, by its own
         self._outer: dict[str, str] = {}
 
     def add(self, request: Request) -> None:
@@ -68,7 +68,7 @@ class VllmEngine:
 
 
 def sampling_params(sampling: Sampling) -> SamplingParams:
-    """vLLM's form; the sampled tokens' log-probs come with it, texts do not."""
+    """Return vLLM's parameters: with log-probs of the sampled tokens, without text."""
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -84,12 +84,12 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
 
 
 def _logprobs(output: Any) -> tuple[float | None, ...]:
-    """Of the sampled tokens: column 0 of (T, 1 + top); an aborted request ends without any."""
+    """Return the sampled tokens' log-probs: column 0 of (T, 1 + top); () after an abort."""
     return () if output.new_logprobs is None else tuple(output.new_logprobs.logprobs[:, 0].tolist())
 
 
 def _top(output: Any) -> tuple[dict[int, float], ...]:
-    """For each sampled token the likeliest ones with their log-probs, if they were asked for."""
+    """Return the log-probs of the most likely tokens at each position, if requested."""
     found = output.new_logprobs
     if found is None or found.logprobs.shape[1] == 1:
         return ()
@@ -103,10 +103,10 @@ def _cause(finish_reason: str) -> Cause:
 
 
 def format_of(tokenizer: Any, closing_text: str, choice: FamilyChoice = AUTO_FAMILY) -> Format:
-    """How a model's tokenizer writes thinking and text.
+    """Return the format of a model's tokenizer.
 
-    `closing_text` goes before the family's if it is not the built-in one. Raises InvalidSetting
-    for a tokenizer of no family, of several, or of one whose thinking is only counted.
+    `closing_text` overrides that of the family unless it is the built-in default. Raises
+    InvalidSetting if no family or several match, or if the family's thinking can only be counted.
     """
     row = family_of(tokenizer, choice.name, choice.own)
     if row is None:

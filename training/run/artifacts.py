@@ -1,20 +1,36 @@
-"""Files that a finished run writes beside its weights: model card, metrics, calibration."""
+"""Files that a run writes beside its weights: learning curves, model card, metrics, calibration."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from vllm import SamplingParams
 
 from training.config.schema import RunConfig, describe, dump_config
 from training.data.dataset import DataReport
 from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.offline import Engine
+from training.run.plots import draw_curves
 
-__all__ = ["metric_table", "write_calibration", "write_card", "write_metrics"]
+__all__ = ["Curves", "metric_table", "write_calibration", "write_card", "write_metrics"]
 
 History = Sequence[Mapping[str, Any]]
+
+
+class Curves(TrainerCallback):  # type: ignore[misc]
+    """Draws `curves.png` at every checkpoint and at the end."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Draw the metrics so far."""
+        del control
+        if state.is_world_process_zero:
+            draw_curves(state.log_history, Path(args.output_dir) / "curves.png")
+
+    on_train_end = on_save
 
 
 def write_metrics(output: Path, history: History) -> None:

@@ -4,13 +4,12 @@ from typing import Any
 
 from peft import LoraConfig
 
-from training.config.schema import LoraSettings, RunConfig
+from training.config.schema import LoraSettings, RunConfig, prompt_template
 from training.data.dataset import DataReport, Row, load_rows
-from training.data.prompts import PromptTemplate
 from training.run.models import check_context, check_model, tokenizer_of
 from training.run.processes import on_main
 
-__all__ = ["load_data", "load_tokenizer", "lora_of", "model_of", "prompt_template"]
+__all__ = ["load_data", "load_tokenizer", "lora_of", "model_of"]
 
 
 def load_tokenizer(config: RunConfig) -> Any:
@@ -33,11 +32,6 @@ def model_of(config: RunConfig, longest: int | None) -> Any:
     if longest is not None:
         check_context(found, longest, "trl.vllm_max_model_length")
     return found
-
-
-def prompt_template(config: RunConfig) -> PromptTemplate:
-    """How the run's prompts are rendered, in training and in its calibration."""
-    return PromptTemplate(config.data.system_prompt, config.trl.get("chat_template_kwargs") or {})
 
 
 def load_data(config: RunConfig, tokenizer: Any) -> tuple[list[Row], DataReport]:

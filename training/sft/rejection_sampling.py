@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from stepgrpo_core import ExitReason
 from stepgrpo_core.families.thinking import opens_in_thinking
-from training.config.schema import RunConfig
+from training.config.schema import RunConfig, prompt_template
 from training.data.dataset import Row
 from training.grading import Grader, GraderBroken, Verdict
 from training.rollouts.batch import Format, Rollout, RolloutEngine, RolloutRequest, run_rollouts
@@ -25,11 +25,11 @@ from training.rollouts.seeds import row_seed
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import VllmEngine, format_of
 from training.run.checkpoints import RunStopped, StopOnSignal
-from training.run.loading import load_tokenizer, prompt_template
+from training.run.loading import load_tokenizer
 from training.run.processes import run_in_subprocess
 from training.sft.samples import (
-    Kept,
-    Sampled,
+    PromptSamples,
+    Selected,
     append_samples,
     open_samples,
     read_samples,
@@ -50,7 +50,9 @@ EXCLUDED_REASONS = {
 """Exit reasons that are not trained on, even if the answer is correct."""
 
 
-def sample_prompts(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -> list[Sampled]:
+def sample_prompts(
+    config: RunConfig, rows: Sequence[Row], stop: StopOnSignal
+) -> list[PromptSamples]:
     """Return the samples of all rows, resuming from files, and print the report.
 
     With n processes each samples every n-th row on its own device. Raises RunStopped.
@@ -75,7 +77,7 @@ def sample_prompts(config: RunConfig, rows: Sequence[Row], stop: StopOnSignal) -
     return samples
 
 
-def _check(samples: Sequence[Sampled], rows: int, output: Path) -> None:
+def _check(samples: Sequence[PromptSamples], rows: int, output: Path) -> None:
     if len(samples) != rows:
         raise RunStopped(
             f"{output} holds samples of {len(samples)} prompts instead of {rows}: all processes "
@@ -99,8 +101,8 @@ def _sample(
     size = max(CHUNK // config.sft.samples, 1)
     try:
         engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)
-        thinking = {"start": form.family.start, "end": form.family.end}
-        with Grader(**dataclasses.asdict(grading), **thinking) as grader:
+        start, end = form.family.start, form.family.end
+        with Grader(**dataclasses.asdict(grading), start=start, end=end) as grader:
             sampler = Sampler(config, tokenizer, form, engine, grader)
             sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:
@@ -110,7 +112,7 @@ def _sample(
 def sample_in_chunks(
     rows: Mapping[int, Row],
     size: int,
-    sample: Callable[[Mapping[int, Row]], list[Sampled]],
+    sample: Callable[[Mapping[int, Row]], list[PromptSamples]],
     path: Path,
     stopping: Callable[[], bool],
 ) -> None:
@@ -141,7 +143,7 @@ class Sampler:
     engine: RolloutEngine
     grader: Grader
 
-    def __call__(self, rows: Mapping[int, Row]) -> list[Sampled]:
+    def __call__(self, rows: Mapping[int, Row]) -> list[PromptSamples]:
         """Return one result per row, in order; keys are indices in the data."""
         assert self.config.sft is not None
         count, keep = self.config.sft.samples, self.config.sft.keep
@@ -200,11 +202,13 @@ def select(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], keep: int) 
 
 def _sampled(
     place: int, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], keep: int
-) -> Sampled:
-    return Sampled(
+) -> PromptSamples:
+    return PromptSamples(
         row=place,
         prompt_ids=rollouts[0].prompt_ids,
-        kept=tuple(Kept(each.ids, _injected(each)) for each in select(rollouts, verdicts, keep)),
+        kept=tuple(
+            Selected(each.ids, _injected(each)) for each in select(rollouts, verdicts, keep)
+        ),
         samples=len(rollouts),
         correct=sum(each.correct is True for each in verdicts),
         unscored=sum(each.correct is None for each in verdicts),

@@ -16,12 +16,12 @@ from training.rollouts.counters import Counters
 from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
 __all__ = [
-    "Kept",
+    "PromptSamples",
     "Report",
-    "Sampled",
+    "Selected",
     "append_samples",
     "counters_of",
-    "labelled",
+    "labeled_rows",
     "open_samples",
     "read_samples",
     "report_of",
@@ -32,7 +32,7 @@ IGNORED = -100  # label without loss
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Selected:
     """A completion to fine-tune on."""
 
     ids: tuple[int, ...]
@@ -42,13 +42,13 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class PromptSamples:
     """Samples of one prompt; counts are over its completions."""
 
     row: int
     """Index of the prompt in the data."""
     prompt_ids: tuple[int, ...]
-    kept: tuple[Kept, ...]
+    kept: tuple[Selected, ...]
     """Selected completions, shortest first."""
     samples: int
     correct: int
@@ -60,8 +60,8 @@ class Sampled:
     discarded_tokens: int
 
 
-def labelled(
-    samples: Sequence[Sampled], *, train_injected: bool, max_rows: int | None, seed: int
+def labeled_rows(
+    samples: Sequence[PromptSamples], *, train_injected: bool, max_rows: int | None, seed: int
 ) -> list[dict[str, list[int]]]:
     """Return rows for fine-tuning: `input_ids` and `labels`, (P + L,) each.
 
@@ -86,7 +86,7 @@ def labelled(
     return [rows[index] for index in sorted(chosen)]
 
 
-def _labels(kept: Kept, *, train_injected: bool) -> list[int]:
+def _labels(kept: Selected, *, train_injected: bool) -> list[int]:
     masked = range(0) if train_injected else range(*kept.injected)
     return [IGNORED if index in masked else token for index, token in enumerate(kept.ids)]
 
@@ -101,7 +101,7 @@ def open_samples(path: Path, settings: Mapping[str, Any]) -> None:
     open_jsonl(path, settings)
 
 
-def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
+def read_samples(output: Path, settings: Mapping[str, Any]) -> list[PromptSamples]:
     """Return the samples of all processes in the order of the data.
 
     Raises ValueError for a damaged line, and for a file with other settings.
@@ -120,17 +120,17 @@ def read_samples(output: Path, settings: Mapping[str, Any]) -> list[Sampled]:
     return [found[row] for row in sorted(found)]
 
 
-def append_samples(path: Path, samples: Sequence[Sampled]) -> None:
+def append_samples(path: Path, samples: Sequence[PromptSamples]) -> None:
     """Append samples; they are on the disk when this returns."""
     append(path, [dataclasses.asdict(each) for each in samples])
 
 
-def _parse(entry: Mapping[str, Any]) -> Sampled:
+def _parse(entry: Mapping[str, Any]) -> PromptSamples:
     kept = tuple(
-        Kept(tuple(each["ids"]), (each["injected"][0], each["injected"][1]))
+        Selected(tuple(each["ids"]), (each["injected"][0], each["injected"][1]))
         for each in entry["kept"]
     )
-    return Sampled(**{**entry, "prompt_ids": tuple(entry["prompt_ids"]), "kept": kept})
+    return PromptSamples(**{**entry, "prompt_ids": tuple(entry["prompt_ids"]), "kept": kept})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Report:
         ]
 
 
-def report_of(samples: Sequence[Sampled]) -> Report:
+def report_of(samples: Sequence[PromptSamples]) -> Report:
     """Return the totals over all prompts; means of empty lists are 0."""
     count = sum(each.samples for each in samples)
     unscored = sum(each.unscored for each in samples)
@@ -179,7 +179,7 @@ def report_of(samples: Sequence[Sampled]) -> Report:
     )
 
 
-def counters_of(samples: Sequence[Sampled]) -> Counters:
+def counters_of(samples: Sequence[PromptSamples]) -> Counters:
     """Return the totals for the seals of checkpoints."""
     return Counters(
         rollouts=sum(each.samples for each in samples),

@@ -12,11 +12,17 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import InvalidConfig, RunConfig, describe
+from training.config.schema import InvalidConfig, RunConfig, describe, prompt_template
 from training.data.dataset import DataReport, Row
 from training.rollouts.offline import Engine
 from training.rollouts.vllm_engine import format_of
-from training.run.artifacts import metric_table, write_calibration, write_card, write_metrics
+from training.run.artifacts import (
+    Curves,
+    metric_table,
+    write_calibration,
+    write_card,
+    write_metrics,
+)
 from training.run.checkpoints import (
     NotFinite,
     RunStopped,
@@ -26,12 +32,11 @@ from training.run.checkpoints import (
     checked_trainer,
     saved_message,
 )
-from training.run.curves import Curves
-from training.run.loading import load_data, load_tokenizer, lora_of, model_of, prompt_template
+from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
 from training.run.processes import run_in_subprocess
 from training.sft.rejection_sampling import sample_prompts
-from training.sft.samples import Report, Sampled, counters_of, labelled, report_of
+from training.sft.samples import PromptSamples, Report, counters_of, labeled_rows, report_of
 from training.sft.sampling import grpo_setting, load_llm, longest_row, sampling_of
 
 __all__ = ["build_trainer", "run_sft", "sft_arguments"]
@@ -117,7 +122,7 @@ def build_trainer(
     config: RunConfig,
     args: SFTConfig,
     tokenizer: Any,
-    samples: Sequence[Sampled],
+    samples: Sequence[PromptSamples],
     stop: StopOnSignal,
 ) -> SFTTrainer:
     """Return TRL's trainer on the selected completions.
@@ -126,7 +131,7 @@ def build_trainer(
     if `completion_only_loss` is set; otherwise it trains on the prompts, too.
     """
     assert config.sft is not None
-    rows = labelled(
+    rows = labeled_rows(
         samples,
         train_injected=config.rollout.train_injected,
         max_rows=config.sft.max_rows,

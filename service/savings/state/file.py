@@ -56,7 +56,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 class StateFile:
-    """A state file by its name; None: an in-memory database. Opens at the first `follow`."""
+    """A state file by its name; None: an in-memory database. Opens at the first `ensure_open`."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -66,14 +66,14 @@ class StateFile:
         self._checked: tuple[int, int] | None = None  # mtime and size at the integrity check
         self._version = -1  # SQLite's data_version at the last read
 
-    def follow(self, known: Contents) -> Literal["opened", "replaced"] | None:
+    def ensure_open(self, known: Contents) -> Literal["opened", "replaced"] | None:
         """Open the file if it is not open or if its name refers to another file; return which, or
         None. An empty file receives all of `known`. Raises sqlite3.Error or OSError."""
         if self._connection is not None and self._is_ours():
             return None
         before = self._identities[:1]
         moved = self._connection is not None
-        self.leave()
+        self.close()
         self._name = os.path.realpath(self.path) if self.path else ":memory:"
         expected = _identity(self._name)
         connection = sqlite3.connect(
@@ -92,7 +92,7 @@ class StateFile:
         return "replaced" if moved or before not in ([], self._identities[:1]) else "opened"
 
     def _prepare(self, connection: sqlite3.Connection, known: Contents) -> None:
-        check_schema(connection)  # before writing to an unrelated database
+        check_schema(connection)  # first: it may be an unrelated database
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # consistent after a power loss
         with _transaction(connection):
@@ -109,13 +109,13 @@ class StateFile:
         name = os.path.realpath(self.path) if self.path else self._name
         return [_identity(name + suffix) for suffix in ("", "-wal", "-shm")]
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the file, and remove its WAL if another file now has its name."""
         connection, self._connection, self._checked = self._connection, None, None
         if connection is None:
             return
         moved = self.path is not None and _identity(self._name) != self._identities[0]
-        if moved or _identity(self._name + "-wal") is None:  # otherwise it is another process's WAL
+        if moved or _identity(self._name + "-wal") is None:  # otherwise it is another one's WAL
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if moved:

@@ -86,7 +86,7 @@ class SumStore:
 
     def _open(self) -> None:
         try:
-            self._file.follow(self._seen)
+            self._file.ensure_open(self._seen)
         except (sqlite3.Error, OSError) as error:
             locked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
             remedy = f"{error}; {UNLOCK if locked else RENAME}"
@@ -187,7 +187,7 @@ class SumStore:
         replaced = "the state file was removed or replaced; the new file is used"
         return [*filter(None, [self._problem]), *([replaced] if recently else [])]
 
-    # File access: not for event loops
+    # The store's thread and the file: may block, except `add_watcher` and `reopen`
 
     def add_watcher(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` in the store's thread every second, after the file was read."""
@@ -217,23 +217,20 @@ class SumStore:
                 self._read()
 
     def _read(self) -> None:
-        opened = self._file.follow(self._seen)
+        opened = self._file.ensure_open(self._seen)
         if opened:
             self._opened = self._stale = True
         if opened == "replaced":
             self._replaced_at = time.monotonic()
-            _log.warning(
-                "State file %s was removed or replaced; the new file is used.",
-                self.path,
-            )
+            _log.warning("State file %s was removed or replaced; the new one is used.", self.path)
         found = self._file.load(reload=self._stale)
         if found is None:
             return
         with self._lock:
             before, self._seen = self._seen, found
             if self._opened:
-                lacks = self._written.take_after(found.flushes.get(self._id, 0))
-                self._added.add(Contents(lacks, secrets=before.secrets, strata=before.strata))
+                missing = self._written.take_after(found.flushes.get(self._id, 0))
+                self._added.add(Contents(missing, secrets=before.secrets, strata=before.strata))
         self._opened = self._stale = False
 
     def _write(self, writing: Contents) -> None:
@@ -277,7 +274,7 @@ class SumStore:
             time.sleep(0.1)
         if self._added.sums:
             _log.error("State file %s: pending sums could not be written and are lost.", self.path)
-        self._file.leave()
+        self._file.close()
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -307,7 +304,7 @@ class SumStore:
             _log.error(message, self.path, why)
         if damaged:
             with self._file_lock:
-                self._file.leave()
+                self._file.close()
         self.failures += 1
         self._damaged = damaged
         self._problem = (

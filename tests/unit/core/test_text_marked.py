@@ -47,7 +47,7 @@ def test_it_is_known_by_its_template_or_by_name() -> None:
     assert family_of(made(TEMPLATE + "{# write <think> and </think> #}")) == TEXT
     form = format_of(TOKENIZER, ExitSettings().closing_text, FamilyChoice("think-text"))
     assert form.thinking == THINKING
-    with pytest.raises(InvalidSetting, match="must hold </think>"):
+    with pytest.raises(InvalidSetting, match="must contain </think>"):
         thinking_of(TOKENIZER, TEXT, "so")
     counted = thinking_of(TOKENIZER, Family("c", text=True, exits=False), TEXT.closing)
     assert counted.closing_ids == ()

@@ -62,7 +62,7 @@ def test_a_tokenizer_writes_text_and_messages_and_one_without_template_no_messag
 
 
 def test_a_closing_text_that_does_not_close_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match="must hold </think>"):
+    with pytest.raises(InvalidSetting, match="must contain </think>"):
         thinking_of(TOKENIZER, FAMILIES["demo"], "the end")
 
 

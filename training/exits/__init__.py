@@ -1,0 +1,1 @@
+"""Calibration of exits: traces of a model, and the threshold whose risk is bounded."""
