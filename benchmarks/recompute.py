@@ -31,8 +31,13 @@ from training.demo.results import (
     read_ways,
     without_records,
 )
-from training.evaluation.archive import read_archive, write_archive
-from training.evaluation.records import read_head, read_records, records_file
+from training.evaluation.records import (
+    read_archive,
+    read_head,
+    read_records,
+    records_file,
+    write_archive,
+)
 from training.evaluation.statistics import summarise
 
 EQUAL = "## At equal tokens"

@@ -15,8 +15,7 @@ from training.demo.methods import METHODS, STEPS, runs_of
 from training.demo.results import Row, archive_of, page, pooled, without_records, write_results
 from training.demo.seeds import RESULTS
 from training.demo.table import Table, jobs_of, run_table
-from training.evaluation.archive import read_archive, write_archive
-from training.evaluation.records import Record
+from training.evaluation.records import Record, read_archive, write_archive
 
 MADE: dict[str, Any] = {
     "steps": STEPS,

@@ -16,8 +16,7 @@ from training.demo.equal import equal_tokens, shown
 from training.demo.figure import draw
 from training.demo.methods import METHODS
 from training.demo.seeds import section
-from training.evaluation.archive import read_archive, write_archive
-from training.evaluation.records import Record
+from training.evaluation.records import Record, read_archive, write_archive
 from training.evaluation.statistics import Estimate, Summary, summarise
 from training.files import write_text
 
