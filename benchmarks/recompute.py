@@ -31,8 +31,13 @@ from training.demo.results import (
     read_ways,
     without_records,
 )
-from training.evaluation.archive import read_archive, write_archive
-from training.evaluation.records import read_head, read_records, records_file
+from training.evaluation.records import (
+    read_archive,
+    read_head,
+    read_records,
+    records_file,
+    write_archive,
+)
 from training.evaluation.statistics import summarise
 
 EQUAL = "## At equal tokens"
@@ -54,10 +59,8 @@ def main() -> int:
     differences = recompute(args.folder)
     for each in differences:
         print(each)
-    print(f"{len(list((args.folder / 'records').glob('*.jsonl.gz')))} evaluations have records")
-    if missing:
-        print(f"{len(missing)} have none: {', '.join(missing)}")
-    print(f"{len(differences)} differences")
+    found = len(list((args.folder / "records").glob("*.jsonl.gz")))
+    print(f"{found} files of records, {len(missing)} not there, {len(differences)} differences")
     return bool(differences)
 
 

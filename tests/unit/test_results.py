@@ -13,9 +13,9 @@ from training.config.schema import load_config
 from training.demo.equal import at_as_many
 from training.demo.methods import METHODS, STEPS, runs_of
 from training.demo.results import Row, archive_of, page, pooled, without_records, write_results
+from training.demo.seeds import RESULTS
 from training.demo.table import Table, jobs_of, run_table
-from training.evaluation.archive import read_archive, write_archive
-from training.evaluation.records import Record
+from training.evaluation.records import Record, read_archive, write_archive
 
 MADE: dict[str, Any] = {
     "steps": STEPS,
@@ -225,9 +225,7 @@ def test_another_record_is_found_in_a_table_that_has_only_a_part(published: Path
     target, data = published / "results.md", json.loads((published / "results.json").read_text())
     equal = target.read_text().partition(EQUAL)[2]
     target.write_text(page(data, EQUAL + equal.rstrip(), without_records(published, data)))
-    assert "The [records](records) of 5 evaluations behind this page were not kept" in (
-        target.read_text()
-    )
+    assert "5 files of the [records](records) behind this page were not kept" in target.read_text()
     assert recompute(published) == []
     worse = archive_of(published, "**Step-GRPO**", 0)
     write_archive(worse, records(1, 79, 1), {})
@@ -241,3 +239,8 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=f"{path} is no archive of records"):
         read_archive(path)
+
+
+def test_the_published_figures_are_those_of_the_published_records() -> None:
+    assert list((RESULTS.parent / "records").glob("*.jsonl.gz"))
+    assert recompute(RESULTS.parent) == []

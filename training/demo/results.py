@@ -16,8 +16,7 @@ from training.demo.equal import equal_tokens, shown
 from training.demo.figure import draw
 from training.demo.methods import METHODS
 from training.demo.seeds import section
-from training.evaluation.archive import read_archive, write_archive
-from training.evaluation.records import Record
+from training.evaluation.records import Record, read_archive, write_archive
 from training.evaluation.statistics import Estimate, Summary, summarise
 from training.files import write_text
 
@@ -216,10 +215,11 @@ with one thread each, two at once. An interrupted table continues with the same 
 def _records(made: Mapping[str, Any], missing: Sequence[str]) -> str:
     """Return the paragraph on how the figures can be computed again."""
     if missing:
-        return f"""The [records](records) of {len(missing)} evaluations behind this page were not \
-kept;
-`{_command(made)}` makes all of them anew. `python -m benchmarks.recompute` computes the
-figures of the other evaluations from their records and fails where this page differs."""
+        return f"""{len(missing)} files of the [records](records) behind this page were not kept; \
+`{_command(made)}`
+makes all of them anew. `python -m benchmarks.recompute` computes the figures of the other files and
+fails where this page differs; with `--evaluate` it first evaluates the models in `models/` again.
+Every file names the commit that made it."""
     return """The [records](records) of all completions, without their texts, give every figure of \
 this
 page: `python -m benchmarks.recompute` computes them and fails where the page differs."""

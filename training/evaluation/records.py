@@ -3,9 +3,14 @@
 The first line holds the settings that the completions depend on, and where they were made. A
 question's line is written when all of its samples are finished and graded; of a killed evaluation
 the questions that have no line are completed anew, with the seeds that they had.
+
+An archive holds the same without texts, as gzipped lines: everything that figures are computed
+from. Its first line has `columns` and `made` (versions, hardware and commit), and every other line
+the values of one record in the columns' order.
 """
 
 import dataclasses
+import gzip
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +22,7 @@ from stepgrpo_core import ExitSettings, InvalidSetting
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
 from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.tasks import Draws
+from training.files import replacing
 from training.run.jsonl import append, check_settings, damaged, open_jsonl, read_jsonl
 
 __all__ = [
@@ -27,9 +33,11 @@ __all__ = [
     "Settings",
     "append_questions",
     "open_records",
+    "read_archive",
     "read_head",
     "read_records",
     "records_file",
+    "write_archive",
 ]
 
 
@@ -225,3 +233,26 @@ def _line(records: Iterable[Record]) -> dict[str, Any]:
 def _parse(entry: Mapping[str, Any]) -> dict[str, list[Record]]:
     name, groups = entry["question"], tuple(entry.get("groups", {}).items())
     return {name: [Record(question=name, groups=groups, **each) for each in entry["samples"]]}
+
+
+COLUMNS = [each.name for each in dataclasses.fields(Record) if each.default is dataclasses.MISSING]
+"""Fields that every record has; the others hold texts, or tell the samples of a question apart."""
+
+
+def write_archive(path: Path, records: Sequence[Record], made: Mapping[str, Any]) -> None:
+    """Replace the archive at `path`; the same records give the same bytes."""
+    head = {"columns": COLUMNS, "made": dict(made)}
+    rows = ([getattr(each, name) for name in COLUMNS] for each in records)
+    text = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in (head, *rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_archive(path: Path) -> list[Record]:
+    """Return the records of an archive. Raises ValueError for a damaged one."""
+    try:
+        head, *rows = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+        return [Record(**dict(zip(head["columns"], row, strict=True))) for row in rows]
+    except (ValueError, TypeError, KeyError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is no archive of records: {error!r}") from error
