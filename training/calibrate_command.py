@@ -17,7 +17,14 @@ from training.data.prompts import (
 )
 from training.data.sources import Source, read_source
 
-__all__ = ["add_arguments", "check_counts", "check_writable", "context_length", "run"]
+__all__ = [
+    "add_arguments",
+    "check_counts",
+    "check_sampling",
+    "check_writable",
+    "context_length",
+    "run",
+]
 
 DEFAULT = " Default: %(default)s."
 ROOM = 512  # tokens of context beside the completion, for the prompt or for probes
@@ -103,6 +110,14 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
             raise InvalidSetting(f"--{name.replace('_', '-')}", value, "use 1 or more")
 
 
+def check_sampling(args: argparse.Namespace) -> None:
+    """Raise InvalidSetting for a temperature or top_p that cannot be sampled with."""
+    if not (args.temperature >= 0 and math.isfinite(args.temperature)):
+        raise InvalidSetting("--temperature", args.temperature, "use 0 or more")
+    if not 0 < args.top_p <= 1:
+        raise InvalidSetting("--top-p", args.top_p, "use more than 0, at most 1")
+
+
 def check_writable(path: Path) -> None:
     """Raise InvalidSetting for a file that cannot be written."""
     try:
@@ -121,10 +136,7 @@ def _check(args: argparse.Namespace) -> None:
     if (args.prompts is None) == (args.demo is None):
         raise ValueError("pass exactly one of --prompts and --demo")
     check_counts(args, "demo", "samples", "max_tokens")
-    if not (args.temperature >= 0 and math.isfinite(args.temperature)):
-        raise InvalidSetting("--temperature", args.temperature, "use 0 or more")
-    if not 0 < args.top_p <= 1:
-        raise InvalidSetting("--top-p", args.top_p, "use more than 0, at most 1")
+    check_sampling(args)
     if args.temperature == 0 and args.samples > 1:
         raise InvalidSetting("--samples", args.samples, "at temperature 0 all are equal; use 1")
     check_writable(args.output)

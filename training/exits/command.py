@@ -10,7 +10,12 @@ from typing import Any
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.risk import LOSSES, Selection, Trace, questions_needed, select_threshold
-from training.calibrate_command import check_counts, check_writable, context_length
+from training.calibrate_command import (
+    check_counts,
+    check_sampling,
+    check_writable,
+    context_length,
+)
 from training.config.families import add_flags, choice_of
 from training.data.prompts import add_prompt_flags, prompt_template_of, read_prompts
 from training.data.sources import Row, Source, read_source
@@ -100,6 +105,7 @@ def _checked(args: argparse.Namespace) -> list[Row]:
         remedy = "it needs answers: pass --questions, or use --risk changed"
         raise InvalidSetting("--risk", args.risk, remedy)
     check_counts(args, "demo", "max_tokens")
+    check_sampling(args)
     for each in args.thresholds:
         if not 0 < each < 1:
             raise InvalidSetting("--thresholds", each, "use numbers between 0 and 1")
