@@ -209,7 +209,7 @@ def _is_word(character: str) -> bool:
 @functools.lru_cache(maxsize=64)
 def _compile(markers: tuple[str, ...]) -> _Lexicon:
     if not markers or not all(markers):
-        raise InvalidSetting("markers", markers, "pass at least one marker, none of them empty")
+        raise InvalidSetting("markers", markers, "pass at least one marker, none empty")
     exceptions = {each[1:] for each in markers if each[0] == "!" and len(each) > 1}
     counted = {each for each in markers if each[1:] not in exceptions}
     # Longest first, because an alternation takes its first match. Markers are literal text.
