@@ -65,7 +65,13 @@ def test_trainer_calibration_and_evaluation_make_the_same_prompt(tmp_path: Path)
     trained = PromptTemplate(chat_template_kwargs=template.chat_template_kwargs)
     wanted = trained.render(TOKENIZER, asked)
     assert "Be brief." in text(wanted)
-    engine = Engine(SimpleNamespace(get_tokenizer=lambda: TOKENIZER), prompts=template)
+    engine = Engine(
+        SimpleNamespace(
+            get_tokenizer=lambda: TOKENIZER,
+            llm_engine=SimpleNamespace(model_config=SimpleNamespace(max_model_len=1024)),
+        ),
+        prompts=template,
+    )
     assert engine.chat_prompt(row.prompt) == wanted
     (work,) = plan(
         [Contender("a", str(MODEL))],

@@ -10,7 +10,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.engine.observer import RequestObserver
 from service.engine.request import EngineRequest
-from service.records.log_line import MAX_ID, response_id, to_log_line
+from service.records.log_line import MAX_ID, logged_id, to_log_line
 from service.records.log_writer import RequestLog
 from service.records.sequence import Saved, SequenceRecord
 from service.records.timeline import MAX_PROBES, NULL_TIMELINE, Start, Timeline
@@ -131,7 +131,7 @@ def test_one_that_never_began_has_a_line_all_the_same() -> None:
     ],
 )
 def test_the_id_is_the_one_that_the_response_has(engine: str, response: str) -> None:
-    assert response_id(engine) == response
+    assert logged_id(engine) == response
 
 
 def test_probes_that_are_remembered_are_bounded() -> None:

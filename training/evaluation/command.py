@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="YAML file of more tasks, from name to source, samples, suffix, choices, by, grader, "
-        "sampling; docs/evaluation.md has examples.",
+        "sampling.",
     )
     add(
         "--output",
