@@ -215,7 +215,7 @@ with one thread each, two at once. An interrupted table continues with the same 
 def _records(made: Mapping[str, Any], missing: Sequence[str]) -> str:
     """Return the paragraph on how the figures can be computed again."""
     if missing:
-        return f"""{len(missing)} files of the [records](records) behind this page were not kept; \
+        return f"""Some of the [records](records) behind this page were not kept; \
 `{_command(made)}`
 makes all of them anew. `python -m benchmarks.recompute` computes the figures of the other files and
 fails where this page differs; with `--evaluate` it first evaluates the models in `models/` again.
