@@ -27,7 +27,12 @@ serve: setup ## Serve demo-base, with early exit, and demo-step-grpo on http://l
 		--exit-policy confidence
 
 test: setup ## Run the fast tier of the tests: unit tests, and one of each kind on real vLLM
-	.venv/bin/pytest -m 'not slow' $(ARGS)
+	@mkdir -p .cache
+	@nice .venv/bin/pytest -m 'not slow' tests/unit $(ARGS) > .cache/test-unit.log 2>&1 & unit=$$!; \
+	trap 'kill $$unit 2> /dev/null' EXIT; \
+	echo 'The unit tests run at the same time; their output follows at the end.'; \
+	.venv/bin/pytest -m 'not slow' --ignore=tests/unit $(ARGS); vllm=$$?; \
+	wait $$unit; unit=$$?; cat .cache/test-unit.log; exit $$((vllm + unit))
 
 test-slow: setup ## Run what `make test` leaves out
 	.venv/bin/pytest -m slow $(ARGS)
