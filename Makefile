@@ -48,14 +48,14 @@ lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/mypy
 
 bench: setup ## Measure server and rollouts against their peers, and more; QUICK=1: whether it runs
-	.venv/bin/python -m benchmarks.segmenter
-	.venv/bin/python -m benchmarks.startup $(if $(QUICK),--rounds 1)
-	.venv/bin/python -m benchmarks.rewards $(if $(QUICK),--rounds 3 --steps 5)
-	.venv/bin/python -m benchmarks.rollouts $(if $(QUICK),--pairs 1 --prompts 2)
-	.venv/bin/python -m benchmarks.speed $(if $(QUICK),--quick)
+	.venv/bin/python -m benchmarks.core.segmenter
+	.venv/bin/python -m benchmarks.serving.startup $(if $(QUICK),--rounds 1)
+	.venv/bin/python -m benchmarks.training.rewards $(if $(QUICK),--rounds 3 --steps 5)
+	.venv/bin/python -m benchmarks.training.rollouts $(if $(QUICK),--pairs 1 --prompts 2)
+	.venv/bin/python -m benchmarks.serving.speed $(if $(QUICK),--quick)
 
 soak: setup ## Twenty minutes of traffic and faults on real vLLM; MINUTES=5, or QUICK=1
-	.venv/bin/python -m benchmarks.soak $(if $(QUICK),--quick,--minutes $(or $(MINUTES),20))
+	.venv/bin/python -m benchmarks.faults.soak $(if $(QUICK),--quick,--minutes $(or $(MINUTES),20))
 
 demo: setup ## Train and compare Step-GRPO and GRPO+LP on the demo world (resumes where it stopped)
 	.venv/bin/stepgrpo-train demo results --reduced --output outputs/demo-results

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.clients import Traffic, measure, write_problems
-from benchmarks.openstreams import hold_open
-from benchmarks.wrapper import WAYS, held_by_streams, make_script
-from benchmarks.wrapper import measure as measure_wrapper
+from benchmarks.serving.open_streams import hold_open
+from benchmarks.serving.wrapper import WAYS, held_by_streams, make_script
+from benchmarks.serving.wrapper import measure as measure_wrapper
+from benchmarks.shared.clients import Traffic, measure, write_problems
 from tests.support.servers import Server
 from training.demo.world import sample_problems
 

@@ -1,12 +1,11 @@
 """Clients that come, leave at any point, and stay: nothing leaks, everything is counted.
 
-The thousands of requests of the faults are run by `python -m benchmarks.churn`; here are some
-hundreds of the same.
+`python -m benchmarks.faults.churn` runs thousands of such requests; here are some hundreds.
 """
 
 import pytest
 
-from benchmarks.churn import CUTS, Visit, churn, held, stays, visit
+from benchmarks.faults.churn import CUTS, Visit, churn, held, stays, visit
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

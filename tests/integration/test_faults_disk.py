@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from benchmarks.harm import Walls
+from benchmarks.faults.fault_injection import Walls
 from tests.support.chat import messages
 from tests.support.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
 

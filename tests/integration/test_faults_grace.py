@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.harm import Clock
+from benchmarks.faults.fault_injection import Clock
 from tests.support.chat import messages
 from tests.support.models import EOS
 from tests.support.servers import (

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from benchmarks.churn import CLOSE, Crowded, crowd
+from benchmarks.faults.churn import CLOSE, Crowded, crowd
 from tests.support.chat import messages
 from tests.support.models import EOS
 from tests.support.servers import (
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 
 SEATS = 50
 FLAGS = ("--max-num-queued-reqs", str(SEATS), "--shutdown-timeout", "300")
-ADMITTED = 200  # 1 000 in `python -m benchmarks.churn`
+ADMITTED = 200  # 1 000 in `python -m benchmarks.faults.churn`
 RECOVERY_SECONDS = 6.0  # 2 are promised
 PROBES = 1  # at least, when the drain begins; 26 streams go on putting them during all of it
 UNREADY_SECONDS = 5.0  # 0.2 are; a busy event loop hears the signal late

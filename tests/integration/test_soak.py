@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.soak import WARM, plan, soak
+from benchmarks.faults.soak import WARM, plan, soak
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.figures import compared, figures
-from benchmarks.hotpath import owner, profile
-from benchmarks.processes import rss, used
-from benchmarks.sampled import Sampler
+from benchmarks.serving.hotpath import owner, profile
+from benchmarks.serving.speed_figures import compared, figures
+from benchmarks.shared.processes import rss, used
+from benchmarks.shared.sampled import Sampler
 from tests.support.servers import ROOT
 
 MADE = {"commit": "abc", "machine": "2 CPU cores", "date": "then", "load": 0.1, "vllm": "0.31.0"}

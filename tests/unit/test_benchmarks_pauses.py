@@ -2,7 +2,7 @@
 
 import time
 
-from benchmarks.pauses import Pauses, percentile, watched
+from benchmarks.shared.pauses import Pauses, percentile, watched
 
 
 def test_what_touches_a_pause_is_left_out() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak import plan
-from benchmarks.soakpage import slope
-from benchmarks.soakvisits import DEFAULT, POLICIES, Asked, asked, verdict
-from benchmarks.wire import Reply
+from benchmarks.faults.soak import plan
+from benchmarks.faults.soak_report import slope
+from benchmarks.faults.soak_traffic import DEFAULT, POLICIES, Asked, asked, verdict
+from benchmarks.shared.raw_http import Reply
 from stepgrpo_core import POLICIES as ALL
 
 ASKED = Asked("chat/completions", {}, 1, dealt=True)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks.page import page, ratio
+from benchmarks.serving.speed_report import page, ratio
 from scripts.docs import generated
 from stepgrpo_core.control.states import TRANSITIONS
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import grader
-from benchmarks.renderings import CHANGED, SAME, STANDING
+from benchmarks.core import grader
+from benchmarks.core.renderings import CHANGED, SAME, STANDING
 from stepgrpo_math import compare_answers
 
 GOLDS = ["14,000", r"\frac{7}{3}", "3.21e13", "[2, 5)", "1, 5", r"\text{(C)}", "1234_5", "12 + 3i"]

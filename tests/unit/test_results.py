@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.recompute import EQUAL, recompute
+from benchmarks.savings.recompute import EQUAL, recompute
 from training.config.schema import load_config
 from training.demo.equal import at_as_many
 from training.demo.methods import METHODS, STEPS, runs_of

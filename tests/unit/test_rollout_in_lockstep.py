@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.lockstep import Lockstep
+from benchmarks.training.lockstep import Lockstep
 from stepgrpo_core import ExitReason
 from tests.support.training.scripted import END, EOS, FORM, PROMPT, SETTINGS, START, WAIT, Model
 from training.rollouts.batch import (

@@ -7,8 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from benchmarks.scripted_engine import ScriptedClient
-from benchmarks.wrapper import Script, consume, make_script, requested
+from benchmarks.serving.scripted_engine import ScriptedClient
+from benchmarks.serving.wrapper import Script, consume, make_script, requested
 from service.engine.client import EarlyExitEngine
 from service.params.limits import ProbeLimits
 from service.records.metrics import Metrics

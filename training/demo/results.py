@@ -217,12 +217,13 @@ def _records(made: Mapping[str, Any], missing: Sequence[str]) -> str:
     if missing:
         return f"""Some of the [records](records) behind this page were not kept; \
 `{_command(made)}`
-makes all of them anew. `python -m benchmarks.recompute` computes the figures of the other files and
+makes all of them anew. `python -m benchmarks.savings.recompute` computes the figures of the \
+other files and
 fails where this page differs; with `--evaluate` it first evaluates the models in `models/` again.
 Every file names the commit that made it."""
     return """The [records](records) of all completions, without their texts, give every figure of \
 this
-page: `python -m benchmarks.recompute` computes them and fails where the page differs."""
+page: `python -m benchmarks.savings.recompute` computes them and fails where the page differs."""
 
 
 def _command(made: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vllm import LLM
 
-from benchmarks.rounds import rollouts_in_rounds
+from benchmarks.shared.rounds import rollouts_in_rounds
 from stepgrpo_core import ExitSettings
 from tests.support.servers import MODEL
 from training.demo.world import sample_problems

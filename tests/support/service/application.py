@@ -23,7 +23,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.sampling_params import SamplingParams
 
-from benchmarks.scripted_engine import ScriptedClient
+from benchmarks.serving.scripted_engine import ScriptedClient
 from service.engine.client import EarlyExitEngine
 from service.http.responses import ResponseReporter
 from service.http.sdk_compatibility import SdkCompatibility

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.fleets import PREDICTORS, holdout, judged, make_fleet, total
+from benchmarks.savings.simulated_fleets import PREDICTORS, holdout, judged, make_fleet, total
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.savings.estimators import (
     MIN_GROUPS,

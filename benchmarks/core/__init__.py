@@ -1,0 +1,1 @@
+"""The core alone: segmenting and comparing answers."""

@@ -1,0 +1,1 @@
+"""The server under churn, faults and hostile neighbors."""

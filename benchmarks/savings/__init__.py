@@ -1,0 +1,1 @@
+"""Estimates of saved tokens, the published results, and thresholds on traces."""

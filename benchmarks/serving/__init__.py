@@ -1,0 +1,1 @@
+"""The server's cost and speed, beside stock vLLM."""

@@ -1,0 +1,64 @@
+"""Everything about the server's speed: runs the parts and writes docs/speed.md from them.
+
+The parts are `wrapper`, `probing`, `hotpath` and `serving` of this folder; each can be run by
+itself and keeps its figures in outputs/bench. With --quick they are small, and the page goes to
+outputs/bench instead of docs/.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.speed_figures import figures
+from benchmarks.serving.speed_report import draw, page
+from benchmarks.shared.reports import ROOT
+
+PARTS: dict[str, tuple[str, ...]] = {"wrapper": (), "probing": (), "hotpath": (), "serving": ()}
+QUICK: dict[str, tuple[str, ...]] = {
+    "wrapper": ("--streams", "4", "--tokens", "200", "--rounds", "2", "--open", "20"),
+    "probing": ("--pairs", "1", "--prompts", "16"),
+    "hotpath": ("--requests", "16"),
+    "serving": ("--quick",),
+}
+BENCH = ROOT / "outputs" / "bench"
+
+
+def main() -> None:
+    """Run the parts, then write the page."""
+    args = _arguments()
+    for name in args.parts:
+        options = QUICK[name] if args.quick else PARTS[name]
+        print(f"\n# {name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.serving.{name}", *options], check=True)
+    print(write(BENCH if args.quick else ROOT / "docs"))
+
+
+def write(folder: Path) -> Path:
+    """Write speed.json, speed.md and speed.png to `folder`, from what the parts have kept."""
+    measured = {
+        name: json.loads((BENCH / f"{name}.json").read_text(encoding="utf-8")) for name in PARTS
+    }
+    found: dict[str, Any] = figures(measured)
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    (folder / "speed.json").write_text(text + "\n", encoding="utf-8")
+    draw(found, folder / "speed.png")
+    target = folder / "speed.md"
+    target.write_text(page(found), encoding="utf-8")
+    return target
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="small parts: whether they run, not how fast")
+    add("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="which are run anew (all)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

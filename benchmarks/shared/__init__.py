@@ -1,0 +1,1 @@
+"""Measuring code that several benchmarks share."""

@@ -1,0 +1,1 @@
+"""Rollouts and rewards of the trainer, beside the published ones."""
