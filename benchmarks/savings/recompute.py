@@ -3,8 +3,8 @@
 ``python -m benchmarks.savings.recompute [FOLDER]`` reads results.json, results.md and records/ of a
 folder (default: docs; `stepgrpo-train demo results` writes such folders). It computes the figures
 of every evaluation that has records, makes the page anew, and fails where one of the files says
-otherwise. With --evaluate, it first evaluates the models in models/ (about two minutes on two idle CPU cores)
-and replaces their records in the folder.
+otherwise. With --evaluate, it first evaluates the models in models/ (about two minutes on two idle
+CPU cores) and replaces their records in the folder.
 """
 
 import argparse
