@@ -19,6 +19,7 @@ from training.data.sources import Source, read_source
 
 __all__ = [
     "add_arguments",
+    "add_sampling_flags",
     "check_counts",
     "check_sampling",
     "check_writable",
@@ -47,6 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--output", type=Path, required=True, help="File to write.")
     add("--samples", type=int, default=1, help=f"Completions per prompt.{DEFAULT}")
+    add_sampling_flags(parser)
+    add(
+        "--trials",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Also record the confidence of a probe at the start of each step. Default: on.",
+    )
+    add_prompt_flags(parser)
+    add_flags(parser)
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the completions."""
+    add = parser.add_argument
     add("--temperature", type=float, default=0.6, help=f"Temperature of the sampling.{DEFAULT}")
     add(
         "--top-p",
@@ -60,14 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help=f"Data type of the weights, as the server's --dtype.{DEFAULT}",
     )
-    add(
-        "--trials",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="Also record the confidence of a probe at the start of each step. Default: on.",
-    )
-    add_prompt_flags(parser)
-    add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:

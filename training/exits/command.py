@@ -11,6 +11,7 @@ from stepgrpo_core import ExitSettings
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.risk import LOSSES, Selection, Trace, questions_needed, select_threshold
 from training.calibrate_command import (
+    add_sampling_flags,
     check_counts,
     check_sampling,
     check_writable,
@@ -65,10 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=THRESHOLDS,
         help=f"Thresholds to test; the highest is tested first.{DEFAULT}",
     )
-    add("--temperature", type=float, default=0.6, help=f"Sampling temperature.{DEFAULT}")
-    add("--top-p", type=float, default=1.0, help=f"Nucleus sampling.{DEFAULT}")
-    add("--max-tokens", type=int, default=900, help=f"Largest length of a completion.{DEFAULT}")
-    add("--dtype", default="auto", help=f"Data type of the weights, as in the server.{DEFAULT}")
+    add_sampling_flags(parser)
     add_prompt_flags(parser)
     add_flags(parser)
 
