@@ -75,7 +75,7 @@ def share_interval(means: Array, samples: float) -> Estimate:
     effective = mean * (1 - mean) / variance if variance else samples
     if mean in (0, 1):
         effective = count  # the data do not show the correlation within a question
-    # By chance the estimate could fall below the questions or exceed the samples: clamp it.
+    # By chance it could be below the number of questions, or above that of samples: clamp it.
     effective = min(max(effective, count), samples)
     return Estimate(mean, *wilson(mean, effective, student_t(count - 1)))
 

@@ -336,7 +336,7 @@ def _macro_comparison(
 
     def ratio(*names: str) -> Estimate:
         """Return the ratio of the macro means; every task is resampled independently."""
-        above, below = np.zeros(resamples + 1), np.zeros(resamples + 1)  # index 0 holds the estimate itself
+        above, below = np.zeros(resamples + 1), np.zeros(resamples + 1)  # 0: the estimate
         for task, seed in seeds.items():
             mine, other = _Columns.of(records[task]), _Columns.of(baseline[task])
             weights = resamples_of(len(mine.names), resamples, seed)
