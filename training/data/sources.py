@@ -276,7 +276,7 @@ def _read_hub(source: Source) -> Numbered:
 
 
 def _read_demo(source: Source) -> Numbered:
-    """Yield problems of the demo world, which is registered as a plug-in, as an example."""
+    """Return problems of the demo world, which is registered as a plug-in, as an example."""
     (demo,) = entry_points(group=PLUGINS, name="demo")
     problems = demo.load()(source.seed, source.demo_split, source.demo or 0)
     rows = ({"prompt": each.prompt, "answer": each.answer} for each in problems)

@@ -11,9 +11,7 @@ __all__ = ["lenient_reason"]
 
 CHOICES = tuple("ABCDEFGHIJ")  # MMLU-Pro has the most: ten
 
-_BRACKETED = re.compile(
-    r"\\[A-Za-z]+|[^\w\s.,:]"
-)  # markup around the letter in **(B)** or \text{B}
+_BRACKETED = re.compile(r"\\[A-Za-z]+|[^\w\s.,:]")  # markup, as in **(B)** or \text{B}
 _ENVIRONMENT = re.compile(r"(?<!\\)(?:\$|\\\(|\\\[)")
 
 
