@@ -83,7 +83,7 @@ def _compare(
     ]
     resamples = resamples_of(len(gains), RESAMPLES, seed=0)
     difference = difference_interval([[gain] for gain in gains], resamples)
-    assert difference is not None  # not None, because there are problems
+    assert difference is not None  # because there are problems
     return {
         "vanilla": asdict(before_summary),
         "vanilla by level": {
@@ -130,9 +130,7 @@ def _reliability(
 def _worked_out(text: str) -> int:
     """Return the number of operations computed so far; a pass that a marker interrupts
     continues."""
-    return sum(
-        len(operations) // 2 for operations in _LINE.findall(text)
-    )  # "+3-5" is two operations
+    return sum(len(operations) // 2 for operations in _LINE.findall(text))  # "+3-5": two
 
 
 def _hit(problem: Problem, reading: ProbeReading) -> bool:

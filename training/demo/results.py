@@ -76,7 +76,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
 
 
 def figures(rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what results.json holds; the first row is vanilla."""
+    """Return the content of results.json; the first row is vanilla."""
     vanilla = rows[0].seeds[0]
     return {
         "made": made,

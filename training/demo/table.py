@@ -179,9 +179,7 @@ def _ways(table: Table) -> Ways:
         for step in _checkpoints(table, run):
             found = _records(table, f"way-{run.name}", step)
             way.setdefault(int(step), []).append(found)
-        end = _records(table, run.name, run.name)[
-            : table.way_problems
-        ]  # records have one sample per problem
+        end = _records(table, run.name, run.name)[: table.way_problems]  # one per problem
         way.setdefault(STEPS, []).append(end)
     return ways
 

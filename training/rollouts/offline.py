@@ -157,9 +157,7 @@ class Engine:
             put_question(question, each.prompt_ids, each.ids[:position], self.form)
             for each, position in zip(generations, positions, strict=True)
         ]
-        outputs = self._generate(
-            [probe for probe in probes if probe]
-        )  # a trial can always be asked
+        outputs = self._generate([probe for probe in probes if probe])  # a trial is never None
         return [
             ProbeReading(position, output.text, self._trial(question, output))
             for position, output in zip(positions, outputs, strict=True)
@@ -266,7 +264,7 @@ class _Run:
         self.check()
 
     def check(self) -> None:
-        """Raise what a policy raised: figures without its exits would be wrong."""
+        """Raise the error of a policy, if any: results without its exits would be wrong."""
         if fault := self.state.controller.fault:
             raise fault
 
