@@ -69,7 +69,7 @@ OWNED = {
     "resume_from_checkpoint": "pass --resume",
     "generation_batch_size": "set trl.steps_per_generation, right for any number of processes",
 }
-"""Fields of TRL's configuration that other settings decide, and what to write instead."""
+"""Fields of TRL's configuration that other settings decide, each with its remedy."""
 
 DEFAULTS = {"vllm_importance_sampling_mode": "token_truncate", "report_to": "none"}
 """Defaults that differ from TRL's."""
@@ -111,13 +111,13 @@ class ModelConfig:
 
     @property
     def choice(self) -> FamilyChoice:
-        """The named family and the described ones."""
+        """Return the choice of a family: its name and the described families."""
         return FamilyChoice(self.family, self.families)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """How completions are generated in training; evaluation never truncates them."""
+    """Settings of the generation of completions in training; evaluation never truncates them."""
 
     kind: Literal["truncated", "plain", "serial"] = "truncated"
     """How rollouts end: `truncated` as in Step-GRPO's Dynamic Truncated Rollout, `plain` at their
@@ -149,7 +149,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True, slots=True)
 class RewardConfig:
-    """How completions are rewarded."""
+    """Settings of the reward."""
 
     name: str = "step-aware"
     """Name of the reward, one of `stepgrpo_core.REWARDS`."""
@@ -166,7 +166,8 @@ class RewardConfig:
 
 @dataclass(frozen=True, slots=True)
 class GradingConfig:
-    """How answers are compared with the gold answers, in processes that can be killed."""
+    """Settings of grading: answers are compared with gold answers, in processes that can be
+    killed."""
 
     seconds: float = 5.0
     """Processor time for grading one answer. An answer that takes longer is unscored, or wrong if
@@ -331,12 +332,12 @@ def describe(config: RunConfig) -> str:
 
 
 def prompt_template(config: RunConfig) -> PromptTemplate:
-    """How the run's prompts are rendered, in training and in its calibration."""
+    """Return the template that renders the run's prompts, in training and in its calibration."""
     return PromptTemplate(config.data.system_prompt, config.trl.get("chat_template_kwargs") or {})
 
 
 def _departures(rollout: RolloutConfig) -> list[str]:
-    """Return what differs from the truncation in the published scripts of Step-GRPO."""
+    """Return the differences from the truncation in Step-GRPO's published scripts."""
     if rollout.kind != "truncated":
         return []
     differ = [

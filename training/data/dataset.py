@@ -1,6 +1,6 @@
-"""Training rows from several sources: without duplicates, evaluation problems and long prompts.
+"""Training rows from several sources, without duplicates, evaluation problems and long prompts.
 
-Every row that is left out is counted and shown by example; nothing is dropped in silence.
+Every omitted row is counted, and some are shown as examples; none is dropped silently.
 """
 
 from collections import Counter
@@ -25,17 +25,17 @@ __all__ = [
     "load_rows",
 ]
 
-EXAMPLES = 3  # shown of each reason
+EXAMPLES = 3  # examples per reason
 Reason = Literal["duplicate", "contradicting", "overlapping", "overlong"]
 
 
 class NoRows(ValueError):
-    """Nothing is left to train on; the message is the report."""
+    """No rows are left to train on; the message is the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """What to train on. Raises InvalidSetting."""
+    """Settings of the training data. Raises InvalidSetting."""
 
     train: tuple[Source, ...]
     """Sources of training problems, in this order; of duplicates the first stays."""
@@ -63,22 +63,23 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What became of one source's rows: `read` is the sum of `kept` and the reasons below it."""
+    """Counts of one source's rows: `read` is the sum of `kept` and the reasons below it."""
 
     source: str
     read: int
     kept: int
     duplicates: int
-    """Equal to an earlier prompt, with the same answer."""
+    """Rows whose prompt and answer are equal to earlier ones."""
     contradicting: int
-    """Equal to an earlier prompt, with another answer: one of the two is wrong."""
+    """Rows whose prompt is equal to an earlier one, with another answer: one of the two is
+    wrong."""
     overlapping: int
     overlong: int
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A row that was left out."""
+    """A row that was omitted."""
 
     row: Row
     reason: Reason
@@ -87,7 +88,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What was read and what was left out."""
+    """Counts of the rows that were read and omitted."""
 
     train: tuple[SourceReport, ...]
     exclude: tuple[tuple[str, int], ...]
@@ -96,7 +97,7 @@ class DataReport:
     """The first few of each reason."""
 
     def lines(self) -> list[str]:
-        """The report as text."""
+        """Return the report as text."""
         return [
             *(_source_line(each) for each in self.train),
             *(f"{name}: {count} read to be excluded" for name, count in self.exclude),
@@ -110,7 +111,7 @@ class DataReport:
 def load_rows(
     config: DataConfig, count_tokens: Callable[[str], int]
 ) -> tuple[list[Row], DataReport]:
-    """The rows to train on, their prompts with the suffix, and the report.
+    """Return the rows to train on, their prompts with the suffix, and the report.
 
     `count_tokens` is called with whole prompts. Raises BadRow, SourceUnavailable and NoRows.
     """
@@ -139,7 +140,7 @@ def load_rows(
 
 
 class _Sieve:
-    """Decides row by row; remembers every prompt that it has seen."""
+    """Keeps or omits rows one by one; remembers every prompt that it has seen."""
 
     def __init__(
         self, config: DataConfig, count_tokens: Callable[[str], int], index: OverlapIndex

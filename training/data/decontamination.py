@@ -1,8 +1,8 @@
-"""Finds prompts that share a run of words with an evaluation set (n-gram decontamination).
+"""N-gram decontamination: finds prompts that share a run of words with an evaluation set.
 
-Words are what white space separates, without case and without punctuation at their ends.
-Operators stay: 47+8 and 47-8 are different problems, while 47 + 8 and 47+8 are the same one.
-Chinese and Japanese are written without spaces, so each of their characters is a word.
+Words are separated by white space; case and punctuation at their ends are ignored. Operators are
+kept: 47+8 and 47-8 are different problems, while 47 + 8 and 47+8 are the same. Chinese and Japanese
+are written without spaces, so each of their characters is a word.
 """
 
 import re
@@ -21,7 +21,7 @@ _EDGES = '.,;:?"“”$'
 
 
 def words(text: str) -> Words:
-    """The normalised words of `text`; texts with equal words are the same problem."""
+    """Return the normalized words of `text`; texts with equal words are the same problem."""
     plain = _SPACED_OPERATOR.sub(r"\1", unicodedata.normalize("NFC", text).casefold())
     stripped = (word.strip(_EDGES) for word in _WORD.findall(plain))
     return tuple(word for word in stripped if word) or (text,)
@@ -29,11 +29,11 @@ def words(text: str) -> Words:
 
 @dataclass(frozen=True, slots=True)
 class OverlapIndex:
-    """Every run of `n` words of the indexed texts; shorter texts as a whole."""
+    """All runs of `n` words of the indexed texts; shorter texts are a single run."""
 
     n: int
     runs: Mapping[Words, str]
-    """Where each run was seen first."""
+    """Place where each run was seen first."""
 
     @classmethod
     def build(cls, texts: Iterable[tuple[str, str]], n: int) -> Self:
@@ -45,7 +45,7 @@ class OverlapIndex:
         return cls(n, runs)
 
     def find(self, of: Words) -> tuple[Words, str] | None:
-        """The first shared run and the place it is known from; None without any."""
+        """Return the first shared run and its place in the indexed texts; None if there is none."""
         return next(((run, self.runs[run]) for run in _runs(of, self.n) if run in self.runs), None)
 
 

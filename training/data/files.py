@@ -1,4 +1,4 @@
-"""Reads rows from files: JSON lines, JSON, CSV, all of them also gzipped, and Parquet."""
+"""Readers of rows from files: JSON lines, JSON and CSV, each optionally gzipped, and Parquet."""
 
 import codecs
 import csv
@@ -12,11 +12,11 @@ from typing import Any
 __all__ = ["FILE_SUFFIXES", "BadRow", "Numbered", "SourceUnavailable", "load_dataset", "read_file"]
 
 Numbered = Iterator[tuple[int, object]]
-"""Rows with their numbers from 1: lines of a JSONL file, rows of anything else."""
+"""Rows with their numbers from 1: lines of a JSONL file, otherwise rows."""
 
 
 class BadRow(ValueError):
-    """A row is no problem with an answer; the message reads ``source:number: reason``."""
+    """A row is not a problem with an answer; the message is ``source:number: reason``."""
 
     def __init__(self, source: str, number: int, reason: str) -> None:
         super().__init__(f"{source}:{number}: {reason}")
@@ -26,13 +26,13 @@ class BadRow(ValueError):
 
 
 class SourceUnavailable(OSError):
-    """A source cannot be opened; the message says what to do."""
+    """A source cannot be opened; the message names the remedy."""
 
 
 def read_file(path: Path) -> Numbered:
-    """Every row of a file whose name ends in one of `FILE_SUFFIXES`.
+    """Yield every row of a file whose name ends in one of `FILE_SUFFIXES`.
 
-    Raises BadRow, SourceUnavailable, and what the file system says.
+    Raises BadRow, SourceUnavailable, and errors of the file system.
     """
     if path.suffix == ".parquet":
         return _read_parquet(path)
@@ -50,7 +50,7 @@ def _read_text(path: Path) -> Numbered:
 
 
 def _read_jsonl(name: str, file: BufferedIOBase) -> Numbered:
-    for number, line in enumerate(file, start=1):  # bytes end at \n only, not at U+2028
+    for number, line in enumerate(file, start=1):  # binary lines end only at \n, not at U+2028
         if line.strip():
             try:
                 yield number, json.loads(line.decode())
@@ -69,7 +69,7 @@ def _read_json(name: str, file: BufferedIOBase) -> Numbered:
 
 
 def _read_csv(name: str, file: BufferedIOBase) -> Numbered:
-    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:  # Excel's CSV files begin with one
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:  # CSV files from Excel begin with a BOM
         file.seek(0)
     rows = csv.DictReader((line.decode() for line in file), strict=True)
     number = 0
@@ -90,7 +90,7 @@ def _read_parquet(path: Path) -> Numbered:
 
 
 def load_dataset(shown: str, remedy: str, *args: str, **options: Any) -> Numbered:
-    """Rows of a data set that the package datasets loads; raises SourceUnavailable."""
+    """Yield the rows of a data set that the package datasets loads; raises SourceUnavailable."""
     import datasets  # noqa: PLC0415 - seconds to load
 
     try:

@@ -1,4 +1,4 @@
-"""Objects of the user's own, named ``package.module:name`` as in entry points."""
+"""User-defined objects, named ``package.module:name`` as in entry points."""
 
 import importlib
 import sys
@@ -12,9 +12,9 @@ __all__ = ["load_object"]
 
 
 def load_object(name: str, setting: str, fits: Callable[[Any], bool], wanted: str) -> Any:
-    """Return the object called `name`, also from a module in the current directory.
+    """Return the object called `name`, which may be in a module of the current directory.
 
-    Raises InvalidSetting, in the name of `setting`, where there is none or it is not `wanted`.
+    Raises InvalidSetting for `setting` if there is no such object, or if it is not `wanted`.
     """
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:

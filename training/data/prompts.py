@@ -1,4 +1,4 @@
-"""Prompts: the one place where user messages are rendered, and files of them to calibrate with."""
+"""Prompts: the only module that renders user messages, and files of prompts for calibration."""
 
 import argparse
 import json
@@ -22,27 +22,29 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class BadPrompts(ValueError):
-    """A prompt file has no line, or one that is no prompt."""
+    """A prompt file is empty, or one of its lines is not a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """How a user message becomes a prompt; training and evaluation of a model need the same one."""
+    """Template that turns a user message into a prompt; training and evaluation must use the same
+    one."""
 
     system_prompt: str | None = None
-    """Text of a system message in front; None: the chat template's own, if it has one."""
+    """Text of a system message before the user message; None: the chat template's own, if it has
+    one."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the model's chat template, such as ``enable_thinking``."""
 
     def messages(self, prompt: str) -> list[dict[str, str]]:
-        """The conversation that asks `prompt`."""
+        """Return the conversation of system message and `prompt`."""
         user = {"role": "user", "content": prompt}
         if self.system_prompt is None:
             return [user]
         return [{"role": "system", "content": self.system_prompt}, user]
 
     def render(self, tokenizer: Any, prompt: str | Messages) -> tuple[int, ...]:
-        """Token ids of a user message, or of a whole conversation, ready to be answered."""
+        """Return token ids of a user message or a conversation, up to the header of the answer."""
         messages = self.messages(prompt) if isinstance(prompt, str) else list(prompt)
         ids: list[int] = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False, **self.chat_template_kwargs
@@ -51,11 +53,11 @@ class PromptTemplate:
 
 
 PLAIN = PromptTemplate()
-"""The user message alone, in the chat template as it is."""
+"""The user message alone, in the unchanged chat template."""
 
 
 def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a prompt template."""
+    """Add the flags of a prompt template."""
     parser.add_argument(
         "--system-prompt",
         metavar="TEXT",
@@ -71,7 +73,7 @@ def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def prompt_template_of(args: argparse.Namespace) -> PromptTemplate:
-    """Return what the flags say; raises InvalidSetting."""
+    """Return the template that the flags describe; raises InvalidSetting."""
     text = args.chat_template_kwargs
     try:
         variables = json.loads(text or "{}")
@@ -83,7 +85,8 @@ def prompt_template_of(args: argparse.Namespace) -> PromptTemplate:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """User messages from a JSONL file of ``{"prompt": "..."}``; names file and line of a fault."""
+    """Return user messages from a JSONL file of ``{"prompt": "..."}``; raises BadPrompts, which
+    names file and line."""
     prompts: list[str] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

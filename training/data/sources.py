@@ -1,7 +1,7 @@
-"""Reads problems: the hub, files, the demo world, generated tasks.
+"""Sources of problems: the hub, files, the demo world, and generated tasks.
 
-A row that cannot be used is an error that names where it is, never skipped: a wrong column
-mapping would otherwise train on half of a data set without a word.
+A row that cannot be used raises an error with its location and is never skipped: otherwise a wrong
+column mapping could silently train on half of a data set.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ __all__ = ["BadRow", "Row", "Source", "SourceUnavailable", "read_source"]
 
 Kind = Literal["hub", "path", "demo", "reasoning_gym"]
 PLUGINS = "stepgrpo.problems"
-"""Entry points that generate problems: ``(seed, split, count) -> problems``."""
+"""Group of entry points that generate problems: ``(seed, split, count) -> problems``."""
 
 USED_BY: dict[str, tuple[Kind, ...]] = {
     "config": ("hub",),
@@ -40,30 +40,30 @@ USED_BY: dict[str, tuple[Kind, ...]] = {
     "size": ("reasoning_gym",),
     "seed": ("demo", "reasoning_gym"),
 }
-"""Settings that only some kinds of source read; elsewhere they would be ignored in silence."""
+"""Settings that only some kinds of source read; for other kinds they raise an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A problem: the user message and the gold answer, and where it came from."""
+    """A problem: the user message, the gold answer, and their location."""
 
     prompt: str
     answer: str
     source: str
     number: int
-    """From 1: the line of a JSONL file, the row of anything else."""
+    """Number from 1: the line of a JSONL file, otherwise the row."""
     columns: tuple[tuple[str, str], ...] = ()
-    """Names and values of the columns that were asked for beside problem and answer."""
+    """Names and values of the requested columns besides problem and answer."""
 
     @property
     def place(self) -> str:
-        """``source:number``, as in error messages."""
+        """Return ``source:number``, as in error messages."""
         return f"{self.source}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where problems come from: exactly one of `hub`, `path`, `demo` and `reasoning_gym`.
+    """A source of problems: exactly one of `hub`, `path`, `demo` and `reasoning_gym`.
 
     Raises InvalidSetting for none or several of them, and for settings that it does not read.
     """
@@ -128,13 +128,13 @@ class Source:
 
     @property
     def kind(self) -> Kind:
-        """Which of the four it is."""
+        """Return the kind of the source."""
         kinds: tuple[Kind, ...] = get_args(Kind)
         return next(kind for kind in kinds if getattr(self, kind) is not None)
 
     @property
     def name(self) -> str:
-        """What reports and errors call it."""
+        """Return the name in reports and errors."""
         match self.kind:
             case "hub":
                 return "/".join(filter(None, (self.hub, self.config, self.split)))
@@ -147,9 +147,9 @@ class Source:
 
 
 def read_source(source: Source, columns: Sequence[str] = ()) -> Iterator[Row]:
-    """Every row of `source`, in its order, with those of `columns` that it has.
+    """Yield every row of `source`, in its order, with those of `columns` that it has.
 
-    Raises BadRow, SourceUnavailable, and what the file system says of a path.
+    Raises BadRow, SourceUnavailable, and errors of the file system for a path.
     """
     records = islice(READERS[source.kind](source), source.limit)
     for number, record in tqdm(records, desc=source.name, unit=" rows", leave=False, delay=3):
@@ -171,14 +171,14 @@ def _carried(record: object, columns: Sequence[str]) -> tuple[tuple[str, str], .
         try:
             value = _value(record, column)
         except ValueError:
-            continue  # this row has none
+            continue  # this row lacks the column
         if value is not None and value != "":
             found.append((column, str(value)))
     return tuple(found)
 
 
 def _problem(record: object, source: Source) -> str:
-    """The text of the problem; of several columns those that hold anything."""
+    """Return the text of the problem; several columns are joined, without empty ones."""
     if isinstance(source.prompt, str):
         return _prompt(_value(record, source.prompt), source.cut)
     values = [_value(record, column) for column in source.prompt]
@@ -186,7 +186,7 @@ def _problem(record: object, source: Source) -> str:
 
 
 def _value(record: object, column: str) -> object:
-    """What stands under `column`: a name of its own, or a path into nested columns."""
+    """Return the value of `column`, which is a name or a path into nested columns."""
     if isinstance(record, dict) and column in record:
         return record[column]
     value = record
@@ -238,7 +238,7 @@ def _answer(value: object, source: Source) -> str:
 
 
 def _marked(text: str, source: Source) -> str:
-    """The part of an answer's column that is the gold."""
+    """Return the part of an answer's column that is the gold."""
     if source.answer_box:
         if (box := last_box(text)) is None:
             raise ValueError(f"the answer {_shown(text)} has no box that closes")
@@ -276,7 +276,7 @@ def _read_hub(source: Source) -> Numbered:
 
 
 def _read_demo(source: Source) -> Numbered:
-    """The demo world is an example: it registers its problems as a plug-in would."""
+    """Return problems of the demo world, which is registered as a plug-in, as an example."""
     (demo,) = entry_points(group=PLUGINS, name="demo")
     problems = demo.load()(source.seed, source.demo_split, source.demo or 0)
     rows = ({"prompt": each.prompt, "answer": each.answer} for each in problems)

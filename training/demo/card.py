@@ -9,7 +9,7 @@ __all__ = ["write_card"]
 
 
 def write_card(model: Path, results: dict[str, Any], recipe: BaseRecipe) -> None:
-    """Write README.md into the model's folder; all figures come from `results`."""
+    """Write README.md into the model's folder; all numbers come from `results`."""
     rows = "\n".join(
         _row(f"T = {t}, {name}", results[f"T={t}"][name])
         for t in (0.6, 1.0)

@@ -1,8 +1,9 @@
-"""At equal tokens: Step-GRPO beside GRPO+LP, checkpoint by checkpoint and on the line between them.
+"""Comparison of Step-GRPO with GRPO+LP at equal tokens: by checkpoint, and between checkpoints.
 
-A way from vanilla is a line through its checkpoints, in tokens and accuracy. Where a checkpoint of
-Step-GRPO has as many tokens as a place between two of GRPO+LP's, its accuracy is compared with
-theirs, each weighed by how near it is: what a mixture of the two would have, that costs as much.
+A method's training path is the line from vanilla through its checkpoints, in tokens and accuracy.
+If the tokens of a Step-GRPO checkpoint are between those of two neighboring GRPO+LP checkpoints,
+its accuracy is compared with theirs, interpolated by tokens. This is the accuracy of a mixture of
+the two with the same cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,11 @@ from training.evaluation.statistics import Estimate, summarise
 __all__ = ["equal_tokens", "shown"]
 
 Way = Mapping[int, Sequence[Record]]
-"""Records of all seeds by optimiser step; vanilla's are step 0's."""
+"""Records of all seeds by optimizer step; step 0 is vanilla."""
 
 
 def equal_tokens(ours: Way, theirs: Way) -> str:
-    """The section; the differences are Step-GRPO's accuracy less GRPO+LP's."""
+    """Return the section; the differences are Step-GRPO's accuracy minus GRPO+LP's."""
     later = {step: records for step, records in theirs.items() if step}
     head = (
         "Step-GRPO",
@@ -44,9 +45,9 @@ def equal_tokens(ours: Way, theirs: Way) -> str:
 
 
 def at_as_many(mine: Sequence[Record], others: Sequence[Sequence[Record]]) -> Estimate | None:
-    """The difference in accuracy to the line through `others` at the tokens of `mine`, clustered
-    by problem; None where all of them have more, or fewer. All hold the same completions'
-    numbers."""
+    """Return the difference in accuracy to the line through `others` at the tokens of `mine`,
+    clustered by problem; None if all of them have more tokens, or all have fewer. All must have the
+    same questions and sample numbers."""
     tokens = _tokens(mine)
     line = sorted(others, key=_tokens)
     for fewer, more in pairwise(line):
@@ -88,7 +89,7 @@ def _difference(records: Sequence[Record], other: Sequence[Record]) -> str:
 
 
 def shown(estimate: Estimate | None, scale: float, *, sign: bool = False) -> str:
-    """Value and interval, scaled; nothing for none."""
+    """Return value and interval, scaled; empty for None."""
     if estimate is None:
         return ""
     value, low, high = (

@@ -1,4 +1,4 @@
-"""Accuracy against tokens: where methods end, and the ways there."""
+"""Plot of accuracy against tokens: methods at the end of training, and their training paths."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,8 @@ Points = Mapping[str, Sequence[tuple[int, Summary]]]
 
 
 def draw(rows: Mapping[str, Summary], ways: Points, path: Path) -> None:
-    """Draw rows (the first is vanilla) with 95 % bars, and ways as lines with their steps."""
+    """Draw rows (the first is vanilla) with 95 % bars, and `ways`, the training paths, as lines
+    with their steps."""
     with saved_figure(path, (13, 5.5)) as figure:
         ends, along = figure.subplots(1, 2)
         label_axes(ends, "methods at their end, all seeds, 95 % intervals")

@@ -1,4 +1,4 @@
-"""What the demo model does on unseen problems: overthinking, exits, and what confidence means."""
+"""Measurements of the demo model on unseen problems: overthinking, exits, and confidence."""
 
 import re
 from collections.abc import Sequence
@@ -34,12 +34,13 @@ class Summary:
 
 
 def sampling(temperature: float) -> SamplingParams:
-    """How completions are sampled here; the engine's own seed makes them repeat."""
+    """Return the sampling parameters of all measurements; the engine's own seed makes them
+    repeatable."""
     return SamplingParams(temperature=temperature, max_tokens=MAX_TOKENS)
 
 
 def measure(engine: Engine, *, problems: int, seed: int) -> dict[str, Any]:
-    """All measurements of one model on `problems` test problems, as plain data."""
+    """Return all measurements of one model on `problems` test problems, as plain data."""
     tests = sample_problems(seed, "test", problems)
     prompts = [engine.chat_prompt(problem.prompt) for problem in tests]
     results: dict[str, Any] = {"problems": problems, "max_tokens": MAX_TOKENS}
@@ -54,7 +55,7 @@ def measure(engine: Engine, *, problems: int, seed: int) -> dict[str, Any]:
 
 
 def is_correct(problem: Problem, completion: str) -> bool:
-    """Whether the last box after the thinking holds the true value."""
+    """Return true if the last box after the thinking contains the true value."""
     return final_answer(completion) == str(problem.answer)
 
 
@@ -82,7 +83,7 @@ def _compare(
     ]
     resamples = resamples_of(len(gains), RESAMPLES, seed=0)
     difference = difference_interval([[gain] for gain in gains], resamples)
-    assert difference is not None  # there are problems
+    assert difference is not None  # because there are problems
     return {
         "vanilla": asdict(before_summary),
         "vanilla by level": {
@@ -108,7 +109,7 @@ def _only(
 def _reliability(
     engine: Engine, problems: Sequence[Problem], generations: Sequence[Generation]
 ) -> dict[str, Any]:
-    """Mean confidence against accuracy of trial answers, before and after the derivation is
+    """Return the mean confidence and accuracy of trial answers, before and after the derivation is
     complete: every boundary of every generation is probed, whatever its confidence."""
     everywhere = ExitSettings(policy="confidence", threshold=1.0, max_probes=100, min_interval=0)
     exits = engine.exits(generations, everywhere, sampling(0.0))
@@ -127,7 +128,8 @@ def _reliability(
 
 
 def _worked_out(text: str) -> int:
-    """Operations worked out so far; a pass that was broken off by a marker goes on."""
+    """Return the number of operations computed so far; a pass that a marker interrupts
+    continues."""
     return sum(len(operations) // 2 for operations in _LINE.findall(text))  # "+3-5": two
 
 

@@ -1,8 +1,8 @@
-"""The page of the demo's results: a table, what seeds differ by, ways through training, a plot.
+"""The page of the demo's results: table, differences between seeds, training paths, plot.
 
-A method's seeds are pooled: every problem was answered once by each of its models, and vanilla's
-one answer is compared with each. Intervals are clustered by problem; they say what other problems
-would change, and the column of seeds says what other seeds do.
+The seeds of a method are pooled: each of its models answered every problem once, and vanilla's one
+answer is compared with each. Intervals are clustered by problem: they show the variation between
+problems, and the column of seeds shows the variation between seeds.
 """
 
 import dataclasses
@@ -40,18 +40,18 @@ BASE, EXITED = "demo-base", "demo-base+confidence"
 NAMES = {"vanilla": BASE, "vanilla, exit policy `confidence`": EXITED} | {
     each.title: each.name for each in METHODS
 }
-"""What the files of a row are called, by its title."""
+"""Contender name in the files of a row, by the row's title."""
 ORIGIN = ("versions", "hardware", "commit")
 
 Seeds = Sequence[Sequence[Record]]
 """The records of each seed's model, on the same problems."""
 Ways = Mapping[str, Mapping[int, Seeds]]
-"""By method and optimizer step, the last one at the end."""
+"""Seeds by method and optimizer step, in ascending order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
     title: str
     seeds: Seeds
@@ -76,7 +76,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
 
 
 def figures(rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what results.json holds; the first row is vanilla."""
+    """Return the content of results.json; the first row is vanilla."""
     vanilla = rows[0].seeds[0]
     return {
         "made": made,
@@ -104,7 +104,7 @@ def page(data: Mapping[str, Any], equal: str, missing: Sequence[str] = ()) -> st
 
 
 def archive_of(output: Path, title: str, seed: int, step: int | None = None) -> Path:
-    """Return where the records of a row's seed are, or those of a checkpoint on its way."""
+    """Return the archive of a row's seed, or of a checkpoint during its training."""
     place = "" if step is None else f"-step{step}"
     return output / "records" / f"{NAMES[title]}-s{seed}{place}.jsonl.gz"
 
@@ -120,7 +120,7 @@ def read_rows(output: Path, data: Mapping[str, Any]) -> list[Row]:
 
 
 def read_ways(output: Path, data: Mapping[str, Any]) -> Ways:
-    """Return the ways of results.json; all of their records must be there."""
+    """Return the training paths of results.json; all of their records must be there."""
     return {
         title: {
             int(step): list(map(read_archive, _archives(output, title, each, int(step))))
@@ -159,7 +159,7 @@ def _write_records(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[
 
 
 def pooled(seeds: Seeds, vanilla: Sequence[Record]) -> Summary:
-    """One summary of all seeds' answers; the same answer of vanilla stands against each."""
+    """Return one summary of all seeds' answers; vanilla's same answer is compared with each."""
     return summarise(_samples(seeds), _samples([vanilla] * len(seeds)))
 
 
@@ -171,7 +171,7 @@ def _points(ways: Ways, vanilla: Sequence[Record]) -> dict[str, list[tuple[int, 
 
 
 def _samples(seeds: Seeds) -> list[Record]:
-    """Every seed's answer to a problem as one of its samples; nobody compared their texts."""
+    """Return every seed's answer to a problem as one sample; their texts were not compared."""
     return [
         dataclasses.replace(each, sample=seed, same_as=None)
         for seed, records in enumerate(seeds)
@@ -180,7 +180,7 @@ def _samples(seeds: Seeds) -> list[Record]:
 
 
 def _same(vanilla: Sequence[Record], records: Sequence[Record]) -> list[Record]:
-    """Vanilla on the problems of `records`."""
+    """Return vanilla's records on the problems of `records`."""
     asked = {each.question for each in records}
     return [each for each in vanilla if each.question in asked]
 

@@ -1,10 +1,10 @@
 """Differences between methods with the training run as the unit.
 
-The table of results pools the answers of all seeds, so its intervals say what other problems would
-change. Here each trained model is one observation: Welch's interval of the difference of means over
-runs says what other seeds would change. A method with one run has no such interval.
+The table of results pools the answers of all seeds, so its intervals show the variation between
+problems. Here each trained model is one observation: Welch's interval of the difference of means
+over runs shows the variation between seeds. A method with one run has no such interval.
 
-``python -m training.demo.seeds`` reads docs/results.json, or the file that it is given.
+``python -m training.demo.seeds`` reads docs/results.json, or the file in its argument.
 """
 
 import json
@@ -24,10 +24,10 @@ OURS = "**Step-GRPO**"
 
 
 def welch(first: Sequence[float], second: Sequence[float] | float) -> Estimate:
-    """Difference of the means with Welch's 95 % interval, degrees of freedom rounded down.
+    """Return the difference of the means with Welch's 95 % interval; degrees of freedom are rounded
+    down.
 
-    `second` as a single number is known exactly. Without an interval (NaN) if a sample of one run
-    takes part.
+    A single number as `second` has no error. The interval is NaN if a sample has only one run.
     """
     if isinstance(second, float):
         value, parts = fmean(first) - second, [first]
@@ -43,7 +43,7 @@ def welch(first: Sequence[float], second: Sequence[float] | float) -> Estimate:
 
 
 def section(results: Mapping[str, Any]) -> str:
-    """The part of the page of results; empty where `OURS` is not in it."""
+    """Return the section for the page of results; empty if `OURS` is not in the results."""
     if OURS not in results["rows"]:
         return ""
     return f"""## What other seeds would change
@@ -55,7 +55,7 @@ down). A row with a single run differs from nothing.
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Markdown: accuracy of `OURS` less that of every other method, in points."""
+    """Return a Markdown table: accuracy of `OURS` minus that of every other method, in points."""
     accuracies = {
         title: [100 * seed["accuracy"]["value"] for seed in row["seeds"]]
         for title, row in results["rows"].items()

@@ -1,7 +1,7 @@
-"""The demo's result: methods trained from `demo-base`, measured on the same unseen problems.
+"""The demo's table: methods trained from `demo-base` and measured on the same unseen problems.
 
-Everything is a job: a training, or an evaluation behind it. What is done is kept; a table that was
-stopped goes on where it was, and ends with the figures that it would have had.
+Everything is a job: a training run, or an evaluation after it. Finished jobs are kept, so an
+interrupted table resumes and ends with the same results.
 """
 
 import json
@@ -20,48 +20,48 @@ from training.run.checkpoints import StopOnSignal
 
 __all__ = ["Table", "jobs_of", "run_table"]
 
-EVERY = 20  # optimiser steps between the checkpoints on a run's way
+EVERY = 20  # optimizer steps between the checkpoints of a run
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What the table is made of."""
+    """Settings of the table."""
 
     output: Path
     base: Path
     """Folder of the model that every run starts from."""
     reduced: bool = False
-    """Fewer methods, and one seed of each."""
+    """True for fewer methods, with one seed each."""
     problems: int = 1_000
-    """Unseen problems that everything is measured on."""
+    """Number of unseen problems for base and trained models."""
     way_problems: int = 500
-    """For the checkpoints on the way."""
+    """Number of problems for intermediate checkpoints."""
     learning_rate: float | None = None
-    """Of every GRPO run; None: the preset's."""
+    """Learning rate of every GRPO run; None: the preset's."""
     slots: int = 2
-    """Jobs at once, with one thread each."""
+    """Maximum number of parallel jobs, with one thread each."""
 
     @property
     def runs(self) -> list[Run]:
-        """The trainings."""
+        """Return all training runs."""
         return runs_of(reduced=self.reduced)
 
     @property
     def shown(self) -> list[Run]:
-        """Those whose way is shown, too."""
+        """Return the runs whose intermediate checkpoints are evaluated, too."""
         return [run for run in self.runs if run.method.way]
 
     @property
     def jobs(self) -> Path:
-        """Where jobs keep their logs."""
+        """Return the folder of the jobs' logs."""
         return self.output / "jobs"
 
 
 def run_table(table: Table) -> None:
     """Train, evaluate and write results.json, results.md, results.png and records into the output.
 
-    Raises ValueError when the output holds a table of other settings, and RunStopped when a job
-    failed or a signal came.
+    Raises ValueError if the output holds a table with other settings, and RunStopped if a job
+    failed or a signal arrived.
     """
     _check_settings(table)
     jobs, stop = jobs_of(table), StopOnSignal(1)
@@ -78,7 +78,7 @@ def run_table(table: Table) -> None:
 
 
 def jobs_of(table: Table) -> list[Job]:
-    """All jobs, in the order in which they should start."""
+    """Return all jobs, in the order in which they should start."""
     trained = [
         _evaluation(table, run.name, {run.name: table.output / run.name}, table.problems)
         for run in table.runs
@@ -122,7 +122,8 @@ def _rate(table: Table, method: Method) -> list[str]:
 def _evaluation(
     table: Table, name: str, models: dict[str, Path], problems: int, *policies: str
 ) -> Job:
-    """Evaluate models into a folder of their own; none is compared with another yet."""
+    """Return the job that evaluates models into their own folder, without comparing them with
+    others."""
     run = name.removeprefix("way-")
     return Job(
         f"eval-{name}",
@@ -146,7 +147,7 @@ def _named(name: str) -> Method:
 
 
 def _checkpoints(table: Table, run: Run) -> dict[str, Path]:
-    """Those on the way of a run by their steps; its end is evaluated anyway."""
+    """Return a run's intermediate checkpoints by step; its final model is evaluated separately."""
     return {
         str(step): table.output / run.name / f"checkpoint-{step}"
         for step in range(EVERY, STEPS, EVERY)
@@ -154,7 +155,7 @@ def _checkpoints(table: Table, run: Run) -> dict[str, Path]:
 
 
 def _rows(table: Table) -> list[Row]:
-    """Vanilla comes first: everything is compared with it."""
+    """Return the rows; vanilla is first, because the others are compared with it."""
     base = [
         Row(title, [_records(table, BASE, name)])
         for title, name in (("vanilla", BASE), ("vanilla, exit policy `confidence`", EXITED))
@@ -171,14 +172,14 @@ def _rows(table: Table) -> list[Row]:
 
 
 def _ways(table: Table) -> Ways:
-    """For each method whose way is shown: optimiser steps and every seed's records there."""
+    """Return each method's training path: every seed's records by optimizer step."""
     ways: dict[str, dict[int, list[Sequence[Record]]]] = {}
     for run in table.shown:
         way = ways.setdefault(run.method.title, {})
         for step in _checkpoints(table, run):
             found = _records(table, f"way-{run.name}", step)
             way.setdefault(int(step), []).append(found)
-        end = _records(table, run.name, run.name)[: table.way_problems]  # one sample of each
+        end = _records(table, run.name, run.name)[: table.way_problems]  # one per problem
         way.setdefault(STEPS, []).append(end)
     return ways
 
@@ -188,7 +189,7 @@ def _records(table: Table, folder: str, contender: str) -> list[Record]:
 
 
 def _origin(table: Table) -> dict[str, Any]:
-    """Versions, hardware and commit of the first evaluation."""
+    """Return versions, hardware and commit of the first evaluation."""
     path = records_file(table.output / "eval" / BASE, BASE, "demo")
     made: dict[str, Any] = read_head(path)["made_with"]
     return made

@@ -35,11 +35,11 @@ from training.run.lock import locked
 __all__ = ["add_arguments", "contenders_of", "exit_of", "run"]
 
 GIVEN = ("samples", "temperature", "top_p", "top_k", "max_tokens")
-"""Flags of the sampling of all tasks."""
+"""Sampling flags that apply to all tasks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the command."""
+    """Add the flags of the command."""
     add = parser.add_argument
     add(
         "--model",
@@ -170,7 +170,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What every contender is asked, by task."""
+    """Tasks, questions and sampling by task, equal for all contenders."""
 
     tasks: Mapping[str, Task]
     questions: Mapping[str, Sequence[Question]]
@@ -178,7 +178,7 @@ class _Asked:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, or go on with it, and write the report."""
+    """Run or resume the evaluation, and write the report."""
     if args.limit is not None and args.limit < 1:
         raise InvalidSetting("limit", args.limit, "use 1 or more")
     contenders, baseline = contenders_of(
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
     )
     family = choice_of(args)
     prompts = prompt_template_of(args)
-    _engine(args)  # refused before anything is loaded
+    _engine(args)  # raises for invalid settings before anything is loaded
     contenders = [dataclasses.replace(each, family=family) for each in contenders]
     asked = _asked(args)
     from training.run.models import check_model  # noqa: PLC0415 - transformers loads slowly
@@ -199,14 +199,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _tell_other_prompts(model: str, prompts: PromptTemplate) -> None:
-    """Say where a run's model is asked in another way than it was trained."""
+    """Print a message if a run's model is evaluated with other prompts than it was trained with."""
     path = Path(model) / "config.yaml"
     if not path.is_file():
         return
     try:
         trained = prompt_template(load_config([path]))
     except InvalidConfig:
-        return  # no run's, or one of another version
+        return  # not a run's configuration, or one of another version
     if trained != prompts:
         print(f"{model} was trained with {trained}, and is asked with {prompts}", flush=True)
 
@@ -280,9 +280,9 @@ def _evaluate(
 def contenders_of(
     models: Sequence[str], policies: Sequence[str], baseline: str, baseline_policy: str
 ) -> tuple[list[Contender], str]:
-    """Every model under every policy, after the baseline; and the baseline's name.
+    """Return every model under every policy, after the baseline; and the baseline's name.
 
-    The baseline is evaluated once, also where it is one of them. Raises InvalidSetting.
+    The baseline is evaluated once, even if it is also one of the contenders. Raises InvalidSetting.
     """
     paths = dict(map(_named, models))
     if len(paths) < len(models):
@@ -300,7 +300,7 @@ def contenders_of(
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Name and path of ``[NAME=]PATH``."""
+    """Return name and path from ``[NAME=]PATH``."""
     name, equals, path = text.partition("=")
     if equals and name and path and not Path(text).exists():
         return name, path
@@ -308,20 +308,20 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _contender(name: str, path: str, policy: str) -> Contender:
-    """Named after its model, and after its policy unless that is none."""
+    """Return a contender with the name of its model, followed by its policy unless that is none."""
     full = name if policy == "none" else f"{name}+{policy}"
     return Contender(full, path, exit_of(policy), served=name)
 
 
 def exit_of(text: str) -> ExitSettings:
-    """``POLICY[:KEY=VALUE,...]`` as settings; values are YAML. Raises InvalidSetting and
+    """Return the settings in ``POLICY[:KEY=VALUE,...]``; values are YAML. Raises InvalidSetting and
     InvalidConfig."""
     policy, _, rest = text.partition(":")
     parts = re.split(r",(?=[a-z_]+=)", rest) if rest else []
     values = merge(map(parse_override, parts))
     settings: ExitSettings = build(ExitSettings, {**values, "policy": policy}, ("policy",))
     check_judge(settings)
-    build_policy(settings, matcher_of(settings))  # refuses an unknown name
+    build_policy(settings, matcher_of(settings))  # raises for an unknown name
     return settings
 
 
@@ -336,7 +336,7 @@ def _data(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
 
 
 def _sampling(given: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The sampling of single tasks; values are YAML."""
+    """Return the sampling of single tasks; values are YAML."""
     found: dict[str, dict[str, Any]] = {}
     for each in given:
         name, colon, rest = each.rpartition(":")

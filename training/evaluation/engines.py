@@ -1,7 +1,7 @@
-"""Where completions come from: an engine in this process, or a `stepgrpo-serve` that runs already.
+"""Engines that generate completions: vLLM in this process, or a running `stepgrpo-serve`.
 
-An engine in this process may be spread over several GPUs by tensor parallelism. Data parallelism is
-a server's: ``stepgrpo-serve MODEL --data-parallel-size 8`` behind `--server`.
+Tensor parallelism can spread an engine in this process over several GPUs. For data parallelism use
+a server: ``stepgrpo-serve MODEL --data-parallel-size 8`` behind `--server`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ Finished = Callable[[Rollout], None]
 
 
 def version_of(settings: EngineSettings) -> str:
-    """What the completions depend on: vLLM's version and where it runs.
+    """Return vLLM's version and the device it runs on, which completions depend on.
 
     Raises InvalidSetting for a server that does not answer.
     """
@@ -45,7 +45,7 @@ def version_of(settings: EngineSettings) -> str:
 
 
 def server_version(url: str) -> str:
-    """vLLM's version on the server at `url`; raises InvalidSetting."""
+    """Return vLLM's version on the server at `url`; raises InvalidSetting."""
     try:
         response = httpx.get(f"{url.rstrip('/')}/version", timeout=30)
         return str(response.raise_for_status().json()["version"])
@@ -55,11 +55,11 @@ def server_version(url: str) -> str:
 
 
 class Completer(Protocol):
-    """Makes the completions of one model, under any of its contenders' policies."""
+    """Generates the completions of one model, under any of its contenders' policies."""
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        """What the records say of where they were made."""
+        """Return the versions, hardware and commit that the records store."""
 
     def complete(
         self,
@@ -68,7 +68,7 @@ class Completer(Protocol):
         form: Format,
         finished: Finished,
     ) -> None:
-        """Complete every job; `finished` is called for each. Raises RunStopped."""
+        """Complete every job; call `finished` for each. Raises RunStopped."""
 
 
 class LocalEngine:
@@ -81,7 +81,7 @@ class LocalEngine:
         stopping: Callable[[], bool],
         **options: Any,
     ) -> None:
-        """Load `model`; `options` are vLLM's."""
+        """Load `model`; `options` are passed to vLLM."""
         from vllm import LLM  # noqa: PLC0415 - slow to load
 
         if settings.gpu_memory_utilization is not None:
@@ -108,7 +108,7 @@ class LocalEngine:
         form: Format,
         finished: Finished,
     ) -> None:
-        """Complete every job, with an empty prefix cache at first."""
+        """Complete every job, starting with an empty prefix cache."""
         from training.rollouts.vllm_engine import VllmEngine  # noqa: PLC0415 - loads vLLM
 
         self._llm.reset_prefix_cache()
@@ -118,14 +118,14 @@ class LocalEngine:
 
 @dataclass(frozen=True, slots=True)
 class RemoteEngine:
-    """A `stepgrpo-serve` at `url`; contenders are models that it serves under their names."""
+    """A `stepgrpo-serve` at `url`, which serves each contender's model under its name."""
 
     url: str
     stopping: Callable[[], bool]
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        """As far as the server tells."""
+        """Return the origin as far as the server reports it."""
         return {
             "versions": {"vllm": server_version(self.url)},
             "hardware": f"the server {self.url}",
@@ -155,7 +155,7 @@ class RemoteEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Stoppable:
-    """An engine that stops between two steps when asked to."""
+    """An engine that can be stopped between two steps."""
 
     engine: RolloutEngine
     stopping: Callable[[], bool]

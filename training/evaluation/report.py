@@ -1,8 +1,8 @@
 """The report of an evaluation: `results.json`, `results.md` and `tradeoff.png`.
 
-All of them are functions of the records and of how these were made, so an evaluation that was
-interrupted reports what one does that was not. The date and the duration stand apart, in the
-field `run` of the JSON file.
+All three depend only on the records and their heads, so an evaluation that was interrupted reports
+the same as one that was not. The date and the duration are separate, in the field `run` of the JSON
+file.
 """
 
 import dataclasses
@@ -58,10 +58,10 @@ wrong under policy none.
 def results_of(
     records: Mapping[str, Mapping[str, Sequence[Record]]], baseline: str | None
 ) -> dict[str, dict[str, Summary]]:
-    """Summaries of the records by contender and task; `baseline` names the contender that the
-    others are compared with, if any is."""
+    """Return summaries of the records by contender and task; the others are compared with the
+    contender named `baseline`, if there is one."""
     base = None if baseline is None else records[baseline]
-    names = sorted(records, key=lambda name: name != baseline)  # stable: only it moves
+    names = sorted(records, key=lambda name: name != baseline)  # stable: only the baseline moves
     results: dict[str, dict[str, Summary]] = {}
     for name in names:
         versus = None if name == baseline else base
@@ -74,7 +74,7 @@ def results_of(
 def groups_of(
     records: Mapping[str, Mapping[str, Sequence[Record]]], baseline: str | None
 ) -> dict[str, dict[str, dict[str, dict[str, Summary]]]]:
-    """Summaries of the questions of each group, for the tasks whose records have groups."""
+    """Return summaries of the questions of each group, for the tasks whose records have groups."""
     found: dict[str, dict[str, dict[str, dict[str, Summary]]]] = {}
     for name in sorted(records, key=lambda name: name != baseline):
         for task, mine in records[name].items():
@@ -93,9 +93,9 @@ def write_report(
     heads: Heads | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the three files; `records` by contender and task, `run` what differs between runs.
+    """Write the three files; `records` by contender and task, `run` with date and duration.
 
-    Raises Unpaired when contenders were not asked the same as the baseline.
+    Raises Unpaired if contenders have other questions or samples than the baseline.
     """
     results, groups = results_of(records, baseline), groups_of(records, baseline)
     output.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def markdown(
     heads: Heads | None = None,
     groups: Groups | None = None,
 ) -> str:
-    """The tables."""
+    """Return the tables as Markdown."""
     groups = groups or {}
     parts = ["# Evaluation", METHOD.strip()]
     if heads:
@@ -167,7 +167,7 @@ def _accuracy(rows: Rows) -> str:
 
 
 def _by_exits(rows: Rows) -> list[str]:
-    """A column's head, where a thinking ended by the end-of-sequence token at all."""
+    """Return the head of the column, if any thinking ended by the end-of-sequence token."""
     some = any(each.exits.get(ExitReason.EOS_IN_THINKING) for each in rows.values())
     return ["difference by exits, points"] if some else []
 
@@ -191,7 +191,7 @@ def _passing(rows: Rows) -> str:
 
 
 def _groups(columns: Mapping[str, Results], baseline: str | None) -> list[str]:
-    """A table for each column by whose values the questions are grouped."""
+    """Return a table for each column whose values group the questions."""
     head = ("questions", "contender", "accuracy, %", "difference, points", "tokens")
     return [
         _table(
@@ -277,8 +277,8 @@ def _contenders(heads: Heads) -> Iterable[tuple[str, ...]]:
 
 
 def _policy(settings: Mapping[str, Any]) -> str:
-    """The policy with the settings that matter most and those that are not the defaults; without
-    exits only the latter, which count steps."""
+    """Return the policy with its most important and its non-default settings; without exits only
+    the non-default ones, which count steps."""
     default = dataclasses.asdict(ExitSettings())
     always = () if settings["policy"] == "none" else ALWAYS_SHOWN
     shown = [
@@ -290,12 +290,12 @@ def _policy(settings: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """Return a value as it is after a round trip through JSON."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def _made(heads: Heads) -> str:
-    """Where the records were made: one line unless they were made in different places."""
+    """Return the origin of the records: one line unless they have several origins."""
     lines = []
     for tasks in heads.values():
         for head in tasks.values():
@@ -325,7 +325,7 @@ def _sampling(settings: Mapping[str, Any]) -> str:
 
 
 def _rarer(sampling: Mapping[str, Any]) -> str:
-    """Return the sampling parameters that are seldom set, where they are."""
+    """Return the rarely used sampling parameters, if they are set."""
     plain = {"min_p": 0, "repetition_penalty": 1}
     return "".join(
         f", {name} {sampling[name]}"
@@ -335,7 +335,7 @@ def _rarer(sampling: Mapping[str, Any]) -> str:
 
 
 def _prompts(prompts: Mapping[str, Any]) -> str:
-    """Return what the prompts hold beside the question; nothing where there is nothing."""
+    """Return the settings of the prompt template; empty if there are none."""
     variables = ", ".join(
         f"{name} {value}" for name, value in prompts.get("chat_template_kwargs", {}).items()
     )
@@ -350,7 +350,7 @@ def _name(name: str, baseline: str | None) -> str:
 
 
 def _shown(estimate: Estimate | None, scale: float = 1, *, sign: bool = False) -> str:
-    """A figure with its interval."""
+    """Return an estimate with its interval."""
     if estimate is None:
         return ""
     precision = 1 if scale > 1 or abs(estimate.value) < 100 else 0
@@ -367,20 +367,20 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Names are data: no mark-up, no new columns or lines."""
+    """Escape a name, so that it adds no markup, columns or lines."""
     plain = " ".join(str(text).split())
     return "".join(f"\\{each}" if each in "\\`*_|<>[]" else each for each in plain)
 
 
 def _plain_summaries(found: Any) -> Any:
-    """Summaries at any depth as mappings."""
+    """Return summaries at any depth as mappings."""
     if isinstance(found, Mapping):
         return {key: _plain_summaries(each) for key, each in found.items()}
     return dataclasses.asdict(found)
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null stands for what there is not."""
+    """Replace NaN and infinity by null, because JSON has neither."""
     if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,14 +1,14 @@
-"""Completes and grades the questions of tasks with one model, under each of its exit policies.
+"""Completion and grading of the questions of tasks with one model, under each of its exit policies.
 
-The rollouts are training's (`training.rollouts.batch`), so exits happen as on the server. Every
-completion has a seed of its own, drawn from the run's seed, the task, the question and the sample,
-and equal for all contenders. The prefix cache is emptied between contenders, so that none depends
-on who ran before.
+The rollouts are training's (`training.rollouts.batch`), so exits are the same as on the server.
+Every completion has its own seed, derived from the run's seed, the task, the question and the
+sample, and equal for all contenders. The prefix cache is emptied between contenders, so their order
+does not matter.
 
-Grading and writing happen in a thread beside the engine's (`writer`). What a killed evaluation had
-not written is completed anew with the same seeds; its batches are others, and where a sum rounds
-differently (rarely in float32, often in bfloat16) a completion can take another course than it
-would have: another draw from the same distribution.
+A separate thread grades and writes (`writer`). Questions that an interrupted evaluation had not
+written are completed again with the same seeds, but in other batches. If a sum rounds differently
+(rarely in float32, often in bfloat16), a completion can diverge from the first run: it is another
+draw from the same distribution.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ __all__ = ["Contender", "Work", "complete", "complete_all", "plan", "seed_of"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One contender on one task: what is to be done, and where its records stand."""
+    """One contender on one task: the questions to complete, and the file of the records."""
 
     contender: Contender
     task: str
@@ -65,7 +65,8 @@ class Work:
     engine: EngineSettings = HERE
 
     def left(self) -> list[Question]:
-        """The questions that are not done; raises ValueError when other settings made the file."""
+        """Return the questions without records; raises ValueError if the file has other
+        settings."""
         done = {each.question for each in read_records(self.path, self.settings)}
         return [each for each in self.questions if each.id not in done]
 
@@ -83,9 +84,9 @@ def plan(
     table: Mapping[str, Task] = TASKS,
     engine: EngineSettings = HERE,
 ) -> list[Work]:
-    """Every contender on every task; `table` holds all of these. `dtype` None: float32 if all tasks
-    ask for it, as the demo does, else auto. Raises InvalidSetting for names that would share a
-    file, and for directories without a model."""
+    """Return the work for every contender on every task; `table` contains all of the tasks. If
+    `dtype` is None: float32 if all tasks request it, as the demo does, else auto. Raises
+    InvalidSetting for names that would share a file, and for directories without a model."""
     if dtype is None:
         wanted = {task_of(task, table).dtype for task in tasks}
         dtype = wanted.pop() if len(wanted) == 1 else "auto"
@@ -133,9 +134,10 @@ def plan(
 
 
 def complete(works: Sequence[Work], keep_completions: bool, stopping: Callable[[], bool]) -> None:
-    """Do what is left of `works`, which share a model.
+    """Complete what is left of `works`, which share a model.
 
-    Raises RunStopped once `stopping`, and for what the engine, the grader or the disk refuse.
+    Raises RunStopped if `stopping` returns true, and for errors of the engine, the grader or the
+    disk.
     """
     left = [work.left() for work in works]
     if not any(left):
@@ -152,8 +154,8 @@ def complete(works: Sequence[Work], keep_completions: bool, stopping: Callable[[
 
 
 def complete_all(works: Sequence[Work], *, keep_completions: bool, stop: StopOnSignal) -> None:
-    """Do what is left of `works`, one model after the other, each in a process of its own, whose
-    end frees the device. Raises ValueError for files of other settings, and RunStopped."""
+    """Complete what is left of `works`, one model after the other, each in its own process, whose
+    end frees the device. Raises ValueError for files with other settings, and RunStopped."""
     unfinished = [work.contender.model for work in works if work.left()]
     for model in dict.fromkeys(unfinished):
         mine = [work for work in works if work.contender.model == model]
@@ -164,7 +166,7 @@ def complete_all(works: Sequence[Work], *, keep_completions: bool, stop: StopOnS
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """An engine with all that belongs to it."""
+    """A loaded engine with its tokenizer; `keep` stores whole texts."""
 
     engine: Completer
     tokenizer: Any
@@ -220,7 +222,7 @@ class _Session:
 def _jobs(
     work: Work, questions: Sequence[Question], tokenizer: Any, form: Format
 ) -> list[RolloutRequest]:
-    """`samples` jobs for each question, one question after the other."""
+    """Return `samples` jobs for each question, one question after the other."""
     jobs = []
     for each in questions:
         ids = work.settings.prompts.render(tokenizer, each.prompt)
@@ -233,7 +235,7 @@ def _jobs(
 
 
 def seed_of(seed: int, task: str, question: str, sample: int) -> int:
-    """The seed of one completion: equal for all contenders."""
+    """Return the seed of one completion, which is equal for all contenders."""
     from training.rollouts.seeds import row_seed  # noqa: PLC0415 - loads TRL and vLLM
 
     return row_seed(seed, task, question, sample)

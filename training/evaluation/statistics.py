@@ -1,9 +1,10 @@
-"""What evaluated completions say: figures of a contender, and against the baseline.
+"""Statistics of evaluated completions: results of a contender, and its comparison with the
+baseline.
 
-How intervals are made: `training.evaluation.intervals`. *Compression* is tokens over the
-baseline's tokens, below 1 is shorter: as ratio of means (what a bill shows) and as mean over
-questions of the ratio (every question counts alike). *Macro* figures are means over tasks, tasks
-counting equally; their ratio of means is that of the macro means.
+For the intervals see `training.evaluation.intervals`. *Compression* is tokens over the baseline's
+tokens (below 1 is shorter): as the ratio of means (total cost) and as the mean over questions of
+the ratio (every question has the same weight). *Macro* results are means over tasks with equal
+weights; their ratio of means is that of the macro means.
 """
 
 import math
@@ -42,24 +43,25 @@ __all__ = [
 
 
 class Unpaired(ValueError):
-    """Two contenders were not asked the same questions equally often."""
+    """Two contenders have different questions or numbers of samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Against the baseline on the same questions and sample numbers."""
+    """Comparison with the baseline on the same questions and sample numbers."""
 
     accuracy: Estimate | None
-    """Difference over completions that both could be graded; None if there are none."""
+    """Difference over pairs of completions that are both graded; None if there are none."""
     accuracy_by_exits: Estimate | None
-    """The same with no difference where both ended inside the thinking by the end-of-sequence
-    token, which exit policies close and answer and policy none does not."""
+    """The same difference, counted as zero if both ended inside the thinking by the end-of-sequence
+    token: exit policies then close the thinking and generate an answer, and policy none does
+    not."""
     tokens: Estimate
-    """Difference."""
+    """Difference in tokens."""
     ratio_of_means: Estimate
     mean_of_ratios: Estimate
     net_ratio_of_means: Estimate
-    """With the probe tokens of both."""
+    """Ratio with the probe tokens of both."""
     net_mean_of_ratios: Estimate
 
 
@@ -70,36 +72,38 @@ class Summary:
     questions: int
     completions: int
     unscored: int
-    """Left out of `accuracy`."""
+    """Completions left out of `accuracy`."""
     unevaluated: int
-    """Of the right value with arithmetic left standing; wrong in `accuracy`, not in `lenient`."""
+    """Completions of the right value with unevaluated arithmetic; wrong in `accuracy`, not in
+    `lenient`."""
     lenient_unscored: int
     accuracy: Estimate | None
-    """None: nothing could be graded."""
+    """Strict accuracy; None if nothing could be graded."""
     lenient: Estimate | None
     pass_at: dict[int, Estimate]
     """pass@k by k; empty with one sample per question."""
     majority: Estimate | None
-    """maj@n of all samples; None with one, or where records do not tell answers apart."""
+    """maj@n of all samples; None with one sample, or if records do not tell which answers are the
+    same."""
     formatted: float
     """Share with a box after the thinking."""
     truncated: float
-    """Share that hit the token limit."""
+    """Share that reached the token limit."""
     tokens: Estimate
     net_tokens: Estimate
-    """With probe tokens."""
+    """Tokens with probe tokens."""
     probe_tokens: float
     discarded_tokens: float
-    """Generated behind exits; part of neither of the above."""
+    """Tokens generated after exits; included in neither of the above."""
     reasoning_tokens: float
     probes: float
     steps: float
     tokens_per_step: float | None
     """All tokens over all steps; None without steps."""
     exits: dict[str, int]
-    """Completions by the reason that ended their thinking."""
+    """Number of completions by the reason that ended their thinking."""
     versus: Comparison | None
-    """None: this is the baseline, or there is none."""
+    """Comparison with the baseline; None for the baseline itself, or without one."""
 
 
 def summarise(
@@ -109,9 +113,9 @@ def summarise(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Summary:
-    """All figures of one contender on one task; `baseline` holds the other's on the same task.
+    """Return all results of one contender on one task; `baseline` has the other's on the same task.
 
-    Raises ValueError without records and Unpaired when the two were not asked the same.
+    Raises ValueError without records, and Unpaired if the two have different questions or samples.
     """
     mine = _Columns.of(records)
     weights = resamples_of(len(mine.names), resamples, seed)
@@ -184,14 +188,14 @@ class _Columns:
         return math.fsum(getattr(each, name) for each in self.records) / len(self.records)
 
     def means(self, *names: str) -> Array:
-        """(Q,) sum of the columns, mean over each question's samples."""
+        """Return (Q,) sums of the columns, each the mean over the question's samples."""
         found: dict[str, list[float]] = {name: [] for name in self.names}
         for each in self.records:
             found[each.question].append(sum(getattr(each, name) for name in names))
         return np.array([math.fsum(found[name]) / len(found[name]) for name in self.names])
 
     def scores(self, name: str) -> list[list[bool]]:
-        """The graded samples of every question that has any."""
+        """Return the graded samples of every question that has any."""
         found: dict[str, list[bool]] = {name: [] for name in self.names}
         for each in self.records:
             if (score := getattr(each, name)) is not None:
@@ -199,9 +203,10 @@ class _Columns:
         return [scores for scores in found.values() if scores]
 
     def differences(self, other: "_Columns", *, closed: bool = True) -> list[list[int]]:
-        """For every question: correct here less correct there, of the samples graded in both.
+        """Return for every question the correctness here minus there, of the samples graded in
+        both.
 
-        Without `closed`, 0 where both thoughts ended by the end-of-sequence token.
+        Without `closed` it is 0 if both ended inside the thinking by the end-of-sequence token.
         """
         found: dict[str, list[int]] = {name: [] for name in self.names}
         for here, there in zip(self.records, other.records, strict=True):
@@ -219,7 +224,7 @@ def summarise_groups(
     *,
     resamples: int = RESAMPLES,
 ) -> dict[tuple[str, str], Summary]:
-    """The questions of every (column, value) that some count in, in the order of values."""
+    """Return a summary of the questions of every group (column, value), in the order of values."""
     groups = {each.question: each.groups for each in (*(baseline or ()), *records) if each.groups}
     mine, base = _by_group(records, groups), _by_group(baseline or (), groups)
     return {
@@ -236,7 +241,8 @@ def summarise_groups(
 def _by_group(
     records: Iterable[Record], groups: Mapping[str, Iterable[tuple[str, str]]]
 ) -> dict[tuple[str, str], list[Record]]:
-    """Records of every group; questions of files from before there were groups have theirs too."""
+    """Return the records of every group; `groups` also covers records of older files without
+    groups."""
     found: dict[tuple[str, str], list[Record]] = {}
     for each in records:
         for group in groups.get(each.question, ()):
@@ -245,7 +251,7 @@ def _by_group(
 
 
 def _place(group: tuple[str, str]) -> tuple[str, int, str]:
-    """Numbers before text, by their size: 9 before 10."""
+    """Return the sort key of a group: numbers before text, by size, so 9 is before 10."""
     column, value = group
     return column, len(value) if value.isdecimal() else 99, value
 
@@ -257,8 +263,8 @@ def summarise_tasks(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[dict[str, Summary], Summary | None]:
-    """One contender on each task, and its macro mean over two or more. The resamples of tasks are
-    independent of each other, and the same for all contenders."""
+    """Return the summary of one contender on each task, and the macro mean of two or more.
+    Resamples are independent between tasks, and the same for all contenders."""
     seeds = {task: seed ^ zlib.crc32(task.encode()) for task in records}
     base = baseline or {}
     if baseline is not None and set(base) != set(records):
@@ -313,7 +319,8 @@ def _macro(parts: Sequence[Summary], versus: Comparison | None) -> Summary:
 
 
 def _mean_of(estimates: Sequence[Estimate | None]) -> Estimate | None:
-    """None when one of them is: a mean over other tasks would not compare."""
+    """Return the mean; None if one estimate is None, because a mean over other tasks is not
+    comparable."""
     known = [each for each in estimates if each is not None]
     return mean_of(known) if len(known) == len(estimates) else None
 
@@ -328,8 +335,8 @@ def _macro_comparison(
     parts = [each.versus for each in summaries.values() if each.versus is not None]
 
     def ratio(*names: str) -> Estimate:
-        """Of the macro means, every task resampled by itself."""
-        above, below = np.zeros(resamples + 1), np.zeros(resamples + 1)  # the figure comes first
+        """Return the ratio of the macro means; every task is resampled independently."""
+        above, below = np.zeros(resamples + 1), np.zeros(resamples + 1)  # 0: the estimate
         for task, seed in seeds.items():
             mine, other = _Columns.of(records[task]), _Columns.of(baseline[task])
             weights = resamples_of(len(mine.names), resamples, seed)

@@ -1,13 +1,13 @@
-r"""Benchmarks: where their questions come from, how they are put, and how often.
+r"""Benchmarks: the sources of their questions, their prompts, and the number of samples.
 
 To add a benchmark, add a row to `TASKS`, or describe it in a YAML file (`read_tasks`).
-`training.data.sources` reads its questions, so a fault in the data is reported with its place, and
-a local file with the same columns replaces the hub. The prompt asks for reasoning and a box, in the
-words of the training presets. Multiple-choice answers are letters: the order of the choices is
-drawn anew for every question.
+`training.data.sources` reads its questions, so an error in the data is reported with its location,
+and a local file with the same columns replaces the hub. The prompt asks for reasoning and a box, in
+the words of the training presets. Multiple-choice answers are letters: the order of the choices is
+random for every question.
 
-`Task.samples` are the completions of each question by default: 30 questions answered once have a
-standard deviation of up to 9 points, so the small sets are answered more often.
+`Task.samples` is the default number of completions per question. With 30 questions and one sample
+the standard deviation is up to 9 points, so small benchmarks have more samples.
 """
 
 import dataclasses
@@ -47,22 +47,22 @@ LETTER_SUFFIX = (
 LETTERS = "ABCDEFGHIJ"
 COLUMNS = ("prompt", "answer", "answer_after", "answer_box", "cut")
 SAMPLED = {"samples", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
-"""What one task's own sampling may say."""
+"""Fields that the sampling of a single task may set."""
 QWEN3 = Sampling(max_tokens=16_384, temperature=0.6, top_p=0.95, top_k=20)
-"""What Qwen3's authors advise for thinking; the limit is that of Step-GRPO's training."""
+"""Recommendation of Qwen3's authors for thinking; the limit is that of Step-GRPO's training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked."""
+    """A question for a model."""
 
     id: str
-    """The row's number in its source; sorts in the source's order."""
+    """Row number in the source, padded with zeros; sorts in the order of the source."""
     prompt: str
     """The whole user message."""
     gold: str
     groups: tuple[tuple[str, str], ...] = ()
-    """Column and value of every group that it counts in, such as its level."""
+    """Column and value of every group that the question belongs to, such as its level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +71,22 @@ class Task:
 
     source: Source
     samples: int = 1
-    """Completions of each question by default."""
+    """Default number of completions of each question."""
     suffix: str | None = None
-    """Put behind every question. None: a request for steps and a box, for the letter in the box
-    where there are `choices`."""
+    """Text appended to every question. None: a request for steps and a box, with the letter in the
+    box if there are `choices`."""
     choices: tuple[str, ...] = ()
-    """Columns of the wrong choices; none: no multiple choice, or one whose letters stand in the
-    prompt."""
+    """Columns of the wrong choices. Empty: not multiple choice, or the prompt contains the
+    letters."""
     by: tuple[str, ...] = ()
-    """Columns by whose values the report has rows of their own, such as ``level``."""
+    """Columns whose values have rows of their own in the report, such as ``level``."""
     grader: str | None = None
-    """A function as ``package.module:name``, from the text after the thinking and the gold to
-    whether it is right (None: undecided). None: the built-in grader."""
+    """A function as ``package.module:name``, from the text after the thinking and the gold to a
+    bool that is true for a correct answer (None: undecided). None: the built-in grader."""
     sampling: Sampling = field(default=QWEN3)
-    """How completions are drawn by default, but for the seed."""
+    """Default sampling parameters; their seed must be None."""
     dtype: str = "auto"
-    """vLLM's default; auto makes bfloat16 of float32 weights."""
+    """Data type for vLLM; auto converts float32 weights to bfloat16."""
 
     def __post_init__(self) -> None:
         at_least(1, samples=self.samples)
@@ -98,14 +98,14 @@ class Task:
 
     @property
     def request(self) -> str:
-        """What stands behind every question."""
+        """Return the text that follows every question."""
         default = LETTER_SUFFIX if self.choices else SUFFIX
         return default if self.suffix is None else self.suffix
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """How often and how the questions of a task are completed."""
+    """Number of samples and sampling parameters of a task's questions."""
 
     samples: int
     sampling: Sampling
@@ -133,7 +133,7 @@ TASKS: dict[str, Task] = {
     "aime25": Task(Source(hub="math-ai/aime25", split="test", prompt="problem"), 16),
     "gpqa-diamond": Task(
         Source(
-            hub="Idavidrein/gpqa",  # its terms must be accepted on the hub
+            hub="Idavidrein/gpqa",  # requires accepting its terms on the hub
             config="gpqa_diamond",
             prompt="Question",
             answer="Correct Answer",
@@ -145,16 +145,16 @@ TASKS: dict[str, Task] = {
     "demo": Task(
         Source(demo=200, demo_split="test"),
         samples=4,
-        suffix="",  # the prompts hold their own
+        suffix="",  # the prompts contain the request
         sampling=Sampling(max_tokens=900, temperature=0.6),
         dtype="float32",
     ),
 }
-"""Benchmarks by the name that `--tasks` uses."""
+"""Benchmarks by their names in `--tasks`."""
 
 
 def read_tasks(path: Path | None) -> dict[str, Task]:
-    """The built-in tasks and those of a YAML file, from name to fields of `Task`.
+    """Return the built-in tasks and those of a YAML file, from name to fields of `Task`.
 
     Under the name of a built-in task a file changes some of its fields; `source` is replaced as a
     whole. Raises InvalidConfig.
@@ -171,7 +171,8 @@ def read_tasks(path: Path | None) -> dict[str, Task]:
 
 
 def task_of(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
-    """The task of that name in `tasks`, or as ``package.module:name``; raises InvalidSetting."""
+    """Return the task of that name in `tasks`, or of ``package.module:name``; raises
+    InvalidSetting."""
     if ":" in name:
         wanted = "a training.evaluation.tasks.Task"
         task: Task = load_object(name, "tasks", lambda each: isinstance(each, Task), wanted)
@@ -192,9 +193,8 @@ def draws_of(
     top_k: int | None = None,
     max_tokens: int | None = None,
 ) -> Draws:
-    """The task's defaults, where nothing else is given; `own` is given for this task alone and
-    may hold every field of `SAMPLED`. Raises InvalidSetting and InvalidConfig.
-    """
+    """Return the task's defaults, overridden by the other arguments; `own` is for this task alone
+    and may contain every field of `SAMPLED`. Raises InvalidSetting and InvalidConfig."""
     task = task_of(name, tasks)
     given: dict[str, Any] = {
         "temperature": temperature,
@@ -243,11 +243,11 @@ def load_task(
     data: str | None = None,
     seed: int = 0,
 ) -> list[Question]:
-    """The questions of a task, the first `limit` of them, in the order of their source.
+    """Return the first `limit` questions of a task, in the order of their source.
 
-    `data` replaces the hub: a file in the same columns, or a directory laid
-    out as the hub's data set. `seed` draws the order of choices, and the demo's problems.
-    Raises InvalidSetting, and what `read_source` raises.
+    `data` replaces the hub: a file with the same columns, or a directory with the layout of the
+    hub's data set. `seed` determines the order of choices, and the demo's problems. Raises
+    InvalidSetting, and whatever `read_source` raises.
     """
     task = task_of(name, tasks)
     source = _located(task.source, limit, data, seed)
@@ -290,6 +290,6 @@ def _question(task: Task, row: Row, wrong: Sequence[str], seed: str) -> Question
 
 
 def digest_of(questions: Sequence[Question]) -> str:
-    """Names these very questions, with their wording, golds and order."""
+    """Return a digest of the questions with their wording, golds and order."""
     text = json.dumps([(each.id, each.prompt, each.gold) for each in questions])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

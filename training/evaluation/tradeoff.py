@@ -1,4 +1,4 @@
-"""Accuracy against mean tokens: one panel per task, one point per contender."""
+"""Plot of accuracy against mean tokens: one panel per task, one point per contender."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ __all__ = ["draw_tradeoff"]
 def draw_tradeoff(
     results: Mapping[str, Mapping[str, Summary]], path: Path, *, baseline: str | None
 ) -> None:
-    """Draw `results` (by task and contender) with 95 % bars; the baseline is a star whose figures
-    are dashed lines. A contender without any graded completion has no point."""
+    """Draw `results` (by task and contender) with 95 % bars; the baseline is a star with dashed
+    lines through it. A contender without graded completions has no point."""
     columns = min(len(results), 3)
     rows = math.ceil(len(results) / max(columns, 1))
     names = list(dict.fromkeys(name for found in results.values() for name in found))
@@ -41,7 +41,7 @@ def _point(axes: Any, name: str, summary: Summary, index: int, *, is_baseline: b
 
 
 def _legend(figure: Any) -> None:
-    """One for all panels, below them: labels never lie over points."""
+    """Draw one legend for all panels, below them, so that it never covers points."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -51,4 +51,4 @@ def _legend(figure: Any) -> None:
             found.values(), found.keys(), loc="outside lower center", ncols=1, fontsize="small"
         )
         for text in legend.get_texts():
-            text.set_parse_math(False)  # names are text, also with a dollar sign
+            text.set_parse_math(False)  # names are plain text, even with a dollar sign

@@ -1,4 +1,4 @@
-"""Grades and writes whole questions in a thread beside the engine's, some at a time."""
+"""Grading and writing of whole questions, in batches and in a separate thread."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,21 +17,21 @@ from training.rollouts.batch import Rollout, RolloutRequest
 __all__ = ["Writer", "Writing", "decode"]
 
 CHUNK = 8  # questions between two writes
-SECONDS = 10.0  # or this long, for slow ones
+SECONDS = 10.0  # seconds between two writes, for slow questions
 TAIL = 600
-"""Characters that are stored of an answer, and of the end of a completion that is not correct."""
+"""Maximum number of characters stored of an answer, and of the end of an incorrect completion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What the records of one contender on one task are made with."""
+    """Settings and tools for the records of one contender on one task."""
 
     path: Path
     tokenizer: Any
     thinking: ThinkingFormat
     grader: Grades
     keep: bool
-    """Whether whole texts are stored."""
+    """True if whole texts are stored."""
 
 
 class Writer:
@@ -46,14 +46,14 @@ class Writer:
     ) -> None:
         self._writing, self._questions, self._jobs, self._wrote = writing, questions, jobs, wrote
         self._samples = len(jobs) // len(questions)
-        self._open: dict[int, list[Rollout]] = {}  # by place of the question
+        self._open: dict[int, list[Rollout]] = {}  # by index of the question
         self._done: dict[int, list[Rollout]] = {}
         self._written = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
         self._sent: list[Future[None]] = []
 
     def take(self, rollout: Rollout) -> None:
-        """A completion has ended; raises what grading or writing earlier ones raised."""
+        """Add a finished completion; raises errors of earlier grading or writing."""
         place = rollout.place // self._samples
         found = self._open.setdefault(place, [])
         found.append(rollout)
@@ -65,7 +65,7 @@ class Writer:
             self._send()
 
     def close(self) -> None:
-        """Write what is whole, and wait for it."""
+        """Write the questions that are complete, and wait for it."""
         self._send()
         self._thread.shutdown()
         for each in self._sent:
@@ -93,7 +93,7 @@ class Writer:
             decode(self._writing.tokenizer, each.ids, self._writing.thinking) for each in rollouts
         ]
         golds, prompts = [each.gold for each in asked], [each.prompt for each in asked]
-        # One chat template: all of its prompts open the thinking, or none.
+        # With one chat template, either all prompts open the thinking or none does.
         is_open = rollouts[0].thinking_open
         grade = self._writing.grader.grade
         strict = grade(texts, golds, questions=prompts, thinking_open=is_open)

@@ -160,7 +160,7 @@ def table(found: Selection) -> list[str]:
 
 
 def as_config(args: argparse.Namespace, found: Selection) -> str:
-    """Return the server's configuration, with what was proved as comments."""
+    """Return the server's configuration, with the guarantees as comments."""
     chosen = found.chosen
     assert chosen is not None
     meaning = {

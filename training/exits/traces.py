@@ -25,7 +25,7 @@ __all__ = ["record_traces"]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A completion without exits, what probes said of it, and what exits make of it."""
+    """A completion without exits, its probes, and the completions after exits."""
 
     row: Row
     full: Generation
@@ -33,7 +33,7 @@ class _Run:
     signals: tuple[tuple[int, float], ...]
     """Position and confidence of each probe, in order."""
     exits: dict[int, tuple[float, Exited]] = field(default_factory=dict)
-    """By position: the confidence there, and the completion that exits there."""
+    """Confidence and completion of each exit, by its position."""
 
     def exit_at(self, threshold: float) -> tuple[int, float] | None:
         """Return position and confidence of the exit at `threshold`, or None."""

@@ -1,9 +1,9 @@
-r"""Grading: completions and golds in, verdicts out.
+r"""Grading: verdicts on completions, given the gold answers.
 
-`grader` is the door (`function` stands there instead where a task names a function of the user's):
-it finds the box, decides what `stepgrpo_core.sameness` can decide without
-mathematics, and sends the rest to `workers`, processes with a limit of processor time.
-`mathematics` runs there and compares two formulas with math-verify and sympy.
+`grader` is the entry point (or `function`, if a task names a grading function of the user). It
+finds the box, decides without mathematics what `stepgrpo_core.sameness` can decide, and sends the
+rest to `workers`, processes with a limit on processor time. They run `mathematics`, which compares
+two formulas with math-verify and sympy.
 """
 
 from training.grading.function import FunctionGrader, Grades, grader_of

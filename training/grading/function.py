@@ -1,4 +1,4 @@
-"""A grader of the user's own: a function of an answer and its gold."""
+"""User-defined grader: a function of an answer and its gold."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from training.grading.grader import Grader, Verdict, count_unscored
 __all__ = ["FunctionGrader", "Grades", "grader_of"]
 
 Score = Callable[[str, str], bool | None]
-"""Whether the text after the thinking answers the gold; None where that cannot be told."""
+"""Function that returns true if the text after the thinking matches the gold; None: undecided."""
 
 
 class Grades(Protocol):
-    """What an evaluation asks of a grader; `Grader` says what the methods return."""
+    """Interface of a grader for evaluation; `Grader` documents the methods."""
 
     def grade(
         self,
@@ -32,18 +32,18 @@ class Grades(Protocol):
         """Return one verdict per completion, in order."""
 
     def votes(self, groups: Sequence[Sequence[Verdict]]) -> list[list[int | None]]:
-        """Return for each answer the place in its group of the first answer that is the same."""
+        """Return for each answer the index in its group of the first answer that is the same."""
 
     def __enter__(self) -> Self:
-        """Begin; nothing starts yet."""
+        """Return the grader; nothing is started yet."""
 
     def __exit__(self, *_: object) -> None:
-        """End what was started."""
+        """Stop everything that was started."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionGrader:
-    """Grades with a function, in this process; an error of the function leaves it unscored."""
+    """Grades with a function, in this process; an answer for which it raises is unscored."""
 
     score: Score
     start: str = THINK_START
@@ -65,14 +65,14 @@ class FunctionGrader:
         thinking_open: bool = False,
         lenient: bool = False,  # noqa: ARG002
     ) -> list[Verdict]:
-        """Return one verdict per completion, in order; lenient ones are the same."""
+        """Return one verdict per completion, in order; `lenient` makes no difference."""
         pairs = zip(completions, golds, strict=True)
         verdicts = [self._verdict(text, gold, thinking_open) for text, gold in pairs]
         self.unscored.update(count_unscored(verdicts))
         return verdicts
 
     def votes(self, groups: Sequence[Sequence[Verdict]]) -> list[list[int | None]]:
-        """As `Grader.votes`, without mathematics."""
+        """Return the same as `Grader.votes`, but without mathematics."""
         return [[_vote(each, group) for each in group] for group in groups]
 
     def _verdict(self, completion: str, gold: str, thinking_open: bool) -> Verdict:
@@ -82,7 +82,7 @@ class FunctionGrader:
         answer = last_box(text) or (text.strip().splitlines() or [""])[-1] or None
         try:
             found = self.score(text, gold)
-        except Exception as error:  # noqa: BLE001 - whatever users write
+        except Exception as error:  # noqa: BLE001 - user code may raise anything
             return Verdict(None, answer is not None, f"error: {type(error).__name__}", answer)
         correct = None if found is None else bool(found)
         reason = {True: "correct", False: "wrong", None: "undecided"}[correct]
@@ -102,9 +102,9 @@ def _vote(verdict: Verdict, group: Sequence[Verdict]) -> int | None:
 
 
 def grader_of(name: str | None, start: str, end: str) -> Grades:
-    """Return the grader of a task: the function that `name` names, or the built-in one.
+    """Return the grader of a task: the function called `name`, or the built-in grader.
 
-    Raises InvalidSetting for a name that leads to no function.
+    Raises InvalidSetting if `name` is not the name of a function.
     """
     if name is None:
         return Grader(start=start, end=end)

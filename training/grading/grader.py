@@ -1,13 +1,14 @@
-r"""The grader: the strict rule, and what it costs when an answer cannot be graded.
+r"""The grader: the strict rule, and the treatment of answers that cannot be graded.
 
-Strict, as in training: only the last box after the thinking counts. Thinking that never closed,
-a missing box and a last box that was cut short are wrong without a look at the answer.
+As in training, the strict rule accepts only the last box after the thinking. Thinking that never
+closed, a missing box and a truncated last box are wrong; the answer is not examined.
 
-An answer that is out of bounds (`within_bounds`) is wrong. A box whose arithmetic was left
-standing is wrong as "unevaluated" unless `pay_unevaluated` is set: else a policy is paid for
-copying the question's formula. So an answer that runs out of processor time is wrong, as
-"costly", if it could only be unevaluated or different; any other is unscored (None): left out
-of every mean and baseline, counted by reason, and given at most some seconds more (`workers`).
+An answer that is out of bounds (`within_bounds`) is wrong. A box with unevaluated arithmetic is
+wrong as "unevaluated" unless `pay_unevaluated` is set: otherwise a policy would be rewarded for
+copying the question's formula. An answer that exceeds the processor time is therefore wrong, as
+"costly", if it could only be unevaluated or different. Any other such answer is unscored (None): it
+is left out of every mean and baseline, counted by reason, and gets at most a few more seconds
+(`workers`).
 """
 
 import itertools
@@ -34,36 +35,36 @@ CORRECT = {
     "no box": False,
     "unclosed thinking": False,
 }
-"""What a reason says about the answer; any other reason leaves it unscored."""
+"""Correctness by reason; any other reason leaves the answer unscored."""
 
 COMPARED = 8
-"""Spellings of wrong answers to a question that workers compare, each with each."""
+"""Maximum number of different wrong answers to a question that workers compare pairwise."""
 SPENT = {"timeout", "error: MemoryError", "error: RecursionError"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the grader says of one completion."""
+    """The grader's result for one completion."""
 
     correct: bool | None
     """None: unscored; leave it out of every mean and baseline."""
     formatted: bool
-    """Whether a box stands after the thinking, whatever is in it."""
+    """True if there is a box after the thinking, whatever its content."""
     reason: str
-    """A key of `CORRECT`, or why it is unscored: "timeout", "crashed", "gold unparsed" or
+    """A key of `CORRECT`, or the reason it is unscored: "timeout", "crashed", "gold unparsed" or
     "error: " and the exception's name."""
     answer: str | None = field(default=None, compare=False)
     """The content of the last box after the thinking; None without one."""
 
 
 class Grader:
-    """Grades completions against gold answers; a context manager that ends its workers.
+    """Grades completions against gold answers; a context manager that stops its workers.
 
-    `seconds` limits the processor time of each comparison and `workers` is the number of
+    `seconds` limits the processor time of each comparison, and `workers` is the number of
     processes, which start with the first comparison that needs one. `pay_unevaluated` makes
-    unevaluated answers of the right value correct. `start` and `end` are how the model's family
-    writes thinking. `unscored` counts reasons over all calls. Any thread may call; calls take
-    turns.
+    unevaluated answers of the right value correct. `start` and `end` delimit the thinking in the
+    model's family. `unscored` counts reasons over all calls. Calls from several threads are allowed
+    and run one at a time.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End the workers; a later `grade` starts new ones."""
+        """Stop the workers; a later `grade` starts new ones."""
         with self._turn:
             self._workers.stop()
 
@@ -107,13 +108,13 @@ class Grader:
     ) -> list[Verdict]:
         """Return one verdict per completion, in order; shapes (N,), (N,) -> (N,).
 
-        With `questions` an answer that hands a formula of its question back is unevaluated, too.
-        `thinking_open` says that the prompts ended in ``<think>``. `lenient` also accepts what
-        is unevaluated and what math-verify finds in the text after the thinking, or in all of it
-        when that never closed, down to its last number: a second column for evaluation, never a
-        reward.
+        With `questions`, an answer that repeats a formula of its question is unevaluated, too.
+        `thinking_open` is true if the prompts ended in ``<think>``. `lenient` also accepts
+        unevaluated answers, and anything that math-verify finds, down to the last number, in the
+        text after the thinking (in all of the text if the thinking never closed). It is a second
+        column for evaluation, never a reward.
 
-        Raises ValueError when the lengths differ and GraderBroken when no worker can run.
+        Raises ValueError if the lengths differ, and GraderBroken if no worker can run.
         """
         if len(completions) != len(golds):
             sizes = f"{len(completions)} completions and {len(golds)} golds"
@@ -139,11 +140,11 @@ class Grader:
         return verdicts
 
     def votes(self, groups: Sequence[Sequence[Verdict]]) -> list[list[int | None]]:
-        """Return for each answer the place in its group of the first answer that is the same.
+        """Return for each answer the index in its group of the first answer that is the same.
 
-        A group holds the strict verdicts on one question. Correct answers are the same one;
-        others are compared with each other as with a gold, by mathematics the first `COMPARED`
-        spellings of a group. None: no answer, or an unscored one.
+        A group holds the strict verdicts on one question. All correct answers are the same. Others
+        are compared with each other like an answer with a gold; mathematics compares only the first
+        `COMPARED` spellings of a group. None: no answer, or an unscored one.
         """
         wrong = [_spellings(group) for group in groups]
         pairs = [pair for found in wrong for pair in itertools.combinations(found, 2)]
@@ -172,7 +173,7 @@ class Grader:
         return self._pay_unevaluated if reason == "unevaluated" else CORRECT.get(reason)
 
     def _final(self, job: GradingJob, reasons: dict[GradingJob, str]) -> str:
-        """Return the reason of a job; one that could not be paid anyway is never unscored."""
+        """Return the reason of a job; an answer that could not be paid anyway is never unscored."""
         reason = reasons[job]
         if reason not in SPENT or self._pay_unevaluated or job.text is not None:
             return reason
@@ -187,19 +188,19 @@ def count_unscored(verdicts: Sequence[Verdict]) -> Counter[str]:
 
 
 def _spellings(group: Sequence[Verdict]) -> list[str]:
-    """Return the wrong answers of a group, each spelling once, in their order."""
+    """Return the distinct spellings of a group's wrong answers, in their order."""
     return list(dict.fromkeys(filter(None, map(_wrong, group))))
 
 
 def _wrong(verdict: Verdict) -> str | None:
-    """Return the spelling of an answer that is wrong; None for a correct or missing one."""
+    """Return the spelling of a wrong answer; None for a correct or missing one."""
     return None if verdict.correct is not False else _plain(verdict.answer or "") or None
 
 
 def _votes(
     group: Sequence[Verdict], wrong: Sequence[str], same: Container[tuple[str, str]]
 ) -> list[int | None]:
-    first: dict[str, str] = {}  # the spelling that stands for each
+    first: dict[str, str] = {}  # the first spelling that is the same as each
     for place, text in enumerate(wrong):
         earlier = (first[each] for each in wrong[:place] if (each, text) in same)
         first[text] = next(earlier, text)
@@ -208,15 +209,16 @@ def _votes(
 
 
 def _copied(reason: str, question: str, gold: str, after: str | None) -> str:
-    """Return the reason, or that a formula of the question was handed back."""
+    """Return the reason, or "unevaluated" for an answer that repeats a formula of the question."""
     box = last_box(after) if reason == "equal" and after is not None else None
     return "unevaluated" if box is not None and is_copied(question, gold, box) else reason
 
 
 def _asked(after: str | None, gold: str, completion: str | None) -> str | GradingJob:
-    """Return the reason if it is clear without a worker, else the question to one.
+    """Return the reason if it is clear without a worker, else a job for one.
 
-    `after` stands after the thinking; the whole `completion` is given to the lenient reader.
+    `after` is the text after the thinking; the lenient reader gets the whole `completion` if the
+    thinking never closed.
     """
     if not _plain(gold):
         return "gold unparsed"
@@ -230,7 +232,7 @@ def _asked(after: str | None, gold: str, completion: str | None) -> str | Gradin
 
 
 def _light(gold: str, box: str) -> str | None:
-    """Return what needs no mathematics; None when it decides nothing."""
+    """Return the reason if it is clear without mathematics, else None."""
     if _plain(gold) == _plain(box):
         return "exact"
     if not within_bounds(box):

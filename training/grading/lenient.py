@@ -1,4 +1,5 @@
-"""The lenient reader: anything that math-verify finds in a text, a second column in evaluation."""
+"""Lenient reader: accepts anything that math-verify finds in a text; a second column in
+evaluation."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +9,9 @@ from stepgrpo_core.sameness import letter_of
 
 __all__ = ["lenient_reason"]
 
-CHOICES = tuple("ABCDEFGHIJ")  # MMLU-Pro has the most, ten
+CHOICES = tuple("ABCDEFGHIJ")  # MMLU-Pro has the most: ten
 
-_BRACKETED = re.compile(r"\\[A-Za-z]+|[^\w\s.,:]")  # what hides the letter of **(B)** or \text{B}
+_BRACKETED = re.compile(r"\\[A-Za-z]+|[^\w\s.,:]")  # markup, as in **(B)** or \text{B}
 _ENVIRONMENT = re.compile(r"(?<!\\)(?:\$|\\\(|\\\[)")
 
 
@@ -19,7 +20,7 @@ def lenient_reason(gold: str, texts: Sequence[str]) -> str:
     if letter := letter_of(gold.strip()):
         return "equal" if any(letter.lower() in _letters(text) for text in texts) else "different"
     golds = _found(_environment(gold))
-    if all(isinstance(each, str) for each in golds):  # nothing, or only its spelling
+    if all(isinstance(each, str) for each in golds):  # math-verify found nothing, or only text
         return "gold unparsed"
     return "equal" if any(_verified(golds, _found(text)) for text in texts) else "different"
 
@@ -32,7 +33,7 @@ def _letters(text: str) -> list[Any]:
 
 
 def _environment(gold: str) -> str:
-    """Return the gold as math-verify wants it, in a LaTeX environment (which must be one line)."""
+    """Return the gold in a LaTeX environment on one line, as math-verify requires."""
     line = " ".join(gold.split())
     return line if _ENVIRONMENT.search(line) else f"${line}$"
 

@@ -1,12 +1,12 @@
-"""Processes that compare formulas, each comparison under a limit of its own processor time.
+"""Processes that compare formulas, each comparison with a limit on its own processor time.
 
-The limit interrupts a comparison inside its worker, which lives on, warm (`stepgrpo_math.limits`);
-where the kernel had to end the worker, a spare one is warm already. Time that a worker spends
-loading or waiting for a core counts for nobody.
+The limit interrupts a comparison inside its worker, which stays warm (`stepgrpo_math.limits`). If
+the kernel had to kill the worker, a warm spare replaces it. Time that a worker spends loading or
+waiting for a core does not count.
 
-Two rounds keep hostile answers from delaying the others: first everything within `QUICK` seconds,
-then what was too slow for that within the full limit, at most `CHANCES` a call and
-`CHANCES_PER_GOLD` a gold.
+Two rounds prevent hostile answers from delaying the others: first every comparison gets `QUICK`
+seconds; then those that were too slow get the full limit, at most `CHANCES` per call and
+`CHANCES_PER_GOLD` per gold.
 """
 
 import multiprocessing
@@ -32,12 +32,12 @@ from training.grading.lenient import lenient_reason
 __all__ = ["GraderBroken", "GradingJob", "Workers", "chances"]
 
 QUICK = 1.0
-"""Seconds of processor time in the first round; a healthy comparison takes some hundredths."""
+"""Seconds of processor time in the first round; a normal comparison takes a few hundredths."""
 CHANCES = 8
 CHANCES_PER_GOLD = 2
-SPARES = 1  # warm workers more than asked for
-STALLED = 600.0  # seconds of wall time after which a worker that is neither busy nor done is ended
-ATTEMPTS = 3  # a pool breaks when a worker is killed between two tasks; the next pool goes on
+SPARES = 1  # additional warm workers
+STALLED = 600.0  # seconds of wall time after which a worker that is neither busy nor done is killed
+ATTEMPTS = 3  # a pool breaks if a worker is killed between two tasks; a new pool continues
 
 
 class GraderBroken(RuntimeError):
@@ -46,7 +46,7 @@ class GraderBroken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class GradingJob:
-    """A question to a worker: does the box, or else the text, equal the gold?"""
+    """A comparison for a worker: does the box, or otherwise the text, equal the gold?"""
 
     gold: str
     box: str | None
@@ -61,7 +61,7 @@ class Workers:
         self._pool: Any = None
 
     def decide(self, jobs: Sequence[GradingJob]) -> dict[GradingJob, str]:
-        """Return the reason of every job; raises GraderBroken when no worker can run."""
+        """Return the reason of every job; raises GraderBroken if no worker can run."""
         wanted = list(dict.fromkeys(jobs))
         quick = min(QUICK, self._seconds)
         reasons = self._round(wanted, quick)
@@ -69,7 +69,7 @@ class Workers:
         return reasons | (self._round(slow, self._seconds) if self._seconds > quick else {})
 
     def stop(self) -> None:
-        """End the processes; a later job starts new ones."""
+        """Stop the processes; a later job starts new ones."""
         if self._pool is not None:
             self._pool.stop()
             self._pool.join()
@@ -88,7 +88,8 @@ class Workers:
         return reasons
 
     def _attempt(self, jobs: Sequence[GradingJob], seconds: float) -> dict[GradingJob, str]:
-        """Return the reasons found before the pool broke, if it did: then it is replaced."""
+        """Return the reasons found; if the pool broke, only those before, and the pool is
+        replaced."""
         if self._pool is None:
             self._pool = pebble.ProcessPool(
                 self._count + SPARES,
@@ -103,10 +104,10 @@ class Workers:
                 )
             for job in tqdm(futures, desc="Grading", leave=False, delay=5):
                 reasons[job] = _reason(futures[job])
-        except RuntimeError:  # pebble's word for a broken pool, also from `schedule`
+        except RuntimeError:  # pebble raises it for a broken pool, also in `schedule`
             self.stop()
         except BaseException:
-            self.stop()  # interrupted: the workers have nobody to answer to
+            self.stop()  # interrupted: nobody will read the workers' results
             raise
         return reasons
 
@@ -131,12 +132,12 @@ def _reason(future: Any) -> str:
         return "timeout" if error.exitcode == -signal.SIGXCPU else "crashed"
     except BrokenProcessPool:
         raise
-    except Exception as error:  # noqa: BLE001 - on the way to the worker or back
+    except Exception as error:  # noqa: BLE001 - transfer to or from the worker failed
         return f"error: {type(error).__name__}"
     return reason
 
 
-# What follows runs in the workers, which import this module: it must stay light.
+# The functions below run in the workers, which import this module: keep its imports light.
 
 
 def _answer(job: GradingJob, seconds: float) -> str:

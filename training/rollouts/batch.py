@@ -321,7 +321,7 @@ class _Sequence:
         return _Work(abort=names)
 
     def _answer(self) -> _Work:
-        """Stop the thinking and generate the answer after what was kept and injected."""
+        """Stop the thinking and generate the answer after the kept and injected tokens."""
         thinking, state = self._stream, self._state
         self._paused = None
         left = state.answer_max_tokens

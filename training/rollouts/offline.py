@@ -28,7 +28,7 @@ __all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One completion: token ids, text, and whether the model ended it itself."""
+    """One completion: token ids, text, and `ended`, true if the model ended it itself."""
 
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
@@ -47,7 +47,7 @@ class ProbeReading:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A generation as an exit policy would have delivered it."""
+    """A generation as it would be delivered under an exit policy."""
 
     generation: Generation
     outcome: Outcome
@@ -122,9 +122,9 @@ class Engine:
         settings: ExitSettings,
         params: SamplingParams,
     ) -> list[Exited]:
-        """Return what `settings` make of each generation; `params` sample the answers.
+        """Return the result of `settings` for each generation; `params` sample the answers.
 
-        A probe that does not fit into the model's context has failed.
+        A probe that does not fit into the model's context counts as failed.
         """
         settings = apply_family(settings, self.form.family)
         runs = [self._start(each, settings, params) for each in generations]
@@ -157,7 +157,7 @@ class Engine:
             put_question(question, each.prompt_ids, each.ids[:position], self.form)
             for each, position in zip(generations, positions, strict=True)
         ]
-        outputs = self._generate([probe for probe in probes if probe])  # a trial can always be put
+        outputs = self._generate([probe for probe in probes if probe])  # a trial is never None
         return [
             ProbeReading(position, output.text, self._trial(question, output))
             for position, output in zip(positions, outputs, strict=True)
@@ -264,7 +264,7 @@ class _Run:
         self.check()
 
     def check(self) -> None:
-        """Raise what a policy raised: figures without its exits would be wrong."""
+        """Raise the error of a policy, if any: results without its exits would be wrong."""
         if fault := self.state.controller.fault:
             raise fault
 
@@ -278,7 +278,7 @@ class _Run:
                 text=tokenizer.decode(state.ids, skip_special_tokens=True),
                 ended=state.ended,
             )
-            # The whole generation was put to the controller; a stream would have ended here.
+            # The controller got the whole generation; a stream would have ended here.
             cut = state.close.position
             spent = [each for each in spent if each[0] <= cut]
             asked = sum(each.boundary.position <= cut for each in state.controller.asked)

@@ -53,7 +53,7 @@ class VllmEngine:
         self._core.abort_requests(inner)
 
     def step(self) -> list[Delta]:
-        """One iteration of continuous batching."""
+        """Run one iteration of continuous batching."""
         deltas = []
         for output in self._core.get_output().outputs:
             name = self._outer.get(output.request_id)
