@@ -9,7 +9,7 @@ __all__ = ["checked"]
 def checked() -> str:
     """Return a table of the published templates that the tests render."""
     head = [
-        "| model | recognised as | prompt | on exit | tool call | switches off | vocabulary |",
+        "| model | recognized as | prompt | on exit | tool call | switches off | vocabulary |",
         "|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *(row_of(name, real) for name, real in FAMILIES.items())])

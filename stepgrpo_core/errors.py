@@ -26,7 +26,7 @@ class InvalidSetting(StepGrpoError, ValueError):
     """A setting has an invalid value; the message contains the value and a remedy."""
 
     def __init__(self, name: str, value: object, remedy: str) -> None:
-        super().__init__(f"{name}={value!r} cannot be honoured: {remedy}")
+        super().__init__(f"{name}={value!r} is invalid: {remedy}")
         self.name = name
         self.value = value
         self.remedy = remedy

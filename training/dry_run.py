@@ -124,7 +124,7 @@ def batch_lines(args: Any, processes: int | None = None) -> list[str]:
     groups = f"{size // group} prompts x {group}, {local // group} whole groups on each process"
     return [
         f"{size} completions a generation on {processes} process(es): {groups}",
-        f"{updates:g} optimiser step(s) a generation, of {batch} x {processes} completions",
+        f"{updates:g} optimizer step(s) a generation, of {batch} x {processes} completions",
         f"{steps}, at most {args.max_completion_length} tokens a completion",
     ]
 

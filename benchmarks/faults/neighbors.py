@@ -212,7 +212,7 @@ METRICS = {
 
 
 def main() -> None:
-    """Measure, print the tables, and keep every figure in outputs/bench/neighbours.json."""
+    """Measure, print the tables, and keep every figure in outputs/bench/neighbors.json."""
     args = _arguments()
     found: dict[str, Any] = {"made": made(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
@@ -225,7 +225,7 @@ def main() -> None:
             check_accounts(server.metrics())
     for part in args.parts:
         _report_tails(part, found[part])
-    print(f"kept in {keep('neighbours', found)}")
+    print(f"kept in {keep('neighbors', found)}")
 
 
 def _report_tails(part: str, rounds: Sequence[Mapping[str, Any]]) -> None:

@@ -63,7 +63,7 @@ def slope(figures: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
 
 
 def _fit(requests: Sequence[int], sizes: Sequence[int]) -> tuple[float, float, float]:
-    """Least squares; its interval takes neighbouring samples for independent, which memory is not,
+    """Least squares; its interval takes neighboring samples for independent, which memory is not,
     so every fourth is taken to judge the spread."""
     line = statistics.linear_regression(requests, sizes)
     rest = [y - line.slope * x - line.intercept for x, y in zip(requests, sizes, strict=True)]

@@ -38,7 +38,7 @@ from training.evaluation.records import (
     records_file,
     write_archive,
 )
-from training.evaluation.statistics import summarise
+from training.evaluation.statistics import summarize
 
 EQUAL = "## At equal tokens"
 SHIPPED = {
@@ -92,7 +92,7 @@ def _seeds(folder: Path, data: Mapping[str, Any]) -> Iterator[str]:
         for seed, stated in enumerate(row["seeds"]):
             path = archive_of(folder, title, seed)
             if path.exists():
-                computed = dataclasses.asdict(summarise(read_archive(path)))
+                computed = dataclasses.asdict(summarize(read_archive(path)))
                 yield from _differences(stated, computed, f"rows.{title}.seeds.{seed}")
 
 

@@ -10,7 +10,7 @@ Source: `_generate_sequences_deer` in `verl/workers/rollout/vllm_rollout_spmd.py
 the rounds and what they hold, markers as stop strings, texts and the two best log-probs of a
 trial. As in ours, so that both make the same completions: limits, trials and exits (policy
 `confidence`), a seed for every request, the log-probs of sampled tokens, and the model's own
-closing kept as it is. In favour of the rounds: nothing is tokenized again, ids are cut instead.
+closing kept as it is. In favor of the rounds: nothing is tokenized again, ids are cut instead.
 """
 
 import math

@@ -27,7 +27,7 @@ __all__ = [
     "OUTCOMES",
     "JudgeClient",
     "JudgeServer",
-    "Judgement",
+    "Judgment",
     "Outcome",
 ]
 
@@ -64,7 +64,7 @@ class JudgeServer:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgment:
     """The result of one call."""
 
     outcome: Outcome
@@ -81,11 +81,11 @@ class JudgeClient:
         self,
         server: JudgeServer,
         *,
-        on_judgement: Callable[[Judgement], None] = lambda _: None,
+        on_judgment: Callable[[Judgment], None] = lambda _: None,
         breaker: CircuitBreaker | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._on_judgement = on_judgement
+        self._on_judgment = on_judgment
         self._dialect = 0
         self._model = server.model
         self._client = OpenAIClient(server.address, "judge", breaker=breaker, clock=clock)
@@ -94,22 +94,22 @@ class JudgeClient:
         """Close the connections."""
         await self._client.close()
 
-    async def ask(self, question: Judge, message: str) -> Judgement:
+    async def ask(self, question: Judge, message: str) -> Judgment:
         """Return the judge's reply to `message`, or why there is none."""
-        judgement = Judgement("cancelled")
+        judgment = Judgment("cancelled")
         try:
-            judgement = await self._try(question, message)
+            judgment = await self._try(question, message)
         finally:
-            self._on_judgement(judgement)
-        return judgement
+            self._on_judgment(judgment)
+        return judgment
 
-    async def _try(self, question: Judge, message: str) -> Judgement:
+    async def _try(self, question: Judge, message: str) -> Judgment:
         try:
             return await self._client.run(lambda: self._ask(question, message))
         except RequestFailed as failure:
-            return Judgement(failure.reason)
+            return Judgment(failure.reason)
 
-    async def _ask(self, question: Judge, message: str) -> Judgement:
+    async def _ask(self, question: Judge, message: str) -> Judgment:
         if self._model is None:
             self._model = _only_model(await self._client.request("GET", "models", None))
         body = {"model": self._model, "messages": [{"role": "user", "content": message}]}
@@ -119,11 +119,11 @@ class JudgeClient:
                 return await self._send(dialect, question, body)
         return await self._send(last, question, body)
 
-    async def _send(self, dialect: int, question: Judge, body: Mapping[str, Any]) -> Judgement:
+    async def _send(self, dialect: int, question: Judge, body: Mapping[str, Any]) -> Judgment:
         full = {**body, **DIALECTS[dialect](question)}
-        judgement = _judgement(await self._client.request("POST", "chat/completions", full))
+        judgment = _judgment(await self._client.request("POST", "chat/completions", full))
         self._dialect = dialect  # later calls start with the first dialect that worked
-        return judgement
+        return judgment
 
 
 def _vllm_fields(question: Judge) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _only_model(listed: Any) -> str:
         raise RequestFailed("garbage") from error
 
 
-def _judgement(response: Any) -> Judgement:
+def _judgment(response: Any) -> Judgment:
     """Read the reply from a chat completion. Raises RequestFailed."""
     try:
         choice = response["choices"][0]
@@ -169,7 +169,7 @@ def _judgement(response: Any) -> Judgement:
         raise RequestFailed("garbage") from error
     if not isinstance(text, str) or not (text or first):
         raise RequestFailed("garbage")
-    return Judgement("answered", Reply(text, first), _count(prompt), _count(completion))
+    return Judgment("answered", Reply(text, first), _count(prompt), _count(completion))
 
 
 def _first_token(logprobs: Any) -> tuple[tuple[str, float], ...]:

@@ -42,7 +42,7 @@ class BadOption(ValueError):
     """A server option that cannot be honored: the message names source, key, value, remedy."""
 
     def __init__(self, source: str, key: str, value: object, remedy: str) -> None:
-        super().__init__(f"{source}: {key}={value!r} cannot be honoured: {remedy}")
+        super().__init__(f"{source}: {key}={value!r} is invalid: {remedy}")
 
 
 @dataclass(frozen=True, slots=True)

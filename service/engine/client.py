@@ -105,7 +105,7 @@ class EarlyExitEngine:
             model.writing,
             load_of(inner, limits, self._metrics.busy),
             probe_timeout=limits.probe_timeout,
-            judge=JudgeClient(judge, on_judgement=self._metrics.judged) if judge else None,
+            judge=JudgeClient(judge, on_judgment=self._metrics.judged) if judge else None,
             pairs=self.savings.makes_pairs,
         )
         self.template = model.template

@@ -128,7 +128,7 @@ def _compare(family: Family, parser: Parser) -> None:
 
 def _log_family(family: Family, template: Template, *, named: bool) -> None:
     generic = (
-        "any model that marks it so" if family.name in _GENERIC else "recognised by its tokens"
+        "any model that marks it so" if family.name in _GENERIC else "recognized by its tokens"
     )
     _log.info(
         "Thinking as of family %s (%s): %r to %r; switched off by %s.",

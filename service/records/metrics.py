@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from service.clients.judge import Judgement
+from service.clients.judge import Judgment
 from service.records.metric_table import counter, gauge, histogram
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
@@ -55,11 +55,11 @@ class Metrics:
         if record.abstained is not None:
             self._abstained.labels(*labels, str(record.abstained)).inc()
 
-    def judged(self, judgement: Judgement) -> None:
+    def judged(self, judgment: Judgment) -> None:
         """Count a request to the judge behind a URL."""
-        self._judge_requests.labels(judgement.outcome).inc()
-        self._judge_tokens.labels("prompt").inc(judgement.prompt_tokens)
-        self._judge_tokens.labels("completion").inc(judgement.completion_tokens)
+        self._judge_requests.labels(judgment.outcome).inc()
+        self._judge_tokens.labels("prompt").inc(judgment.prompt_tokens)
+        self._judge_tokens.labels("completion").inc(judgment.completion_tokens)
 
     def busy(self, seconds: float) -> None:
         """Count seconds in which the engine had requests to run."""

@@ -14,7 +14,7 @@ class BadParameter(ValueError):
 
     def __init__(self, parameter: str, value: object, remedy: str) -> None:
         name, shown = _shortened(parameter), _shortened(repr(value))
-        super().__init__(f"{name}={shown} cannot be honoured: {remedy}")
+        super().__init__(f"{name}={shown} is invalid: {remedy}")
         self.parameter = parameter
         self.value = value
 

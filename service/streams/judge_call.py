@@ -33,9 +33,9 @@ class JudgeCall:
     async def _run(self, client: JudgeClient, question: Judge, message: str) -> None:
         answer: Reply | NoReply = NoReply()
         try:
-            judgement = await client.ask(question, message)
-            self.judge_tokens = judgement.prompt_tokens + judgement.completion_tokens
-            answer = judgement.reply or answer
+            judgment = await client.ask(question, message)
+            self.judge_tokens = judgment.prompt_tokens + judgment.completion_tokens
+            answer = judgment.reply or answer
         except Exception as error:  # noqa: BLE001 - a failed judge must not fail its request
             _log.error("A question to the judge failed: %s", type(error).__name__)
         self._inbox.put_nowait((self, answer))

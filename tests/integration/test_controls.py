@@ -187,7 +187,7 @@ def test_an_answer_fits_under_a_limit_smaller_than_the_reserve(server: Server) -
     ],
     ids=str,
 )
-def test_what_cannot_be_honoured_is_refused_by_name(
+def test_what_cannot_be_honored_is_refused_by_name(
     server: Server, endpoint: str, body: Any, names: tuple[str, ...]
 ) -> None:
     answer = ask(server, endpoint, **body)
@@ -208,7 +208,7 @@ def test_a_bound_that_nothing_can_hold_is_refused(server: Server) -> None:
 
 def test_the_log_says_how_the_model_thinks(server: Server) -> None:
     log = server.log.read_text()
-    assert "Thinking as of family demo (recognised by its tokens): '<think>' to '</think>'" in log
+    assert "Thinking as of family demo (recognized by its tokens): '<think>' to '</think>'" in log
     assert "switched off by enable_thinking" in log
 
 

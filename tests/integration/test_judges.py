@@ -148,14 +148,14 @@ def test_real_vllm_tells_its_probabilities(server: Server) -> None:
         finally:
             await client.close()
 
-    judgement = asyncio.run(ask())
-    assert (judgement.outcome, judgement.completion_tokens) == ("answered", 1)
-    values = [value for _, value in judgement.reply.first]
+    judgment = asyncio.run(ask())
+    assert (judgment.outcome, judgment.completion_tokens) == ("answered", 1)
+    values = [value for _, value in judgment.reply.first]
     assert len(values) == 20
     assert values == sorted(values, reverse=True)
     assert max(values) <= 0
-    assert judgement.reply.text.strip() == judgement.reply.first[0][0].strip()
-    assert "<think>" not in judgement.reply.text
+    assert judgment.reply.text.strip() == judgment.reply.first[0][0].strip()
+    assert "<think>" not in judgment.reply.text
 
 
 def test_clients_choose_no_judge(server: Server) -> None:

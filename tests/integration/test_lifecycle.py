@@ -55,10 +55,10 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([*HELD, str(MODEL)], "no trained model is served beside it"),
         (
             [str(MODEL), "--exit-policy", "nonne"],
-            "policy='nonne' cannot be honoured: did you mean 'none'",
+            "policy='nonne' is invalid: did you mean 'none'",
         ),
         ([str(MODEL), "--exit-policy", "pattern"], "pattern=None"),
-        ([str(MODEL), "--exit-pattern", "(?<!a)b"], "pattern='(?<!a)b' cannot be honoured"),
+        ([str(MODEL), "--exit-pattern", "(?<!a)b"], "pattern='(?<!a)b' is invalid"),
         ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
         ([str(MODEL), "--exit-config", str(MODEL / "config.json")], "use one of"),
         ([str(MODEL), "--exit-config", str(MODEL / "model.safetensors")], "it is not YAML"),
@@ -66,11 +66,11 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([str(MODEL), "--key-rate", "5"], "there are no API keys"),
         (
             [str(MODEL), "--exit-config", "none.yaml"],
-            "--exit-config='none.yaml' cannot be honoured",
+            "--exit-config='none.yaml' is invalid",
         ),
         (
             [str(MODEL)],
-            "environment: STEPGRPO_EXIT_MIN_TOKENS=-1 cannot be honoured: use 0 or more",
+            "environment: STEPGRPO_EXIT_MIN_TOKENS=-1 is invalid: use 0 or more",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_family_that_the_model_is_not_of_ends_the_start_with_one_line() -> Non
     command = [*OURS, *COMMON, "--exit-family", "gpt-oss", "--host", "127.0.0.1", "--port", port]
     result = run(command, timeout=240, env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"})
     assert result.returncode not in (0, None)
-    assert "flag: --exit-family='gpt-oss' cannot be honoured" in result.stderr.splitlines()[-1]
+    assert "flag: --exit-family='gpt-oss' is invalid" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stdout + result.stderr
 
 

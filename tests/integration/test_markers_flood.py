@@ -96,7 +96,7 @@ def test_without_caps_it_is_a_flood(machine: Machine) -> None:
 def test_no_request_asks_for_more(machine: Machine, name: str) -> None:
     ours = machine.ours(limit_probes=SPENT, limit_interval=APART)
     value = SPENT + 1 if name == "exit_max_probes" else APART - 1
-    with pytest.raises(VLLMValidationError, match=f"{name}={value} cannot be honoured") as caught:
+    with pytest.raises(VLLMValidationError, match=f"{name}={value} is invalid") as caught:
         machine.run(ours.ask(xargs={name: value}))
     assert isinstance(caught.value.__cause__, BadParameter)
     assert ours.border.calls == []

@@ -1,4 +1,4 @@
-"""What a real server shows at ``/metrics`` is what the catalogue says, however clients behave."""
+"""What a real server shows at ``/metrics`` is what the catalog says, however clients behave."""
 
 import itertools
 
@@ -36,7 +36,7 @@ def policies(server: Server) -> set[str]:
     }
 
 
-def test_every_metric_is_in_the_catalogue_with_its_labels(server: Server) -> None:
+def test_every_metric_is_in_the_catalog_with_its_labels(server: Server) -> None:
     found = shown(server)
     assert len(found) > 20
     for name, labels in found.items():

@@ -39,9 +39,9 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--demo", "0"), "--demo=0 cannot be honoured: use 1 or more"),
+        (("--demo", "0"), "--demo=0 is invalid: use 1 or more"),
         (("--demo", "-3"), "--demo=-3"),
-        (("--demo", "50", "--samples", "0"), "--samples=0 cannot be honoured: use 1 or more"),
+        (("--demo", "50", "--samples", "0"), "--samples=0 is invalid: use 1 or more"),
         (("--demo", "50", "--max-tokens", "0"), "--max-tokens=0"),
         (("--demo", "50", "--temperature", "-1"), "--temperature=-1.0"),
         (("--demo", "50", "--temperature", "nan"), "--temperature=nan"),
@@ -90,7 +90,7 @@ def test_an_output_that_cannot_be_written_is_noticed_first(
     (tmp_path / "file").touch()
     for output in (tmp_path, tmp_path / "file" / "out.json"):
         words = ("calibrate", "--model", str(MODEL), "--demo", "50", "--output", str(output))
-        assert f"--output='{output}' cannot be honoured" in refusal(monkeypatch, *words)
+        assert f"--output='{output}' is invalid" in refusal(monkeypatch, *words)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_an_evaluation_looks_for_every_model_before_the_first_is_loaded(
     output = tmp_path / "out"
     words = ("eval", "--baseline", str(MODEL), "--tasks", "demo", "--limit", "2")
     said = refusal(monkeypatch, *words, "--model", "no-such/model", "--output", str(output))
-    assert said.startswith("model='no-such/model' cannot be honoured: it is neither a directory")
+    assert said.startswith("model='no-such/model' is invalid: it is neither a directory")
     assert not output.exists()
 
 
@@ -156,7 +156,7 @@ def test_an_adapter_is_no_model_to_train_and_is_as_good_as_its_base(tmp_path: Pa
 def test_a_model_with_too_few_positions_is_refused_unless_they_are_scaled() -> None:
     found = check_model(str(MODEL))
     check_context(found, 2048, "key")
-    with pytest.raises(ValueError, match="key=2049 cannot be honoured: the model has 2048"):
+    with pytest.raises(ValueError, match="key=2049 is invalid: the model has 2048"):
         check_context(found, 2049, "key")
     found.rope_parameters = {"rope_type": "yarn", "factor": 4.0}
     check_context(found, 2049, "key")

@@ -38,7 +38,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, output: Path, *words: str) -> str:
         (("--demo", "50", "--thresholds", "0.9", "1"), "--thresholds=1.0"),
         (("--demo", "50", "--epsilon", "0"), "epsilon=0.0"),
         (("--demo", "50", "--delta", "1"), "delta=1.0"),
-        (("--prompts", "p.jsonl"), "--risk='lost' cannot be honoured: it needs answers"),
+        (("--prompts", "p.jsonl"), "--risk='lost' is invalid: it needs answers"),
         (("--demo", "44"), "a risk of 0.05 needs 45 questions or more"),
     ],
 )

@@ -42,7 +42,7 @@ def test_metrics_of_several_processes_are_refused(
 ) -> None:
     _check_processes(arguments(api_server_count=1))
     monkeypatch.setenv(name, "")  # prometheus_client looks whether it is there
-    with pytest.raises(BadOption, match=f"environment: {name}='' cannot be honoured: unset it"):
+    with pytest.raises(BadOption, match=f"environment: {name}='' is invalid: unset it"):
         _check_processes(arguments())
 
 
@@ -83,7 +83,7 @@ def test_a_base_is_the_model_itself_under_any_of_its_names(
 def test_a_base_that_cannot_serve_is_refused(
     option: str, plan: dict[str, Any], name: str, more: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(BadOption, match=f"{option}='{name}' cannot be honoured: .*{said}"):
+    with pytest.raises(BadOption, match=f"{option}='{name}' is invalid: .*{said}"):
         check(plan | {option: name}, **more)
 
 

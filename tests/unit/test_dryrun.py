@@ -63,7 +63,7 @@ def test_batches_are_those_of_the_processes_that_are_planned() -> None:
     args = arguments(load_config(["qwen3-8b"], ["trl.bf16=false"]))
     first, second, _ = batch_lines(args, 8)
     assert first.startswith("2560 completions a generation on 8 process(es): 512 prompts x 5, 64")
-    assert second.startswith("4 optimiser step(s) a generation, of 1 x 80 x 8 completions")
+    assert second.startswith("4 optimizer step(s) a generation, of 1 x 80 x 8 completions")
 
 
 def test_a_dry_run_with_processes_counts_generations_of_all(

@@ -69,7 +69,7 @@ def test_a_policy_takes_fields_of_its_settings_by_type() -> None:
         ("confidence:threshold", "write section.key=value"),
     ],
 )
-def test_a_policy_that_cannot_be_honoured_is_refused(text: str, message: str) -> None:
+def test_a_policy_that_cannot_be_honored_is_refused(text: str, message: str) -> None:
     with pytest.raises((InvalidSetting, InvalidConfig), match=message):
         exit_of(text)
 

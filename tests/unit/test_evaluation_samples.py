@@ -11,7 +11,7 @@ from tests.support.training.records import record
 from training.evaluation.passing import majority, pass_at, pass_at_k
 from training.evaluation.records import Record
 from training.evaluation.report import write_report
-from training.evaluation.statistics import summarise, summarise_groups
+from training.evaluation.statistics import summarize, summarize_groups
 
 
 def samples(question: int, marks: str, answers: str = "", **changes: Any) -> list[Record]:
@@ -71,7 +71,7 @@ def test_the_most_frequent_answer_is_elected(marks: str, answers: str, elected: 
 def test_there_is_no_majority_without_several_samples_or_votes() -> None:
     assert majority(samples(1, "1", "a") + samples(2, "0", "a")) is None
     assert majority(samples(1, "11")) is None  # of an older version, which told nothing apart
-    assert summarise(samples(1, "11", "aa"), resamples=100).majority is not None
+    assert summarize(samples(1, "11", "aa"), resamples=100).majority is not None
 
 
 def grouped(tokens: int) -> list[Record]:
@@ -84,14 +84,14 @@ def grouped(tokens: int) -> list[Record]:
 
 
 def test_groups_are_summarised_against_the_baselines_same_questions() -> None:
-    found = summarise_groups(grouped(50), grouped(100), "t", resamples=100)
+    found = summarize_groups(grouped(50), grouped(100), "t", resamples=100)
     assert list(found) == [("level", "9"), ("level", "10")]
     assert [each.questions for each in found.values()] == [1, 2]
     versus = found["level", "10"].versus
     assert versus is not None
     assert versus.ratio_of_means.value == 0.5
     older = [*grouped(100)[:2], *(record(int(q), s) for q in "12" for s in (0, 1))]
-    mixed = summarise_groups(grouped(50), older, "t", resamples=100)  # resumed by this version
+    mixed = summarize_groups(grouped(50), older, "t", resamples=100)  # resumed by this version
     assert mixed["level", "10"].versus is not None
 
 

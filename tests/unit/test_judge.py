@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.clients.circuit_breaker import CircuitBreaker
-from service.clients.judge import OUTCOMES, JudgeClient, Judgement, JudgeServer
+from service.clients.judge import OUTCOMES, JudgeClient, JudgeServer, Judgment
 from service.clients.openai import ATTEMPTS, MAX_BYTES
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
@@ -29,26 +29,26 @@ def judge() -> Iterator[LocalJudge]:
 
 def ask(
     judge: LocalJudge, *, times: int = 1, breaker: CircuitBreaker | None = None, **fields: Any
-) -> tuple[list[Reply | None], list[Judgement]]:
-    """Ask `times` in a row; return replies and judgements."""
+) -> tuple[list[Reply | None], list[Judgment]]:
+    """Ask `times` in a row; return replies and judgments."""
     server = JudgeServer(judge.url, **{"model": "judge", "timeout": TIMEOUT, **fields})
-    judgements: list[Judgement] = []
+    judgments: list[Judgment] = []
 
     async def run() -> list[Reply | None]:
-        client = JudgeClient(server, on_judgement=judgements.append, breaker=breaker)
+        client = JudgeClient(server, on_judgment=judgments.append, breaker=breaker)
         try:
             return [(await client.ask(QUESTION, "Enough?")).reply for _ in range(times)]
         finally:
             await client.close()
 
-    return asyncio.run(run()), judgements
+    return asyncio.run(run()), judgments
 
 
 def test_probabilities_are_told_with_their_cost(judge: LocalJudge) -> None:
-    (reply,), (judgement,) = ask(judge, key=KEY)
+    (reply,), (judgment,) = ask(judge, key=KEY)
     assert reply == Reply("Yes", (("Yes", -0.1), ("No", -3.0)))
     assert probability_of_yes(reply) == pytest.approx(0.948, abs=1e-3)
-    assert judgement == Judgement("answered", reply, 40, 1)
+    assert judgment == Judgment("answered", reply, 40, 1)
     (asked,) = judge.asked
     assert asked["messages"] == [{"role": "user", "content": "Enough?"}]
     assert (asked["model"], asked["max_tokens"], asked["top_logprobs"]) == ("judge", 1, 20)
@@ -57,10 +57,10 @@ def test_probabilities_are_told_with_their_cost(judge: LocalJudge) -> None:
 
 def test_without_probabilities_the_text_counts(judge: LocalJudge) -> None:
     judge.behave = lambda _: completion(" yes.", usage=None)
-    (reply,), (judgement,) = ask(judge)
+    (reply,), (judgment,) = ask(judge)
     assert reply == Reply(" yes.")
     assert probability_of_yes(reply) == 1.0
-    assert (judgement.prompt_tokens, judgement.completion_tokens) == (0, 0)
+    assert (judgment.prompt_tokens, judgment.completion_tokens) == (0, 0)
 
 
 def test_a_judge_is_asked_in_words_that_it_understands(judge: LocalJudge) -> None:
@@ -88,18 +88,18 @@ def test_the_only_model_is_found_and_several_need_a_name(judge: LocalJudge) -> N
     ask(judge, model=None)
     assert judge.asked[0]["model"] == "judge"
     judge.models = ["one", "two"]
-    replies, judgements = ask(judge, model=None)
-    assert (replies, judgements[0].outcome, len(judge.asked)) == ([None], "garbage", 1)
+    replies, judgments = ask(judge, model=None)
+    assert (replies, judgments[0].outcome, len(judge.asked)) == ([None], "garbage", 1)
 
 
 @pytest.mark.parametrize("failure", [(503, b""), (429, b""), None])
 def test_what_may_pass_is_tried_again_and_not_for_ever(judge: LocalJudge, failure: Any) -> None:
     answers = iter([*[failure] * (ATTEMPTS - 1), yes({}), *[failure] * ATTEMPTS])
     judge.behave = lambda _: next(answers)
-    (first, second), judgements = ask(judge, times=2)
+    (first, second), judgments = ask(judge, times=2)
     assert first is not None
     assert second is None
-    assert judgements[1].outcome == ("unreachable" if failure is None else "refused")
+    assert judgments[1].outcome == ("unreachable" if failure is None else "refused")
     assert len(judge.asked) == 2 * ATTEMPTS
 
 
@@ -121,26 +121,26 @@ GARBAGE = {
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_no_answer(judge: LocalJudge, content: bytes) -> None:
     judge.behave = lambda _: (200, content)
-    assert ask(judge) == ([None], [Judgement("garbage")])
+    assert ask(judge) == ([None], [Judgment("garbage")])
     assert len(judge.asked) == 1
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404])
 def test_a_refusal_is_no_answer_and_not_repeated(judge: LocalJudge, status: int) -> None:
     judge.behave = lambda _: (status, b"{}")
-    assert ask(judge) == ([None], [Judgement("refused")])
+    assert ask(judge) == ([None], [Judgment("refused")])
     assert len(judge.asked) == 1
 
 
 def test_a_judge_that_hangs_is_waited_for_so_long(judge: LocalJudge) -> None:
     judge.behave = judge.hang
-    assert ask(judge, timeout=0.2) == ([None], [Judgement("timeout")])
+    assert ask(judge, timeout=0.2) == ([None], [Judgment("timeout")])
 
 
 def test_a_dead_judge_is_no_answer() -> None:
     with LocalJudge().serving() as dead:
         pass
-    assert ask(dead) == ([None], [Judgement("unreachable")])
+    assert ask(dead) == ([None], [Judgment("unreachable")])
 
 
 def test_a_judge_that_keeps_failing_is_not_asked_for_a_while(
@@ -148,10 +148,10 @@ def test_a_judge_that_keeps_failing_is_not_asked_for_a_while(
 ) -> None:
     judge.behave = lambda _: (404, b"{}")
     with caplog.at_level(logging.INFO, "vllm.stepgrpo"):
-        _, judgements = ask(
+        _, judgments = ask(
             judge, times=6, breaker=CircuitBreaker(threshold=4, cooldown=3600), key=KEY
         )
-    assert [each.outcome for each in judgements] == ["refused"] * 4 + ["paused"] * 2
+    assert [each.outcome for each in judgments] == ["refused"] * 4 + ["paused"] * 2
     assert len(judge.asked) == 4
     (said,) = caplog.messages
     assert "127.0.0.1" in said
@@ -171,12 +171,12 @@ def test_a_judge_that_recovers_is_asked_again(
 
 def test_a_question_that_is_cancelled_is_counted_and_no_failure(judge: LocalJudge) -> None:
     judge.behave = judge.hang
-    judgements: list[Judgement] = []
+    judgments: list[Judgment] = []
     breaker = CircuitBreaker(threshold=1)
 
     async def run() -> None:
         server = JudgeServer(judge.url, "judge", TIMEOUT)
-        client = JudgeClient(server, on_judgement=judgements.append, breaker=breaker)
+        client = JudgeClient(server, on_judgment=judgments.append, breaker=breaker)
         task = asyncio.create_task(client.ask(QUESTION, "?"))
         assert await asyncio.to_thread(judge.arrived.wait, TIMEOUT)
         task.cancel()
@@ -184,9 +184,9 @@ def test_a_question_that_is_cancelled_is_counted_and_no_failure(judge: LocalJudg
         await client.close()
 
     asyncio.run(run())
-    assert judgements == [Judgement("cancelled")]
+    assert judgments == [Judgment("cancelled")]
     assert breaker.closed
-    assert {each.outcome for each in judgements} < set(OUTCOMES)
+    assert {each.outcome for each in judgments} < set(OUTCOMES)
 
 
 @pytest.mark.parametrize(

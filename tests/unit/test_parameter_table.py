@@ -58,7 +58,7 @@ def check_refusal(asked: Asked, path: str, value: Any) -> None:
     begin = begin.encode("utf-8", "backslashreplace").decode()
     message = error["message"].encode("utf-8", "backslashreplace").decode()
     assert message.startswith(begin), (path, value, error)
-    *_, remedy = message.partition("cannot be honoured: ")
+    *_, remedy = message.partition("is invalid: ")
     assert len(remedy) > 10, (path, value, error)
     assert "\n" not in message
     assert len(message) < 700

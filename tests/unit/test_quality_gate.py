@@ -108,7 +108,7 @@ def test_trust_follows_the_newest_outcomes(store: SumStore) -> None:
     ("fields", "named"),
     [
         ({"holdout": 1.5}, "holdout"),
-        ({"holdout_base": "demo"}, "holdout_base='demo' cannot be honoured: set holdout"),
+        ({"holdout_base": "demo"}, "holdout_base='demo' is invalid: set holdout"),
         ({"pairs": float("nan")}, "pairs"),
         ({"pairs_load": 0}, "pairs_load"),
         ({"pairs_url": "http://replica:8000/v1"}, "set pairs"),

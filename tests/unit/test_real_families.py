@@ -66,7 +66,7 @@ def state(name: str, ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_real_family_is_recognised_by_tokens_and_template(name: str) -> None:
+def test_a_real_family_is_recognized_by_tokens_and_template(name: str) -> None:
     assert family(name).name == FAMILIES[name].family
 
 
@@ -136,7 +136,7 @@ def test_a_stream_comes_to_the_same_as_the_whole(name: str, opened: bool) -> Non
     assert tokenizer.decode(played.emitted, skip_special_tokens=False) == text
     assert (outcome.reason, outcome.steps) == (ExitReason.NATURAL, 2)
     size = len(tokenizer.encode(THOUGHT, add_special_tokens=False))
-    merged = 2 if of.text else 0  # of marks that are text, the neighbours' tokens may be part
+    merged = 2 if of.text else 0  # of marks that are text, the neighbors' tokens may be part
     assert abs(outcome.reasoning_tokens - size) <= merged
 
 

@@ -86,7 +86,7 @@ def test_a_command_refuses_at_print_config_what_the_run_would_refuse() -> None:
     done = run([*command, "trl.vllm_tensor_parallel_size=2"], timeout=120)
     assert done.returncode == 1
     assert not done.stdout
-    assert "trl.vllm_tensor_parallel_size=2 cannot be honoured" in done.stderr
+    assert "trl.vllm_tensor_parallel_size=2 is invalid" in done.stderr
 
 
 def test_an_item_of_a_list_is_changed_by_its_place() -> None:

@@ -92,7 +92,7 @@ def test_nothing_in_a_value_starts_a_line(opened: Opened, text: str) -> None:
 def test_a_file_that_cannot_be_opened_is_a_clear_error(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")  # that nobody reads
     path = tmp_path / name
-    with pytest.raises(InvalidSetting, match=r"log='.*' cannot be honoured: .*can be written"):
+    with pytest.raises(InvalidSetting, match=r"log='.*' is invalid: .*can be written"):
         RequestLog(path)
 
 

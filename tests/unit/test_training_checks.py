@@ -82,7 +82,7 @@ def test_a_dry_run_explains_batches_markers_memory_and_data(
 
 def test_the_batch_arithmetic_of_the_paper_is_told_for_its_preset() -> None:
     args = arguments(load_config(["qwen3-8b"], ["trl.bf16=false"]))
-    assert batch_lines(args)[1].startswith("4 optimiser step(s) a generation, of 1 x 80")
+    assert batch_lines(args)[1].startswith("4 optimizer step(s) a generation, of 1 x 80")
 
 
 @pytest.mark.parametrize("trainer", [GRPOTrainer, SFTTrainer])

@@ -64,7 +64,7 @@ def check_leaf(hint: Any, value: Any, route: Route) -> Any:
 
 def refused(route: Route, value: object, remedy: str) -> InvalidConfig:
     """Return the error for an invalid value."""
-    return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", route)
+    return InvalidConfig(f"={value!r} is invalid: {remedy}", route)
 
 
 def at_least(low: int, **counts: int) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of
 from training.evaluation.records import Record
-from training.evaluation.statistics import Estimate, summarise
+from training.evaluation.statistics import Estimate, summarize
 
 __all__ = ["equal_tokens", "shown"]
 
@@ -83,7 +83,7 @@ def _place(step: int, records: Sequence[Record]) -> str:
 
 
 def _difference(records: Sequence[Record], other: Sequence[Record]) -> str:
-    versus = summarise(records, other).versus
+    versus = summarize(records, other).versus
     assert versus
     return shown(versus.accuracy, 100, sign=True)
 

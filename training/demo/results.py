@@ -17,7 +17,7 @@ from training.demo.figure import draw
 from training.demo.methods import METHODS
 from training.demo.seeds import section
 from training.evaluation.records import Record, read_archive, write_archive
-from training.evaluation.statistics import Estimate, Summary, summarise
+from training.evaluation.statistics import Estimate, Summary, summarize
 from training.files import write_text
 
 __all__ = [
@@ -62,7 +62,7 @@ def write_results(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[s
     vanilla = rows[0].seeds[0]
     points = _points(ways, vanilla)
     start = [
-        (0, summarise(_same(vanilla, seeds[0]))) for way in ways.values() for seeds in way.values()
+        (0, summarize(_same(vanilla, seeds[0]))) for way in ways.values() for seeds in way.values()
     ]
     draw(
         {row.title: pooled(row.seeds, vanilla) for row in rows},
@@ -83,7 +83,7 @@ def figures(rows: Sequence[Row], ways: Ways, made: Mapping[str, Any]) -> dict[st
         "rows": {
             row.title: {
                 **dataclasses.asdict(pooled(row.seeds, vanilla)),
-                "seeds": [dataclasses.asdict(summarise(each)) for each in row.seeds],
+                "seeds": [dataclasses.asdict(summarize(each)) for each in row.seeds],
             }
             for row in rows
         },
@@ -160,7 +160,7 @@ def _write_records(output: Path, rows: Sequence[Row], ways: Ways, made: Mapping[
 
 def pooled(seeds: Seeds, vanilla: Sequence[Record]) -> Summary:
     """Return one summary of all seeds' answers; vanilla's same answer is compared with each."""
-    return summarise(_samples(seeds), _samples([vanilla] * len(seeds)))
+    return summarize(_samples(seeds), _samples([vanilla] * len(seeds)))
 
 
 def _points(ways: Ways, vanilla: Sequence[Record]) -> dict[str, list[tuple[int, Summary]]]:

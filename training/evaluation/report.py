@@ -19,8 +19,8 @@ from training.evaluation.statistics import (
     Comparison,
     Estimate,
     Summary,
-    summarise_groups,
-    summarise_tasks,
+    summarize_groups,
+    summarize_tasks,
 )
 from training.evaluation.tradeoff import draw_tradeoff
 from training.files import write_text
@@ -65,7 +65,7 @@ def results_of(
     results: dict[str, dict[str, Summary]] = {}
     for name in names:
         versus = None if name == baseline else base
-        summaries, macro = summarise_tasks(records[name], versus)
+        summaries, macro = summarize_tasks(records[name], versus)
         for task, summary in (summaries | ({MACRO: macro} if macro else {})).items():
             results.setdefault(task, {})[name] = summary
     return results
@@ -79,7 +79,7 @@ def groups_of(
     for name in sorted(records, key=lambda name: name != baseline):
         for task, mine in records[name].items():
             base = None if baseline in {None, name} else records[str(baseline)][task]
-            for (column, value), summary in summarise_groups(mine, base, task).items():
+            for (column, value), summary in summarize_groups(mine, base, task).items():
                 columns = found.setdefault(task, {})
                 columns.setdefault(column, {}).setdefault(value, {})[name] = summary
     return found

@@ -36,9 +36,9 @@ __all__ = [
     "Estimate",
     "Summary",
     "Unpaired",
-    "summarise",
-    "summarise_groups",
-    "summarise_tasks",
+    "summarize",
+    "summarize_groups",
+    "summarize_tasks",
 ]
 
 
@@ -106,7 +106,7 @@ class Summary:
     """Comparison with the baseline; None for the baseline itself, or without one."""
 
 
-def summarise(
+def summarize(
     records: Iterable[Record],
     baseline: Iterable[Record] | None = None,
     *,
@@ -178,10 +178,10 @@ class _Columns:
     def of(cls, records: Iterable[Record]) -> "_Columns":
         ordered = sorted(records, key=lambda each: (each.question, each.sample))
         if not ordered:
-            raise ValueError("there are no completions to summarise; evaluate first")
+            raise ValueError("there are no completions to summarize; evaluate first")
         places = frozenset((each.question, each.sample) for each in ordered)
         if len(places) < len(ordered):
-            raise ValueError("a question has the same sample twice; summarise one task at a time")
+            raise ValueError("a question has the same sample twice; summarize one task at a time")
         return cls(ordered, sorted({each.question for each in ordered}), places)
 
     def mean(self, name: str) -> float:
@@ -217,7 +217,7 @@ class _Columns:
         return list(found.values())
 
 
-def summarise_groups(
+def summarize_groups(
     records: Sequence[Record],
     baseline: Sequence[Record] | None,
     task: str,
@@ -228,7 +228,7 @@ def summarise_groups(
     groups = {each.question: each.groups for each in (*(baseline or ()), *records) if each.groups}
     mine, base = _by_group(records, groups), _by_group(baseline or (), groups)
     return {
-        group: summarise(
+        group: summarize(
             mine[group],
             base.get(group),
             resamples=resamples,
@@ -256,7 +256,7 @@ def _place(group: tuple[str, str]) -> tuple[str, int, str]:
     return column, len(value) if value.isdecimal() else 99, value
 
 
-def summarise_tasks(
+def summarize_tasks(
     records: Mapping[str, Sequence[Record]],
     baseline: Mapping[str, Sequence[Record]] | None = None,
     *,
@@ -270,7 +270,7 @@ def summarise_tasks(
     if baseline is not None and set(base) != set(records):
         raise Unpaired(f"the baseline has other tasks: {sorted(set(base) ^ set(records))}")
     summaries = {
-        task: summarise(found, base.get(task), resamples=resamples, seed=seeds[task])
+        task: summarize(found, base.get(task), resamples=resamples, seed=seeds[task])
         for task, found in records.items()
     }
     if len(records) < 2:

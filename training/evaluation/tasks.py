@@ -230,8 +230,8 @@ def _with_own(draws: Draws, own: Mapping[str, Any]) -> Draws:
     return dataclasses.replace(made, sampling=sampling)
 
 
-def _check(name: str, value: object, honoured: bool, remedy: str) -> None:
-    if not honoured:
+def _check(name: str, value: object, honored: bool, remedy: str) -> None:
+    if not honored:
         raise InvalidSetting(name, value, remedy)
 
 

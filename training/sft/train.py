@@ -115,7 +115,7 @@ def _check(config: RunConfig, args: SFTConfig) -> None:
 
 
 def _refused(name: str, value: object, remedy: str) -> InvalidConfig:
-    return InvalidConfig(f"={value!r} cannot be honoured: {remedy}", ("sft", "trl", name))
+    return InvalidConfig(f"={value!r} is invalid: {remedy}", ("sft", "trl", name))
 
 
 def build_trainer(

@@ -53,7 +53,7 @@ class Real:
     template: str
     """Its file in the source distribution, ``trl/NAME`` in TRL, or "own": the tokenizer's."""
     family: str
-    """By which it must be recognised."""
+    """By which it must be recognized."""
     vocabulary: str = "llama3_1"
     added: tuple[str, ...] = _QWEN
     """Tokens beside the vocabulary's own."""

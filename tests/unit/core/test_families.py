@@ -51,7 +51,7 @@ def test_every_family_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_it_is_recognised_by_its_own_tokens(name: str) -> None:
+def test_it_is_recognized_by_its_own_tokens(name: str) -> None:
     tokenizer = family_tokenizer(name)
     assert family_of(tokenizer) == FAMILIES[name]
     assert family_of(tokenizer, name) == FAMILIES[name]

@@ -56,7 +56,7 @@ def test_expressions_that_take_other_engines_forever_end(pattern: str) -> None:
         ("x" * 513, r"x{40}\.\.\.' .*use 1 to 512 characters"),
     ],
 )
-def test_a_pattern_that_cannot_be_honoured_names_value_and_remedy(
+def test_a_pattern_that_cannot_be_honored_names_value_and_remedy(
     pattern: str, message: str
 ) -> None:
     for matcher_of in ROOMS:

@@ -69,7 +69,7 @@ def test_policies_joined_by_plus_are_built_in_their_order() -> None:
         ("entropy", "max_probes=10.*after 20 checks"),
     ],
 )
-def test_a_name_that_cannot_be_honoured_says_why(name: str, message: str) -> None:
+def test_a_name_that_cannot_be_honored_says_why(name: str, message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
         build_policy(ExitSettings(policy=name))
 

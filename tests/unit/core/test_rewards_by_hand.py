@@ -116,7 +116,7 @@ def lambda_batch() -> list[Group]:
     return [group(letters, tokens=tokens) for letters in ("++--", "++++", "++--", "----")]
 
 
-def test_grpo_lambda_penalises_length_in_the_top_groups_only() -> None:
+def test_grpo_lambda_penalizes_length_in_the_top_groups_only() -> None:
     plain, all_right = build_reward("accuracy"), build_reward("lp", alpha=0.6)
     batch = lambda_batch()
     rewards = build_reward("grpo-lambda", top_fraction=0.25)(batch)  # one group of four
@@ -132,16 +132,16 @@ def test_grpo_lambda_penalises_length_in_the_top_groups_only() -> None:
 
 
 def test_grpo_lambda_rounds_up_and_gives_ties_to_the_first() -> None:
-    def penalised(top_fraction: float) -> list[int]:
+    def penalized(top_fraction: float) -> list[int]:
         batch = lambda_batch()
         rewards = build_reward("grpo-lambda", top_fraction=top_fraction)(batch)
         plain = build_reward("accuracy")(batch)
         return [index for index in range(4) if rewards[index] != plain[index]]
 
-    assert penalised(0) == []
-    assert penalised(0.01) == [1]
-    assert penalised(0.5) == [0, 1]  # group 0 before group 2
-    assert penalised(0.51) == penalised(1) == [0, 1, 2]  # in group 3 there is nothing to penalise
+    assert penalized(0) == []
+    assert penalized(0.01) == [1]
+    assert penalized(0.5) == [0, 1]  # group 0 before group 2
+    assert penalized(0.51) == penalized(1) == [0, 1, 2]  # in group 3 there is nothing to penalize
 
 
 def test_grpo_lambda_takes_seven_percent_of_a_hundred_as_seven() -> None:

@@ -57,7 +57,7 @@ def test_bins_hold_enough_runs_and_never_split_a_prompt_length() -> None:
     assert all(a.high < b.low for a, b in itertools.pairwise(bins))
 
 
-def test_a_last_bin_that_is_too_small_joins_its_neighbour() -> None:
+def test_a_last_bin_that_is_too_small_joins_its_neighbor() -> None:
     (only,) = fit_baseline("m", {}, [Run(1, 5)] * 60 + [Run(2, 7)] * 3).bins
     assert (only.low, only.high, len(only.completion_tokens)) == (1, 2, 63)
 

@@ -1,4 +1,4 @@
-"""Thinking that is marked by text, whose tokens merge with their neighbours', and by several
+"""Thinking that is marked by text, whose tokens merge with their neighbors', and by several
 tokens: counted, bounded, ended, asked, and rolled out."""
 
 import math
