@@ -9,7 +9,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from service.engine.request import EngineRequest, ServedModel
 from service.params import Effective, ThinkingRequest, effective_settings
-from service.params.eligibility import Facts, eligible, questions_of
+from service.params.eligibility import Facts, eligible, probe_specs
 from service.params.limits import ProbeLimits, clamp_to_limits
 from service.records.reasons import OBSTACLES, Abstained
 from stepgrpo_core import ExitSettings
@@ -44,7 +44,7 @@ class PolicyResolver:
         """
         limit = request.params.max_tokens or self.max_model_len
         effective = self.wanted(request.params.extra_args, asked, limit)
-        policy, reason = eligible(questions_of(effective.settings), self._facts(request, tools))
+        policy, reason = eligible(probe_specs(effective.settings), self._facts(request, tools))
         if self.is_off(request, policy):
             reason = Abstained.SWITCHED_OFF
             bound = effective.demand is not None and "budget" in policy.split("+")

@@ -237,7 +237,7 @@ class ControlledSequence:
             return []
         answer: Answer | None = item if isinstance(item, Reply) else None
         if item is None:
-            answer = self._answer(command.question, outputs)
+            answer = self._answer(command.spec, outputs)
         outputs.clear()
         self._timeline.probe_answered(command.probe)
         return await self._execute(self._state.end_probe(ProbeAnswered(command.probe, answer)))
@@ -254,11 +254,11 @@ class ControlledSequence:
         task.add_done_callback(self._stopping.discard)
         return False
 
-    def _answer(self, question: ProbeSpec, outputs: Sequence[RequestOutput]) -> Answer | None:
+    def _answer(self, spec: ProbeSpec, outputs: Sequence[RequestOutput]) -> Answer | None:
         """Return the answer of a probe that ended; None if it has none."""
         try:
             if cause_of(outputs[-1].outputs[0]) in ("eos", "length"):
-                return answer_of(question, outputs, self._writing)
+                return answer_of(spec, outputs, self._writing)
         except Exception as error:  # noqa: BLE001 - a failed probe must not fail its request
             _log.warning("The answer of a probe cannot be read: %s", type(error).__name__)
         return None
@@ -288,8 +288,8 @@ class ControlledSequence:
     def _start_probe(self, command: StartProbe) -> ProbeAnswered | ProbeRefused | None:
         """Start a probe; return how it ended if it cannot be started."""
         trace = self._timeline.probe_started(command.probe)
-        if isinstance(command.question, Judge) and command.question.url:
-            return self._ask_judge(command, command.question)
+        if isinstance(command.spec, Judge) and command.spec.url:
+            return self._ask_judge(command, command.spec)
         probe = self._state.probe_for(command, self._writing)
         if probe is None:
             return ProbeAnswered(command.probe, None)
@@ -308,14 +308,14 @@ class ControlledSequence:
         self._probe_outputs[stream] = command, []
         return None
 
-    def _ask_judge(self, command: StartProbe, question: Judge) -> ProbeAnswered | None:
+    def _ask_judge(self, command: StartProbe, spec: Judge) -> ProbeAnswered | None:
         """As `_start_probe`, for another server: this engine's load does not limit it."""
         judge, decode = self._served.judge, self._writing.decode
         if judge is None or decode is None:
             return ProbeAnswered(command.probe, None)
         kept = self._state.ids_before(command)
-        message = question.message(decode(self._request.prompt_ids), decode(kept))
-        call = JudgeCall(self._inbox, judge, self._record.index, question, message)
+        message = spec.message(decode(self._request.prompt_ids), decode(kept))
+        call = JudgeCall(self._inbox, judge, self._record.index, spec, message)
         self._probes[command.probe] = call
         self._probe_outputs[call] = command, []
         return None

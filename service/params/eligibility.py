@@ -13,7 +13,7 @@ from service.records.reasons import Abstained
 from stepgrpo_core import ExitSettings, build_policy
 from stepgrpo_core.policies import Induce, Judge, ProbeSpec
 
-__all__ = ["Facts", "eligible", "offers_tools", "questions_of"]
+__all__ = ["Facts", "eligible", "offers_tools", "probe_specs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,12 @@ class Facts:
     """The request offers tools and names no policy, and the server has no ``--exit-with-tools``."""
 
 
-def eligible(
-    questions: Mapping[str, ProbeSpec | None], facts: Facts
-) -> tuple[str, Abstained | None]:
+def eligible(specs: Mapping[str, ProbeSpec | None], facts: Facts) -> tuple[str, Abstained | None]:
     """Return the part of the policy that acts, and why not all of it does.
 
-    `questions` has the probe of each joined policy by the policy's name, None if it makes none.
+    `specs` has the probe of each joined policy by the policy's name, None if it makes none.
     """
-    if list(questions) == ["none"]:
+    if list(specs) == ["none"]:
         return "none", None
     whole = (
         (not facts.thinks, Abstained.NO_THINKING_TOKENS),
@@ -56,22 +54,22 @@ def eligible(
         if applies:
             return "none", reason
     if not facts.prefix_caching:
-        left = [name for name, question in questions.items() if not _costs_its_prefix(question)]
-        if len(left) < len(questions):
+        left = [name for name, spec in specs.items() if not _costs_its_prefix(spec)]
+        if len(left) < len(specs):
             return "+".join(left) or "none", Abstained.NO_PREFIX_CACHING
     if facts.tools:
-        left = [name for name, asked in questions.items() if not isinstance(asked, Induce | Judge)]
-        if len(left) < len(questions):
+        left = [name for name, asked in specs.items() if not isinstance(asked, Induce | Judge)]
+        if len(left) < len(specs):
             return "+".join(left) or "none", Abstained.TOOLS
-    return "+".join(questions), None
+    return "+".join(specs), None
 
 
-def _costs_its_prefix(question: ProbeSpec | None) -> bool:
-    elsewhere = isinstance(question, Judge) and question.url is not None
-    return question is not None and not elsewhere
+def _costs_its_prefix(spec: ProbeSpec | None) -> bool:
+    elsewhere = isinstance(spec, Judge) and spec.url is not None
+    return spec is not None and not elsewhere
 
 
-def questions_of(settings: ExitSettings) -> dict[str, ProbeSpec | None]:
+def probe_specs(settings: ExitSettings) -> dict[str, ProbeSpec | None]:
     """Return the probe of each policy in `settings` by its name; None if it makes none."""
     policies = build_policy(settings, re.compile("(?!)"))  # the pattern is never matched
     names = settings.policy.split("+")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.params import BadParameter
-from service.params.eligibility import questions_of
+from service.params.eligibility import probe_specs
 from stepgrpo_core import ExitSettings, InvalidSetting
 from stepgrpo_core.policies.entropy import least_checks, most_checks
 
@@ -63,7 +63,7 @@ def clamp_to_limits(
     Raises BadParameter for a value in `sources` that is beyond them, and for a policy that cannot
     act within them.
     """
-    asking = sum(question is not None for question in questions_of(settings).values())
+    asking = sum(spec is not None for spec in probe_specs(settings).values())
     if not asking:
         return settings
     sources = sources or {}
@@ -82,7 +82,7 @@ def clamp_to_limits(
         probe_share=share,
     )
     try:
-        questions_of(lowered)
+        probe_specs(lowered)
     except InvalidSetting as error:
         remedy = f"{error.remedy}, but this server allows {limits.limit_probes} probes a sequence"
         policy = sources.get("policy", "exit_policy")

@@ -230,7 +230,7 @@ def probe_params(probe: Probe) -> SamplingParams:
 
 
 def answer_of(
-    question: ProbeSpec, outputs: Sequence[RequestOutput], writing: TokenizerFormat
+    spec: ProbeSpec, outputs: Sequence[RequestOutput], writing: TokenizerFormat
 ) -> Answer | None:
     """Return the answer in a finished probe's outputs; None if the requested data is missing."""
     ids: list[int] = []
@@ -246,7 +246,7 @@ def answer_of(
             logprob_of(entry, token)
             for entry, token in zip(entries, completion.token_ids, strict=False)
         ]
-    return read_answer(question, ids, logprobs, top, writing)
+    return read_answer(spec, ids, logprobs, top, writing)
 
 
 def logprob_of(entry: Mapping[int, Any] | None, token: int) -> float | None:

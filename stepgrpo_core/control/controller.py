@@ -102,7 +102,7 @@ class ExitController:
         self.asked: list[PendingDecision] = []  # all probes, by number
         self._failures = self._refused = 0
         self._finish_wanted = False  # `FinishThinking` arrived
-        self._fired = False  # a policy without a question fired; its decision is pending
+        self._fired = False  # a policy without a probe fired; its decision is pending
         self._exit: int | None = None  # position
         self._confidences: list[float] = []
         self._shadow_reason: ExitReason | None = None
@@ -187,15 +187,15 @@ class ExitController:
         if not 0 <= event.probe < len(self.asked):
             raise ProtocolViolation(f"probe {event.probe} was never started")
         asked = self.asked[event.probe]
-        assert asked.question is not None
+        assert asked.spec is not None
         waits = asked in self._pending  # or was cancelled
         if isinstance(event, ProbeRefused):
             self._refused += 1
             if waits:
-                asked.slot.not_asked(asked.question)
+                asked.slot.not_asked(asked.spec)
                 self._pending.remove(asked)
             return
-        check_answer(asked.question, event.answer)
+        check_answer(asked.spec, event.answer)
         if waits:
             asked.answered, asked.answer = True, event.answer
 
@@ -252,15 +252,15 @@ class ExitController:
             self._pending.append(PendingDecision(boundary, slot, answered=True, verdict=verdict))
 
     def _ask(
-        self, slot: PolicySlot, question: ProbeSpec, boundary: Boundary, commands: list[Command]
+        self, slot: PolicySlot, spec: ProbeSpec, boundary: Boundary, commands: list[Command]
     ) -> None:
-        if not slot.may_ask(question, boundary):
+        if not slot.may_ask(spec, boundary):
             return
-        pending = PendingDecision(boundary, slot, len(self.asked), question)
-        commands.append(StartProbe(len(self.asked), boundary.position, question))
+        pending = PendingDecision(boundary, slot, len(self.asked), spec)
+        commands.append(StartProbe(len(self.asked), boundary.position, spec))
         self._pending.append(pending)
         self.asked.append(pending)
-        slot.asked(question, boundary)
+        slot.asked(spec, boundary)
 
     def _settled_by(self) -> bool:
         """Return True if a decision is certain, so later boundaries do not matter."""

@@ -133,11 +133,11 @@ Event = Tokens | ProbeAnswered | ProbeRefused | Finished | FinishThinking
 
 @dataclass(frozen=True, slots=True)
 class StartProbe:
-    """Run a probe: put the question after the first `position` generated tokens."""
+    """Run a probe after the first `position` generated tokens."""
 
     probe: int
     position: int
-    question: ProbeSpec
+    spec: ProbeSpec
 
 
 @dataclass(frozen=True, slots=True)

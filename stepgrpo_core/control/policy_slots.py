@@ -68,12 +68,12 @@ class PolicySlot:
         most = self._settings.max_probes if own is None else own
         return self._probes < most and self.failures_in_a_row < MAX_FAILURES
 
-    def may_ask(self, question: ProbeSpec, boundary: Boundary) -> bool:
-        """Return whether the limits allow a probe with `question` at `boundary`."""
+    def may_ask(self, spec: ProbeSpec, boundary: Boundary) -> bool:
+        """Return whether the limits allow a probe with `spec` at `boundary`."""
         settings = self._settings
         growth = min(max(self._probes - 1, 0), 64)  # larger exponents overflow
         interval = self.needs.min_interval * settings.probe_backoff**growth
-        cost = self._probe_tokens + question.max_tokens
+        cost = self._probe_tokens + spec.max_tokens
         share = settings.probe_share
         return (
             self.active
@@ -81,16 +81,16 @@ class PolicySlot:
             and (share is None or cost <= share * boundary.reasoning_tokens)
         )
 
-    def asked(self, question: ProbeSpec, boundary: Boundary) -> None:
+    def asked(self, spec: ProbeSpec, boundary: Boundary) -> None:
         """Count a probe."""
         self._probes += 1
-        self._probe_tokens += question.max_tokens
+        self._probe_tokens += spec.max_tokens
         self._last = boundary.position
 
-    def not_asked(self, question: ProbeSpec) -> None:
+    def not_asked(self, spec: ProbeSpec) -> None:
         """Undo the count of a refused probe; the interval still starts at its position."""
         self._probes -= 1
-        self._probe_tokens -= question.max_tokens
+        self._probe_tokens -= spec.max_tokens
 
     def fails(self) -> bool:
         """Count a failed probe; return whether it is the last that the policy may start."""
@@ -134,8 +134,8 @@ class PendingDecision:
     boundary: Boundary
     slot: PolicySlot
     probe: int | None = None
-    question: ProbeSpec | None = None
-    """The probe's question; None: the policy needs no probe."""
+    spec: ProbeSpec | None = None
+    """What the probe is; None: the policy needs none."""
     answered: bool = False
     answer: Answer | None = None
     """The probe's answer; None although `answered`: the probe failed."""

@@ -1,6 +1,6 @@
-"""Turns a policy's question into a prompt, and the generated tokens into an answer.
+"""Turns a policy's probe into a prompt, and the generated tokens into an answer.
 
-All drivers use these functions, so a rollout and the server put a question in the same tokens and
+All drivers use these functions, so a rollout and the server put a probe in the same tokens and
 read the same answer from the same completion.
 """
 
@@ -20,7 +20,7 @@ from stepgrpo_core.policies import (
     Reply,
 )
 
-__all__ = ["Probe", "Writer", "put_question", "read_answer", "trial_end"]
+__all__ = ["Probe", "Writer", "build_probe", "induced_end", "read_answer"]
 
 
 class Writer(Protocol):
@@ -46,7 +46,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A greedy generation that answers a question."""
+    """A greedy generation beside the main stream."""
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
@@ -55,28 +55,28 @@ class Probe:
     stop_ids: tuple[int, ...]
 
 
-def put_question(
-    question: ProbeSpec, prompt_ids: Sequence[int], kept: Sequence[int], writer: Writer
+def build_probe(
+    spec: ProbeSpec, prompt_ids: Sequence[int], kept: Sequence[int], writer: Writer
 ) -> Probe | None:
-    """Return the probe that puts `question` after the `kept` generated tokens.
+    """Return the probe that puts `spec` after the `kept` generated tokens.
 
     Return None if the model itself cannot answer: for judges behind a URL, and for tokenizers
     without a chat template. A judge sees the whole prompt as the question, because drivers only
     have its ids.
     """
-    if isinstance(question, Judge):
-        if question.url or writer.chat is None or writer.decode is None:
+    if isinstance(spec, Judge):
+        if spec.url or writer.chat is None or writer.decode is None:
             return None
-        message = question.message(writer.decode(prompt_ids), writer.decode(kept))
-        return Probe(tuple(writer.chat(message)), question.max_tokens, question.top, ())
-    asked = writer.encode(question.text) if question.text else ()
+        message = spec.message(writer.decode(prompt_ids), writer.decode(kept))
+        return Probe(tuple(writer.chat(message)), spec.max_tokens, spec.top, ())
+    asked = writer.encode(spec.text) if spec.text else ()
     ids = (*prompt_ids, *kept, *asked)
-    if isinstance(question, NextToken):
-        return Probe(ids, question.max_tokens, question.top, ())
-    return Probe(ids, question.max_tokens, 0, writer.thinking.stop_ids)
+    if isinstance(spec, NextToken):
+        return Probe(ids, spec.max_tokens, spec.top, ())
+    return Probe(ids, spec.max_tokens, 0, writer.thinking.stop_ids)
 
 
-def trial_end(
+def induced_end(
     thinking: ThinkingFormat, ids: Sequence[int], decode: Callable[[Sequence[int]], str] | None
 ) -> tuple[int, bool]:
     """Return how many tokens a trial has up to and including the end of thinking, and whether it
@@ -93,7 +93,7 @@ def trial_end(
 
 
 def read_answer(
-    question: ProbeSpec,
+    spec: ProbeSpec,
     ids: Sequence[int],
     logprobs: Sequence[float | None],
     top: Mapping[int, float],
@@ -104,14 +104,14 @@ def read_answer(
     `ids` and `logprobs` have shape (T,); `top` maps the most likely first tokens to their
     log-probabilities.
     """
-    if isinstance(question, NextToken):
+    if isinstance(spec, NextToken):
         found = tuple(sorted(top.values(), reverse=True))
         return Distribution(found, top.get(writer.thinking.end_id)) if found else None
     text = writer.decode(ids) if writer.decode else ""
-    if isinstance(question, Induce):
-        size, ended = trial_end(writer.thinking, ids, writer.decode)
+    if isinstance(spec, Induce):
+        size, ended = induced_end(writer.thinking, ids, writer.decode)
         text = writer.decode(ids[:size]) if writer.decode and size < len(ids) else text
         return InducedAnswer(tuple(ids[:size]), tuple(logprobs[:size]), ended=ended, text=text)
-    assert writer.decode is not None  # `put_question` has checked it
+    assert writer.decode is not None  # `build_probe` has checked it
     first = [(writer.decode([token]), value) for token, value in top.items()]
     return Reply(text, tuple(sorted(first, key=lambda entry: -entry[1])))

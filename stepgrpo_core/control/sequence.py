@@ -26,7 +26,7 @@ from stepgrpo_core.control.events import (
     StartProbe,
     Tokens,
 )
-from stepgrpo_core.control.probing import Probe, Writer, put_question
+from stepgrpo_core.control.probing import Probe, Writer, build_probe
 from stepgrpo_core.control.states import State
 from stepgrpo_core.errors import ProtocolViolation
 
@@ -117,10 +117,10 @@ class SequenceState:
 
     def probe_for(self, command: StartProbe, writer: Writer) -> Probe | None:
         """Return the probe that a command asks for; None if no generation can answer it."""
-        return put_question(command.question, self.prompt_ids, self.ids_before(command), writer)
+        return build_probe(command.spec, self.prompt_ids, self.ids_before(command), writer)
 
     def ids_before(self, command: StartProbe) -> list[int]:
-        """Return the generated tokens after which a probe puts its question."""
+        """Return the generated tokens after which a probe runs."""
         return self.main.ids[: command.position]
 
     @property

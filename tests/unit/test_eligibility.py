@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.params.eligibility import Facts, eligible, offers_tools, questions_of
+from service.params.eligibility import Facts, eligible, offers_tools, probe_specs
 from service.records.reasons import Abstained
 from stepgrpo_core import POLICIES, ExitSettings
 
@@ -16,7 +16,7 @@ DOCUMENTED = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(enc
 
 def decided(policy: str, facts: Facts, **settings: object) -> tuple[str, Abstained | None]:
     asked = ExitSettings(policy=policy, max_probes=20, **settings)  # type: ignore[arg-type]
-    return eligible(questions_of(asked), facts)
+    return eligible(probe_specs(asked), facts)
 
 
 def test_as_a_rule_every_policy_acts() -> None:

@@ -8,7 +8,7 @@ import pytest
 from service.config.layers import BadOption
 from service.params import BadParameter, effective_settings
 from service.params.effective import CHECKS
-from service.params.eligibility import questions_of
+from service.params.eligibility import probe_specs
 from service.params.limits import ProbeLimits, clamp_to_limits
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.policies.entropy import least_checks, most_checks
@@ -28,7 +28,7 @@ def test_a_request_may_name_it_with_any_others_that_ask(policy: str) -> None:
     effective = effective_settings({"exit_policy": policy}, ExitSettings("confidence"))
     limits = ProbeLimits()
     settings = clamp_to_limits(effective.settings, limits, effective.sources)
-    asking = sum(question is not None for question in questions_of(settings).values())
+    asking = sum(question is not None for question in probe_specs(settings).values())
     assert most_checks(settings) >= least_checks(settings)
     spent = most_checks(settings) + (asking - 1) * settings.max_probes
     assert spent <= limits.limit_probes

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from stepgrpo_core import ExitReason, ExitSettings, ThinkingFormat
-from stepgrpo_core.control.probing import Probe, put_question
+from stepgrpo_core.control.probing import Probe, build_probe
 from stepgrpo_core.policies import Distribution, Induce, InducedAnswer, Judge, NextToken, Reply
 from training.rollouts.batch import Probing, RolloutRequest, run_rollouts
 from training.rollouts.probes import answer_of, probe_request
@@ -31,7 +31,7 @@ FORM = dataclasses.replace(BARE, decode=decode, chat=lambda message: [CHAT, len(
 
 
 def test_a_trial_is_induced_inside_the_thinking() -> None:
-    probe = put_question(Induce("so", 9), (90,), (1, 10), BARE)
+    probe = build_probe(Induce("so", 9), (90,), (1, 10), BARE)
     assert probe == Probe((90, 1, 10, ASK), 9, 0, (END,))
     expected = Request("p", (90, 1, 10, ASK), Sampling(9, 0.0, stop_token_ids=(END,)))
     assert probe_request("p", probe) == expected
@@ -39,21 +39,21 @@ def test_a_trial_is_induced_inside_the_thinking() -> None:
 
 def test_a_distribution_is_read_after_what_is_appended_if_anything_is() -> None:
     for text, ids in (("", (90, 1)), ("close", (90, 1, ASK))):
-        probe = put_question(NextToken(text, 20), (90,), (1,), BARE)
+        probe = build_probe(NextToken(text, 20), (90,), (1,), BARE)
         assert probe == Probe(ids, 1, 20, ())
         assert probe_request("p", probe) == Request("p", ids, Sampling(1, 0.0, logprobs=20))
 
 
 def test_a_judge_gets_a_conversation_of_its_own() -> None:
     message = "Problem:  w90 Reasoning:  w10 w11 Enough?"
-    probe = put_question(JUDGE, (90,), (10, 11), FORM)
+    probe = build_probe(JUDGE, (90,), (10, 11), FORM)
     assert probe == Probe((CHAT, len(message)), 3, 2, ())
 
 
 def test_judges_that_cannot_be_asked_here_are_not() -> None:
-    assert put_question(JUDGE, (90,), (10,), BARE) is None
+    assert build_probe(JUDGE, (90,), (10,), BARE) is None
     elsewhere = dataclasses.replace(JUDGE, url="http://judge:1")
-    assert put_question(elsewhere, (90,), (10,), FORM) is None
+    assert build_probe(elsewhere, (90,), (10,), FORM) is None
 
 
 def test_answers_are_read_by_the_kind_of_question() -> None:

@@ -244,7 +244,7 @@ class _Sequence:
         if not delta.cause:
             return []
         del self._probes[delta.id]
-        return self._end_probe(command, answer_of(command.question, deltas, self._form))
+        return self._end_probe(command, answer_of(command.spec, deltas, self._form))
 
     def is_probe(self, name: str) -> bool:
         """Return whether a request is a probe of this sequence."""

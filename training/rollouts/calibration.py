@@ -86,15 +86,15 @@ def _confidences(
 ) -> dict[tuple[int, int], float]:
     """Return confidences of trial answers by generation index and position, if the context has
     room for them."""
-    question = Induce(settings.inducing_prompt, settings.probe_max_tokens)
+    spec = Induce(settings.inducing_prompt, settings.probe_max_tokens)
     asked = [
         (index, place)
         for index, each in enumerate(generations)
         for place in starts[index]
-        if engine.has_room(each, place, question)
+        if engine.has_room(each, place, spec)
     ]
     chosen, places = [generations[index] for index, _ in asked], [place for _, place in asked]
-    readings = engine.probe(chosen, places, question)
+    readings = engine.probe(chosen, places, spec)
     found = [confidence_of(reading.trial, settings) for reading in readings]
     return dict(zip(asked, found, strict=True))
 

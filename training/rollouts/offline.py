@@ -14,7 +14,7 @@ from vllm import LLM, SamplingParams
 
 from stepgrpo_core import ExitController, ExitSettings, Outcome, ProbeAnswered, StartProbe
 from stepgrpo_core.control.boundaries import step_starts
-from stepgrpo_core.control.probing import Probe, put_question, read_answer
+from stepgrpo_core.control.probing import Probe, build_probe, read_answer
 from stepgrpo_core.control.sequence import SequenceState
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice, apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
@@ -144,22 +144,22 @@ class Engine:
             thinking_implied=self.form.implies_thinking(prompt),
         )
 
-    def has_room(self, generation: Generation, position: int, question: Induce) -> bool:
+    def has_room(self, generation: Generation, position: int, spec: Induce) -> bool:
         """Return whether the context has room for a trial answer after `position` tokens."""
-        induced = len(self.form.encode(question.text)) + question.max_tokens
+        induced = len(self.form.encode(spec.text)) + spec.max_tokens
         return len(generation.prompt_ids) + position + induced <= self._max_model_len
 
     def probe(
-        self, generations: Sequence[Generation], positions: Sequence[int], question: Induce
+        self, generations: Sequence[Generation], positions: Sequence[int], spec: Induce
     ) -> list[ProbeReading]:
         """Return a trial answer after the first `positions[i]` tokens of each `generations[i]`."""
         probes = [
-            put_question(question, each.prompt_ids, each.ids[:position], self.form)
+            build_probe(spec, each.prompt_ids, each.ids[:position], self.form)
             for each, position in zip(generations, positions, strict=True)
         ]
         outputs = self._generate([probe for probe in probes if probe])  # a trial is never None
         return [
-            ProbeReading(position, output.text, self._trial(question, output))
+            ProbeReading(position, output.text, self._induced(spec, output))
             for position, output in zip(positions, outputs, strict=True)
         ]
 
@@ -187,14 +187,14 @@ class Engine:
         ]
         return [each.outputs[0] for each in self._run([p.prompt_ids for p in probes], params)]
 
-    def _answer_of(self, question: ProbeSpec, completion: Any) -> Answer | None:
+    def _answer_of(self, spec: ProbeSpec, completion: Any) -> Answer | None:
         ids, entries = completion.token_ids, completion.logprobs
         logprobs = [entry[token].logprob for entry, token in zip(entries, ids, strict=True)]
         top = {token: found.logprob for token, found in entries[0].items()}
-        return read_answer(question, ids, logprobs, top, self.form)
+        return read_answer(spec, ids, logprobs, top, self.form)
 
-    def _trial(self, question: Induce, completion: Any) -> InducedAnswer:
-        answer = self._answer_of(question, completion)
+    def _induced(self, spec: Induce, completion: Any) -> InducedAnswer:
+        answer = self._answer_of(spec, completion)
         assert isinstance(answer, InducedAnswer)
         return answer
 
@@ -232,7 +232,7 @@ class Engine:
                     put.append((run, command, probe))
         completions = self._generate([probe for *_, probe in put])
         for (run, command, _), completion in zip(put, completions, strict=True):
-            answer = self._answer_of(command.question, completion)
+            answer = self._answer_of(command.spec, completion)
             run.spent.append((command.position, completion, answer))
             run.end_probe(command, answer)
 

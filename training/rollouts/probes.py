@@ -23,11 +23,11 @@ def probe_request(name: str, probe: Probe) -> Request:
     return Request(name, probe.prompt_ids, sampling)
 
 
-def answer_of(question: ProbeSpec, deltas: Sequence[Delta], form: Format) -> Answer | None:
+def answer_of(spec: ProbeSpec, deltas: Sequence[Delta], form: Format) -> Answer | None:
     """Return the answer in a probe's deltas; None if it failed or requested data is missing."""
     if deltas[-1].cause not in ("eos", "length"):
         return None
     ids = [token for delta in deltas for token in delta.ids]
     logprobs = [value for delta in deltas for value in delta.logprobs]
     top = next((delta.top[0] for delta in deltas if delta.top), {})
-    return read_answer(question, ids, logprobs, top, form)
+    return read_answer(spec, ids, logprobs, top, form)

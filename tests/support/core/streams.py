@@ -87,7 +87,7 @@ def answers_by(seed: int) -> Callable[[StartProbe], Answer | None]:
     """Answers that depend on question and position alone."""
 
     def answer(command: StartProbe) -> Answer | None:
-        kind = type(command.question)
+        kind = type(command.spec)
         choices = ANSWERS.get(kind, ANSWERS[type(None)])
         return choices[hash((seed, command.position, kind.__name__ == "Induce")) % len(choices)]
 

@@ -225,7 +225,7 @@ def test_one_policys_failures_do_not_silence_another() -> None:
     words = ["<think>", *["x", " Wait", ","] * 30, "</think>", ""]
     settings = replace(CONFIDENT, policy="sufficiency+confidence", max_probes=10)
     script = Script(
-        words, answers=lambda probe: None if isinstance(probe.question, Judge) else trial(0.1)
+        words, answers=lambda probe: None if isinstance(probe.spec, Judge) else trial(0.1)
     )
     played = play(script, settings)
     kinds = [type(each.question) for each in played.probes]

@@ -169,7 +169,7 @@ def check_caps(asked: ExitSettings, played: Played) -> None:
     for policy in asking:
         if [p.needs.probe for p in asking].count(policy.needs.probe) > 1:
             continue  # whose question it was cannot be told
-        at = [p.position for p in played.probes if p.question == policy.needs.probe]
+        at = [p.position for p in played.probes if p.spec == policy.needs.probe]
         for number, (before, after) in enumerate(itertools.pairwise(at)):
             interval = policy.needs.min_interval * asked.probe_backoff**number
             assert after - before >= max(interval, 1)

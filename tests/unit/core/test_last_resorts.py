@@ -7,7 +7,7 @@ import pytest
 
 from stepgrpo_core import ExitSettings, InvalidSetting, PolicyFailed
 from stepgrpo_core.control.events import ThinkingFormat
-from stepgrpo_core.control.probing import put_question
+from stepgrpo_core.control.probing import build_probe
 from stepgrpo_core.families.prompts import PromptState, prompt_state
 from stepgrpo_core.families.table import FamilyChoice
 from stepgrpo_core.policies import POLICIES, Judge, build_policy
@@ -45,7 +45,7 @@ def test_what_follows_an_opened_or_continued_thought_is_thinking() -> None:
 def test_no_driver_can_put_a_question_to_a_judge_without_a_chat_template() -> None:
     judge = Judge("is this", "enough", "?", max_tokens=1)
     writer: Any = SimpleNamespace(chat=None, decode=decode)
-    assert put_question(judge, [], [], writer) is None
+    assert build_probe(judge, [], [], writer) is None
 
 
 def test_a_family_that_is_not_known_is_named_with_those_that_are() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stepgrpo_core import ExitController, ExitReason, ExitSettings, Finished, InvalidSetting, Tokens
 from stepgrpo_core.control.edges import Ending
-from stepgrpo_core.control.probing import put_question, read_answer, trial_end
+from stepgrpo_core.control.probing import build_probe, induced_end, read_answer
 from stepgrpo_core.families.table import FAMILIES, Family, FamilyChoice
 from stepgrpo_core.families.thinking import (
     continues_thinking,
@@ -127,7 +127,7 @@ def test_prompts_are_opened_continued_and_left_alone() -> None:
 
 def test_a_trial_ends_where_its_text_ends_the_thinking() -> None:
     writing = tokenizer_format(TOKENIZER, THINKING)
-    probe = put_question(Induce("\n\\boxed", 20), [1], [2], writing)
+    probe = build_probe(Induce("\n\\boxed", 20), [1], [2], writing)
     assert probe is not None
     assert probe.stop_ids == ()  # no token ends it
     for text, ended in (("{2}</think>\n\nrest", True), ("{2}</thin", False)):
@@ -216,7 +216,7 @@ def test_what_goes_on_with_the_text_of_a_start_is_no_answer() -> None:
 
 
 def test_a_trial_that_nobody_can_read_has_not_ended() -> None:
-    assert trial_end(THINKING, [1, 2], None) == (2, False)
+    assert induced_end(THINKING, [1, 2], None) == (2, False)
 
 
 def test_the_token_in_which_the_end_begins_is_thinking_if_it_shows_some() -> None:
