@@ -1,1 +1,1 @@
-"""Measurements that compare with a peer in the same run (`make bench`)."""
+"""Benchmarks that compare with a peer in the same run (`make bench`)."""

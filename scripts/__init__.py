@@ -1,1 +1,1 @@
-"""Chores: set-up, locks, generated documentation."""
+"""Maintenance scripts: setup, lock files, generated documentation."""

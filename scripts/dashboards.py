@@ -1,7 +1,7 @@
 """Grafana dashboards as code: `make docs` writes them into deploy/grafana/dashboards.
 
-A panel is a row of the tables below: what it shows, in which unit, why one would look at it, and
-its queries. A test executes every query against a real Prometheus that has scraped a real server.
+A panel is a row of the tables below: title, unit, description and queries. A test executes every
+query against a real Prometheus that has scraped a real server.
 """
 
 from collections.abc import Sequence
@@ -299,7 +299,7 @@ BOARDS = (SAVINGS, SERVING)
 
 
 def dashboards() -> dict[Path, str]:
-    """Each file with what belongs in it."""
+    """Return the content of each file."""
     return {FOLDER / f"{board.uid}.json": _json(board) for board in BOARDS}
 
 

@@ -1,4 +1,4 @@
-"""Generate what can drift in docs/: `make docs` writes it, and a test compares it."""
+"""Generator of the parts of docs/ that could drift: `make docs` writes, and a test compares."""
 
 import argparse
 import dataclasses
@@ -181,13 +181,13 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 
 def cli() -> str:
     """Return the help texts of `stepgrpo-train`."""
-    os.environ["COLUMNS"] = "100"  # argparse wraps to the terminal
+    os.environ["COLUMNS"] = "100"  # argparse wraps at the terminal's width
     texts = [f"```text\n{each.format_help().strip()}\n```" for each in commands_of(build_parser())]
     return "\n\n".join(["## stepgrpo-train", *texts])
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parsers of all commands, each command of a group in its place."""
+    """Yield the parsers of all commands, each command of a group after the group."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():

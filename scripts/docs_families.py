@@ -1,4 +1,4 @@
-"""The table of docs/families.md: what was checked of which family."""
+"""The table of docs/families.md: the checks of each family."""
 
 from scripts.docs_server import code
 from tests.support.core.published import FAMILIES, Real

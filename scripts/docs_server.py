@@ -44,7 +44,7 @@ def parameters() -> str:
 
 
 def option_table(title: str, options: Mapping[str, Option]) -> list[str]:
-    """Return a table of options under the names they have here."""
+    """Return a table of options under their names in this project."""
     rows = [
         f"| `{name}` | {escaped(option.help)} | {code(repr(option.default))} |"
         for name, option in options.items()
@@ -53,7 +53,7 @@ def option_table(title: str, options: Mapping[str, Option]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Return a text that can stand in a cell of a table."""
+    """Escape a text for a cell of a table."""
     return text.replace("|", "\\|")
 
 
@@ -92,7 +92,7 @@ under `settings`, and under `from` the parameter that set it.
 
 
 def worth_of(worth: float | None) -> str:
-    """Return what an effort allows, in words."""
+    """Return the limits of an effort in words."""
     if worth is None:
         return "unlimited"
     if worth == 0:
@@ -147,7 +147,7 @@ How to use them is in [operations.md](operations.md#security).
 
 
 def access() -> str:
-    """Return the server's options of access."""
+    """Return the server's access options."""
     return "\n".join([ACCESS_TEXT.strip(), "", *option_table("option", ACCESS)])
 
 
@@ -163,7 +163,7 @@ then has the reason under `abstained`, and under `policy` what is left.
 
 
 def abstentions() -> str:
-    """Return the reasons why a policy does not act."""
+    """Return the reasons for which a policy abstains."""
     docs = field_docs(Abstained)
     rows = [f"| `{reason}` | {escaped(docs[reason.name])} |" for reason in Abstained]
     return "\n".join([ABSTAINING.strip(), *rows])
@@ -235,7 +235,7 @@ def row_of(family: Family) -> list[str]:
 
 
 def code(text: str) -> str:
-    """Return a text as code in a cell of a table."""
+    """Format a text as code in a cell of a table."""
     return f"`{escaped(text)}`"
 
 

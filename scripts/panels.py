@@ -1,4 +1,4 @@
-"""What a dashboard's panel is made of, and queries that many of them have."""
+"""The parts of a dashboard's panel, and common queries."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL, and how its series are called."""
+    """A PromQL expression and the legend of its series."""
 
     expr: str
     legend: str = ""
@@ -30,7 +30,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A picture of one thing."""
+    """A chart or a number of a dashboard."""
 
     title: str
     unit: str
@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A page of panels."""
+    """A dashboard of several panels."""
 
     uid: str
     title: str
@@ -55,24 +55,25 @@ ENGINE = 'model_name=~"$model"'
 
 
 def rate(name: str, by: str = "model_name, policy", where: str = OURS) -> str:
-    """Of a counter, per second, summed."""
+    """Return a query for a counter's rate per second, summed."""
     return f"sum by ({by}) (rate({name}{{{where}}}[$__rate_interval]))"
 
 
 def gained(name: str) -> str:
-    """By how much a counter grew over the time shown."""
+    """Return a query for a counter's increase over the time range shown."""
     return f"(sum(increase({name}{{{OURS}}}[$__range])) or vector(0))"
 
 
 def quantile(share: float, name: str, by: str, where: str = OURS) -> str:
-    """Of a histogram."""
+    """Return a query for a quantile of a histogram."""
     inner = f"sum by (le, {by}) (rate({name}_bucket{{{where}}}[$__rate_interval]))"
     return f"histogram_quantile({share}, {inner})"
 
 
 def of_state(name: str, more: tuple[str, ...], across: Literal["sum", "avg"]) -> Query:
-    """Of a gauge of the state file, by model, policy and `more`. All servers that share the file
-    show it alike: each file's counts once, those of several files are summed, or their mean."""
+    """Return a query for a gauge of the state file, by model, policy and `more`. All servers that
+    share a file report the same value: each file counts once; several are summed or averaged.
+    """
     by = ", ".join(("model_name", "policy", *more))
     mine = f"{name}{{{OURS}}} * on (instance) group_left (state) stepgrpo_state_info"
     legend = " · ".join((BY_POLICY, *(f"{{{{{each}}}}}" for each in more)))
@@ -80,13 +81,13 @@ def of_state(name: str, more: tuple[str, ...], across: Literal["sum", "avg"]) ->
 
 
 def tokens(title: str, name: str, description: str) -> Panel:
-    """A counter of tokens, per second."""
+    """Return a panel of a token counter, per second."""
     queries = (Query(rate(f"stepgrpo_{name}_tokens_total"), BY_POLICY),)
     return Panel(title, "short", f"Tokens per second {description}", queries)
 
 
 def latencies(title: str, name: str, description: str) -> Panel:
-    """Median and 99 % quantile of a histogram of the engine's."""
+    """Return a panel with median and 99 % quantile of a histogram of the engine."""
     queries = tuple(
         Query(quantile(share, name, "model_name", ENGINE), f"{{{{model_name}}}} · {share:.0%}")
         for share in (0.5, 0.99)
@@ -95,7 +96,7 @@ def latencies(title: str, name: str, description: str) -> Panel:
 
 
 def per_request(title: str, name: str, description: str) -> Panel:
-    """Median and 90 % quantile of a histogram of ours."""
+    """Return a panel with median and 90 % quantile of a histogram of this server."""
     queries = tuple(
         Query(quantile(share, name, "model_name, policy"), f"{BY_POLICY} · {share:.0%}")
         for share in (0.5, 0.9)

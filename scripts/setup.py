@@ -1,8 +1,8 @@
-"""Creates `.venv` and installs the pinned lock into it; run by `make`, with any Python.
+"""Create `.venv` and install the pinned lock into it; run by `make`, with any Python.
 
-Written so that an old Python can parse it, and say what is missing. A set-up that was interrupted,
-wherever that was, goes on at the next one. pip gets the environment as it is: its configuration and
-variables (PIP_INDEX_URL, PIP_PROXY, PIP_CERT, HTTPS_PROXY, ...) hold for every step.
+The syntax lets an old Python parse it and report what is missing. An interrupted setup is
+resumed by the next one, wherever it stopped. pip gets the environment unchanged: its configuration
+and variables (PIP_INDEX_URL, PIP_PROXY, PIP_CERT, HTTPS_PROXY, ...) apply to every step.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ NEEDED_GIB = {"cpu": 4, "cuda": 16}
 
 
 def main():
-    """Install what `ACCELERATOR` needs, unless it is installed already."""
+    """Install the packages for `ACCELERATOR`, unless they are installed already."""
     accelerator = choose_accelerator(os.environ.get("ACCELERATOR", ""))
     lock = ROOT / "locks" / (accelerator + ".txt")
     state = accelerator + " " + fingerprint(lock, ROOT / "pyproject.toml")
@@ -31,7 +31,7 @@ def main():
         return
     check_machine(accelerator)
     if stamp.is_file():
-        stamp.unlink()  # an interrupted installation is none, whatever the lock is next time
+        stamp.unlink()  # an interrupted installation is incomplete, whatever the next lock is
     make_environment()
     forget_half_installed()
     install(accelerator, lock)
@@ -39,7 +39,7 @@ def main():
 
 
 def choose_accelerator(wanted):
-    """cpu or cuda: as asked, else by whether an NVIDIA GPU answers."""
+    """Return cpu or cuda: the requested one, or cuda if an NVIDIA GPU answers."""
     if wanted not in ("", "cpu", "cuda"):
         stop("ACCELERATOR=%s is unknown; use cpu or cuda" % wanted)
     if wanted:
@@ -51,12 +51,12 @@ def choose_accelerator(wanted):
 
 
 def fingerprint(*files):
-    """Changes when any of the files does."""
+    """Return a digest that changes when any of the files does."""
     return hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()
 
 
 def check_machine(accelerator):
-    """One clear sentence for each thing that would fail later."""
+    """Check for everything that would fail later; stop with one sentence for each problem."""
     if sys.version_info[:2] != (3, 11):
         stop(
             "Python 3.11 is needed, this is %s; install it and run make PYTHON=python3.11"
@@ -76,18 +76,18 @@ def check_machine(accelerator):
 
 
 def size_of(folder):
-    """Bytes of the files below: what is installed already needs no further place."""
+    """Return the bytes of the files below: installed packages need no further space."""
     return sum(each.lstat().st_size for each in folder.rglob("*"))
 
 
 def make_environment():
-    """A `.venv` with a Python that runs and a pip that does, made anew only where it must be."""
+    """Make a `.venv` with a working Python and pip; rebuild it only if necessary."""
     if python_works() and pip_works():
         return
     command = [getattr(sys, "_base_executable", None) or sys.executable, "-m", "venv"]
     if VENV.exists():
         for each in [*(VENV / "bin").glob("python*"), SITE / "pip", *SITE.glob("pip-*.dist-info")]:
-            remove(each)  # venv keeps links to a Python that is gone, and half a pip
+            remove(each)  # venv keeps links to a removed Python, and an incomplete pip
         subprocess.run([*command, str(VENV)])
     if not (python_works() and pip_works()):
         run(
@@ -97,7 +97,7 @@ def make_environment():
 
 
 def python_works():
-    """Say if the Python of `.venv` runs, is this version, and installs there."""
+    """Return whether the Python of `.venv` runs, has this version, and installs there."""
     program = (
         "import os, sys; "
         "sys.exit(sys.version_info[:2] != (3, 11) or not os.path.samefile(sys.prefix, sys.argv[1]))"
@@ -106,12 +106,12 @@ def python_works():
 
 
 def pip_works():
-    """Say if `.venv` has a whole pip."""
+    """Return whether `.venv` has a complete pip."""
     return answers(["-m", "pip", "--version"])
 
 
 def answers(arguments):
-    """Say if the Python of `.venv` runs this."""
+    """Return whether the Python of `.venv` runs this."""
     command = [str(VENV / "bin" / "python"), *arguments]
     try:
         return not subprocess.run(
@@ -122,10 +122,11 @@ def answers(arguments):
 
 
 def forget_half_installed():
-    """Remove the metadata of packages whose installation broke off, so that pip repeats it.
+    """Remove the metadata of packages whose installation was interrupted, so that pip repeats it.
 
-    pip takes a package for installed once its METADATA is there, and writes INSTALLER after all
-    files. Folders named ~ are those that an interrupted upgrade had set aside."""
+    pip treats a package as installed once METADATA exists, and writes INSTALLER after all files.
+    Folders named ~ are those that an interrupted upgrade had set aside.
+    """
     for each in SITE.glob("*.dist-info"):
         if not ((each / "INSTALLER").is_file() and (each / "RECORD").is_file()):
             remove(each)
@@ -134,7 +135,7 @@ def forget_half_installed():
 
 
 def remove(path):
-    """Remove a file, a link or a folder, if it is there."""
+    """Remove a file, a link or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(str(path))
     elif path.exists() or path.is_symlink():
@@ -142,7 +143,7 @@ def remove(path):
 
 
 def install(accelerator, lock):
-    """Everything from the lock, without dependency resolution, then this project."""
+    """Install everything from the lock, without dependency resolution, then this project."""
     if accelerator == "cpu":
         install_cpu_torch(lock)
     total = len(re.findall(r"^[a-zA-Z0-9]", lock.read_text(), re.MULTILINE))
@@ -154,7 +155,7 @@ def install(accelerator, lock):
 
 
 def install_cpu_torch(lock):
-    """Torch first, and alone: an index may serve only its CUDA builds under that name."""
+    """Install torch first and alone: an index may serve only its CUDA builds under that name."""
     pinned = re.search(r"^torch==(?:[^\n]*\\\n)*[^\n]*\n", lock.read_text(), re.MULTILINE).group()
     wanted = VENV / "torch.txt"
     wanted.write_text(pinned)
@@ -163,7 +164,7 @@ def install_cpu_torch(lock):
     indexed = ["--index-url", TORCH_INDEX]
     own_choice = bool(os.environ.get("TORCH_INDEX"))
     attempts = [indexed] if own_choice else [[], indexed]
-    failures = []  # a proxy or a certificate can be why, also of the first
+    failures = []  # a proxy or a certificate can be the cause, also for the first index
     if not any(pip([*each, *command], 0, failures) for each in attempts):
         sys.stderr.write("".join(failures))
         stop(
@@ -174,8 +175,7 @@ def install_cpu_torch(lock):
 
 
 def pip(arguments, total, failures=None):
-    """Run pip install with a counter; when it fails, its last lines are shown, or added to
-    `failures`."""
+    """Run pip install with a counter; show its last errors, or append them to `failures`."""
     command = [
         str(VENV / "bin" / "python"),
         "-m",
@@ -203,19 +203,19 @@ def pip(arguments, total, failures=None):
 
 
 def report(text):
-    """A line that replaces itself on a terminal, and is left out elsewhere."""
+    """Print a line that replaces itself on a terminal; print nothing elsewhere."""
     if text and sys.stdout.isatty():
         print("\r\033[K" + text, end="", flush=True)
 
 
 def run(command, problem):
-    """Run or stop with the problem."""
+    """Run a command; if it fails, stop with the problem."""
     if subprocess.run(command).returncode:
         stop(problem)
 
 
 def stop(sentence):
-    """End with one clear sentence."""
+    """Stop with one sentence."""
     sys.exit("stepgrpo set-up: " + sentence + ".")
 
 

@@ -1,1 +1,1 @@
-"""The core alone: segmenting and comparing answers."""
+"""Benchmarks of the core alone: segmentation and comparison of answers."""

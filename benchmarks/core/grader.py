@@ -1,12 +1,12 @@
-"""The grader's errors on the benchmarks' own golds, beside those of math-verify as it comes.
+"""Error rates of the grader on the golds of the benchmarks, beside those of math-verify.
 
     python -m benchmarks.core.grader --data FOLDER [--sample 60] [--workers 2]
 
-Every gold of the sample is written in other ways that mean the same (`renderings.SAME`: refusing
-one is a false negative) and changed in meaning (`renderings.CHANGED`: accepting one is a false
-positive). Both graders read the same golds and boxes; math-verify through its documented
-defaults, ``verify(parse(f"${gold}$"), parse(f"\\boxed{{{answer}}}"))``. `STANDING` are answers of
-the right value with arithmetic left standing, counted apart: each grader's share of paid ones.
+Every gold of the sample is rewritten with the same meaning (`renderings.SAME`: a rejection is a
+false negative) and changed in meaning (`renderings.CHANGED`: an acceptance is a false positive).
+Both graders read the same golds and boxes; math-verify runs with its documented defaults,
+``verify(parse(f"${gold}$"), parse(f"\boxed{{{answer}}}"))``. Answers of `STANDING` have the right
+value as unevaluated arithmetic and are counted apart: the share that each grader accepts.
 """
 
 import argparse
@@ -44,7 +44,7 @@ KINDS: Mapping[str, tuple[Mapping[str, Rule], bool]] = {
     "false positives": (CHANGED, False),
     "left standing, paid": (STANDING, False),
 }
-SECONDS = 30.0  # of wall time for one call of math-verify, which has limits of its own
+SECONDS = 30.0  # of wall time for one call of math-verify, which has its own limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Case:
 
 
 def golds_of(path: Path) -> list[str]:
-    """Return the golds of a benchmark's own file, each once."""
+    """Return the distinct golds of a benchmark's file."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     found = (_gold(row) for row in rows)
     return list(dict.fromkeys(gold for gold in found if gold))

@@ -1,8 +1,8 @@
-r"""Answers made from a gold: written otherwise with the same meaning, or changed in meaning.
+r"""Answers made from a gold, with the same meaning or with a changed one.
 
-Each rule takes a gold and returns an answer, or None when it does not apply. `SAME` holds other
-ways to write a gold, `CHANGED` other meanings that look alike, `STANDING` the gold's value with
-arithmetic left standing.
+Each rule takes a gold and returns an answer, or None if it does not apply. `SAME` has other
+notations of a gold, `CHANGED` has similar answers with another meaning, and `STANDING` has the
+gold's value as unevaluated arithmetic.
 """
 
 import re
@@ -65,7 +65,7 @@ def _replaced(old: str, new: str) -> Rule:
 
 
 def _is_scalar(gold: str) -> bool:
-    """Whether a gold is one value that a name may stand in front of."""
+    """Return whether a gold is a single value, which a name may precede."""
     return not re.search(r"[=<>,\[\]]|\\(?:le|ge|in|text|cup|begin|pm|approx)", gold)
 
 

@@ -1,4 +1,4 @@
-"""How fast steps are found, against a bare regular expression that cannot stream."""
+"""Speed of the segmenter, compared with a plain regular expression, which cannot stream."""
 
 import random
 import re
@@ -15,7 +15,7 @@ WORDS = ("the", "sum", "of", "12+7=19", "so", "we", "have", "x", "therefore", "a
 
 
 def main() -> None:
-    """Print a table of MB/s on one core, with the ratio to the bare expression."""
+    """Print a table of MB/s on one core, with the ratio to the plain expression."""
     text = reasoning_text()
     rows: dict[str, Callable[[], int]] = {
         "bare re.findall, whole text": lambda: bare(text),
@@ -26,7 +26,7 @@ def main() -> None:
     }
     times: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(ROUNDS):
-        for name, run in rows.items():  # alternating, so that load falls on all alike
+        for name, run in rows.items():  # alternating, so that load affects all equally
             started = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - started)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def reasoning_text() -> str:
-    """Reasoning with a marker about every 300 characters."""
+    """Return reasoning with a marker about every 300 characters."""
     rng = random.Random(0)
     words: list[str] = []
     length = 0
@@ -54,7 +54,7 @@ def reasoning_text() -> str:
 
 
 def bare(text: str) -> int:
-    """What a script would do on text that is all there."""
+    """Segment the complete text with a regular expression, as a script would."""
     return 1 + len(re.findall(r"\b(?:Wait|Alternatively)\b", text))
 
 

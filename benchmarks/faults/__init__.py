@@ -1,1 +1,1 @@
-"""The server under churn, faults and hostile neighbors."""
+"""Tests of the server under churn, faults and hostile neighbors."""

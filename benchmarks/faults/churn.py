@@ -1,9 +1,9 @@
-"""Thousands of requests whose clients come, leave at any point, stay and crowd: nothing leaks.
+"""Leak tests with thousands of requests whose clients disconnect at any point, stay, or overload.
 
-`churn` is fault F1: a tenth of the clients leave, before the headers, in the reasoning, in a probe,
-in the answer and after the last token; afterwards the accounts are exact and the server holds what
-it held before. `stays` is F2, one client that keeps its connection. `crowd` is F4 and F5, twice the
-load that the server admits.
+`churn` is fault F1: a tenth of the clients disconnect, before the headers, in the reasoning, in a
+probe, in the answer or after the last token; afterwards the accounts are exact and the server
+holds the same resources as before. `stays` is F2, one client that keeps its connection. `crowd`
+is F4 and F5, twice the load that the server admits.
 """
 
 import argparse
@@ -54,9 +54,9 @@ class Visit:
 
 
 def visit(index: int) -> Visit:
-    """The request of this number: half are streams, every tenth is cut, in five ways in turn."""
+    """Return the request of this number: half are streams, every tenth is cut, in five ways."""
     chance = random.Random(index)
-    is_cut = index % 10 == (9, 4)[index // 50 % 2]  # streams and others
+    is_cut = index % 10 == (9, 4)[index // 50 % 2]  # cuts both streams and others
     cut = CUTS[index // 10 % len(CUTS)] if is_cut else None
     policy = ("none", "confidence")[index // 2 % 2]
     body: dict[str, Any] = {
@@ -72,7 +72,7 @@ def visit(index: int) -> Visit:
     if cut is None:
         return Visit(body, None)
     if policy == "confidence":
-        body["vllm_xargs"] = PROBING  # of its own, so that the accounts of the others stand apart
+        body["vllm_xargs"] = PROBING  # separate, so that the accounts of the others are exact
     if cut == "headers":
         return Visit(body, cut, stay=chance.uniform(0, 0.02))
     if cut == "probe":
@@ -84,7 +84,7 @@ def visit(index: int) -> Visit:
 
 
 def _after(cut: str, count: int) -> Leave:
-    """Leaves after `count` deltas of the reasoning or the answer, or at the first last one."""
+    """Return a `Leave` after `count` deltas of reasoning or answer, or at a finish reason."""
     seen = Counter[str]()
 
     def leave(event: dict[str, Any]) -> bool:
@@ -100,18 +100,18 @@ def _after(cut: str, count: int) -> Leave:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the server holds when it is idle."""
+    """The resources that an idle server holds."""
 
     tasks: int
-    """Of asyncio, in the server's process."""
+    """Asyncio tasks in the server's process."""
     descriptors: int
     """Open files and sockets of that process."""
     kilobytes: int
-    """Resident, of the whole process tree."""
+    """Resident memory of the whole process tree."""
 
 
 def held(server: Server) -> Held:
-    """Once idle; connections that were just closed get a moment to be gone."""
+    """Return the resources once idle; waits briefly for connections that were just closed."""
     server.wait_idle(IDLE_SECONDS)
     found = _held(server)
     for _ in range(20):
@@ -133,7 +133,7 @@ def _held(server: Server) -> Held:
 
 @dataclass(slots=True)
 class Churned:
-    """What came of a run of `churn`."""
+    """The result of a run of `churn`."""
 
     requests: int = 0
     sequences: int = 0
@@ -143,10 +143,10 @@ class Churned:
     """Completion tokens of whole responses, by policy."""
     statuses: Counter[int] = field(default_factory=Counter)
     idle_seconds: float = 0.0
-    """From the last response until the server was idle."""
+    """Seconds from the last response until the server was idle."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For a report. Not `dataclasses.asdict`, which makes other counters of counters."""
+        """Return the figures for a report; `dataclasses.asdict` would copy counters wrongly."""
         return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
     def add(self, visited: Visit, reply: Reply) -> None:
@@ -164,7 +164,7 @@ class Churned:
 
 
 def churn(server: Server, indices: range, *, at_once: int = 24) -> Churned:
-    """Make these scripted visits; checks rules R1 to R3 on the way out (AssertionError)."""
+    """Make these scripted visits, then check rules R1 to R3 (AssertionError)."""
     result = Churned()
     before = server.metrics()
     by_policy = _delivered(server)
@@ -172,12 +172,12 @@ def churn(server: Server, indices: range, *, at_once: int = 24) -> Churned:
     result.idle_seconds = server.wait_idle(IDLE_SECONDS)
     now = server.metrics()
     check_accounts(now)
-    # R1: usage counts what was delivered. Those that were cut have a policy of their own, but for
-    # half of them, under `none`.
+    # R1: usage counts what was delivered. Requests that are cut have a separate policy, except for
+    # half of them, which use `none`.
     delivered = {key: value - by_policy[key] for key, value in _delivered(server).items()}
     assert result.usage["confidence"] == delivered["confidence"]
     assert result.usage["none"] <= delivered["none"]
-    # R3: who left before the headers may have left before the engine heard of it.
+    # R3: a client that left before the headers may have left before the engine saw the request.
     started = total(now, "requests_started") - total(before, "requests_started")
     assert result.sequences - 2 * result.cut["headers"] <= started <= result.sequences
     uncut = result.requests - result.cut.total()
@@ -202,14 +202,14 @@ def _delivered(server: Server) -> Counter[str]:
 
 
 def stays(server: Server, requests: int) -> int:
-    """One client on one connection: how many of its short requests were cancelled."""
+    """Send short requests from one client on one connection; return how many were cancelled."""
     before = _completed(server)
     limits = httpx.Limits(max_connections=1)
     addresses: set[Any] = set()
     with httpx.Client(base_url=server.url, limits=limits, timeout=60) as client:
         for index in tqdm(range(requests), unit="request", mininterval=5):
             body = visit(index).body | {"max_tokens": 8, "stream": bool(index % 2), "n": 1}
-            body.pop("stream_options", None)  # only streams may have them
+            body.pop("stream_options", None)  # allowed for streams only
             with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 response.read()
                 network = response.extensions["network_stream"]
@@ -228,21 +228,21 @@ def _completed(server: Server) -> int:
 
 @dataclass(slots=True)
 class Crowded:
-    """What came of a run of `crowd`."""
+    """The result of a run of `crowd`."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
-    """Admitted, and without a whole response."""
+    """Requests that were admitted, but got no whole response."""
     without_retry: int = 0
-    """Refused without being told when to come back."""
+    """Refusals without a Retry-After header."""
     refusals: list[Timed] = field(default_factory=list)
-    """When each was asked for, and how long it took."""
+    """Start and duration of each refused request."""
     recovery: float = 0.0
-    """Seconds of the first request afterwards, until its headers."""
+    """Seconds from the first request afterwards to its headers."""
 
 
 def crowd(server: Server, clients: int, more: Callable[[Crowded], bool]) -> Crowded:
-    """`clients` that ask again and again, as long as `more`; one that is refused waits as told."""
+    """Run `clients` that repeat requests as long as `more`; a refused client waits as told."""
     return asyncio.run(_crowd(server, clients, more))
 
 
@@ -276,7 +276,7 @@ def _timed(name: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Run all of it, print what came of it, and keep the figures in outputs/bench/churn.json."""
+    """Run all parts, print the results, and write the figures to outputs/bench/churn.json."""
     args = _arguments()
     figures: dict[str, Any] = {"machine": machine(), "commit": commit(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
@@ -313,9 +313,9 @@ def main() -> None:
 
 
 def _churn_all(server: Server, requests: int, warm: int) -> list[dict[str, Any]]:
-    """In blocks of `warm` requests, each with what the server holds after it."""
+    """Run blocks of `warm` requests; return each with the resources held after it."""
     blocks: list[dict[str, Any]] = []
-    churn(server, range(200))  # what is made once is made now
+    churn(server, range(200))  # creates everything that is created once
     blocks.append({"after": 0, "held": dataclasses.asdict(held(server))})
     print(blocks[-1], flush=True)
     for first in range(0, requests, warm):

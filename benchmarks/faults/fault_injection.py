@@ -1,9 +1,9 @@
-"""What a machine does to a server: a clock that jumps, a disk that fills, a root that is read-only.
+"""Faults of a machine: a clock that jumps, a disk that fills, a read-only root.
 
-The clock is the one that Python reads (`time.time`, `time.time_ns`) in the server and its engine: a
-`sitecustomize` shifts it, since nothing here may set the machine's own. The full disk of
-`full_disk` is a limit on the size of files, with which every write beyond it fails, the log's
-included; that of `Walls` is a real one.
+The clock is the one that Python reads (`time.time`, `time.time_ns`) in the server and its engine:
+a `sitecustomize` shifts it, since a test must not set the machine's clock. The full disk of
+`full_disk` is a limit on file size: every write beyond it fails, also to the log. The disk of
+`Walls` is a real one.
 """
 
 import contextlib
@@ -51,13 +51,13 @@ class Clock:
         self.shift(0)
 
     def shift(self, seconds: int) -> None:
-        """From now on it is so many seconds ahead of the machine's."""
+        """Set the clock to so many seconds ahead of the machine's."""
         write_text(self._file, str(seconds))
 
 
 @contextlib.contextmanager
 def full_disk(process: int, file: Path) -> Iterator[None]:
-    """Within it, no file of that process can grow beyond the size that `file` has."""
+    """Limit the file size of the process to the current size of `file` within the context."""
     before = resource.prlimit(process, resource.RLIMIT_FSIZE)
     resource.prlimit(process, resource.RLIMIT_FSIZE, (file.stat().st_size, before[1]))
     try:
@@ -68,7 +68,7 @@ def full_disk(process: int, file: Path) -> Iterator[None]:
 
 
 class Walls:
-    """A root that cannot be written to, a small disk at `disk`, and few file descriptors."""
+    """A read-only root, a small disk at `disk`, and few file descriptors."""
 
     def __init__(self, disk: Path, *, mebibytes: int, descriptors: int) -> None:
         self.disk = disk
@@ -85,7 +85,7 @@ class Walls:
         self.environment = {"TMPDIR": str(disk), "HOME": str(disk)}
 
     def seen_from_outside(self, process: int) -> Path:
-        """The disk, as the process has it."""
+        """Return the path of the process's disk as seen from outside its mount namespace."""
         return Path(f"/proc/{process}/root") / self.disk.relative_to("/")
 
 

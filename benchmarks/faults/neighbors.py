@@ -1,17 +1,17 @@
-"""What some clients do to the others: floods of markers, readers that stall, scrapers.
+"""Effects of some clients on the others: floods of markers, stalled readers, scrapers.
 
-A few innocent clients ask for streams one after the other, in turns beside a fault and beside the
-same load without it, so that the ratio is what the fault itself costs them:
+A few innocent clients request streams one after the other, alternately beside a fault and beside
+the same load without it, so that the ratio is the cost of the fault itself:
 
-- flood (F14): 50 clients whose model writes markers alone, with a probe asked for at each; beside
-  the same 50 under policy `none`. The server has the limits against hostile prompts. Promised: the
-  innocent keep 85 % of their tokens per second.
-- stalled (F3): 16 long streams that nobody reads; beside the same streams, read. Promised: the 99th
-  percentile of the time between two events of the innocent is at most 10 % longer.
-- scrapers (F22): two that read the metrics ten times a second; beside none. Promised: 50 ms at the
-  99th percentile.
+- flood (F14): 50 clients whose model writes only markers, each of which starts a probe; the peer
+  is the same 50 under policy `none`. The server has the limits against hostile prompts. Promise:
+  the innocent keep 85 % of their tokens per second.
+- stalled (F3): 16 long streams that nobody reads; the peer is the same streams, read. Promise: the
+  99th percentile of the time between two events of the innocent grows by at most 10 %.
+- scrapers (F22): two clients that read the metrics ten times a second; the peer is none. Promise:
+  50 ms at the 99th percentile.
 
-Percentiles leave out what spans a pause of the whole machine (`benchmarks.shared.pauses`).
+Percentiles exclude intervals that span a pause of the whole machine (`benchmarks.shared.pauses`).
 
 Refusals under twice the load (F4) are in `benchmarks.faults.churn`.
 """
@@ -46,27 +46,26 @@ IDLE_SECONDS = 120.0
 CHAT = "/v1/chat/completions"
 NEVER_ENDS = {"logit_bias": {END: -100, CLOSE: -100}, "temperature": 1.0, "stream": True}
 UNEXITED = {"exit_policy": "none"}
-PROBED = {"exit_policy": "confidence", "exit_threshold": 1.0}  # which nothing exceeds
+PROBED = {"exit_policy": "confidence", "exit_threshold": 1.0}  # no confidence exceeds it
 
 LIMITS = ("--exit-limit-probes", "16", "--exit-limit-interval", "64", "--exit-limit-share", "0.1")
 
 Fault = Callable[[str, asyncio.Event], Awaitable[list[Timed]]]
-"""Goes on at this URL until the event is set; when it asked and how long that took, where it
-counts."""
+"""A load on this URL until the event is set; returns start and duration of requests that count."""
 
 
 @dataclass(slots=True)
 class Served:
-    """What the innocent got in one run."""
+    """The results of the innocent clients in one run."""
 
     tokens: int = 0
     gaps: list[Timed] = field(default_factory=list)
-    """Between two events of a stream."""
+    """Start and seconds between two events of a stream."""
 
     def figures(
         self, seconds: float, asked: Sequence[Timed], pauses: Pauses
     ) -> dict[str, float | list[float]]:
-        """For the table, and to look at."""
+        """Return the figures for the table, and further ones for inspection."""
         gaps = pauses.outside(self.gaps)
         return {
             "tokens per second": self.tokens / seconds,
@@ -80,12 +79,12 @@ class Served:
 
 
 def _body(number: int, **more: Any) -> dict[str, Any]:
-    """A chat of the demo model: the same problem for the same number."""
+    """Return a chat of the demo model: the same problem for the same number."""
     return {"model": "demo-base", "messages": visit(number).body["messages"], **more}
 
 
 async def _innocent(url: str, until: float, served: Served, number: int) -> None:
-    """One client that asks again and again."""
+    """Run one client that repeats requests."""
     while time.monotonic() < until:
         last: float | None = None
 
@@ -104,7 +103,7 @@ async def _innocent(url: str, until: float, served: Served, number: int) -> None
 
 
 def _run(server: Server, fault: Fault, seconds: float) -> dict[str, Any]:
-    """The innocent beside a fault."""
+    """Run the innocent clients beside a fault."""
     served = Served()
     with watched() as pauses:
         took, asked = asyncio.run(_beside(server, fault, seconds, served))
@@ -114,7 +113,7 @@ def _run(server: Server, fault: Fault, seconds: float) -> dict[str, Any]:
 async def _beside(
     server: Server, fault: Fault, seconds: float, served: Served
 ) -> tuple[float, list[Timed]]:
-    """How long it took, and what the fault asked."""
+    """Return the duration in seconds, and the requests that the fault timed."""
     over = asyncio.Event()
     task = asyncio.ensure_future(fault(server.url, over))
     await asyncio.sleep(WARM_SECONDS)
@@ -134,7 +133,7 @@ async def _nothing(_: str, over: asyncio.Event) -> list[Timed]:
 
 
 def _flood(xargs: dict[str, Any]) -> Fault:
-    """Clients whose model writes markers, until it is over."""
+    """Return a fault of clients whose model writes markers."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     words = tokenizer.convert_tokens_to_ids(["<think>", "Wait"])
     markers = {"allowed_token_ids": [*words, *tokenizer.encode(",\n")], "vllm_xargs": xargs}
@@ -153,7 +152,7 @@ def _flood(xargs: dict[str, Any]) -> Fault:
 
 
 async def _reading(url: str, over: asyncio.Event) -> list[Timed]:
-    """Long streams that are read."""
+    """Read long streams."""
     streams = (
         request(url + CHAT, _long(number), leave=lambda _: over.is_set())
         for number in range(STALLED)
@@ -164,7 +163,7 @@ async def _reading(url: str, over: asyncio.Event) -> list[Timed]:
 
 
 async def _stalling(url: str, over: asyncio.Event) -> list[Timed]:
-    """The same, and nobody reads them."""
+    """Open long streams without reading them."""
     loop = asyncio.get_running_loop()
     address = (urlsplit(url).hostname, urlsplit(url).port)
     with contextlib.ExitStack() as stack:
@@ -183,7 +182,7 @@ def _long(number: int) -> dict[str, Any]:
 
 
 async def _scrapers(url: str, over: asyncio.Event) -> list[Timed]:
-    """Read the metrics; how long each time took."""
+    """Read the metrics; return the start and duration of each request."""
     asked: list[Timed] = []
 
     async def scraper(client: httpx.AsyncClient) -> None:
@@ -203,7 +202,7 @@ RUNS: Mapping[str, Mapping[str, Fault]] = {
     "stalled": {"read": _reading, "stalled": _stalling},
     "scrapers": {"without": _nothing, "scrapers": _scrapers},
 }
-"""Peer and fault, of each part."""
+"""The peer and the fault of each part."""
 METRICS = {
     "tokens per second": "tokens per second of the innocent",
     "gap, p50 ms": "between two events, p50 ms",
@@ -212,7 +211,7 @@ METRICS = {
 
 
 def main() -> None:
-    """Measure, print the tables, and keep every figure in outputs/bench/neighbors.json."""
+    """Measure, print the tables, and write all figures to outputs/bench/neighbors.json."""
     args = _arguments()
     found: dict[str, Any] = {"made": made(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
@@ -229,7 +228,7 @@ def main() -> None:
 
 
 def _report_tails(part: str, rounds: Sequence[Mapping[str, Any]]) -> None:
-    """What the fault asked, over all rounds, and the pauses of the machine."""
+    """Print the requests that the fault timed, over all rounds, and the pauses of the machine."""
     runs = [run for each in rounds for run in each.values()]
     pauses = [each for run in runs for each in run["pauses, ms"]]
     print(f"{part}: {len(pauses)} pauses of the machine, {sum(pauses):.0f} ms in all")
@@ -245,7 +244,7 @@ def _report_tails(part: str, rounds: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _rounds(server: Server, part: str, rounds: int, seconds: float) -> list[Pair]:
-    """Peer and fault in turns; who is first changes."""
+    """Run peer and fault in alternating order."""
     pairs: list[Pair] = []
     for number in tqdm(range(rounds), desc=part, unit="round"):
         order = list(RUNS[part].items())[:: -1 if number % 2 else 1]

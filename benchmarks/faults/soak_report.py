@@ -10,7 +10,7 @@ from stepgrpo_core.savings.intervals import student_t
 
 __all__ = ["page", "slope"]
 
-WARM_SHARE = 1 / 3  # of a life: what is made once has been made by then
+WARM_SHARE = 1 / 3  # of a life; everything that is created once exists by then
 
 
 PAGE = """\
@@ -49,8 +49,9 @@ disk was filled to the brim; `tests/integration/test_faults_disk.py` does the la
 
 
 def slope(figures: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """KiB per 1 000 requests in the longest life, after its first third, with a 95 % interval; for
-    the API process and the engine. Empty for a life too short to tell."""
+    """Return KiB per 1 000 requests in the longest life, after its first third, with a 95 %
+    interval, for the API process and the engine; empty if the life is too short.
+    """
     life = max(figures["lives"], key=lambda each: each["seconds"])
     samples = life["samples"][math.ceil(len(life["samples"]) * WARM_SHARE) :]
     if len(samples) < 5:
@@ -63,8 +64,9 @@ def slope(figures: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
 
 
 def _fit(requests: Sequence[int], sizes: Sequence[int]) -> tuple[float, float, float]:
-    """Least squares; its interval takes neighboring samples for independent, which memory is not,
-    so every fourth is taken to judge the spread."""
+    """Fit least squares. The interval assumes independent samples, but neighboring ones are not, so
+    only every fourth is used to estimate the spread.
+    """
     line = statistics.linear_regression(requests, sizes)
     rest = [y - line.slope * x - line.intercept for x, y in zip(requests, sizes, strict=True)]
     mean = statistics.fmean(requests)
@@ -78,7 +80,7 @@ def _fit(requests: Sequence[int], sizes: Sequence[int]) -> tuple[float, float, f
 
 
 def page(figures: Mapping[str, Any]) -> str:
-    """docs/soak.md."""
+    """Return the text of docs/soak.md."""
     lives = figures["lives"]
     verdicts, ends = Counter[str](), Counter[str]()
     for life in lives:

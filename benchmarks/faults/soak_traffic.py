@@ -1,4 +1,4 @@
-"""The scripted requests of the soak: every endpoint, every policy, and clients that leave."""
+"""The scripted requests of the soak: every endpoint, every policy, and clients that disconnect."""
 
 import random
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from benchmarks.shared.raw_http import Leave, Reply
 __all__ = ["DEFAULT", "Asked", "asked", "verdict"]
 
 DEFAULT = "confidence+margin"
-"""The server's policy, which no request names: what goes by it takes part in the holdout."""
+"""The server's default policy; only requests that name no policy take part in the holdout."""
 USAGE = {"include_usage": True}
 POLICIES: tuple[dict[str, Any] | None, ...] = (
     None,
@@ -39,18 +39,18 @@ class Asked:
     body: dict[str, Any]
     sequences: int
     dealt: bool
-    """It takes part in the holdout."""
+    """True if the request takes part in the holdout."""
     leave: Leave | None = None
     stay: float | None = None
 
     @property
     def cut(self) -> bool:
-        """Its client leaves."""
+        """Return whether the client disconnects."""
         return self.leave is not None or self.stay is not None
 
 
 def asked(index: int) -> Asked:
-    """The request of this number: three of five are chats, every tenth is cut."""
+    """Return the request of this number: three of five are chats, every tenth is cut."""
     chat = visit(index)
     xargs = POLICIES[index % len(POLICIES)]
     route = ("chat/completions", "completions", "chat/completions", "responses")[index % 4]
@@ -76,7 +76,7 @@ def asked(index: int) -> Asked:
 
 
 def verdict(one: Asked, reply: Reply) -> str:
-    """What came of a request: `whole`, `left`, or what is wrong with it."""
+    """Return the verdict on a request: `whole`, `left`, or an error."""
     last = reply.last
     ended = reply.whole or last.get("type") in ("response.completed", "response.incomplete")
     if reply.status == 200 and ended and not last.get("error"):

@@ -1,1 +1,1 @@
-"""Estimates of saved tokens, the published results, and thresholds on traces."""
+"""Benchmarks of savings: estimators, published results, and thresholds on traces."""

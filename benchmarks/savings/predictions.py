@@ -1,10 +1,10 @@
-"""How good the predictions are of what a request would have taken, on runs that were held out.
+"""Accuracy of the predicted lengths without exits, on held-out runs.
 
-Completions of a real model without exits, in halves at random: one calibrates, the other is cut
-where the server's policy `confidence` would, or after a number of tokens, and how long it was is
-known. Compared are calibrations that hold lengths alone, steps as well, and confidences as well.
-The score is the interval's width and twenty times what is outside, so less is better (Gneiting and
-Raftery 2007).
+Completions of a real model without exits are split into random halves: one calibrates, the other
+is cut where the server's policy `confidence` would exit, or after a number of tokens, and its true
+length is known. The calibrations compared hold lengths alone, steps as well, and confidences as
+well. The score is the interval's width plus twenty times the distance outside, so lower is better
+(Gneiting and Raftery 2007).
 """
 
 import argparse
@@ -28,13 +28,13 @@ CALIBRATIONS: Mapping[str, Conditions] = {
     "tokens, steps": Conditions.of(SETTINGS, trials=False),
     "tokens, steps, confidence": Conditions.of(SETTINGS),
 }
-"""What a calibration holds."""
+"""The conditions that each calibration holds."""
 AFTER_TOKENS = (60, 100, 150)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A run, and where it is cut; `confidence` as in `Baseline.predict`."""
+    """A run and the position of its cut; `confidence` as in `Baseline.predict`."""
 
     run: Run
     tokens: int
@@ -42,7 +42,7 @@ class Case:
     confidence: float | None = None
 
     def predicted(self, baseline: Baseline) -> Prediction | None:
-        """What the calibration makes of the cut."""
+        """Return the calibration's prediction for the cut."""
         return baseline.predict(
             self.run.prompt_tokens,
             longer_than=self.tokens,
@@ -52,7 +52,7 @@ class Case:
 
 
 def after(runs: Sequence[Run], tokens: int) -> list[Case | None]:
-    """Every run that is longer than `tokens`, cut there."""
+    """Cut every run that is longer than `tokens` at that length."""
     return [
         Case(run, tokens, 1 + sum(start < tokens for start in run.starts or ()))
         if run.completion_tokens > tokens
@@ -62,7 +62,7 @@ def after(runs: Sequence[Run], tokens: int) -> list[Case | None]:
 
 
 def evaluate(cases: Sequence[Case | None], runs: Sequence[Run], splits: int) -> dict[str, Any]:
-    """Figures by calibration: `cases[i]` is a cut of `runs[i]`, None if that is not cut."""
+    """Return figures by calibration: `cases[i]` is a cut of `runs[i]`, None if that is not cut."""
     judged: dict[str, list[tuple[Prediction, int]]] = {name: [] for name in CALIBRATIONS}
     for seed in range(splits):
         order = list(range(len(runs)))
@@ -79,7 +79,7 @@ def evaluate(cases: Sequence[Case | None], runs: Sequence[Run], splits: int) -> 
 
 
 def figures(judged: Sequence[tuple[Prediction, int]]) -> dict[str, float]:
-    """Of predictions with what came; tokens, but for shares."""
+    """Return the figures of predictions with true lengths, in tokens except for shares."""
     outside = [max(each.low - true, true - each.high, 0) for each, true in judged]
     widths = [each.high - each.low for each, _ in judged]
     return {
@@ -93,7 +93,7 @@ def figures(judged: Sequence[tuple[Prediction, int]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Generate, cut, predict; print and keep in outputs/bench/predictions.json."""
+    """Generate, cut, predict; print, and write outputs/bench/predictions.json."""
     args = _arguments()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def _generate(model: Path, problems: int) -> tuple[list[Case | None], list[Run]]:
-    """Runs of a model, and where the server would cut them."""
+    """Return runs of a model, and the positions where the server would cut them."""
     from training.demo.measure import sampling  # noqa: PLC0415
     from training.demo.world import sample_problems  # noqa: PLC0415
     from training.rollouts.calibration import complete, record  # noqa: PLC0415 - loads vLLM

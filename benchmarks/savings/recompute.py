@@ -87,7 +87,7 @@ def recompute(folder: Path) -> list[str]:
 
 
 def _seeds(folder: Path, data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the differences of single evaluations, in rows that have not all of their records."""
+    """Yield the differences of single evaluations, in rows that lack some of their records."""
     for title, row in data["rows"].items():
         for seed, stated in enumerate(row["seeds"]):
             path = archive_of(folder, title, seed)
@@ -97,7 +97,7 @@ def _seeds(folder: Path, data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _differences(stated: Any, computed: Any, place: str) -> Iterator[str]:
-    """Yield the stated figures that differ; what is not stated is not compared."""
+    """Yield the stated figures that differ; figures that are not stated are not compared."""
     if isinstance(stated, Mapping) and isinstance(computed, Mapping):
         for name, value in stated.items():
             yield from _differences(value, computed.get(name), f"{place}.{name}")

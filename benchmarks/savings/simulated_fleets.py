@@ -1,7 +1,7 @@
 """Bias and coverage of `stepgrpo_core.savings.estimators` on simulated fleets of known truth.
 
-A fleet's conversations have 1 to 6 requests each, alike within, and lengths with a long tail. Bias
-is the mean estimate against the mean truth; coverage is how often the 95 % interval held the truth.
+The conversations of a fleet have 1 to 6 similar requests each, and lengths have a long tail. Bias
+is the mean estimate minus the mean truth; coverage is how often the 95 % interval held the truth.
 """
 
 import argparse
@@ -36,21 +36,21 @@ class Fleet:
 
     group: npt.NDArray[np.int64]
     prompt: Values
-    """What can be known of the length beforehand."""
+    """Covariate of the length that is known beforehand."""
     whole: Values
     """Completion tokens without the exit."""
     exited: Values
     """Completion tokens with it."""
     held: npt.NDArray[np.bool_]
-    """Dealt to the holdout."""
+    """True for requests assigned to the holdout."""
 
     def sums(self, values: Values, chosen: npt.NDArray[np.bool_]) -> Values:
-        """By group, of chosen requests."""
+        """Return sums by group over the chosen requests."""
         return np.bincount(self.group[chosen], values[chosen], GROUPS).astype(np.float64)
 
 
 def make_fleet(rng: np.random.Generator, conversations: int, *, held: float = 0.2) -> Fleet:
-    """A fleet at random."""
+    """Return a random fleet."""
     sizes = rng.integers(1, 7, conversations)
     talk = np.repeat(np.arange(conversations), sizes)
     count = len(talk)
@@ -67,7 +67,7 @@ def make_fleet(rng: np.random.Generator, conversations: int, *, held: float = 0.
 
 
 def total(rng: np.random.Generator, fleet: Fleet, predictor: Predictor, share: float) -> Estimate:
-    """Tokens saved in all, of which a random `share` of requests was measured."""
+    """Estimate the total tokens saved if a random `share` of requests was measured."""
     predicted = predictor(fleet.prompt)
     ones, everyone = np.ones_like(fleet.whole), np.ones_like(fleet.held)
     pair = rng.random(len(fleet.whole)) < share
@@ -88,7 +88,7 @@ def total(rng: np.random.Generator, fleet: Fleet, predictor: Predictor, share: f
 
 
 def holdout(fleet: Fleet, predictor: Predictor) -> tuple[Estimate, Estimate]:
-    """Tokens saved per request, and the ratio of tokens, as the holdout shows them."""
+    """Estimate the tokens saved per request, and the ratio of tokens, from the holdout."""
     predicted = predictor(fleet.prompt)
     sides = []
     for chosen, tokens in ((~fleet.held, fleet.exited), (fleet.held, fleet.whole)):
@@ -141,7 +141,7 @@ def _row(name: str, predictor: Predictor, fleets: int) -> dict[str, Any]:
 
 
 def judged(pairs: list[tuple[Estimate, float]]) -> dict[str, float]:
-    """Bias and half width relative to the mean truth, and coverage."""
+    """Return bias and half width relative to the mean truth, and coverage."""
     truth = float(np.mean([true for _, true in pairs]))
     return {
         "bias": float(np.mean([each.value for each, _ in pairs])) / truth - 1,

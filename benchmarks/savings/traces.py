@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def read_traces(file: Path, signal: str) -> list[Trace]:
-    """Return a file's runs; a higher signal is a surer answer."""
+    """Return a file's runs; a higher signal means higher certainty of the answer."""
     import pandas as pd  # noqa: PLC0415 - seconds to load
 
     rows = pd.read_parquet(file).fillna({"run": 0})
@@ -98,7 +98,7 @@ def figures(traces: Sequence[Trace], epsilon: float, delta: float) -> dict[str, 
 
 
 def at(traces: Sequence[Trace], threshold: float) -> dict[str, Any]:
-    """Return what one threshold does; intervals are Wilson's, of independent runs."""
+    """Return the figures of one threshold; intervals are Wilson's, of independent runs."""
     exits = [replay(each, threshold) for each in traces]
     shares = {
         name: fmean(getattr(each, name) for each in exits) for name in ("lost", "gained", "changed")
@@ -110,7 +110,7 @@ def at(traces: Sequence[Trace], threshold: float) -> dict[str, Any]:
 
 
 def calibrated(traces: Sequence[Trace], loss: Loss, epsilon: float, delta: float) -> dict[str, Any]:
-    """Return how calibration on one half does on the other, and how a naive pick does."""
+    """Return the figures of calibration on one half and of a naive pick, judged on the other."""
     outcomes = list(splits(traces, loss, epsilon, delta))
     return {
         name: {

@@ -1,1 +1,1 @@
-"""The server's cost and speed, beside stock vLLM."""
+"""Benchmarks of the server's cost and speed, compared with stock vLLM."""

@@ -1,8 +1,8 @@
-"""What measuring savings costs: our server with a holdout, its state file, predictions and the
-request log, against the same server without, over HTTP, in a closed loop.
+"""Cost of measuring savings, over HTTP and in a closed loop: our server with a holdout, its state
+file, predictions and the request log is compared with the same server without them.
 
 Both are up at once and idle in turn; runs alternate. The client is vLLM's serving benchmark. The
-policy is a budget that is never spent, so all answers are equally long and every one is dealt.
+policy is a budget that is never spent, so all answers are equally long and every one is recorded.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TOKENS = 128
 
 
 def main() -> None:
-    """Measure, print a table, and keep every figure in outputs/bench/accounting.json."""
+    """Measure, print a table, and write all figures to outputs/bench/accounting.json."""
     args = _arguments()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

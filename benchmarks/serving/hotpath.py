@@ -1,9 +1,9 @@
-"""Where the API process spends its time per token, under policy `none` and under `confidence`.
+"""Profile of the API process per token, under policy `none` and under `confidence`.
 
-The process is sampled (`shared.sampled`) while vLLM's serving benchmark loads it. A sample counts
-for the innermost frame of one of the packages below, so what the standard library or compiled code
-does counts for its caller; microseconds per token are shares of the processor time that /proc
-reports.
+The process is sampled (`shared.sampled`) under the load of vLLM's serving benchmark. A sample
+counts for the innermost frame of one of the packages below, so time in the standard library or in
+compiled code counts for its caller; microseconds per token are shares of the processor time that
+/proc reports.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from training.demo.world import sample_problems
 
 SERVER = ("service.cli", str(MODEL))
 WAYS = {"none": NONE, "confidence": CONFIDENCE}
-PARTS = {  # by what a file's path holds; the first that fits
+PARTS = {  # by part of a file's path; the first match counts
     "service": f"{ROOT}/service/",
     "stepgrpo_core": f"{ROOT}/stepgrpo_core/",
     "vLLM: engine client": "/vllm/v1/",
@@ -48,7 +48,7 @@ Stack = Sequence[Sequence[str]]
 
 
 def main() -> None:
-    """Print the tables, and keep every figure in outputs/bench/hotpath.json."""
+    """Print the tables, and write all figures to outputs/bench/hotpath.json."""
     args = _arguments()
     where, profiles = made(), {}
     with _sampled_server() as (server, path):
@@ -77,10 +77,10 @@ def _sampled_server() -> Iterator[tuple[Server, Path]]:
 
 
 def _stacks(server: Server, path: Path) -> list[tuple[Stack, int]]:
-    """What the server has noted since the last time."""
+    """Return the stacks that the server has recorded since the last call."""
     path.unlink(missing_ok=True)
     os.kill(server.process.pid, signal.SIGUSR2)
-    server.metrics()  # a signal is handled when the loop next runs
+    server.metrics()  # signals are handled in the next iteration of the event loop
     while not path.exists():
         time.sleep(0.05)
     rows = json.loads(path.read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def _stacks(server: Server, path: Path) -> list[tuple[Stack, int]]:
 
 
 def profile(stacks: Sequence[tuple[Stack, int]], micros: float) -> dict[str, Any]:
-    """Microseconds per token by part, and by function of ours, of `micros` in all."""
+    """Divide `micros` microseconds per token among the parts, and among our functions."""
     parts: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     for stack, count in stacks:
@@ -108,9 +108,9 @@ def profile(stacks: Sequence[tuple[Stack, int]], micros: float) -> dict[str, Any
 
 
 def owner(stack: Stack) -> tuple[str, str]:
-    """The part that a sample counts for, and the function there.
+    """Return the part that a sample counts for, and the function there.
 
-    The command line is the outermost frame: what counts for it is the compiled event loop.
+    The command line is the outermost frame; its samples are those of the compiled event loop.
     """
     for file, function in reversed(stack):
         if file.endswith("/service/cli.py"):

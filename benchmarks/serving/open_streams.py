@@ -20,11 +20,11 @@ _idle: dict[int, int] = {}  # resident bytes of a server's process before its fi
 def hold_open(
     server: Server, problems: Sequence[Problem], extra: Mapping[str, Any], *, tokens_each: int
 ) -> dict[str, float]:
-    """Open a stream for each problem, and read all of them until `tokens_each` tokens of each
-    have been generated on average; then leave.
+    """Open a stream for each problem, read them until each has had `tokens_each` tokens on average,
+    and then disconnect.
 
-    What the process holds then is compared with what it held before its first streams, so that
-    memory it has kept from earlier ones counts, too.
+    The result is compared with the memory before the server's first streams, so that memory kept
+    from earlier streams counts, too.
     """
     return asyncio.run(_hold_open(server, problems, extra, tokens_each))
 

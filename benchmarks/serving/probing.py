@@ -1,9 +1,10 @@
-"""Trial answers beside the stream against trial answers in its way, and what a declined one costs.
+"""Cost of trial answers beside the stream against sequential ones, and of a declined trial.
 
-vLLM's `AsyncLLM` in this process, without HTTP. `parallel` is `EarlyExitEngine`: thinking goes on
-while its trial runs. `sequential` is what a client of any server can do: the stream ends at every
-marker, the trial runs, and a declined one is followed by more thinking (`shared.rounds`, each
-sequence by itself). All are greedy, so parallel and sequential make the same completions.
+The benchmark runs vLLM's `AsyncLLM` in this process, without HTTP. `parallel` is
+`EarlyExitEngine`: thinking continues during its trial. `sequential` is possible for a client of
+any server: the stream ends at every marker, the trial runs, and after a declined one thinking
+resumes (`shared.rounds`, each sequence by itself). All are greedy, so parallel and sequential make
+the same completions.
 
 For the cost of a declined trial no exit is allowed (threshold 1), and the number of trials grows.
 """
@@ -54,7 +55,7 @@ ENVIRONMENT = {
 
 @dataclass(slots=True)
 class Counted:
-    """vLLM's engine client, and what it is asked to compute."""
+    """vLLM's engine client with counts of the tokens that it must compute."""
 
     inner: Any
     generated: int = 0
@@ -68,7 +69,7 @@ class Counted:
     async def generate(
         self, prompt: Any, params: Any, request_id: str, **options: Any
     ) -> AsyncIterator[Any]:
-        """vLLM's outputs, counted."""
+        """Yield vLLM's outputs and count them."""
         self.trials += "-probe-" in request_id
         first = True
         async for output in self.inner.generate(prompt, params, request_id, **options):
@@ -81,12 +82,12 @@ class Counted:
 
 
 Complete = Callable[[RolloutRequest], Awaitable[int]]
-"""Makes one completion; its tokens."""
+"""A coroutine function that makes one completion and returns its tokens."""
 Way = Callable[[Counted], Complete]
 
 
 def main() -> None:
-    """Print the tables, and keep every figure in outputs/bench/probing.json."""
+    """Print the tables, and write all figures to outputs/bench/probing.json."""
     args = _arguments()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -157,7 +158,7 @@ async def _rounds(
     args: argparse.Namespace,
     bar: "tqdm[Any]",
 ) -> list[dict[str, dict[str, float]]]:
-    """Every way once a round, the order alternating; the first round warms up."""
+    """Run every way once a round, in alternating order; the first round warms up."""
     rounds = []
     for index in range(args.pairs + 1):
         runs = {}
@@ -172,7 +173,7 @@ async def _rounds(
 async def _run(
     inner: Any, way: Way, jobs: Sequence[RolloutRequest], concurrency: int
 ) -> dict[str, float]:
-    """One run, from an empty prefix cache."""
+    """Make one run, from an empty prefix cache."""
     await inner.reset_prefix_cache()
     engine, seats = Counted(inner), asyncio.Semaphore(concurrency)
     complete, latencies = way(engine), list[float]()
@@ -198,7 +199,7 @@ async def _run(
 
 
 def _parallel(settings: ExitSettings) -> Way:
-    """With the engine of our server."""
+    """Complete with the engine of our server."""
 
     def way(engine: Counted) -> Complete:
         wrapped = EarlyExitEngine(engine, settings, metrics=Metrics(CollectorRegistry()))
@@ -208,7 +209,7 @@ def _parallel(settings: ExitSettings) -> Way:
                 max_tokens=LIMIT,
                 temperature=0.0,
                 output_kind=RequestOutputKind.DELTA,
-                seed=0,  # greedy needs none, but with one no trial is refused under load
+                seed=0,  # greedy needs none, but without one trials are refused under load
             )
             outputs = wrapped.generate(_prompt(job.prompt_ids), params, _new_id("run"))
             return sum([len(output.outputs[0].token_ids) async for output in outputs])
@@ -219,7 +220,7 @@ def _parallel(settings: ExitSettings) -> Way:
 
 
 def _sequential(engine: Counted) -> Complete:
-    """A stream that ends for every trial, and another after it."""
+    """Complete with one stream per trial and another after it."""
     tokenizer = engine.renderer.tokenizer
     chains = Chains(tokenizer, CONFIDENCE, format_of(tokenizer, CONFIDENCE.closing_text), False)
 
@@ -227,7 +228,7 @@ def _sequential(engine: Counted) -> Complete:
         chain = Chain(job)
         while chain.phase != "done":
             params = chains.params(chain)
-            params.output_kind = RequestOutputKind.DELTA  # clients see their tokens here, too
+            params.output_kind = RequestOutputKind.DELTA  # clients see the tokens here, too
             request = _new_id("probe" if chain.phase == "trial" else "run")
             whole = None
             async for output in engine.generate(_prompt(chains.prompt(chain)), params, request):

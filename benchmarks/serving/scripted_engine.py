@@ -1,8 +1,8 @@
-"""An engine client that plays token streams in steps, as vLLM's output handler does: no model.
+"""An engine client without a model: plays token streams in steps, as vLLM's output handler does.
 
 One step puts one token into the collector of every running request (vLLM's own
-`RequestOutputCollector`) and then lets their readers run. What is left is what the API process
-does with a token, so the cost of a wrapper around it shows without the noise of an engine.
+`RequestOutputCollector`) and then lets their readers run. Only the work of the API process remains,
+so the cost of a wrapper around it is measured without the noise of an engine.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 
 __all__ = ["ScriptedClient"]
 
-TRIAL_LOGPROB = -0.7  # of every token of a trial: a confidence of 0.5, which is declined
+TRIAL_LOGPROB = -0.7  # log-probs of every trial token: a confidence of 0.5, which is declined
 
 
 @dataclass(slots=True)
@@ -34,10 +34,10 @@ class _Playing:
 
 @dataclass(slots=True)
 class ScriptedClient:
-    """Stands in for vLLM's engine client.
+    """A replacement for vLLM's engine client.
 
-    Every request plays `ids` with their `texts`; one that asks for log-probs is taken for a
-    trial, and plays `trial`.
+    Every request plays `ids` with their `texts`; a request for log-probs is treated as a trial and
+    plays `trial`.
     """
 
     tokenizer: Any
@@ -49,12 +49,12 @@ class ScriptedClient:
 
     @property
     def renderer(self) -> Any:
-        """Where the wrapper finds the tokenizer."""
+        """Return the object in which the wrapper finds the tokenizer."""
         return SimpleNamespace(tokenizer=self.tokenizer)
 
     @property
     def vllm_config(self) -> Any:
-        """What the wrapper reads of it."""
+        """Return the part of vLLM's configuration that the wrapper reads."""
         return SimpleNamespace(
             cache_config=SimpleNamespace(enable_prefix_caching=True),
             lora_config=None,
@@ -72,14 +72,14 @@ class ScriptedClient:
 
     @property
     def model_config(self) -> Any:
-        """What the wrapper reads of it."""
+        """Return the part of the model configuration that the wrapper reads."""
         return SimpleNamespace(served_model_name="scripted", max_model_len=sys.maxsize)
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Everybody is let in."""
+        """Admit every request."""
 
     async def abort(self, request_id: str) -> None:
-        """End a request; what it had queued is still handed over."""
+        """End a request; outputs already queued are still delivered."""
         if request_id in self.playing:
             each = self.playing.pop(request_id)
             each.collector.put(_output(request_id, (), "", (), "abort"))
@@ -87,7 +87,7 @@ class ScriptedClient:
     async def generate(
         self, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, **_: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Outputs of one request, read from its collector as vLLM reads them."""
+        """Yield the outputs of one request, read from its collector as vLLM reads them."""
         del prompt
         collector = RequestOutputCollector(RequestOutputKind.DELTA, request_id)
         trial = params.logprobs is not None

@@ -1,13 +1,13 @@
-"""Our server against vLLM's own on the demo model, over HTTP, under closed and open loop load.
+"""Our server against stock vLLM on the demo model, over HTTP, under closed and open loop load.
 
 Servers are up at once and idle in turn, so that all see the same machine; runs alternate, and a
 figure is the mean over rounds of the ratio to stock, with its 95 % interval. The client is vLLM's
-serving benchmark. Every engine computes in the process of its scheduler: vLLM's default on CPUs
-is a worker of its own, for which the scheduler waits without sleeping, and two cores that the API
-process and the client share as well then measure who gets one.
+serving benchmark. Every engine computes in the process of its scheduler. vLLM's default on CPUs is
+a separate worker, for which the scheduler busy-waits; on two cores that the API process and the
+client share, the benchmark would then measure the allocation of cores.
 
 Sections: `memory` of open streams; `none`, the same fixed lengths from both; `confidence`, answers
-as long as they come, graded; `concurrency`, from 1 to 256.
+of natural length, graded; `concurrency`, from 1 to 256.
 """
 
 import argparse
@@ -29,23 +29,23 @@ from training.demo.world import sample_problems
 from training.run.adapters import as_model
 
 ADAPTER = ROOT / "models" / "demo-step-grpo"
-FLAGS = ("--max-num-seqs", "1024")  # all open streams run
-# Ours sets these itself on CPUs.
+FLAGS = ("--max-num-seqs", "1024")  # room for all open streams to run
+# Our server sets these itself on CPUs.
 STOCK_FLAGS = (*FLAGS, "--no-enable-chunked-prefill", "--block-size", "32")
 LIMIT = 900  # tokens of an answer
-SHARE = 0.6  # of the requests per second that stock serves in a closed loop: the open loop's rate
+SHARE = 0.6  # rate of the open loop, as a share of stock's requests per second in a closed loop
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A server, and what is asked of it."""
+    """A server and the parameters of its requests."""
 
     server: str
     xargs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def extra(self) -> dict[str, Any]:
-        """More fields of a request."""
+        """Return further fields of a request."""
         return {"vllm_xargs": dict(self.xargs)} if self.xargs else {}
 
 
@@ -65,11 +65,11 @@ WAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured."""
+    """The amount of measurement."""
 
     streams: int = 1000
     none_rounds: tuple[int, int] = (48, 6)
-    """In a closed loop, and in an open one."""
+    """Numbers of rounds in a closed loop and in an open loop."""
     confidence_rounds: tuple[int, int] = (12, 6)
     requests: int = 96
     concurrency: int = 16
@@ -82,7 +82,7 @@ QUICK = Size(50, (1, 1), (1, 1), requests=16, levels=(1, 16))
 
 @dataclass(slots=True)
 class Bench:
-    """The servers, and what has been measured so far."""
+    """The servers and the results so far."""
 
     servers: Mapping[str, Server]
     folder: Path
@@ -94,7 +94,7 @@ class Bench:
     def rounds(
         self, name: str, ways: Mapping[str, Way], traffics: Sequence[Traffic], setting: str
     ) -> list[dict[str, Run]]:
-        """A run of each way for each of `traffics`, the order alternating; kept as it comes."""
+        """Run each way for each of `traffics`, in alternating order, and write each round."""
         rounds: list[dict[str, Run]] = []
         self.found[name] = {"setting": setting, "rounds": rounds}
         for index, traffic in enumerate(traffics):
@@ -111,8 +111,9 @@ class Bench:
     def traffics(
         self, count: int, requests: int, *, first: int = 0, **options: Any
     ) -> list[Traffic]:
-        """The same traffic with other problems, and other arrivals, for each of `count` rounds;
-        `first` is the number of the first."""
+        """Return traffic of `count` rounds, which differ in problems and arrivals alone; `first` is
+        the number of the first.
+        """
         problems = sample_problems(5, "test", (first + count) * requests)
         traffics = []
         for index in range(first, first + count):
@@ -122,12 +123,12 @@ class Bench:
         return traffics
 
     def keep(self) -> Path:
-        """Write what there is to outputs/bench."""
+        """Write the results so far to outputs/bench."""
         return keep(self.name, self.found)
 
 
 def main() -> None:
-    """Measure, print the tables, and keep every figure in outputs/bench/serving.json."""
+    """Measure, print the tables, and write all figures to outputs/bench/serving.json."""
     args = _arguments()
     size = QUICK if args.quick else Size()
     with contextlib.ExitStack() as stack:
@@ -143,7 +144,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _servers(folder: Path, sections: Sequence[str]) -> Iterator[dict[str, Server]]:
-    """Those that the sections ask for, by name."""
+    """Run the servers that the sections need, by name."""
     names = {way.server for section in sections for way in WAYS[section].values()}
     with contextlib.ExitStack() as stack:
         found = {}
@@ -159,14 +160,14 @@ def _servers(folder: Path, sections: Sequence[str]) -> Iterator[dict[str, Server
 
 
 def warm_up(bench: Bench) -> None:
-    """Have every server serve something first."""
+    """Send requests to every server before measurement."""
     (traffic,) = bench.traffics(1, 32, tokens=64, concurrency=16)
     for server in bench.servers.values():
         measure(server, traffic)
 
 
 def _memory(bench: Bench) -> None:
-    """Resident memory of the API process with streams open, against before the first."""
+    """Measure the resident memory of the API process with streams open, and before the first."""
     size = bench.size
     problems = sample_problems(6, "test", size.streams, "hard")
     found: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Everything about the server's speed: runs the parts and writes docs/speed.md from them.
+"""The complete speed benchmark of the server: runs the parts and writes docs/speed.md from them.
 
 The parts are `wrapper`, `probing`, `hotpath` and `serving` of this folder; each can be run by
-itself and keeps its figures in outputs/bench. With --quick they are small, and the page goes to
+itself and writes its figures to outputs/bench. With --quick they are small, and the page goes to
 outputs/bench instead of docs/.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def write(folder: Path) -> Path:
-    """Write speed.json, speed.md and speed.png to `folder`, from what the parts have kept."""
+    """Write speed.json, speed.md and speed.png to `folder`, from the figures of the parts."""
     measured = {
         name: json.loads((BENCH / f"{name}.json").read_text(encoding="utf-8")) for name in PARTS
     }

@@ -1,4 +1,4 @@
-"""From all that was measured to the figures of docs/speed.md: medians, ranges, intervals."""
+"""The figures of docs/speed.md, computed from the measurements: medians, ranges, intervals."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ SERVED = (
 
 
 def figures(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures by part; `measured` is what the parts have kept in outputs/bench."""
+    """Return the figures by part; `measured` has the figures of each part from outputs/bench."""
     serving, probing = measured["serving"], measured["probing"]
     loops = {name: each for name, each in serving.items() if "rounds" in each}
     return {
@@ -65,7 +65,7 @@ def _against(rounds: Runs, peer: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def compared(rounds: Runs, ours: str, peer: str, names: Sequence[str]) -> dict[str, Any]:
-    """Per figure the medians of both, and the ratio ours/peer with its interval."""
+    """Return the medians of both for each figure, and the ratio ours/peer with its interval."""
     found = {}
     for name in names:
         above, below = ([float(runs[way][name]) for runs in rounds] for way in (ours, peer))
@@ -79,19 +79,19 @@ def compared(rounds: Runs, ours: str, peer: str, names: Sequence[str]) -> dict[s
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range."""
+    """Return median and range."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def _accuracy(rounds: Runs) -> dict[str, Any]:
-    """Of each way over all its problems, and the paired difference to stock with its interval."""
+    """Return each way's accuracy, and its paired difference to stock with its interval."""
     found = {}
     for way in sorted(rounds[0]) if rounds else []:
         hits = [int(hit) for runs in rounds for hit in runs[way]["hits"]]
         base = [int(hit) for runs in rounds for hit in runs["stock"]["hits"]]
         gains = [[mine - theirs] for mine, theirs in zip(hits, base, strict=True)]
         difference = difference_interval(gains, resamples_of(len(gains), RESAMPLES, seed=0))
-        assert difference is not None  # there are problems
+        assert difference is not None  # there is at least one problem
         tokens = [float(runs[way]["tokens"]) for runs in rounds]
         trials = sum(float(runs[way]["trial tokens"]) for runs in rounds) / len(hits)
         stock = statistics.fmean(float(runs["stock"]["tokens"]) for runs in rounds)
@@ -118,7 +118,7 @@ def _failures(loops: Mapping[str, Any]) -> list[str]:
 
 
 def _declined(rounds: Runs) -> dict[str, Any]:
-    """What a declined trial adds to runs without any, in the same round."""
+    """Return the cost of declined trials over runs without any, in the same round."""
     costs: dict[str, list[float]] = {name: [] for name in COSTS}
     for runs in rounds:
         for most, run in runs.items():
@@ -139,7 +139,7 @@ COSTS = ("generated", "prefilled", "busy ms", "latency ms")
 
 
 def _cost(run: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-    """Of one trial."""
+    """Return the cost of one trial."""
     added = {name: (run[name] - base[name]) / run["trials"] for name in run}
     return {
         "generated": added["generated"],

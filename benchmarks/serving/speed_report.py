@@ -1,4 +1,4 @@
-"""docs/speed.md and its plot, from the figures of docs/speed.json alone."""
+"""The page docs/speed.md and its plot, from the figures of docs/speed.json alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +51,7 @@ LEAST = 0.97  # of stock's throughput, under policy none
 
 
 def page(found: Found) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         head(found["made"]),
         summary(found),
@@ -69,7 +69,7 @@ def page(found: Found) -> str:
 
 
 def summary(found: Found) -> str:
-    """The main figures in one table."""
+    """Return the main figures in one table."""
     closed = found["served"]["confidence, closed loop"]["ways"]
     plain = found["served"]["none, closed loop"]["ways"]["none"]
     made, trial = found["made"]["serving"], found["probing"]["declined"]["per trial"]
@@ -113,13 +113,13 @@ def summary(found: Found) -> str:
 
 
 def points(each: Found) -> str:
-    """A paired difference in points, with its interval."""
+    """Format a paired difference in points, with its interval."""
     values = (100 * each[name] for name in ("difference", "low", "high"))
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*values)
 
 
 def head(made: Found) -> str:
-    """How the figures came about."""
+    """Return the introduction: how the figures were measured."""
     rows = [
         f"| {name} | {each['commit']} | {each['date']} | {each['load']} |"
         for name, each in made.items()
@@ -131,7 +131,7 @@ def head(made: Found) -> str:
 
 
 def none(found: Found) -> str:
-    """Policy none against stock."""
+    """Return the section on policy none against stock."""
     loops = {name: each for name, each in found["served"].items() if name.startswith("none")}
     parts = ["## Policy `none` against stock vLLM"]
     for name, each in loops.items():
@@ -154,7 +154,7 @@ def _verdict(reached: Found) -> str:
 
 
 def ratios(figures: Found, names: Mapping[str, str], *, ours: str, peer: str) -> str:
-    """A table of medians, and of ratios with intervals."""
+    """Return a table of medians, and of ratios with intervals."""
     rows = [f"| | {peer} | {ours} | ratio |", "|---|---|---|---|"]
     for name, title in names.items():
         each = figures[name]
@@ -170,7 +170,7 @@ def ratio(each: Found) -> str:
 
 
 def confidence(found: Found) -> str:
-    """Policy confidence and the trained model against stock."""
+    """Return the section on policy confidence and the trained model against stock."""
     graded = found["accuracy"]
     problems = graded["stock"]["problems"]
     parts = [
@@ -209,7 +209,7 @@ def _by_way(ways: Found) -> str:
 
 
 def probing(found: Found) -> str:
-    """Parallel against sequential probes."""
+    """Return the section on parallel against sequential probes."""
     return "\n\n".join(
         [
             "## Parallel and sequential probes",
@@ -227,7 +227,7 @@ def probing(found: Found) -> str:
 
 
 def declined(found: Found) -> str:
-    """Cost of a declined probe."""
+    """Return the section on the cost of a declined probe."""
     each = found["declined"]
     rows = [
         (
@@ -264,7 +264,7 @@ def _spread(each: Found) -> str:
 
 
 def wrapper(found: Found) -> str:
-    """The wrapper alone."""
+    """Return the section on the wrapper alone."""
     rows = [
         "| | µs per token | more than bare | KiB per open stream |",
         "|---|---|---|---|",
@@ -288,7 +288,7 @@ def wrapper(found: Found) -> str:
 
 
 def memory(found: Found | None) -> str:
-    """Open streams."""
+    """Return the section on open streams."""
     if found is None:
         return "## Memory of open streams\n\nNot measured."
     rows = ["| | MiB per 1 000 open streams | MiB idle |", "|---|---|---|"]
@@ -306,7 +306,7 @@ def memory(found: Found | None) -> str:
 
 
 def concurrency(found: Found) -> str:
-    """Growth with concurrency."""
+    """Return the section on growth with concurrency."""
     rows = [
         (
             "| at once | stock, tokens/s | `none`, ratio | stock, requests/s | `confidence`, ratio "
@@ -338,7 +338,7 @@ def concurrency(found: Found) -> str:
 
 
 def levels(found: Found) -> list[tuple[int, Found]]:
-    """Concurrency and its figures by way, ascending."""
+    """Return concurrency and its figures by way, ascending."""
     named = [
         (int(name.removeprefix("concurrency ")), each["ways"])
         for name, each in found["served"].items()
@@ -348,7 +348,7 @@ def levels(found: Found) -> list[tuple[int, Found]]:
 
 
 def hotpath(found: Found) -> str:
-    """Where the API process spends its time."""
+    """Return the section on the time of the API process."""
     parts = [
         "## Where the API process spends its time",
         (
@@ -379,14 +379,14 @@ def hotpath(found: Found) -> str:
 
 
 def failures(found: Sequence[str]) -> str:
-    """Runs in which requests failed."""
+    """Return the number of runs in which requests failed."""
     lines = [f"- {each}" for each in found] or ["No request failed in any run."]
     return "\n\n".join(["## Failures", "\n".join(lines)])
 
 
 def draw(found: Found, path: Path) -> None:
-    """Requests per second and median latency by concurrency."""
-    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and the page needs none of it
+    """Plot requests per second and median latency by concurrency."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and the page does not need it
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context({"font.size": 9}):

@@ -1,9 +1,8 @@
-"""From the command to the first answered request: this server, stock vLLM's, and commands without
-an engine.
+"""Startup time to the first answer: this server, stock vLLM, and commands without an engine.
 
 Both servers get the same model and flags and start in turn; a first start of each is not counted,
-so files are in the page cache. Beside the seconds the report has the processor seconds of all their
-processes, and when each stage was reached, by the first line of the log that says so.
+so files are in the page cache. The report has wall seconds, the processor seconds of all
+processes, and the time of each stage, read from the first line of the log that reports it.
 ``--tree PATH`` measures another checkout of this repository as well, with the same packages.
 """
 
@@ -39,7 +38,7 @@ STAGES = {
     "engine ready": "init engine (profile",
     "application built": "Starting vLLM server",
 }
-"""What is in the first line of the log after each stage, in vLLM 0.31."""
+"""Text in the first line of the log after each stage, in vLLM 0.31."""
 ANSWERED = "first answer"
 LIMIT = 300.0  # seconds
 LIGHT = (
@@ -55,13 +54,13 @@ class Started:
     """One start."""
 
     seconds: Mapping[str, float]
-    """Since the command, by stage; `ANSWERED` is the last."""
+    """Seconds since the command, by stage; `ANSWERED` is the last."""
     processor: float
-    """Seconds of all processes of the server until then."""
+    """Processor seconds of all processes of the server until then."""
 
 
 def main() -> None:
-    """Print the tables, and keep every figure in outputs/bench/startup.json."""
+    """Print the tables, and write all figures to outputs/bench/startup.json."""
     args = _arguments()
     where, servers = made(), {"ours": (OURS, ROOT), "stock": (STOCK, ROOT)}
     if args.tree is not None:
@@ -81,7 +80,7 @@ def main() -> None:
 
 
 def first_answer(command: Sequence[str], log: Path, tree: Path = ROOT) -> Started:
-    """Start a server, ask until it answers, and stop it."""
+    """Start a server, send requests until it answers, and stop it."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = os.environ | {"PYTHONPATH": str(tree), "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -132,7 +131,7 @@ def _answers(url: str) -> bool:
 
 
 def _processor_seconds(arguments: Sequence[str]) -> float:
-    """Of a command that needs no engine."""
+    """Return the processor seconds of a command that needs no engine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", *arguments]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -141,7 +140,7 @@ def _processor_seconds(arguments: Sequence[str]) -> float:
 
 
 def report(runs: Mapping[str, Sequence[Started]], light: Mapping[str, float]) -> str:
-    """Markdown: stages, the ratios of this server to each other one, and the light commands."""
+    """Return Markdown: stages, ratios of this server to each other one, and the light commands."""
     lines = [f"| seconds to | {' | '.join(runs)} |", f"|---|{'---|' * len(runs)}"]
     lines += [
         _row(stage, [[each.seconds[stage] for each in of] for of in runs.values()])

@@ -1,8 +1,8 @@
-"""What the wrapper around vLLM's engine client costs per token, and per open stream, by itself.
+"""Cost of the wrapper around vLLM's engine client, per token and per open stream.
 
-The same scripted engine is read bare, as stock vLLM's chat layer reads it, and through
-`EarlyExitEngine` under each policy; alternating rounds, processor time of this process. The
-scripted reasoning has a step marker every 25 tokens or so, and all trials decline.
+The same scripted engine is read directly, as stock vLLM's chat layer reads it, and through
+`EarlyExitEngine` under each policy, in alternating rounds; times are processor time of this
+process. The scripted reasoning has a step marker about every 25 tokens, and all trials decline.
 """
 
 import argparse
@@ -43,7 +43,7 @@ WAYS: dict[str, ExitSettings | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Reasoning of the demo world, joined until it is long enough, then an answer."""
+    """Reasoning of the demo model, repeated to the wanted length, then an answer."""
 
     tokenizer: Any
     prompt_ids: list[int]
@@ -53,7 +53,7 @@ class Script:
 
 
 def main() -> None:
-    """Print the tables, and keep every figure in outputs/bench/wrapper.json."""
+    """Print the tables, and write all figures to outputs/bench/wrapper.json."""
     args = _arguments()
     where, script = made(), make_script(args.tokens)
     times = measure(script, args.streams, args.rounds)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def make_script(tokens: int) -> Script:
-    """A stream of `tokens` tokens."""
+    """Return a stream of `tokens` tokens."""
     tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
     rng = random.Random(0)
     text = "<think>\n"
@@ -81,7 +81,7 @@ def make_script(tokens: int) -> Script:
 
 
 def measure(script: Script, streams: int, rounds: int) -> dict[str, list[float]]:
-    """Processor microseconds per delivered token of each way, by round, after one warm-up."""
+    """Return processor microseconds per delivered token by way and round, after one warm-up."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     for count in tqdm(range(rounds + 1), unit="round"):
         for name in list(WAYS)[:: -1 if count % 2 else 1]:
@@ -92,7 +92,7 @@ def measure(script: Script, streams: int, rounds: int) -> dict[str, list[float]]
 
 
 async def run(script: Script, settings: ExitSettings | None, streams: int) -> tuple[float, int]:
-    """Processor seconds and delivered tokens of `streams` requests side by side."""
+    """Return processor seconds and delivered tokens of `streams` concurrent requests."""
     client = ScriptedClient(script.tokenizer, script.ids, script.texts, script.trial)
     engine = client if settings is None else wrapped(client, settings)
     gc.collect()
@@ -107,13 +107,13 @@ async def run(script: Script, settings: ExitSettings | None, streams: int) -> tu
 
 
 def wrapped(client: ScriptedClient, settings: ExitSettings) -> Any:
-    """The wrapper, with counters of its own; every trial is put."""
+    """Return the wrapper with its own counters; every trial is sent."""
     registry, limits = CollectorRegistry(), ProbeLimits(probe_load=1.0, limit_probes=1000)
     return EarlyExitEngine(client, settings, metrics=Metrics(registry), limits=limits)
 
 
 def requested(engine: Any, script: Script, number: int) -> AsyncIterator[Any]:
-    """One request, as the chat layer makes it."""
+    """Generate one request as the chat layer does."""
     params = SamplingParams(max_tokens=len(script.ids), output_kind=RequestOutputKind.DELTA)
     prompt = {"type": "token", "prompt_token_ids": script.prompt_ids}
     outputs: AsyncIterator[Any] = engine.generate(prompt, params, f"r{number}")
@@ -121,17 +121,17 @@ def requested(engine: Any, script: Script, number: int) -> AsyncIterator[Any]:
 
 
 async def consume(outputs: AsyncIterator[Any]) -> int:
-    """Tokens that came out."""
+    """Return the number of tokens delivered."""
     return sum([len(output.outputs[0].token_ids) async for output in outputs])
 
 
 def held_by_streams(script: Script, streams: int) -> dict[str, float]:
-    """Python bytes per open stream with all but its last token delivered, by way."""
+    """Return Python bytes per open stream with all but its last token delivered, by way."""
     return {name: uvloop.run(held(script, settings, streams)) for name, settings in WAYS.items()}
 
 
 async def held(script: Script, settings: ExitSettings | None, streams: int) -> float:
-    """Of one way: what the streams hold while their clients wait for the last token."""
+    """Return the bytes of one way that its streams hold while clients wait for the last token."""
     client = ScriptedClient(script.tokenizer, script.ids, script.texts, script.trial)
     engine = client if settings is None else wrapped(client, settings)
     gc.collect()
@@ -149,12 +149,12 @@ async def held(script: Script, settings: ExitSettings | None, streams: int) -> f
         tracemalloc.stop()
     for outputs in generators:
         await outputs.aclose()
-    await asyncio.sleep(0.1)  # what a stream holds is freed in a task of its own
+    await asyncio.sleep(0.1)  # a separate task frees what a stream holds
     return size / streams
 
 
 async def hold(outputs: Any, tokens: int) -> Any:
-    """Read so many tokens, and stay open."""
+    """Read so many tokens, then keep the stream open."""
     count = 0
     while count < tokens:
         count += len((await anext(outputs)).outputs[0].token_ids)
@@ -164,7 +164,7 @@ async def hold(outputs: Any, tokens: int) -> Any:
 def figures(
     times: Mapping[str, list[float]], sizes: Mapping[str, float], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """All of them."""
+    """Return all figures."""
     return {
         "setting": f"{args.streams} scripted streams of {args.tokens} tokens, {args.rounds} rounds",
         "microseconds": times,

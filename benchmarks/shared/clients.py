@@ -1,4 +1,4 @@
-"""Load on a server, by vLLM's own serving benchmark, and what it cost the server's processes."""
+"""Load on a server from vLLM's serving benchmark, and its cost to the server's processes."""
 
 import argparse
 import asyncio
@@ -23,23 +23,22 @@ __all__ = ["Run", "Traffic", "measure", "write_problems"]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What is asked, and how it comes."""
+    """Problems, limits and arrival pattern of the requests."""
 
     problems: Sequence[Problem]
     path: Path
-    """The same as vLLM's benchmark reads them."""
+    """The problems in a file for vLLM's benchmark."""
     tokens: int
-    """Of an answer: at most, or exactly with `fixed`."""
+    """Tokens of an answer: at most, or exactly with `fixed`."""
     fixed: bool = False
     concurrency: int | None = None
-    """Closed loop: so many at once."""
+    """Closed loop: maximum number of concurrent requests."""
     rate: float | None = None
-    """Open loop: requests per second on average, a Poisson process; the same arrivals for the
-    same `seed`."""
+    """Open loop: mean requests per second of a Poisson process; `seed` determines the arrivals."""
     temperature: float = 0.6
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """More fields of the requests' bodies."""
+    """Further fields of the request bodies."""
 
 
 Run = dict[str, Any]
@@ -47,14 +46,14 @@ Run = dict[str, Any]
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> Path:
-    """Problems as vLLM's benchmark reads them."""
+    """Write problems in the format of vLLM's benchmark."""
     rows = [json.dumps({"prompt": each.prompt}) for each in problems]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return path
 
 
 def measure(server: Server, traffic: Traffic) -> Run:
-    """One run. Failed requests are counted, and what the client printed of them is kept."""
+    """Make one run; failed requests are counted, and their errors are in the figures."""
     before, counted = used(server.process.pid), _trial_tokens(server)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -91,7 +90,7 @@ def _options(server: Server, traffic: Traffic) -> argparse.Namespace:
         *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
         *("--base-url", server.url, "--model", "demo-base", "--tokenizer", str(MODEL)),
         *("--dataset-name", "custom", "--dataset-path", str(traffic.path)),
-        *("--skip-chat-template", "--disable-shuffle", "--no-oversample"),  # the server's does it
+        *("--skip-chat-template", "--disable-shuffle", "--no-oversample"),  # the server applies it
         *("--custom-output-len", str(traffic.tokens), "--num-prompts", str(len(traffic.problems))),
         *("--percentile-metrics", "ttft,tpot,itl,e2el", "--save-detailed", "--disable-tqdm"),
         *("--seed", str(traffic.seed), "--ready-check-timeout-sec", "0"),
@@ -107,5 +106,5 @@ def _options(server: Server, traffic: Traffic) -> argparse.Namespace:
 
 
 def _trial_tokens(server: Server) -> float:
-    """So far; none at a stock server."""
+    """Return the trial tokens so far; none at a stock server."""
     return total(server.metrics(), "probe_tokens")

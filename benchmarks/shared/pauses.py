@@ -1,9 +1,9 @@
-"""Pauses of the machine itself, as a process sees them that does nothing but sleep.
+"""Pauses of the machine itself, as seen by a process that only sleeps.
 
 On a shared virtual machine all cores stand still now and then, for up to a second. A latency that
-spans such a pause says nothing about the server, so tails are reported with them and without, as
-jHiccup (Tene 2012) tells the two apart. A scheduler does not keep a sleeper waiting for as long as
-`LEAST_SECONDS`, however busy the cores are.
+spans such a pause says nothing about the server, so tails are reported with and without them, like
+jHiccup (Tene 2012), which measures such pauses. A scheduler does not keep a sleeper waiting for as
+long as `LEAST_SECONDS`, however busy the cores are.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ SLEEP_SECONDS = 0.005
 LEAST_SECONDS = 0.05
 
 Timed = tuple[float, float]
-"""When something began (``time.monotonic``), and how many seconds it took."""
+"""Start (``time.monotonic``) and duration in seconds."""
 
 
 @dataclass(slots=True)
 class Pauses:
-    """Known once the context of `watched` is left."""
+    """Pauses, complete once the context of `watched` has ended."""
 
     spans: list[Timed] = field(default_factory=list)
 
     def outside(self, values: Sequence[Timed]) -> list[float]:
-        """Seconds of those that no pause has touched."""
+        """Return the seconds of the intervals that overlap no pause."""
         return [
             seconds
             for began, seconds in values
@@ -38,19 +38,19 @@ class Pauses:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest rank; NaN of nothing."""
+    """Return the percentile by nearest rank; NaN for no values."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[Pauses]:
-    """Note the machine's pauses meanwhile."""
+    """Record the machine's pauses within the context."""
     found = Pauses()
     command = (sys.executable, "-u", "-m", "benchmarks.shared.pauses")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # it sleeps from now on
+        process.stdout.readline()  # it sleeps from here on
         try:
             yield found
         finally:
@@ -60,7 +60,7 @@ def watched() -> Iterator[Pauses]:
 
 
 def main() -> None:
-    """Print each pause until the process is ended."""
+    """Print each pause until the process is terminated."""
     print("sleeping")
     last = time.monotonic()
     while True:

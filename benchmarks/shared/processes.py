@@ -1,4 +1,4 @@
-"""What the processes of a server have used, read from /proc."""
+"""Resource usage of a server's processes, read from /proc."""
 
 import os
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ class Used:
     """Processor seconds of a server so far."""
 
     api: float
-    """Of the process that speaks HTTP."""
+    """Seconds of the process that serves HTTP."""
     engine: float
-    """Of its children, and theirs."""
+    """Seconds of its descendants."""
 
     def since(self, before: "Used") -> "Used":
-        """What was used in between."""
+        """Return the usage since `before`."""
         return Used(self.api - before.api, self.engine - before.engine)
 
 
 def used(server: int) -> Used:
-    """Of the server whose API process has this id."""
+    """Return the usage of the server whose API process has this id."""
     below = _descendants(server)
     return Used(_seconds(server), sum(map(_seconds, below)))
 
 
 def rss(process: int) -> int:
-    """Bytes of resident memory."""
+    """Return bytes of resident memory."""
     return PAGE * int(Path(f"/proc/{process}/statm").read_text().split()[1])
 
 
@@ -42,7 +42,7 @@ def _descendants(process: int) -> list[int]:
         if entry.name.isdigit() and (fields := _fields(int(entry.name)))
     }
     found = [process]
-    for each in found:  # grows while it is walked
+    for each in found:  # the list grows during the loop
         found += [child for child, parent in parents.items() if parent == each]
     return found[1:]
 
@@ -53,7 +53,7 @@ def _seconds(process: int) -> float:
 
 
 def _fields(process: int) -> list[str]:
-    """Of /proc/PID/stat after the name, which may hold anything; none once it is gone."""
+    """Return the fields of /proc/PID/stat after the name, which may hold anything; none if gone."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:

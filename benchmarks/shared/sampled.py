@@ -1,8 +1,8 @@
-"""A server whose API process is sampled: `python -m benchmarks.shared.sampled MODULE [ARGUMENTS]`.
+"""A server with a sampled API process: `python -m benchmarks.shared.sampled MODULE [ARGUMENTS]`.
 
-Every 4 ms of processor time the kernel sends a signal, and its handler notes the stack of the
-main thread, where the event loop runs. Idle time is not sampled. SIGUSR2 writes what has been
-noted to the file named by BENCH_STACKS, and begins anew.
+Every 4 ms of processor time the kernel sends a signal, and its handler records the stack of the
+main thread, where the event loop runs. Idle time is not sampled. SIGUSR2 writes the recorded
+stacks to the file named by BENCH_STACKS, and resets them.
 """
 
 import json
@@ -18,23 +18,23 @@ from training.files import write_text
 
 __all__ = ["INTERVAL_SECONDS", "STACKS", "Sampler"]
 
-INTERVAL_SECONDS = 0.004  # the kernel's tick, as a rule
+INTERVAL_SECONDS = 0.004  # the kernel's usual tick
 STACKS = "BENCH_STACKS"
 
 
 class Sampler:
-    """Counts stacks: (file, function) from the outermost to the innermost frame."""
+    """A counter of stacks: (file, function) from the outermost to the innermost frame."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[tuple[str, str], ...]] = Counter()
 
     def start(self) -> None:
-        """From the main thread."""
+        """Start sampling; call it from the main thread."""
         signal.signal(signal.SIGPROF, self._note)
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_SECONDS, INTERVAL_SECONDS)
 
     def stop(self) -> None:
-        """No more samples."""
+        """Stop sampling."""
         signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _note(self, _: int, frame: FrameType | None) -> None:
@@ -46,8 +46,8 @@ class Sampler:
         self.counts[tuple(reversed(stack))] += 1
 
     def write(self, path: Path) -> None:
-        """All counts, as JSON; they begin anew."""
-        counts, self.counts = self.counts, Counter()  # samples go on while this is written
+        """Write all counts as JSON, and reset them."""
+        counts, self.counts = self.counts, Counter()  # sampling continues during the write
         rows = [{"stack": list(stack), "count": count} for stack, count in counts.items()]
         write_text(path, json.dumps(rows))
 

@@ -1,1 +1,1 @@
-"""Rollouts and rewards of the trainer, beside the published ones."""
+"""Benchmarks of the trainer's rollouts and rewards, compared with the published code."""

@@ -1,13 +1,13 @@
-"""The barrier of lock-step rounds alone, to compare the scheduling of rollouts by.
+"""The barrier of lock-step rounds alone, as a peer for the scheduling of rollouts.
 
-Theory. In lock-step a round holds whatever each live sequence needs next, and ends when its
-slowest request is done. `Lockstep` is that barrier and nothing else: what is added waits until
+Theory. In lock-step a round contains the next request of each live sequence, and ends when its
+slowest request is done. `Lockstep` is that barrier and nothing else: added requests wait until
 nothing runs. Under `run_rollouts` with sequential probing, where a sequence stops at its marker,
 it gives rounds with our controller, our requests, our engine and our seeds, so a comparison with
 the bare engine compares the scheduling alone.
 
-`shared.rounds` are the rounds of the published code. This barrier is kinder: a sequence that
-closes its thinking itself goes on to its answer in the same round, a marker that may not be
+`shared.rounds` are the rounds of the published code. This barrier is cheaper: a sequence that
+closes its thinking itself continues with its answer in the same round, a marker that may not be
 probed (`min_interval`) ends no round, and no token passes through vLLM's output processor.
 """
 
@@ -25,7 +25,7 @@ class Lockstep:
 
     engine: RolloutEngine
     rounds: int = 0
-    """Started so far."""
+    """Number of rounds started so far."""
     _running: set[str] = field(default_factory=set)
     _waiting: dict[str, Request] = field(default_factory=dict)
 
@@ -34,7 +34,7 @@ class Lockstep:
         self._waiting[request.id] = request
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """Forget requests, whether they run or wait."""
+        """Drop requests, running or waiting."""
         running = [each for each in request_ids if each in self._running]
         for each in request_ids:
             self._waiting.pop(each, None)
@@ -43,7 +43,7 @@ class Lockstep:
             self.engine.abort(running)
 
     def step(self) -> Sequence[Delta]:
-        """Advance the round; start the next one when all of it has ended."""
+        """Advance the round; start the next one when all its requests have ended."""
         if not self._running:
             self._start_round()
         deltas = self.engine.step()

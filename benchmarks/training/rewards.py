@@ -1,7 +1,7 @@
-"""What the step-aware reward costs: milliseconds per group, and memory that rollouts leave behind.
+"""Cost of the step-aware reward: milliseconds per group, and memory that rollouts leave behind.
 
-The table counts the steps of 5 completions of 16 000 tokens and rewards them; grading is not in
-it. The memory is what Python holds after each simulated training step: rollouts over the
+The times are for counting the steps of 5 completions of 16 000 tokens and rewarding them, without
+grading. The memory is that of Python objects after each simulated training step: rollouts over the
 scripted engine, groups, rewards.
 """
 
@@ -26,8 +26,8 @@ from training.rollouts.scripted_engine import ScriptedEngine, Stream
 GROUP = 5
 TOKENS = 16_000
 CHARACTERS = 4 * TOKENS
-WARM_UP = 20  # steps until caches have settled
-ROWS = 4 * GROUP  # rollouts in a simulated step
+WARM_UP = 20  # steps until caches are filled
+ROWS = 4 * GROUP  # rollouts per simulated step
 
 START, END, EOS, WAIT, ASK = 1, 2, 3, 4, 5
 WORDS = {START: "<think>", END: "</think>", EOS: "", WAIT: " Wait"}
@@ -40,7 +40,7 @@ SETTINGS = ExitSettings(policy="confidence")
 
 
 def main() -> None:
-    """Print the figures, and keep them in outputs/bench/rewards.json."""
+    """Print the figures, and write them to outputs/bench/rewards.json."""
     args = _arguments()
     text = reasoning_text()
     texts = [text[start : start + CHARACTERS] for start in range(0, GROUP * CHARACTERS, CHARACTERS)]
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def group_of(texts: Sequence[str], tokens: Sequence[int]) -> Group:
-    """A group as training makes it, but for the grades: every other one is correct."""
+    """Return a group as in training, except for the grades: every other one is correct."""
     size = len(texts)
     return Group(
         correct=[row % 2 == 0 for row in range(size)],
@@ -68,10 +68,10 @@ def group_of(texts: Sequence[str], tokens: Sequence[int]) -> Group:
 
 
 def timed(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each run in `rounds` rounds, after one that is not counted."""
+    """Return the milliseconds of each of `rounds` runs, after one that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for count in range(rounds + 1):
-        for name, run in runs.items():  # alternating, so that load falls on all alike
+        for name, run in runs.items():  # alternating, so that load affects all equally
             started = time.perf_counter()
             run()
             if count:
@@ -80,10 +80,10 @@ def timed(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[
 
 
 def memory(steps: int) -> list[int]:
-    """Bytes that Python holds before the first of `steps` steps and after each."""
+    """Return the bytes held by Python before the first of `steps` steps and after each."""
     for step in range(WARM_UP):
         train(step)
-    held = array("q", bytes(8 * (steps + 1)))  # made before, so that it does not count as growth
+    held = array("q", bytes(8 * (steps + 1)))  # allocated here, so that it does not count as growth
     tracemalloc.start()
     for step in tqdm(range(steps + 1), unit="step"):
         train(WARM_UP + step)
@@ -94,7 +94,7 @@ def memory(steps: int) -> list[int]:
 
 
 def train(step: int) -> None:
-    """One step without a model: truncated rollouts, then groups and rewards."""
+    """Run one step without a model: truncated rollouts, then groups and rewards."""
     jobs = [RolloutRequest((step, row), Sampling(max_tokens=300)) for row in range(ROWS)]
     rollouts = run_rollouts(ScriptedEngine(script), jobs, SETTINGS, FORM)
     texts = ["".join(FORM.texts_after(each.prompt_ids)(each.ids)) for each in rollouts]
@@ -104,7 +104,7 @@ def train(step: int) -> None:
 
 
 def script(request: Request) -> Stream:
-    """Reasoning of its own for each prompt, confident from somewhere on; a marker now and then."""
+    """Return reasoning of the prompt, confident from some position on, with a few markers."""
     prompt, generated = request.prompt_ids[:2], request.prompt_ids[2:]
     rng = random.Random(repr(prompt))
     sure_from = rng.randrange(250)

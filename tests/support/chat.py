@@ -1,4 +1,4 @@
-"""Requests to a server with the demo model, and what their responses say."""
+"""Requests to a server with the demo model, and readers of their responses."""
 
 import json
 from typing import Any
@@ -9,9 +9,9 @@ from tests.support.models import EOS, PROBLEMS, TOKENIZER, prompt_ids
 
 EXIT = {"exit_policy": "confidence"}
 HASTY = {str(EOS): 11}
-"""Bias with which the demo model ends its turn inside its thinking."""
+"""Bias that makes the demo model end its turn inside its thinking."""
 IDLE_SECONDS = 3
-"""Until a server without clients is idle: one is promised; machines that test are busy."""
+"""Time limit for a server without clients to be idle: 1 s is promised; busy machines are slower."""
 
 
 def messages(index: int = 0) -> list[Any]:
@@ -20,7 +20,7 @@ def messages(index: int = 0) -> list[Any]:
 
 def chat(client: openai.OpenAI, index: int = 0, xargs: Any = EXIT, **options: Any) -> Any:
     extra = options.pop("extra_body", {}) | ({"vllm_xargs": xargs} if xargs else {})
-    # With a seed, no probe is refused because of others.
+    # With a seed, the load of other requests refuses no probe.
     options = {"temperature": 0, "max_tokens": 900, "seed": 0} | options
     return client.chat.completions.create(
         model="demo-base", messages=messages(index), extra_body=extra, **options
@@ -28,7 +28,7 @@ def chat(client: openai.OpenAI, index: int = 0, xargs: Any = EXIT, **options: An
 
 
 def exited(client: openai.OpenAI, **options: Any) -> tuple[int, Any]:
-    """A problem whose thinking the policy ends, and its response."""
+    """Return the index of a problem whose thinking the policy truncates, and the response."""
     for index in range(len(PROBLEMS)):
         response = chat(client, index, **options)
         if response.stepgrpo["exit_reason"] == "confident":
@@ -37,7 +37,7 @@ def exited(client: openai.OpenAI, **options: Any) -> tuple[int, Any]:
 
 
 def joined(stream: Any) -> dict[str, Any]:
-    """What a stream adds up to."""
+    """Return the concatenated parts of a stream."""
     parts: dict[str, Any] = {"reasoning": "", "content": "", "ids": [], "finish_reason": None}
     for chunk in stream:
         for choice in chunk.choices:
@@ -50,20 +50,21 @@ def joined(stream: Any) -> dict[str, Any]:
 
 
 def steady(block: dict[str, Any]) -> dict[str, Any]:
-    """The block without what is a matter of time: how many later probes an exit cut short, or
-    were refused because one still ran, and how far the thinking had gone on."""
+    """Return the block without fields that depend on timing: how many later probes an exit cut
+    short, or were refused because one still ran, and how far the thinking had continued.
+    """
     timed = {"probes", "probe_tokens", "refused_probes", "discarded_tokens", "saved"}
     return {name: block[name] for name in block.keys() - timed}
 
 
 def sse(text: str) -> list[Any]:
-    """The events of a stream, decoded."""
+    """Return the decoded events of a stream."""
     data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
     return [json.loads(each) for each in data if each != "[DONE]"]
 
 
 def thinking_prompt(index: int) -> list[int]:
-    """The ids of a prompt that opens the thinking."""
+    """Return the ids of a prompt that opens the thinking."""
     return [*prompt_ids(index), *TOKENIZER.encode("<think>\n", add_special_tokens=False)]
 
 
@@ -74,8 +75,8 @@ def complete(client: openai.OpenAI, prompt: Any, xargs: Any = EXIT, **options: A
 
 
 def vllms(usage: Any) -> dict[str, Any]:
-    """The usage of a response, of a client's object or as JSON, as vLLM has it, for comparisons:
-    what is in the block depends on the time."""
+    """Return the usage of a response (SDK object or JSON) without our block: that depends on
+    timing."""
     found: dict[str, Any] = dict(usage) if isinstance(usage, dict) else usage.model_dump()
     found.pop("stepgrpo", None)
     return found

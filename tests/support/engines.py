@@ -1,4 +1,4 @@
-"""Real vLLM in this process, behind a border that notes what crosses it and can do harm there."""
+"""Real vLLM in this process, behind a client that records calls and can inject faults."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ from tests.support.zygote import SHARED
 ADAPTER = LoRARequest("demo-step-grpo", 1, str(ROOT / "models" / "demo-step-grpo"))
 PROMPTS = [prompt_ids(index) for index in range(len(PROBLEMS))]
 ENVIRONMENT = SHARED | {"TORCHDYNAMO_DISABLE": "1"}
-CAPACITY = 8  # sequences at once
+CAPACITY = 8  # concurrent sequences
 BLOCKS = 44  # of 32 tokens
 Fault = Callable[[AsyncIterator[RequestOutput]], AsyncIterator[RequestOutput]]
 
@@ -45,12 +45,12 @@ class Call:
     params: SamplingParams
     options: dict[str, Any]
     cached_tokens: int | None = None
-    """Of the prompt, found in the prefix cache."""
+    """Prompt tokens found in the prefix cache."""
     tokens: int = 0
     outputs: int = 0
-    """Pieces that the tokens came in."""
+    """Number of outputs that delivered the tokens."""
     beside: int = 0
-    """Sequences that ran when it came."""
+    """Sequences running when the request came."""
     probes_beside: int = 0
     ended: bool = False
 
@@ -61,13 +61,13 @@ class Call:
 
 @dataclass
 class Border:
-    """vLLM's engine client, with notes of what is asked and `fault` in the way of probes."""
+    """vLLM's engine client, which records all calls and applies `fault` to probes."""
 
     inner: AsyncLLM
     fault: Fault | None = None
     calls: list[Call] = field(default_factory=list)
     probing: asyncio.Event = field(default_factory=asyncio.Event)
-    """A probe has started."""
+    """Set when a probe has started."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -104,7 +104,7 @@ class Border:
 
 @dataclass
 class Ours:
-    """Our engine over the border, and the records of what it served."""
+    """Our engine over the border, and the records of the requests that it served."""
 
     engine: EarlyExitEngine
     border: Border
@@ -123,7 +123,7 @@ class Ours:
         tools: bool = False,
         **params: Any,
     ) -> tuple[list[list[int]], list[SequenceRecord]]:
-        """The token ids of each sequence, and their records."""
+        """Return the token ids of each sequence, and the records."""
         context = RequestContext(offers_tools=tools)
         token = current_request.set(context)
         asked = ({"exit_policy": policy} if policy else {}) | (xargs or {})
@@ -148,7 +148,7 @@ class Ours:
         return ids, context.sequences
 
     def counted(self, name: str) -> float:
-        """A counter of ours, summed over its labels."""
+        """Return one of our counters, summed over its labels."""
         return sum(
             sample.value
             for family in self.registry.collect()
@@ -159,7 +159,7 @@ class Ours:
 
 @dataclass
 class Machine:
-    """An engine and the event loop it lives in."""
+    """An engine and the event loop in which it runs."""
 
     inner: AsyncLLM
     runner: asyncio.Runner
@@ -175,7 +175,7 @@ class Machine:
         journal: RequestObserver | None = None,
         **limits: Any,
     ) -> Ours:
-        """A fresh engine of ours, of this default policy, over vLLM's, which is shared."""
+        """Return a new engine of ours with this default policy, over the shared vLLM engine."""
         border, registry = Border(self.inner, fault), CollectorRegistry()
         engine = EarlyExitEngine(
             border,
@@ -189,7 +189,7 @@ class Machine:
 
 @contextlib.contextmanager
 def running_machine(**arguments: Any) -> Iterator[Machine]:
-    """vLLM with the demo model."""
+    """Run vLLM with the demo model."""
     os.environ.update(ENVIRONMENT)
     with asyncio.Runner() as runner:
 
@@ -206,7 +206,7 @@ def running_machine(**arguments: Any) -> Iterator[Machine]:
             config = AsyncEngineArgs(**options | arguments).create_engine_config()
             end_engine_with_server()
             with warnings.catch_warnings(), forking(config):
-                warnings.simplefilter("default")  # in vLLM's process they are its own affair
+                warnings.simplefilter("default")  # those of vLLM's process are not ours to fix
                 return AsyncLLM.from_vllm_config(config)
 
         inner = runner.run(load())

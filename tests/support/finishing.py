@@ -1,4 +1,4 @@
-"""Streams of a thinking that does not end by itself, and clients that want its answer."""
+"""Streams whose thinking does not end by itself, and clients that ask to finish it."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from tests.support.models import END, EOS
 from tests.support.servers import Server
 
 MAX_TOKENS = 1900
-# Of the biases: no thinking ends by itself, and an answer does, or not even that.
+# Logit biases: no thinking ends by itself; an answer ends, or not even that.
 THINKS_ON = {str(END): -100, str(EOS): -12}
 NEVER_ENDS = {str(END): -100, str(EOS): -100}
 CHAT = "/v1/chat/completions"
@@ -37,7 +37,7 @@ NOT_FOUND = 404
 
 @dataclass
 class Streamed:
-    """What a stream brought, and what was answered to each wish in it."""
+    """The events of a stream, and the response to each request to finish."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     answers: list[httpx.Response] = field(default_factory=list)
@@ -69,11 +69,12 @@ def wished(
     when: str = "",
     leave: bool = False,
 ) -> Streamed:
-    """Stream `body` with the last key; after so many events, the first with `when` in it among
-    them, ask with each of `keys` to finish. Then read on, or leave.
+    """Stream `body` with the last key, and request the end of its thinking with each of `keys`.
 
-    An engine that keeps all cores busy can be done, or can be answering, before the server hears
-    the wish; that shows nothing, and is tried again."""
+    The request is sent after so many events, once one of them contains `when`; then the stream is
+    read to its end, or left. An engine that keeps all cores busy can be done, or can be answering,
+    before the server reads the request; such a try is inconclusive and is repeated.
+    """
     for _ in range(TRIES):
         found = _wished(server, body, path, after, keys, when, leave)
         if when == "final" or not all(map(_too_late, found.answers)):
@@ -126,7 +127,7 @@ def finish(
 
 
 def id_in(events: list[dict[str, Any]]) -> str:
-    """Of the response: in every chunk, or in a first event of its own."""
+    """Return the id of the response, from a chunk or from a first event with the id alone."""
     first = events[0]
     name: str = (first.get("response") or first.get("message") or first)["id"]
     return name

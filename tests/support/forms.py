@@ -12,7 +12,7 @@ SCHEMA = {
 }
 TOOL = {"name": "give", "parameters": SCHEMA, "strict": True}
 TOOLS = {"tools": [{"type": "function", "function": TOOL}]}
-# Tools' grammars let white space in, which the demo model would write for ever.
+# The grammars of tools allow white space, which the demo model would write without end.
 TERSE = {"\n": -5, " ": -5, "\n\n": -5, "\t": -100, "\r": -100, '"': 8, "}": 8, ":": 8}
 BIAS = {str(TOKENIZER.encode(text)[0]): bias for text, bias in TERSE.items()}
 JSON = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
@@ -22,4 +22,4 @@ def check_json(text: str) -> None:
     answer = json.loads(text)
     assert answer.keys() == {"answer"}
     assert answer["answer"].isdigit()
-    assert text == text.strip()  # the grammar begins right after the thinking
+    assert text == text.strip()  # the grammar begins directly after the thinking

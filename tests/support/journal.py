@@ -1,4 +1,4 @@
-"""Requests to the server with a log, and the lines that they leave there."""
+"""Requests to the server with a log, and the log lines that they write."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def chat(client: httpx.Client, index: int = 0, xargs: Any = EXIT, **more: Any) -
 
 
 def exited(client: httpx.Client, **more: Any) -> httpx.Response:
-    """The response to a problem whose thinking the policy cuts."""
+    """Return the response to a problem whose thinking the policy truncates."""
     for index in range(len(PROBLEMS)):
         answer = chat(client, index, **more)
         if answer.json()["stepgrpo"]["exit_reason"] == "confident":
@@ -46,7 +46,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def lines_of(path: Path, name: str, count: int = 1) -> list[dict[str, Any]]:
-    """The lines of a request, once they are there."""
+    """Return the lines of a request, waiting until they are written."""
     deadline = time.monotonic() + SECONDS
     while len(found := [line for line in lines(path) if line["id"] == name]) < count:
         assert time.monotonic() < deadline, f"{len(found)} lines of {name}"

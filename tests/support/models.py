@@ -1,4 +1,4 @@
-"""The demo model from outside: its tokenizer, the ids it thinks with, and problems."""
+"""The demo model for clients: its tokenizer, the ids of its thinking, and problems."""
 
 from transformers import AutoTokenizer
 
@@ -12,7 +12,7 @@ EOS = TOKENIZER.eos_token_id
 
 
 def prompt_ids(index: int) -> list[int]:
-    """A problem in the chat template; the model opens its thinking itself."""
+    """Return a problem in the chat template, after which the model opens its thinking."""
     ids: list[int] = TOKENIZER.apply_chat_template(
         [{"role": "user", "content": PROBLEMS[index].prompt}],
         add_generation_prompt=True,

@@ -16,4 +16,4 @@ import training.evaluation.run
 import training.rollouts.offline
 import training.grpo.train
 
-setproctitle.getproctitle()  # it finds its room now, or never
+setproctitle.getproctitle()  # it must locate the process title's memory before a fork

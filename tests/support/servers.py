@@ -1,4 +1,4 @@
-"""Servers as subprocesses, and what their metrics say."""
+"""Servers as subprocesses, and readers of their metrics."""
 
 import contextlib
 import os
@@ -20,16 +20,16 @@ from tests.support.zygote import SHARED, Process
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "demo-base"
 STARTUP_SECONDS = 240
-# On CPUs ours computes in the process of its scheduler. Stock vLLM starts a worker, for which its
-# scheduler waits without sleeping: half of two cores.
+# On CPUs our engine computes in its scheduler's process. Stock vLLM starts a worker, for which its
+# scheduler busy-waits: half of two cores.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 OWN_WORKER = ("--distributed-executor-backend", "mp")
-# Stock vLLM gets the same flags, so that a comparison compares one thing.
+# Stock vLLM gets the same flags, for a fair comparison.
 COMMON = (
     *("--served-model-name", "demo-base", "--dtype", "float32", "--max-model-len", "2048"),
     *("--enforce-eager", "--reasoning-parser", "qwen3", "--seed", "0"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    # The demo model knows no JSON: free to, it would write white space for ever.
+    # The demo model cannot write JSON: unconstrained, it would write white space without end.
     *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
 )
 OURS = (sys.executable, "-m", "service.cli", str(MODEL))
@@ -42,7 +42,7 @@ CALIBRATED = ("--exit-calibration", str(MODEL / "calibration.json"))
 
 @dataclass
 class Starting:
-    """How servers start: for real, as benchmarks have it; tests leave the imports out."""
+    """How servers start: benchmarks start a program, tests fork a process with the imports done."""
 
     launch: Callable[..., Process] = subprocess.Popen
 
@@ -56,23 +56,23 @@ class Server:
     url: str
     log: Path
     scraped: str = ""
-    """Where its metrics are, if they have a port of their own."""
+    """URL of its metrics, if they have their own port."""
     noisy: list[tuple[int, int]] = field(default_factory=list)
-    """Parts of its log, in bytes, in which vLLM writes tracebacks of what it refuses."""
+    """Ranges of its log, in bytes, in which vLLM writes tracebacks of requests that it refuses."""
 
     def said(self) -> str:
-        """Its log less those parts."""
+        """Return its log without those ranges."""
         log = self.log.read_bytes()
         for begin, end in reversed(self.noisy):
             log = log[:begin] + log[end:]
         return log.decode()
 
     def scrape(self) -> list[str]:
-        """The lines of its metrics."""
+        """Return the lines of its metrics."""
         return httpx.get(f"{self.scraped or self.url}/metrics", timeout=30).text.splitlines()
 
     def metrics(self) -> dict[str, float]:
-        """Sum over labels of every sample, by name."""
+        """Return the sum over labels of every sample, by name."""
         sums: dict[str, float] = {}
         for line in self.scrape():
             if match := re.match(r"([a-zA-Z_:]+)(?:\{.*\})? ([0-9.eE+-]+|NaN)$", line):
@@ -80,7 +80,7 @@ class Server:
         return sums
 
     def by(self, name: str, label: str) -> Counter[str]:
-        """The samples of a counter, summed by one of its labels."""
+        """Return the samples of a counter, summed by one of its labels."""
         sums = Counter[str]()
         for line in self.scrape():
             if line.startswith(f"{name}{{") and (match := re.search(rf'\b{label}="([^"]*)"', line)):
@@ -88,7 +88,7 @@ class Server:
         return sums
 
     def wait_idle(self, seconds: float) -> float:
-        """How long until the engine ran nothing; fails after `seconds`."""
+        """Wait until the engine runs nothing and return the seconds; fail after `seconds`."""
         started = time.monotonic()
         while time.monotonic() - started < seconds:
             now = self.metrics()
@@ -100,9 +100,9 @@ class Server:
         raise AssertionError(f"still busy after {seconds} s: {busy=} {open_requests=}")
 
     def processes(self) -> dict[int, str]:
-        """Its whole process tree, command lines by id, also after its own end.
+        """Return its process tree, command lines by process id, even after the server's own end.
 
-        It started a session; what it starts belongs to that, whoever the parent becomes.
+        All processes that it starts belong to its session, whatever their parent becomes.
         """
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
@@ -114,12 +114,12 @@ class Server:
         return found
 
     def engine(self) -> int:
-        """Process id of vLLM's engine."""
+        """Return the process id of vLLM's engine."""
         (pid,) = [pid for pid, name in self.processes().items() if "EngineCore" in name]
         return pid
 
     def wait_gone(self, seconds: float) -> None:
-        """Until nothing of its process tree is left; fails after `seconds`."""
+        """Wait until its process tree is gone; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while left := self.processes():
             assert time.monotonic() < deadline, f"still there after {seconds} s: {left}"
@@ -131,7 +131,7 @@ def total(metrics: dict[str, float], name: str) -> float:
 
 
 def check_accounts(metrics: dict[str, float]) -> None:
-    """Rules R2 and R3: every generated token and every request is in exactly one place."""
+    """Check rules R2 and R3: every generated token and every request is counted exactly once."""
     ours = (
         total(metrics, "completion_tokens")
         - total(metrics, "injected_tokens")
@@ -152,7 +152,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], log: Path, *flags: str) -> Iterator[Server]:
-    """A server that is up, and gone afterwards."""
+    """Run a server within the context."""
     server = start(command, log, *flags)
     try:
         wait_up(server)
@@ -164,11 +164,11 @@ def running(command: Sequence[str], log: Path, *flags: str) -> Iterator[Server]:
 def start(
     command: Sequence[str], log: Path, *flags: str, more: Mapping[str, str] | None = None
 ) -> Server:
-    """`more` is for its environment."""
+    """Start a server; `more` is added to its environment."""
     port = free_port()
     environment = os.environ | {
         **SHARED,
-        # vLLM closes idle connections after 5 s, and a client may just be reusing one.
+        # vLLM closes idle connections after 5 s, possibly while a client reuses one.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",
         **(more or {}),
     }

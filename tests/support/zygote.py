@@ -1,10 +1,10 @@
-"""Servers and trainers without their imports: forked from one process that has made them.
+"""Servers and trainers without import time: forks of one process that has imported everything.
 
 A server imports torch and vLLM for ten seconds of processor time, and a trainer TRL as well. A run
 of all tests starts some fifty of them. Here Python's own fork server imports once, and each command
-is a fork of it that goes on as ``python -m MODULE`` would: with its own session, environment and
-output, as ``__main__``, and with an exit status by the same rules. What the imports themselves read
-of the environment is in `SHARED`. The README's own commands are started for real (tests/e2e).
+is a fork of it that continues like ``python -m MODULE``: with its own session, environment and
+output, as ``__main__``, and with an exit status by the same rules. The environment variables that
+the imports themselves read are in `SHARED`. The README's own commands start without it (tests/e2e).
 """
 
 import atexit
@@ -28,8 +28,8 @@ __all__ = ["SHARED", "Forked", "Process", "popen", "run", "warm"]
 ROOT = Path(__file__).parents[2]
 SHARED = {
     "HF_HUB_OFFLINE": "1",
-    # One core computes, the other serves: threads that wait for each other in turns would
-    # keep a wish of a client waiting until its request is over.
+    # One core computes, the other serves: threads that wait for each other in turn would delay a
+    # client's request to finish until its sequence is over.
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -37,19 +37,19 @@ SHARED = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 READ_AT_START = ("LD_PRELOAD", "PYTHONPATH")
-"""By the program itself: a command with others than the tests' own is started for real."""
+"""Variables read at interpreter start: a command that changes one is started without a fork."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
 
 
 def warm() -> None:
-    """Begin to import, in the background."""
+    """Begin the imports in the background."""
     with _environment(SHARED):
         forkserver.ensure_running()
 
 
 def popen(command: Sequence[str], **options: Any) -> "Process":
-    """``subprocess.Popen``, without the imports where the command is ``python -m MODULE``."""
+    """Return a process like ``subprocess.Popen``, a fork if the command is ``python -m MODULE``."""
     wanted = options.get("env") or {}
     apart = any(wanted.get(name) not in (None, os.environ.get(name)) for name in READ_AT_START)
     if tuple(command[:2]) == (sys.executable, "-m") and not apart:
@@ -60,7 +60,7 @@ def popen(command: Sequence[str], **options: Any) -> "Process":
 def run(
     command: Sequence[str], *, timeout: float | None = None, **options: Any
 ) -> "subprocess.CompletedProcess[str]":
-    """``subprocess.run(command, capture_output=True, text=True)``, likewise; raises as it does."""
+    """Replace ``subprocess.run(command, capture_output=True, text=True)``; raises as it does."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = popen(command, stdout=out, stderr=err, **options)
         try:
@@ -73,7 +73,7 @@ def run(
 
 
 class Process(Protocol):
-    """What tests use of ``subprocess.Popen``."""
+    """The part of ``subprocess.Popen`` that tests use."""
 
     pid: int
 
@@ -139,7 +139,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, *, timeout: float | None = None) -> tuple[str, None]:
-        """What is left of its output; raises TimeoutExpired if it does not end in time."""
+        """Return the rest of its output; raises TimeoutExpired if it does not end in time."""
         stdout, said = self.stdout, list[str]()
         if stdout is not None and not stdout.closed:
             reading = threading.Thread(target=lambda: said.append(stdout.read()), daemon=True)
@@ -162,7 +162,7 @@ class Forked:
 
 
 class _Inherited:
-    """A file descriptor that the process gets a copy of."""
+    """A file descriptor that is duplicated for the process."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -202,7 +202,7 @@ def _become(
     out: int,
     err: int,
 ) -> None:
-    """Go on as ``python -m module arguments``; does not return."""
+    """Continue as ``python -m module arguments``; does not return."""
     if own_session:
         os.setsid()
     os.dup2(out, 1)
@@ -220,7 +220,7 @@ def _become(
 
 
 def _status_of(module: str) -> int:
-    """Run it to its end, with what an interpreter does then."""
+    """Run the module and the interpreter's exit steps; return the exit status."""
     status = 1
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -239,7 +239,7 @@ def _status_of(module: str) -> int:
 
 
 def _fork_engines() -> None:
-    """Have stock vLLM's engine forked, too: on CPUs it would be spawned, and import everything."""
+    """Fork stock vLLM's engine, too: on CPUs it would be spawned, and import everything."""
     import vllm.v1.engine.utils as starting  # noqa: PLC0415
 
     starting.get_mp_context = lambda: multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-r"""Golds, boxes and right verdicts by kind, for the grader and the light notion of sameness."""
+r"""Golds, boxes and correct verdicts by kind, for the grader and the fast comparison of answers."""
 
 __all__ = ["CASES"]
 

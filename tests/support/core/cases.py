@@ -1,4 +1,4 @@
-"""One table for several tests: the same texts drive counting, streaming and the controller."""
+"""A table of cases shared by the tests of counting, streaming and the controller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,16 +50,16 @@ STEP_CASES = [
 
 @dataclass(frozen=True)
 class ExitCase:
-    """Thinking, one word a token, and where a policy ends it."""
+    """A case: thinking with one word per token, and the position at which a policy ends it."""
 
     settings: ExitSettings
     words: Sequence[str]
-    """After ``<think>``."""
+    """Words after ``<think>``."""
     kept: int | None
-    """Of `words`; None without an exit."""
+    """Number of `words` that are kept; None without an exit."""
     reason: ExitReason
     answers: Sequence[Answer | None] = ()
-    """Of the probes, by number; the last goes on."""
+    """Answers of the probes in order; the last one repeats."""
     max_tokens: int = 400
 
 
@@ -69,7 +69,7 @@ def _settings(policy: str, **fields: object) -> ExitSettings:
 
 
 def _trial(probability: float, text: str = "{5}</think>") -> InducedAnswer:
-    """Two tokens; 2 is ``</think>`` and 8 the text before it."""
+    """Return a trial of two tokens; 2 is ``</think>`` and 8 the text before it."""
     return InducedAnswer((8, 2), (0.0, -(1 - probability)), ended=True, text=text)
 
 
@@ -170,4 +170,4 @@ EXIT_CASES = {
         _settings("confidence"), ["a", " b", ""], 2, ExitReason.EOS_IN_THINKING
     ),
 }
-"""By what they show; one table for the controller and for rollouts."""
+"""Cases by name; one table for the controller and for rollouts."""

@@ -1,4 +1,4 @@
-"""Tokenizers with the added tokens of families, built here, and text played to a controller."""
+"""Tokenizers with the added tokens of families, and a driver that plays text to a controller."""
 
 import functools
 from typing import Any
@@ -20,7 +20,7 @@ from stepgrpo_core import (
 from stepgrpo_core.control.events import Command
 from stepgrpo_core.families.table import FAMILIES
 
-# Added tokens as the models' tokenizers have them: special ones, and those that are not.
+# Added tokens as in the models' tokenizers: special ones, then ordinary ones.
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 THINK = ("<think>", "</think>")
 COHERE = ("<|START_THINKING|>", "<|END_THINKING|>")
@@ -69,7 +69,7 @@ LIMITED = ExitSettings(policy="budget", max_steps=1, budget_leaves_answer=False)
 
 @functools.cache
 def tokenizer_of(special: tuple[str, ...], normal: tuple[str, ...], template: str | None) -> Any:
-    """Bytes and added tokens: any text in, the same out."""
+    """Return a tokenizer of bytes and added tokens, which reproduces any text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE({each: place for place, each in enumerate(alphabet)}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -89,7 +89,7 @@ def family_tokenizer(name: str) -> Any:
 
 
 class Driver:
-    """Plays text to a controller, token by token, as a server does."""
+    """A driver that plays text to a controller, token by token, as a server does."""
 
     def __init__(self, tokenizer: Any, controller: ExitController, *, skip_special: bool) -> None:
         self.controller = controller
@@ -100,7 +100,7 @@ class Driver:
         self._ids: list[int] = []
 
     def play(self, text: str) -> None:
-        """The stream generates `text`, until its thinking is closed."""
+        """Generate `text` in the stream until the thinking is closed."""
         stream = DecodeStream(skip_special_tokens=self._skip)
         for token in self._tokenizer.encode(text, add_special_tokens=False):
             self._ids.append(token)

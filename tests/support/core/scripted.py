@@ -1,4 +1,4 @@
-"""A scripted driver: plays a token stream and probe answers to a controller, at any timing."""
+"""A scripted driver: plays a token stream and probe answers to a controller, with any timing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ FIXED = {START: "<think>", END: "</think>", EOS: "", TOOL: "<tool_call>", 100: "
 
 @dataclass
 class Script:
-    """What the model would generate: words are tokens, numbered from 10 by first appearance."""
+    """The model's scripted generation: words are tokens, numbered by first appearance."""
 
     words: Sequence[str]
     answer: Sequence[int] = (50, 51, EOS)
@@ -35,7 +35,7 @@ class Script:
     confidences: Callable[[int], float | None] = lambda position: 0.0
     """Confidence of the trial after so many tokens; None makes the probe fail."""
     answers: Callable[[StartProbe], Answer | None] | None = None
-    """What comes back of a probe; None: a trial of that confidence."""
+    """Answers of the probes; None: a trial with the confidence of `confidences`."""
     vocabulary: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -49,7 +49,7 @@ class Script:
 
 @dataclass
 class Played:
-    """What came of it."""
+    """The result of a run."""
 
     emitted: list[int]
     outcome: Outcome
@@ -60,7 +60,7 @@ class Played:
 
 
 def trial(confidence: float | None, *, ended: bool = True) -> InducedAnswer | None:
-    """A two-token trial whose second token has this probability."""
+    """Return a two-token trial whose second token has this probability."""
     if confidence is None:
         return None
     return InducedAnswer((7, END), (0.0, math.log(confidence) if confidence else -math.inf), ended)
@@ -82,12 +82,12 @@ def play(
     wish_at: int | None = None,
     abort_at: int | None = None,
 ) -> Played:
-    """Run one sequence; `answer_now(tick)` says whether the latest open probe answers then, and
-    `refuses(probe)` whether it is not put at all. After a `late(tick)` an answer comes that nobody
-    waits for any more: of a probe that was cancelled, or has answered or failed before.
+    """Run one sequence. `answer_now(tick)` tells whether the latest open probe is answered then,
+    `refuses(probe)` whether it is not sent at all. After a `late(tick)`, an unexpected answer
+    arrives: of a probe that was cancelled, or has answered or failed before.
 
-    The streams are cut at `max_tokens`, as an engine would. At tick `wish_at` the client wants
-    the answer, at `abort_at` it leaves.
+    The streams are cut at `max_tokens`, as an engine would. At tick `wish_at` the client asks for
+    the answer; at `abort_at` it disconnects.
     """
     controller = ExitController(
         settings,
@@ -135,7 +135,7 @@ def play(
 
 
 class _Stream:
-    """What one request to the engine generates, taken in chunks."""
+    """The tokens that one request to the engine generates, taken in chunks."""
 
     def __init__(
         self, ids: Sequence[int], texts: Sequence[str], cause: Cause, limit: int | None
@@ -145,7 +145,7 @@ class _Stream:
         self._cause: Cause = cause if len(self._ids) == len(ids) else "length"
 
     def take(self, size: int) -> tuple[list[int], list[str], Cause | None]:
-        """The next tokens with their texts, and the end with the last of them."""
+        """Return the next tokens with their texts, and the end with the last of them."""
         assert not self.ended
         size = max(size, 1)
         ids, texts = self._ids[:size], self._texts[:size]
@@ -187,7 +187,7 @@ class _Player:
             assert self.state.controller.receive(event) == self.state.end_probe(event) == []
 
     def execute(self, commands: Sequence[Command]) -> None:
-        """Carry out commands as the engine of a driver would."""
+        """Carry out commands as the engine of a driver does."""
         refused: list[ProbeRefused] = []
         generated = self.state.main.ids if self.close is None else self.state.answer.ids
         for command in commands:

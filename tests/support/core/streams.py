@@ -1,4 +1,4 @@
-"""Streams, settings, limits and answers of any kind, as Hypothesis draws them."""
+"""Hypothesis strategies for streams, settings, limits and answers of any kind."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ WORDS = [
     *("Wait", " Wait", "W", "ait", "Alter", "natively", " Wait\n", "So it is done again."),
 ]
 BY_POLICY = REASONS[State.THINKING, Signal.EXIT]
-MATCHER = re.compile("done|1")  # trusted here; servers pass a linear-time engine's
+MATCHER = re.compile("done|1")  # trusted here; servers pass a linear-time engine
 SURE = InducedAnswer((7, END), (0.0, -0.001), ended=True, text="{5}</think>")
 ANSWERS: dict[type, list[Answer | None]] = {
     Induce: [
@@ -84,7 +84,7 @@ calm = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_muc
 
 
 def answers_by(seed: int) -> Callable[[StartProbe], Answer | None]:
-    """Answers that depend on question and position alone."""
+    """Return answers that depend on question and position alone."""
 
     def answer(command: StartProbe) -> Answer | None:
         kind = type(command.spec)

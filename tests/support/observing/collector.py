@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector on this machine: takes spans as OTLP over HTTP, and keeps them."""
+"""A local OpenTelemetry collector: receives spans as OTLP over HTTP and keeps them."""
 
 import contextlib
 import threading
@@ -31,12 +31,12 @@ class Span:
 
 
 class Collector:
-    """Serves at `url`."""
+    """A collector that serves at `url`."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.raw = b""
-        """All that came."""
+        """All spans received."""
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ class Collector:
                 self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -62,7 +62,7 @@ class Collector:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["Collector"]:
-        """Within it, spans are taken."""
+        """Receive spans within the context."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -73,7 +73,7 @@ class Collector:
             self._server.server_close()
 
     def wait(self, trace: str, complete: Callable[[list[Span]], bool]) -> list[Span]:
-        """The spans of a trace, once they are complete."""
+        """Return the spans of a trace, waiting until they are complete."""
         deadline = time.monotonic() + SECONDS
         while not complete(found := [each for each in self.spans if each.trace == trace]):
             assert time.monotonic() < deadline, sorted(each.name for each in found)
@@ -82,7 +82,7 @@ class Collector:
 
 
 def spans_in(body: bytes) -> list[Span]:
-    """What an export holds."""
+    """Return the spans in an export."""
     request = ExportTraceServiceRequest.FromString(body)
     return [
         Span(
@@ -102,7 +102,7 @@ def spans_in(body: bytes) -> list[Span]:
 
 
 def value_of(value: Any) -> Any:
-    """As Python has it."""
+    """Return the value as a Python object."""
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [value_of(each) for each in value.array_value.values]

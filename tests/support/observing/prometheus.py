@@ -1,4 +1,4 @@
-"""A real Prometheus beside a server: from PATH, or Debian's package unpacked without root."""
+"""A real Prometheus for a server: from PATH, or Debian's package unpacked without root."""
 
 import contextlib
 import math
@@ -27,7 +27,7 @@ VARIABLES = {
 
 
 def tool(name: str) -> str:
-    """Path of `promtool` or `prometheus`."""
+    """Return the path of `promtool` or `prometheus`."""
     found = shutil.which(name)
     return (
         found
@@ -39,14 +39,14 @@ def tool(name: str) -> str:
 
 @contextlib.contextmanager
 def scraping(server: Server, folder: Path) -> Iterator[str]:
-    """URL of a Prometheus with our rules that scrapes `server` every second."""
+    """Yield the URL of a Prometheus with our rules that scrapes `server` every second."""
     with scraping_all([server.url], folder) as url:
         yield url
 
 
 @contextlib.contextmanager
 def scraping_all(servers: Sequence[str], folder: Path) -> Iterator[str]:
-    """The same of several servers."""
+    """Yield the URL of one that scrapes several servers."""
     config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(DEPLOY / "rules.yml")]
@@ -75,7 +75,7 @@ def scraping_all(servers: Sequence[str], folder: Path) -> Iterator[str]:
 
 
 def wait_ready(url: str) -> None:
-    """Until it answers queries."""
+    """Wait until it answers queries."""
     deadline = time.monotonic() + READY_SECONDS
     while True:
         with contextlib.suppress(httpx.HTTPError):
@@ -86,7 +86,7 @@ def wait_ready(url: str) -> None:
 
 
 def query(url: str, expression: str) -> list[dict[str, Any]]:
-    """The series of an instant query; an error fails."""
+    """Return the series of an instant query; an error fails."""
     answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, timeout=30)
     body = answer.json()
     assert body["status"] == "success", (expression, body)
@@ -95,7 +95,7 @@ def query(url: str, expression: str) -> list[dict[str, Any]]:
 
 
 def exemplars(url: str, expression: str) -> list[dict[str, Any]]:
-    """Exemplars of the last minutes, of all series of an expression."""
+    """Return the exemplars of the last minutes, of all series of an expression."""
     now = time.time()
     params = {"query": expression, "start": str(now - 600), "end": str(now + 60)}
     answer = httpx.get(f"{url}/api/v1/query_exemplars", params=params, timeout=30)
@@ -105,7 +105,7 @@ def exemplars(url: str, expression: str) -> list[dict[str, Any]]:
 
 
 def filled_in(expression: str) -> str:
-    """A dashboard's query with values for Grafana's variables."""
+    """Return a dashboard's query with values for Grafana's variables."""
     for name, value in VARIABLES.items():
         expression = expression.replace(name, value)
     assert "$" not in expression
@@ -113,7 +113,7 @@ def filled_in(expression: str) -> str:
 
 
 def check_data(url: str, panel: Panel) -> None:
-    """Every query of a panel returns a number."""
+    """Check that every query of a panel returns a number."""
     for each in panel.queries:
         expression = filled_in(each.expr)
         values = [float(series["value"][1]) for series in query(url, expression)]
@@ -121,7 +121,7 @@ def check_data(url: str, panel: Panel) -> None:
 
 
 def wait_scrapes(url: str, count: int, of: int = 1) -> None:
-    """Until so many more scrapes of each of the servers have succeeded."""
+    """Wait until so many more scrapes of each of the servers have succeeded."""
     deadline, wanted = time.monotonic() + 60, None
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):

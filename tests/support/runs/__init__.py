@@ -1,4 +1,4 @@
-"""Programs with an engine of their own, each run in its own process by a test."""
+"""Programs with their own engine, each run in its own process by a test."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from tests.support.servers import ROOT
 
 
 def run(*command: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    """Run Python with this `command` from the root, the engine in the same process."""
+    """Run Python with this `command` in the repository root, the engine in the same process."""
     environment = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -1,4 +1,4 @@
-"""Prints, as JSON, what the offline driver makes of some problems (run by test_offline)."""
+"""Print, as JSON, the offline driver's results on some problems (run by test_offline)."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def main(count: int) -> None:
     generations = engine.generate(prompts, params)
     exited = engine.exits(generations, settings, params)
     runs = record(engine, generations, settings, trials=True)
-    long = dataclasses.replace(settings, probe_max_tokens=880)  # no room for it late in a run
+    long = dataclasses.replace(settings, probe_max_tokens=880)  # too large to fit late in a run
     cramped = record(engine, generations, long, trials=True)
     rows = [
         {

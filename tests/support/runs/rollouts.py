@@ -1,5 +1,4 @@
-"""Prints, as JSON, rollouts of some problems (run by test_rollout): colocated, as training
-makes them."""
+"""Print, as JSON, colocated rollouts of some problems, as in training (run by test_rollout)."""
 
 import dataclasses
 import json
@@ -31,7 +30,7 @@ EVERY_POLICY = (
 
 
 def jobs(tokenizer: Any, count: int, temperature: float) -> list[RolloutRequest]:
-    """The same jobs for every way to run them."""
+    """Return the same jobs for every way to run them."""
     return [
         RolloutRequest(
             tuple(prompt_ids(tokenizer, each.prompt)), Sampling(900, temperature, seed=100 + index)
@@ -70,7 +69,7 @@ def main(count: int) -> None:
         made = run_rollouts(
             engine, jobs(tokenizer, problems, temperature), settings, form, probing=probing
         )
-        for each in made:  # ids are the truth, and text follows from them
+        for each in made:  # text is decoded from the ids, which are authoritative
             assert tokenizer.decode(each.ids, skip_special_tokens=True) == "".join(
                 form.texts_after(each.prompt_ids)(each.ids)
             )

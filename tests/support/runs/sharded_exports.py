@@ -1,7 +1,7 @@
-"""Run by torchrun: a small model, sharded over two processes on CPUs, is trained and exported.
+"""Train a small model, sharded over two processes on CPUs, and export it; run by torchrun.
 
-accelerate (1.15, `AcceleratorState.__init__`) shards on GPUs only; told that it has them, it
-shards over gloo just as well.
+accelerate (1.15, `AcceleratorState.__init__`) shards on GPUs only; if told that it has them, it
+shards over gloo as well.
 """
 
 import json

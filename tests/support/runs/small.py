@@ -21,7 +21,7 @@ def model() -> Qwen3ForCausalLM:
 
 
 def arguments(output: Path, steps: int = STEPS) -> TrainingArguments:
-    """Of a training on CPUs that saves every second step."""
+    """Return arguments of a training on CPUs that saves every second step."""
     return TrainingArguments(
         output_dir=str(output),
         max_steps=steps,
@@ -35,12 +35,12 @@ def arguments(output: Path, steps: int = STEPS) -> TrainingArguments:
 
 
 def trainer(output: Path, *, steps: int = STEPS) -> Any:
-    """A trainer that is not started yet."""
+    """Return a trainer that is not started yet."""
     return trainer_of(arguments(output, steps))
 
 
 def trainer_of(chosen: TrainingArguments) -> Any:
-    """A trainer with these arguments."""
+    """Return a trainer with these arguments."""
     rows = [{"input_ids": [1, 2, 3, each], "labels": [1, 2, 3, each]} for each in range(4, 20)]
     return checked_trainer(Trainer)(
         model=model(),

@@ -1,4 +1,4 @@
-"""A process that does nothing until it is ended."""
+"""A process that does nothing until it is terminated."""
 
 import os
 import time

@@ -1,5 +1,7 @@
-"""An application of vLLM's own request schemas and error handlers over the scripted engine: what
-becomes of a body on its way to the engine, without a model."""
+"""An application of vLLM's own request schemas and error handlers over the scripted engine.
+
+It shows how a body is changed on its way to the engine, without a model.
+"""
 
 import asyncio
 import json
@@ -47,7 +49,7 @@ LIMIT = 500
 
 
 class SeenEngine(EarlyExitEngine):
-    """Remembers what became of the parameters of each request."""
+    """An engine that records the effective parameters of each request."""
 
     def __init__(self, settings: ExitSettings, **options: Any) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
@@ -66,7 +68,7 @@ class SeenEngine(EarlyExitEngine):
 
 
 class Asked:
-    """What a request came to."""
+    """The response to a request, and its effective parameters."""
 
     def __init__(self, response: httpx.Response, seen: list[Effective]) -> None:
         self.status = response.status_code
@@ -76,13 +78,13 @@ class Asked:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error of a refusal."""
+        """Return the error of a refusal."""
         error: dict[str, Any] = json.loads(self.text)["error"]
         return error
 
 
 class Application:
-    """The endpoints, asked one after the other in one event loop."""
+    """The endpoints, called one after the other in one event loop."""
 
     def __init__(self, policy: str = "confidence", **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
@@ -95,7 +97,7 @@ class Application:
         """Post a body."""
         self.engine.seen.clear()
         headers = {"content-type": "application/json"}
-        content = json.dumps(body)  # httpx would refuse NaN
+        content = json.dumps(body)  # httpx would reject NaN
         response = self._run(self._http.post(path, content=content, headers=headers))
         return Asked(response, list(self.engine.seen))
 
@@ -151,7 +153,7 @@ def _application(engine: SeenEngine) -> FastAPI:
     async def responses(request: ResponsesRequest, _: Request) -> Response:
         request.build_chat_params(None, "auto")
         params = request.to_sampling_params(LIMIT, {})
-        if request.stream:  # vLLM's begins before the engine is asked
+        if request.stream:  # vLLM's response starts before the engine is called
             return StreamingResponse(_late(engine, params), media_type="text/event-stream")
         return await answered(request, [params])
 

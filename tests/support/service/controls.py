@@ -1,4 +1,4 @@
-"""Request parameters and what they come to."""
+"""Request parameters and the settings that result from them."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def settled(
     template: Template = QWEN,
     limit: int = 1000,
 ) -> Effective:
-    """What a whole request comes to."""
+    """Return the effective settings of a whole request."""
     _, asked = to_vllm_body(body, read_body(body), endpoint, template)
     return effective_settings(
         body.get("vllm_xargs"), defaults, asked, limit=limit, closing=len(THINKING.closing_ids)

@@ -9,7 +9,7 @@ from service.config.server import Defaults, add_flags, read_defaults
 def read(
     *flags: str, environment: dict[str, str] | None = None, file: str | None = None, at: Path
 ) -> Defaults:
-    """The defaults of a command line, an environment and a YAML file."""
+    """Return the defaults of a command line, an environment and a YAML file."""
     parser = argparse.ArgumentParser()
     add_flags(parser)
     config: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""A local judge that answers, fails or forwards requests, as tests want it to."""
+"""A local judge that answers, fails or forwards requests."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ KEY = "the-judges-key"
 
 
 class LocalJudge:
-    """Serves at `url`; `behave` decides about every request."""
+    """A judge that serves at `url`; `behave` decides about every request."""
 
     def __init__(self) -> None:
         self.behave: Callable[[dict[str, Any]], tuple[int, bytes] | None] = yes
@@ -22,7 +22,7 @@ class LocalJudge:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.arrived = threading.Event()
-        """A request has arrived."""
+        """Set when a request has arrived."""
         self.released = threading.Event()
         """Set at the end, to release handlers that hang."""
         judge = self
@@ -47,7 +47,7 @@ class LocalJudge:
                     self.close_connection = True
                     return
                 status, content = answer
-                with contextlib.suppress(OSError):  # the client has left
+                with contextlib.suppress(OSError):  # the client has disconnected
                     self.send_response(status)
                     self.send_header("content-type", "application/json")
                     self.send_header("content-length", str(len(content)))

@@ -24,7 +24,7 @@ BLOCK = {
     "confidence": 0.9877,
     "saved": None,
 }
-"""The block as it is in a response."""
+"""The block as in a response."""
 
 
 def serve(

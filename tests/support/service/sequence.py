@@ -1,6 +1,6 @@
-"""One sequence over a scripted engine: deltas that come in any pieces.
+"""One sequence over a scripted engine whose deltas have chosen sizes.
 
-How many tokens vLLM packs into a delta is a matter of load, so a real engine cannot be made to.
+vLLM's deltas depend on load, so a real engine cannot be made to produce given sizes.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ SIZES = [[1], [1000], [3], [1, 7, 2]]
 
 
 class ScriptedEngine:
-    """Generates one text after the prompt and one after an exit, in deltas of given sizes."""
+    """An engine that generates one text after the prompt and one after an exit, in given deltas."""
 
     def __init__(self, main: str, answer: str, sizes: Sequence[int]) -> None:
         self.texts = {True: main, False: answer}
         self.sizes = sizes
-        self.silent = False  # its streams end without a last output
+        self.silent = False  # its streams end without a final output
         self.aborted: set[str] = set()
         self.asked: list[SamplingParams] = []
 
@@ -71,7 +71,7 @@ def run(
     adapters: bool = False,
     **params: Any,
 ) -> tuple[list[tuple[str, list[int]]], SequenceRecord, CompletionOutput]:
-    """What comes out, delta by delta; the account; the last delta."""
+    """Return the outputs by delta, the account, and the last delta."""
     settings = ExitSettings(policy=policy, budget_tokens=4, answer_reserve=0, shadow=shadow)
     asked = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA, **params)
     prompt = {"prompt_token_ids": PROMPT}
@@ -106,6 +106,6 @@ def ids_of(deltas: list[tuple[str, list[int]]]) -> list[int]:
 
 
 def delta(text: str, finish: str | None = None) -> RequestOutput:
-    """One token's output, of this text."""
+    """Return the output of one token with this text."""
     completion = CompletionOutput(0, text, [1], None, None, finish_reason=finish)
     return RequestOutput("r", None, [1], None, [completion], finished=finish is not None)

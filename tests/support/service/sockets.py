@@ -1,4 +1,4 @@
-"""Requests that no client library would send."""
+"""Raw HTTP requests that client libraries cannot send."""
 
 import contextlib
 import re
@@ -6,7 +6,7 @@ import socket
 
 
 def raw(url: str, request: str | bytes) -> tuple[int, bytes, bytes]:
-    """Status, head and body of the answer to some bytes."""
+    """Return status, head and body of the response to raw bytes."""
     host, port = url.removeprefix("http://").split(":")
     data = request if isinstance(request, bytes) else request.encode("latin-1")
     answer = b""

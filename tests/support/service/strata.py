@@ -1,4 +1,4 @@
-"""Servers that share a state file under different settings, and what they count."""
+"""Servers that share a state file under different settings, and their counts."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ def serving(
     facts: Mapping[str, Any] = {"max_model_len": 4096},
     weights: Mapping[str | None, str] = {None: "a"},
 ) -> Iterator[SavingsMeasurement]:
-    """What a server with these settings has of a file."""
+    """Yield the measurement of a server with these settings over a state file."""
     savings = SavingsMeasurement(dataclasses.replace(plan, state=state), SumStore(state), weights)
     savings.facts |= facts
     decider = SimpleNamespace(defaults=settings, limits=limits, effort=EFFORT)

@@ -19,7 +19,7 @@ def sums(groups: int, policy: str = "confidence", compared: Contrast = "exit") -
 
 
 def pairs(groups: int, series: str = EXIT) -> dict[Key, Sums]:
-    """Two exits in a group, of which one is paired, and a request that ended by itself."""
+    """Return sums per group of two exits, one of them paired, and a request without an exit."""
     entry: Sums = {
         "requests": 2, "tokens": 100, "saved": 60, "cost": 10, "pairs": 1, "error": 5,
         "natural": 1, "natural_tokens": 80, "agreed": 1, "unmeasurable": 1,

@@ -1,4 +1,4 @@
-"""The demo model's thinking as the engine's drivers see it."""
+"""The demo model's thinking format for the engine's drivers."""
 
 from stepgrpo_core.families.table import FAMILIES
 from stepgrpo_core.families.thinking import thinking_of

@@ -1,4 +1,4 @@
-"""Groups of completions for tests of rewards, written short or drawn at random."""
+"""Groups of completions for tests of rewards, written as text or drawn at random."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -19,7 +19,7 @@ def group(
     formatted: Sequence[bool] = (),
     finished: Sequence[bool] = (),
 ) -> Group:
-    """One letter per completion: + correct, - wrong, ? could not be scored."""
+    """Return a group of one completion per letter: + correct, - wrong, ? could not be scored."""
     size = len(correct)
     return Group(
         correct=[OUTCOMES[letter] for letter in correct],
@@ -32,7 +32,7 @@ def group(
 
 @st.composite
 def groups(draw: st.DrawFn, *, letters: str = "+-?") -> Group:
-    """One to eight completions; few different lengths, so that ties occur."""
+    """Draw one to eight completions with few different lengths, so that ties occur."""
     correct = draw(st.text(letters, min_size=1, max_size=8))
 
     def column(values: st.SearchStrategy[T]) -> list[T]:
@@ -48,6 +48,6 @@ def groups(draw: st.DrawFn, *, letters: str = "+-?") -> Group:
 
 
 def numbers(rewards: list[float | None]) -> list[float]:
-    """Of completions that all could be scored."""
+    """Return the numbers of a group in which every completion was scored."""
     assert None not in rewards
     return [reward for reward in rewards if reward is not None]

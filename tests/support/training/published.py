@@ -1,4 +1,4 @@
-"""The published benchmark files, where this checkout has them beside it."""
+"""The published benchmark files, if they are next to this checkout."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parents[4] / "shared" / "data" / "benchmarks"
 
 
 def published(name: str) -> str:
-    """Path of a file; skips the test where the files are absent."""
+    """Return the path of a file; skip the test if the files are absent."""
     path = FOLDER / name
     if not path.exists():
         pytest.skip(f"the published benchmark file {name} is not beside this checkout")

@@ -6,7 +6,7 @@ from training.evaluation.records import Record
 
 
 def record(question: int, sample: int = 0, **changes: Any) -> Record:
-    """A correct completion of 100 tokens in 2 steps, but for the `changes`."""
+    """Return a correct completion of 100 tokens in 2 steps, with `changes`."""
     given: dict[str, Any] = {
         "seed": 7,
         "tokens": 100,

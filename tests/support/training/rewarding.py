@@ -1,4 +1,4 @@
-"""Completions with boxes, and what a reward makes of them with the real grader."""
+"""Completions with boxes, and their rewards with the real grader."""
 
 from stepgrpo_core import ExitReason
 from tests.support.training.rollouts import rollout

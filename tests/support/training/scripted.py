@@ -1,4 +1,4 @@
-"""A model over small numbers whose thinking and confidence are given."""
+"""A scripted model over small numbers with given thinking and confidence."""
 
 import math
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ ANSWER = (30, 31, EOS)
 
 @dataclass
 class Model:
-    """Generates `thinking`, wherever it is taken up, and after a closed thinking `ANSWER`."""
+    """A model that generates `thinking`, resumable anywhere, and `ANSWER` once it is closed."""
 
     thinking: tuple[int, ...] = THINKING
     confident_from: int | None = None
-    """Probes after so many generated tokens are confident."""
+    """Number of generated tokens from which probes are confident."""
     probe_wait: int = 0
     probe_ends: bool = True
 
