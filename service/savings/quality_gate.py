@@ -61,9 +61,7 @@ class QualityGate:
     def refresh(self) -> None:
         """Read which policies are off, and end probations."""
         if self._store.problem is None:
-            with contextlib.suppress(
-                sqlite3.Error, OSError
-            ):  # the store logs a warning; policies stay off
+            with contextlib.suppress(sqlite3.Error, OSError):  # the store warns; policies stay off
                 self._end_probations()
         found = [each for each in self._store.switched_off() if self._applies(each)]
         for key in self._off.keys() - {each[:2] for each in found}:
