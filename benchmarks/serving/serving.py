@@ -154,7 +154,7 @@ def _servers(folder: Path, sections: Sequence[str]) -> Iterator[dict[str, Server
                 command = (*OURS[:-1], stack.enter_context(as_model(str(ADAPTER))))
             found[name] = start(command, folder / f"{name}.log", *flags)
             stack.callback(stop, found[name])
-        for server in found.values():  # they start side by side
+        for server in found.values():  # they start concurrently
             wait_up(server)
         yield found
 

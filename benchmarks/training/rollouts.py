@@ -154,7 +154,7 @@ def load(seats: int, limit: int) -> Colocated:
         model=str(MODEL),
         dtype="float32",
         enforce_eager=True,
-        max_model_len=limit + 128,  # longer than every problem
+        max_model_len=limit + 128,  # problems are shorter than 128
         max_num_seqs=seats,
         enable_chunked_prefill=False,
         block_size=32,
@@ -253,7 +253,7 @@ def in_rounds(vllm: Colocated, way: Way, jobs: list[RolloutRequest]) -> Made:
 
 @contextmanager
 def counted_steps(engine: Any) -> Iterator[list[None]]:
-    """Yield one entry for every step of the engine."""
+    """Yield a list that gets one entry for every step of the engine."""
     steps: list[None] = []
     original = engine.step
 

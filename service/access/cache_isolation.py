@@ -30,11 +30,11 @@ class IsolatedEngine:
         return getattr(self._inner, name)
 
     def generate(self, prompt: Any, *args: Any, **options: Any) -> Any:
-        """Like vLLM's method, with a prompt salted for the current request."""
+        """Call vLLM's method with a prompt salted for the current request."""
         return self._inner.generate(self._salted(prompt), *args, **options)
 
     def encode(self, prompt: Any, *args: Any, **options: Any) -> Any:
-        """Like vLLM's method, with a prompt salted for the current request."""
+        """Call vLLM's method with a prompt salted for the current request."""
         return self._inner.encode(self._salted(prompt), *args, **options)
 
     def _salted(self, prompt: Any) -> Any:

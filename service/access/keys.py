@@ -74,7 +74,7 @@ class KeyRing:
 
     @property
     def required(self) -> bool:
-        """Whether requests need a key at all."""
+        """True if requests need a key."""
         return bool(self._digests)
 
     def contains(self, digest: bytes) -> bool:
@@ -120,7 +120,7 @@ class KeyRing:
 def _read(file: Path) -> dict[bytes, str]:
     try:
         return parse_keys(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:  # its message quotes the file
+    except UnicodeDecodeError:  # the error's message would quote the file
         raise BadKeys("it is not UTF-8 text") from None
 
 

@@ -47,13 +47,13 @@ class Rules:
     body_seconds: float = 120.0
     """Time limit for receiving a body."""
     open_metrics: bool = False
-    """Whether ``/metrics`` answers without a key."""
+    """True if ``/metrics`` answers without a key."""
     metrics_at: tuple[str, int] | None = None
     """Host and port that alone serve metrics; None: the server's own port serves them."""
     isolates: bool = True
-    """Whether API keys share no prefix cache."""
+    """True if API keys share no prefix cache."""
     cors: bool = False
-    """Whether CORS preflight requests, which carry no key, are allowed."""
+    """True if CORS preflight requests, which carry no key, are allowed."""
 
     def allows(self, scope: Scope, caller: bytes) -> bool:
         """Return whether a request has a valid key or needs none."""

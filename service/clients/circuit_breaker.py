@@ -23,7 +23,7 @@ class CircuitBreaker:
 
     @property
     def closed(self) -> bool:
-        """Whether all calls are allowed."""
+        """True if all calls are allowed."""
         return self._failures < self.threshold
 
     def allows(self, now: float) -> bool:

@@ -36,7 +36,7 @@ _log = logging.getLogger("vllm.stepgrpo")
 KEY_VARIABLE = "STEPGRPO_VERIFIER_API_KEY"
 
 Outcome = Literal["answered", "cancelled"] | FailureReason
-"""How a call ended; cancelled: its answer was no longer needed."""
+"""The end of a call; cancelled: its answer was no longer needed."""
 OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(FailureReason))
 
 
@@ -71,7 +71,7 @@ class Judgment:
     reply: Reply | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """From the judge's ``usage``: tokens of the judge, not of this engine."""
+    """Tokens of the judge, from its ``usage``, not of this engine."""
 
 
 class JudgeClient:
@@ -95,7 +95,7 @@ class JudgeClient:
         await self._client.close()
 
     async def ask(self, question: Judge, message: str) -> Judgment:
-        """Return the judge's reply to `message`, or why there is none."""
+        """Return the judge's reply to `message`, or the reason for none."""
         judgment = Judgment("cancelled")
         try:
             judgment = await self._try(question, message)

@@ -38,7 +38,7 @@ RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 REJECTED = {400, 422}  # the server does not accept a field of the request
 
 FailureReason = Literal["timeout", "unreachable", "refused", "garbage", "paused"]
-"""Why there is no response; garbage: it is not usable; paused: the circuit breaker is open."""
+"""Reason for no response; garbage: it is not usable; paused: the circuit breaker is open."""
 T = TypeVar("T")
 
 
@@ -53,7 +53,7 @@ class Address:
     key: str | None = field(default=None, repr=False)
 
     def check(self, name: str, variable: str) -> None:
-        """Raises InvalidSetting if the URL, from option `name`, or the key, from environment
+        """Raise InvalidSetting if the URL, from option `name`, or the key, from environment
         variable `variable`, is invalid."""
         url = _parsed(self.url)
         if url is None or url.scheme not in ("http", "https") or not url.host or url.userinfo:

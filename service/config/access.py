@@ -20,7 +20,7 @@ _KEY_OF_VLLM = "VLLM_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
-    """Who may send requests, and how many. Raises InvalidSetting."""
+    """Access settings: API keys and limits of requests. Raises InvalidSetting."""
 
     api_key_file: Path | None = None
     """File of API keys, one per line, `name: key` or `key`; read again when it changes. Every route
@@ -80,7 +80,7 @@ def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) ->
     resolved = resolve(ACCESS, args, environment, prefix=PREFIX)
     settings = resolved.build(AccessSettings)
     fixed = args.api_key or [environment.get(_KEY_OF_VLLM, "")]
-    args.api_key = None  # vLLM's own check knows neither all keys nor all routes
+    args.api_key = None  # vLLM's own check does not know all keys or all routes
     environment.pop(_KEY_OF_VLLM, None)
     try:
         keys = KeyRing(filter(None, fixed), settings.api_key_file)

@@ -1,4 +1,4 @@
-"""Options of the server: fields of dataclasses that a flag, the environment or a file sets.
+"""Options of the server: dataclass fields set by a flag, the environment or a file.
 
 A field is the only definition of its option. Its name makes the flag, the variable and the key of
 the YAML file, its type reads them, and its docstring is the help text and the row in the reference.
@@ -35,7 +35,7 @@ NO_FILE: tuple[str, Mapping[str, Any]] = ("file", {})
 
 Section = TypeVar("Section")
 Reader = Callable[[Any], Any]
-"""Reads a value from text, or from what YAML has; raises ValueError with the remedy."""
+"""A function that reads a value from text or YAML data; raises ValueError with the remedy."""
 
 
 class BadOption(ValueError):
@@ -54,10 +54,10 @@ class Option:
     variable: str
     read: Reader
     help: str
-    """What it does, in sentences; the default follows."""
+    """Help text in sentences; the default follows."""
     default: Any
     switch: bool
-    """It is on or off: as a flag it takes no value."""
+    """True for a boolean option, whose flag takes no value."""
 
     @property
     def dest(self) -> str:
@@ -67,14 +67,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The options that are set anywhere."""
+    """The options that some source sets."""
 
     values: Mapping[str, Any]
     sources: Mapping[str, tuple[str, str]]
     """The source of each value, and its key there."""
 
     def build(self, section: type[Section]) -> Section:
-        """Return the dataclass with what was set of its fields; raises BadOption."""
+        """Return the dataclass with the values set for its fields; raises BadOption."""
         names = self.values.keys() & typing.get_type_hints(section).keys()
         try:
             return section(**{name: self.values[name] for name in names})
@@ -82,7 +82,7 @@ class Resolved:
             raise self.refusal(error.name, error.value, error.remedy) from error
 
     def refusal(self, name: str, value: object, remedy: str) -> BadOption:
-        """Return the error for an option whose value turned out to be wrong."""
+        """Return the error for an option with an invalid value."""
         source, key = self.sources.get(name, (BUILT_IN, name))
         return BadOption(source, key, value, remedy)
 
@@ -96,8 +96,8 @@ def options_of(
 ) -> dict[str, Option]:
     """Return the fields of dataclasses as options, by name.
 
-    `readers` are for fields whose type does not tell how they are read, `choices` for those whose
-    type does not list their values.
+    `readers` are for fields whose type does not determine how to read them, `choices` for those
+    whose type does not list their values.
     """
     found: dict[str, Option] = {}
     for section in sections:
@@ -138,9 +138,9 @@ def resolve(
     prefix: str,
     besides: Iterable[str] = (),
 ) -> Resolved:
-    """Return what is set: by a flag, else by the environment, else by the file.
+    """Return the set options: by a flag, else by the environment, else by the file.
 
-    `file` is the name of the YAML file and what it holds. Variables that begin with `prefix` must
+    `file` is the name of the YAML file and its content. Variables that begin with `prefix` must
     be options or `besides`. Raises BadOption.
     """
     place, content = file
@@ -175,7 +175,7 @@ def _read(option: Option, value: Any, source: str, key: str) -> Any:
 
 
 def read_yaml(path: Path) -> tuple[str, Mapping[str, Any]]:
-    """Return the name of a YAML file and what it holds; raises BadOption if it cannot be read."""
+    """Return the name of a YAML file and its content; raises BadOption if it cannot be read."""
     name = f"file {path}"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The server's defaults, which hold where a request sets nothing else."""
+"""The server's defaults, which apply unless a request overrides them."""
 
 import argparse
 import dataclasses
@@ -40,7 +40,7 @@ __all__ = [
 
 PREFIX = "STEPGRPO_EXIT_"
 CONFIG = "STEPGRPO_EXIT_CONFIG"
-"""The variable that names the YAML file."""
+"""Environment variable with the name of the YAML file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Defaults(ServerSettings):
-    """All settings of the server, over which requests take precedence."""
+    """All settings of the server; parameters of requests override them."""
 
     settings: ExitSettings = field(default_factory=ExitSettings)
     limits: ProbeLimits = field(default_factory=ProbeLimits)
     plan: Plan = field(default_factory=Plan)
     judge: JudgeServer | None = None
-    """Of policy verifier, behind a URL."""
+    """The judge of policy verifier, if it is behind a URL."""
     resolved: Resolved = field(default_factory=lambda: Resolved({}, {}), compare=False)
-    """Where each option was set."""
+    """The source of each option."""
 
 
 def _markers(value: Any) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ _log = logging.getLogger("vllm.stepgrpo")  # below vLLM's logger, so its format 
 
 
 class EarlyExitEngine:
-    """Stands in for vLLM's engine client; delegates all but generating, admission and drain."""
+    """Replaces vLLM's engine client; delegates all but generation, admission and drain."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class EarlyExitEngine:
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
         """Admit or refuse `n` sequences, as `Admission.admit` does."""
-        del request_id  # vLLM's interface has it
+        del request_id  # part of vLLM's interface
         if self.lost:
             raise QueueOverflowError
         self._admission.admit(n, current_request.get())
@@ -248,7 +248,7 @@ class EarlyExitEngine:
         return self._generate(request, effective, context, context.next_prompt())
 
     def check_parameters(self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest) -> None:
-        """Check parameters as far as they do not depend on the prompt; raises BadParameter."""
+        """Check the parameters that do not depend on the prompt; raises BadParameter."""
         with contextlib.suppress(PolicyFailed):  # `generate` then serves without exits and logs it
             self._resolver.wanted(xargs, asked)
 

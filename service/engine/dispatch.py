@@ -21,7 +21,7 @@ __all__ = ["Dispatcher"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Makes the run of a request."""
+    """Creates the run of a request."""
 
     served: ServedModel
     resolver: PolicyResolver

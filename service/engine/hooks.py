@@ -1,4 +1,4 @@
-"""`EngineHooks`: where the measurement of savings follows requests through the engine client.
+"""`EngineHooks`: the interface by which the measurement of savings follows requests.
 
 The engine client calls every hook; this base class does nothing. `service.savings.measurement`
 overrides the hooks, so `engine` never imports `savings`.
@@ -27,7 +27,7 @@ class EngineHooks:
     def start(
         self, served: ServedModel, metrics: Metrics, name: str, resolver: PolicyResolver
     ) -> None:
-        """Called once, when the engine has proved that it generates. `name` is the model's."""
+        """Start measuring; called once, after the readiness check. `name` is the model's."""
 
     def is_off(self, model: str, policy: str) -> bool:
         """Return whether `policy` is switched off for `model`."""
@@ -42,32 +42,32 @@ class EngineHooks:
         return None
 
     def assign_stratum(self, request: EngineRequest, records: Sequence[SequenceRecord]) -> None:
-        """Called with a request as it came, before its arm changes it."""
+        """Set the stratum of a request; called before its arm changes it."""
 
     def as_control(
         self, request: EngineRequest, settings: ExitSettings
     ) -> tuple[EngineRequest, ExitSettings]:
-        """Return what a request of the control arm is served with."""
+        """Return the request and settings that serve it in the control arm."""
         return request, settings
 
     def prepare(
         self, records: Sequence[SequenceRecord], conversation: bytes | None, *, exits: bool
     ) -> None:
-        """Called before a request runs; `exits` says whether a policy acts on it."""
+        """Prepare the records of a request before it runs; `exits`: a policy acts on it."""
 
     def trust(self, model: str, policy: str) -> Trust:
-        """Return how far predictions for `model` under `policy` can be trusted."""
+        """Return the trust in predictions for `model` under `policy`."""
         del model, policy
         return Trust()
 
     def ended(
         self, request: EngineRequest, record: SequenceRecord, baseline: Baseline | None
     ) -> None:
-        """Called once for every sequence, however it ended."""
+        """Record the end of a sequence, whatever its cause; called once for each."""
 
     def warnings(self) -> list[str]:
-        """Return what an operator should know although the server is ready."""
+        """Return warnings of a ready server for the operator."""
         return []
 
     async def stop(self) -> None:
-        """Called when the engine shuts down."""
+        """Stop measuring when the engine shuts down."""

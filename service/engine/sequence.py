@@ -309,7 +309,7 @@ class ControlledSequence:
         return None
 
     def _ask_judge(self, command: StartProbe, spec: Judge) -> ProbeAnswered | None:
-        """As `_start_probe`, for another server: this engine's load does not limit it."""
+        """Start a probe at the judge's server, which the load of this engine does not limit."""
         judge, decode = self._served.judge, self._writing.decode
         if judge is None or decode is None:
             return ProbeAnswered(command.probe, None)

@@ -52,7 +52,7 @@ class Admission:
         self.reserved = 0
         """Slots reserved for requests whose body is being read."""
         self.closed = False
-        """Whether all new requests are refused."""
+        """True if all new requests are refused."""
 
     @contextlib.contextmanager
     def reserve(self, n: int) -> Iterator[bool]:
@@ -132,7 +132,7 @@ class Admission:
         self._grant(max(seats.started - seats.granted, 0), context)
 
     def end(self, n: int) -> None:
-        """Release the slots of `n` sequences of which nothing runs any more."""
+        """Release the slots of `n` sequences that no longer run."""
         self.in_use -= n
 
     def release_unused(self, context: RequestContext) -> None:

@@ -56,7 +56,7 @@ class Load:
 
     @property
     def stalled(self) -> bool:
-        """Whether sequences have been running for `STALL_SECONDS` without a step of any engine.
+        """True if sequences have been running for `STALL_SECONDS` without a step of any engine.
         Always False if engines do not report their steps (``--disable-log-stats``)."""
         idle = self._clock() - self._last_step
         return self._reports_steps and self.running > 0 and idle >= STALL_SECONDS
@@ -68,7 +68,7 @@ class Load:
 
     @property
     def saturated(self) -> bool:
-        """Whether one more sequence would have to wait."""
+        """True if one more sequence would have to wait."""
         return self.waiting > 0 or self.running >= self._capacity
 
     def refusal(self) -> Refusal | None:

@@ -19,7 +19,7 @@ class CannotFinish(Exception):
 
 
 def check_closable(obstacle: Abstained | None) -> None:
-    """Raises CannotFinish if there is an obstacle."""
+    """Raise CannotFinish if there is an obstacle."""
     if obstacle:
         raise CannotFinish(f"Its thinking cannot be closed: {OBSTACLES[obstacle]}.")
 

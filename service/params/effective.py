@@ -44,7 +44,7 @@ class Effective:
     demand: Requested | None = None
     """Explicit bound, which must be rejected if no policy can enforce it."""
     abstained: Abstained | None = None
-    """Why not all of the policy acts."""
+    """Reason for which not all of the policy acts."""
 
     def abstaining(self, policy: str, reason: Abstained) -> "Effective":
         """Return the settings with the policy that is left."""

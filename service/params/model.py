@@ -40,7 +40,7 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """How the served model writes thinking."""
+    """The thinking format of the served model."""
 
     settings: ExitSettings
     """Server defaults with the texts of the model's family."""

@@ -24,7 +24,7 @@ _LONGEST = 100  # characters of a key that is cached
 
 
 def misplaced_parameter(body: Mapping[str, Any]) -> BadParameter | None:
-    """Return an error for the first key that is close to a parameter but is none; None without."""
+    """Return an error for the first key that resembles a parameter; None if there is none."""
     for path, value in _keys(body):
         meant = _cached_meaning(path) if len(path) <= _LONGEST else _meant(path)
         if meant is not None:

@@ -94,7 +94,7 @@ class Parameter:
     path: str
     """Key in the body; after a dot, the key in that object."""
     sets: Literal["switch", "effort", "budget"]
-    """What it sets: thinking on or off, one of `EFFORTS`, or reasoning tokens."""
+    """The kind of setting: thinking on or off, one of `EFFORTS`, or reasoning tokens."""
     read: Callable[[Any], Any]
     """Return the value; None if it sets nothing, or for a budget no limit. Raises ValueError."""
     ecosystem: str

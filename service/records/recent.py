@@ -24,7 +24,7 @@ Key = tuple[bytes, str]
 @dataclass(frozen=True, slots=True)
 class _Kept:
     block: bytes
-    """JSON."""
+    """The block as JSON."""
     until: float
     """Expiry by the cache's clock, in seconds."""
 

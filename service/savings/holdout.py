@@ -25,7 +25,7 @@ __all__ = ["add_outcome", "as_control", "contrast_of", "is_eligible"]
 
 
 def contrast_of(plan: Plan, adapter: str | None) -> Contrast:
-    """Return what the experiment contrasts; `adapter` is the one that the request names."""
+    """Return the experiment's contrast; `adapter` is the one that the request names."""
     return "exit" if adapter is None or plan.holdout_base is None else "training"
 
 

@@ -36,7 +36,7 @@ __all__ = ["SavingsMeasurement", "open_measurement"]
 def open_measurement(
     plan: Plan, models: Mapping[str | None, Path], calibration: Path | None
 ) -> "SavingsMeasurement | None":
-    """Return the measurement that `plan` asks for, or None if nothing is measured. `models` are the
+    """Return the measurement of `plan`, or None if nothing is measured. `models` are the
     folders of the served models by adapter, None for the base model. Raises InvalidSetting."""
     if not plan.measures and not plan.state:
         return None

@@ -1,4 +1,4 @@
-"""How savings are measured: what the operator decides."""
+"""The operator's settings of how savings are measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ SECONDS = 600.0  # timeout of a remote continuation
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Raises InvalidSetting for what cannot work."""
+    """Settings of the holdout, pairs and quality gate. Raises InvalidSetting."""
 
     holdout: float = 0.0
     """Share of conversations, from 0 to 1, that are served without exits, to measure what exits

@@ -70,12 +70,12 @@ class Source(Protocol):
 
 
 class AnswerNow:
-    """In an inbox: the client wants the answer now."""
+    """An inbox item: the client wants the answer now."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndWithError:
-    """In an inbox: the request must end with this error."""
+    """An inbox item: the request must end with this error."""
 
     error: Exception
 

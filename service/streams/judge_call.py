@@ -13,7 +13,7 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 
 class NoReply(Exception):
-    """In an inbox: the judge has not replied."""
+    """An inbox item: the judge has not replied."""
 
 
 class JudgeCall:

@@ -75,8 +75,7 @@ def complete(client: openai.OpenAI, prompt: Any, xargs: Any = EXIT, **options: A
 
 
 def vllms(usage: Any) -> dict[str, Any]:
-    """Return the usage of a response (SDK object or JSON) without our block: that depends on
-    timing."""
+    """Return the usage of a response without our block, which depends on timing."""
     found: dict[str, Any] = dict(usage) if isinstance(usage, dict) else usage.model_dump()
     found.pop("stepgrpo", None)
     return found

@@ -127,7 +127,7 @@ def finish(
 
 
 def id_in(events: list[dict[str, Any]]) -> str:
-    """Return the id of the response, from a chunk or from a first event with the id alone."""
+    """Return the id of the response, from its first event."""
     first = events[0]
     name: str = (first.get("response") or first.get("message") or first)["id"]
     return name

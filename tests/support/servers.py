@@ -42,7 +42,7 @@ CALIBRATED = ("--exit-calibration", str(MODEL / "calibration.json"))
 
 @dataclass
 class Starting:
-    """How servers start: benchmarks start a program, tests fork a process with the imports done."""
+    """The start of servers: benchmarks run a program, tests fork a process that has the imports."""
 
     launch: Callable[..., Process] = subprocess.Popen
 
