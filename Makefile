@@ -6,7 +6,7 @@ MODEL := models/demo-base
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup serve test test-slow test-all test-core lint bench soak demo docs clean
+.PHONY: help setup serve test test-core test-slow test-rest test-all lint bench soak demo docs clean
 .DEFAULT_GOAL := help
 
 help: ## Explain the targets
@@ -27,20 +27,21 @@ serve: setup ## Serve demo-base, with early exit, and demo-step-grpo on http://l
 		--exit-policy confidence
 
 test: setup ## Run the fast tier of the tests: unit tests, and one of each kind on real vLLM
-	@mkdir -p .cache
-	@nice .venv/bin/pytest -m 'not slow' tests/unit $(ARGS) > .cache/test-unit.log 2>&1 & unit=$$!; \
-	trap 'kill $$unit 2> /dev/null' EXIT; \
-	echo 'The unit tests run at the same time; their output follows at the end.'; \
-	.venv/bin/pytest -m 'not slow' --ignore=tests/unit $(ARGS); vllm=$$?; \
-	wait $$unit; unit=$$?; cat .cache/test-unit.log; exit $$((vllm + unit))
+	@scripts/beside.sh .cache/test-unit.log \
+		".venv/bin/pytest -m 'not slow' tests/unit $(ARGS)" \
+		".venv/bin/pytest -m 'not slow' --ignore=tests/unit $(ARGS)"
+
+test-core: setup ## Run the core's own tests; they reach every branch of it
+	.venv/bin/pytest tests/unit/core --cov $(ARGS)
 
 test-slow: setup ## Run what `make test` leaves out
 	.venv/bin/pytest -m slow $(ARGS)
 
-test-all: test-core test test-slow ## Run all tests, with branch coverage of the core
+test-rest: setup ## Run the core's tests with branch coverage, and what `make test` leaves out
+	@scripts/beside.sh .cache/test-core.log \
+		".venv/bin/pytest tests/unit/core --cov $(ARGS)" ".venv/bin/pytest -m slow $(ARGS)"
 
-test-core: setup ## Run the core's own tests; they reach every branch of it
-	.venv/bin/pytest tests/unit/core --cov $(ARGS)
+test-all: test test-rest ## Run all tests
 
 lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/ruff check .
