@@ -4,12 +4,13 @@
 set -uo pipefail
 mkdir -p "$(dirname "$1")"
 nice bash -c "$2" > "$1" 2>&1 &
-a=$!
-trap 'kill $a 2> /dev/null' EXIT
+pid=$!
+trap 'kill "$pid" 2> /dev/null' EXIT
 echo "At the same time: $2 (its output follows at the end)"
 bash -c "$3"
-b=$?
-wait $a
-a=$?
+status_b=$?
+wait "$pid"
+status_a=$?
+trap - EXIT
 cat "$1"
-exit $((a > b ? a : b))
+exit $((status_a > status_b ? status_a : status_b))
