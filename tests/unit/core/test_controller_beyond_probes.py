@@ -228,7 +228,7 @@ def test_one_policys_failures_do_not_silence_another() -> None:
         words, answers=lambda probe: None if isinstance(probe.spec, Judge) else trial(0.1)
     )
     played = play(script, settings)
-    kinds = [type(each.question) for each in played.probes]
+    kinds = [type(each.spec) for each in played.probes]
     assert kinds.count(Induce) == 10
     assert played.outcome.failed_probes == kinds.count(Judge) == 2  # 64 tokens apart
 
