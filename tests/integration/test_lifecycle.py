@@ -62,7 +62,7 @@ def test_promtool_accepts_our_metrics(server: Server) -> None:
         ([str(MODEL), "--exit-polcy", "none"], "--exit-polcy"),
         ([str(MODEL), "--exit-config", str(MODEL / "config.json")], "use one of"),
         ([str(MODEL), "--exit-config", str(MODEL / "model.safetensors")], "it is not YAML"),
-        ([str(MODEL), "--api-key-file", "none.txt"], "--api-key-file='none.txt' cannot be"),
+        ([str(MODEL), "--api-key-file", "none.txt"], "--api-key-file='none.txt' is invalid"),
         ([str(MODEL), "--key-rate", "5"], "there are no API keys"),
         (
             [str(MODEL), "--exit-config", "none.yaml"],
