@@ -5,18 +5,19 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TypeAlias
 
-from stepgrpo_core.errors import InvalidSetting
 from training import calibrate_command as calibration
 from training.config.schema import RunConfig, explain_config, load_config, preset_names
+from training.demo import command as demo
 from training.evaluation import command as evaluation
 from training.exits import command as exit_calibration
-from training.run.lock import locked
 from training.run.ports import choose_port
 
 __all__ = ["build_parser", "main"]
 
-DEFAULT = calibration.DEFAULT
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main() -> None:
@@ -57,15 +58,55 @@ def build_parser() -> argparse.ArgumentParser:
         description="Sample completions with exits, keep the shortest correct ones, and "
         "fine-tune on them. --resume continues a stopped run.",
     )
-    _add_eval(commands)
-    _add_demo(commands)
-    _add_calibrate(commands)
-    _add_calibrate_exit(commands)
+    _add(
+        commands,
+        "eval",
+        evaluation,
+        summary="Compare models and exit policies on benchmarks, with intervals.",
+        description="Complete and grade benchmarks with every model under every exit policy, and "
+        "compare each with the baseline on the same questions and seeds. Writes results.md, "
+        "results.json, tradeoff.png and failures.html. The same command resumes a stopped "
+        "evaluation.",
+    )
+    demo.add_commands(
+        commands.add_parser(
+            "demo",
+            help="Train the base model of the demo world, or every method on it.",
+            description="The demo world runs everything on two CPU cores.",
+        ).add_subparsers(required=True, metavar="WHAT")
+    )
+    _add(
+        commands,
+        "calibrate",
+        calibration,
+        summary="Record completion lengths without exits, for stepgrpo-serve --exit-calibration.",
+        description="Complete prompts without exits and record the lengths of the completions, "
+        "where their steps begin, and the confidence of a probe there. Use prompts and sampling "
+        "parameters like your users': the server predicts saved tokens from this file.",
+    )
+    _add(
+        commands,
+        "calibrate-exit",
+        exit_calibration,
+        summary="Choose the threshold of policy confidence by a bound of its risk.",
+        description="Complete questions in full and with exits at every threshold, and choose the "
+        "cheapest threshold whose risk is at most --epsilon with probability 1 - --delta. Use "
+        "questions and sampling parameters like your users'. Writes a file for stepgrpo-serve "
+        "--exit-config, the figures as JSON, and a plot.",
+    )
     return parser
 
 
+def _add(
+    commands: Commands, name: str, command: ModuleType, *, summary: str, description: str
+) -> None:
+    parser = commands.add_parser(name, help=summary, description=description)
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
 def _add_run(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     start: Callable[..., None],
     summary: str,
@@ -119,108 +160,6 @@ def _add_run(
     command.set_defaults(run=_train, start=start)
 
 
-def _add_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "eval",
-        help="Compare models and exit policies on benchmarks, with intervals.",
-        description="Complete and grade benchmarks with every model under every exit policy, and "
-        "compare each with the baseline on the same questions and seeds. Writes results.md, "
-        "results.json, tradeoff.png and failures.html. The same command resumes a stopped "
-        "evaluation.",
-    )
-    evaluation.add_arguments(parser)
-    parser.set_defaults(run=evaluation.run)
-
-
-def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    demo = commands.add_parser(
-        "demo",
-        help="Train the base model of the demo world, or every method on it.",
-        description="The demo world runs everything on two CPU cores.",
-    ).add_subparsers(required=True, metavar="WHAT")
-    _add_base(demo)
-    _add_results(demo)
-
-
-def _add_base(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    base = commands.add_parser(
-        "base",
-        help="Train demo-base from scratch and measure it.",
-        description="Train demo-base from scratch, measure it on unseen problems, calibrate it "
-        "and write its model card. The same command resumes a stopped run.",
-    )
-    base.add_argument(
-        "--output", type=Path, default=Path("outputs/demo"), help=f"Folder to write to.{DEFAULT}"
-    )
-    base.add_argument(
-        "--steps", type=int, help="Optimizer steps of the first stage. Default: the recipe's."
-    )
-    base.add_argument("--seed", type=int, default=0, help=f"Seed of weights and traces.{DEFAULT}")
-    base.add_argument(
-        "--problems", type=int, default=1000, help=f"Unseen problems to measure on.{DEFAULT}"
-    )
-    base.set_defaults(run=_demo_base)
-
-
-def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    results = commands.add_parser(
-        "results",
-        help="Train every method from demo-base and compare them.",
-        description="Train Step-GRPO, its ablations and the other methods from demo-base, evaluate "
-        "all on the same unseen problems, and write a table and a plot. The same command resumes a "
-        "stopped table and keeps what is finished.",
-    )
-    results.add_argument(
-        "--output", type=Path, default=Path("outputs/results"), help=f"Folder to write to.{DEFAULT}"
-    )
-    results.add_argument(
-        "--base",
-        type=Path,
-        default=Path("models/demo-base"),
-        help=f"Model from which all trainings start.{DEFAULT}",
-    )
-    results.add_argument(
-        "--reduced", action="store_true", help="Train Step-GRPO and GRPO+LP only, one seed of each."
-    )
-    results.add_argument(
-        "--problems", type=int, default=1000, help=f"Unseen problems to answer.{DEFAULT}"
-    )
-    results.add_argument(
-        "--learning-rate",
-        type=float,
-        help="Learning rate of every GRPO run. Default: the preset's, 1e-3.",
-    )
-    results.add_argument(
-        "--slots", type=int, default=2, help=f"Jobs at once, one thread each.{DEFAULT}"
-    )
-    results.set_defaults(run=_demo_results)
-
-
-def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    calibrate = commands.add_parser(
-        "calibrate",
-        help="Record completion lengths without exits, for stepgrpo-serve --exit-calibration.",
-        description="Complete prompts without exits and record the lengths of the completions, "
-        "where their steps begin, and the confidence of a probe there. Use prompts and sampling "
-        "parameters like your users': the server predicts saved tokens from this file.",
-    )
-    calibration.add_arguments(calibrate)
-    calibrate.set_defaults(run=calibration.run)
-
-
-def _add_calibrate_exit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    calibrate = commands.add_parser(
-        "calibrate-exit",
-        help="Choose the threshold of policy confidence by a bound of its risk.",
-        description="Complete questions in full and with exits at every threshold, and choose the "
-        "cheapest threshold whose risk is at most --epsilon with probability 1 - --delta. Use "
-        "questions and sampling parameters like your users'. Writes a file for stepgrpo-serve "
-        "--exit-config, the figures as JSON, and a plot.",
-    )
-    exit_calibration.add_arguments(calibrate)
-    calibrate.set_defaults(run=exit_calibration.run)
-
-
 def _train(args: argparse.Namespace) -> None:
     planned = {"processes": args.processes, "gpu_gib": args.gpu_memory}
     calibration.check_counts(args, "processes", "gpu_memory")
@@ -253,35 +192,6 @@ def _sft(config: RunConfig, *, resume: bool) -> None:
     if not config.sft:
         raise ValueError("the configuration has no `sft` section: add --config methods/deer-sft")
     run_sft(config, resume=resume)
-
-
-def _demo_base(args: argparse.Namespace) -> None:
-    from training.demo.pipeline import run_demo  # noqa: PLC0415 - torch and vLLM load slowly
-
-    calibration.check_counts(args, "steps", "problems")
-    with locked(args.output):
-        run_demo(args.output, seed=args.seed, steps=args.steps, problems=args.problems)
-
-
-def _demo_results(args: argparse.Namespace) -> None:
-    from training.demo.table import Table, run_table  # noqa: PLC0415 - torch loads slowly
-    from training.run.models import check_model  # noqa: PLC0415
-
-    calibration.check_counts(args, "problems", "slots")
-    if args.learning_rate is not None and not args.learning_rate > 0:
-        raise InvalidSetting("--learning-rate", args.learning_rate, "use a number above 0")
-    check_model(str(args.base), "--base")
-    table = Table(
-        args.output,
-        args.base,
-        reduced=args.reduced,
-        learning_rate=args.learning_rate,
-        problems=args.problems,
-        way_problems=min(args.problems, 500),
-        slots=args.slots,
-    )
-    with locked(args.output):
-        run_table(table)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stepgrpo_core.policies.probes import Answer, ProbeSpec
+from stepgrpo_core.policies.settings import ExitSettings
 
-__all__ = ["Boundary", "BoundaryKind", "ExitPolicy", "ExitReason", "Matcher", "Needs", "Verdict"]
+__all__ = [
+    "Boundary",
+    "BoundaryKind",
+    "ExitPolicy",
+    "ExitReason",
+    "Matcher",
+    "Needs",
+    "Policy",
+    "Verdict",
+]
 
 
 class ExitReason(enum.StrEnum):
@@ -108,6 +118,13 @@ class ExitPolicy(Protocol):
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Decide whether to exit at `boundary`; `answer` belongs to the probe (see `ANSWERS`)."""
+
+
+class Policy:
+    """Base of policies that need nothing but their settings to be built."""
+
+    def __init__(self, settings: ExitSettings) -> None:
+        self.settings = settings
 
 
 class Matcher(Protocol):

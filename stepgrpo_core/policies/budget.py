@@ -14,27 +14,22 @@ been generated. A budget of 0 closes after the first token.
 
 import math
 
-from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Policy, Verdict
 from stepgrpo_core.policies.probes import Answer
-from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["BudgetPolicy"]
 
 
-class BudgetPolicy:
+class BudgetPolicy(Policy):
     """Exits when the budget is spent."""
-
-    def __init__(self, settings: ExitSettings) -> None:
-        self._settings = settings
 
     @property
     def needs(self) -> Needs:
         """Request line ends and tokens for a token budget, step markers for `max_steps`."""
-        settings = self._settings
         kinds = set()
-        if settings.budget_tokens is not None or settings.budget_leaves_answer:
+        if self.settings.budget_tokens is not None or self.settings.budget_leaves_answer:
             kinds |= {BoundaryKind.LINE, BoundaryKind.ANY}
-        if settings.max_steps is not None:
+        if self.settings.max_steps is not None:
             kinds.add(BoundaryKind.MARKER)
         return Needs(frozenset(kinds))
 
@@ -48,15 +43,15 @@ class BudgetPolicy:
         return Verdict(ExitReason.BUDGET if spent else None)
 
     def _steps_spent(self, boundary: Boundary) -> bool:
-        limit = self._settings.max_steps
+        limit = self.settings.max_steps
         return limit is not None and boundary.steps >= limit
 
     def _tokens_spent(self, boundary: Boundary) -> bool:
         limits = []
-        if self._settings.budget_tokens is not None:
-            limits.append(self._settings.budget_tokens)
+        if self.settings.budget_tokens is not None:
+            limits.append(self.settings.budget_tokens)
         reachable = boundary.generated + boundary.room  # reasoning tokens that leave the reserve
-        if self._settings.budget_leaves_answer and reachable < math.inf:
+        if self.settings.budget_leaves_answer and reachable < math.inf:
             limits.append(int(reachable) * 10 // 11)
         if not limits:
             return False

@@ -7,33 +7,29 @@ has confidence 0 (DEER divides by zero); on exit it is discarded and the answer 
 """
 
 from stepgrpo_core.confidence import answer_confidence, ended_or_zero
-from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Policy, Verdict
 from stepgrpo_core.policies.probes import Answer, Induce, InducedAnswer
 from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["ConfidencePolicy", "confidence_of"]
 
 
-class ConfidencePolicy:
+class ConfidencePolicy(Policy):
     """Exits at the first boundary whose induced answer has a confidence above the threshold."""
-
-    def __init__(self, settings: ExitSettings) -> None:
-        self._settings = settings
 
     @property
     def needs(self) -> Needs:
         """Request an induced answer at step markers."""
-        settings = self._settings
-        probe = Induce(settings.inducing_prompt, settings.probe_max_tokens)
+        probe = Induce(self.settings.inducing_prompt, self.settings.probe_max_tokens)
         kinds = frozenset({BoundaryKind.MARKER, BoundaryKind.GAP})
-        return Needs(kinds, settings.min_tokens, probe, settings.min_interval)
+        return Needs(kinds, self.settings.min_tokens, probe, self.settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if confidence > threshold, strictly."""
         del boundary
         assert isinstance(answer, InducedAnswer)
-        confidence = confidence_of(answer, self._settings)
-        confident = confidence > self._settings.threshold
+        confidence = confidence_of(answer, self.settings)
+        confident = confidence > self.settings.threshold
         return Verdict(ExitReason.CONFIDENT if confident else None, confidence)
 
 

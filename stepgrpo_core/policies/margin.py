@@ -10,27 +10,24 @@ definition of a sentence end is ours (`BoundaryKind.SENTENCE`).
 
 import math
 
-from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Policy, Verdict
 from stepgrpo_core.policies.probes import Answer, Distribution, NextToken
-from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["MarginPolicy"]
 
 TOP = 20  # vLLM's default limit
 
 
-class MarginPolicy:
+class MarginPolicy(Policy):
     """Exits at the first sentence end with a margin of at most `margin_threshold`."""
-
-    def __init__(self, settings: ExitSettings) -> None:
-        self._settings = settings
 
     @property
     def needs(self) -> Needs:
         """Request the next token's distribution at sentence ends."""
-        settings = self._settings
         kinds = frozenset({BoundaryKind.SENTENCE})
-        return Needs(kinds, settings.min_tokens, NextToken("", TOP), settings.min_interval)
+        return Needs(
+            kinds, self.settings.min_tokens, NextToken("", TOP), self.settings.min_interval
+        )
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if the margin is small; the confidence is p(``</think>``) / p(most likely)."""
@@ -39,6 +36,6 @@ class MarginPolicy:
         if answer.end is None or not answer.logprobs:
             return Verdict(None, 0.0)
         margin = answer.logprobs[0] - answer.end
-        close = margin <= self._settings.margin_threshold  # False for NaN
+        close = margin <= self.settings.margin_threshold  # False for NaN
         confidence = math.exp(-max(margin, 0.0)) if not math.isnan(margin) else 0.0
         return Verdict(ExitReason.MARGIN if close else None, confidence)

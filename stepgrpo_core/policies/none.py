@@ -3,18 +3,14 @@
 A completion that ends inside its thinking is not closed, whatever `close_on_eos` says.
 """
 
-from stepgrpo_core.policies.base import Boundary, Needs, Verdict
+from stepgrpo_core.policies.base import Boundary, Needs, Policy, Verdict
 from stepgrpo_core.policies.probes import Answer
-from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["NonePolicy"]
 
 
-class NonePolicy:
+class NonePolicy(Policy):
     """Never exits."""
-
-    def __init__(self, settings: ExitSettings) -> None:
-        del settings  # every policy is built from settings; this one needs none
 
     @property
     def needs(self) -> Needs:

@@ -10,9 +10,8 @@ asks for a high score.
 
 import re
 
-from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Policy, Verdict
 from stepgrpo_core.policies.probes import Answer, Judge, Reply
-from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["SufficiencyPolicy"]
 
@@ -30,20 +29,16 @@ QUESTION = Judge(
 _NUMBER = re.compile(r"(?<![\d.,-])\d{1,3}(?![\d,]|\.\d)")
 
 
-class SufficiencyPolicy:
+class SufficiencyPolicy(Policy):
     """Exits at the first boundary with a score of at least `sufficiency_score`."""
-
-    def __init__(self, settings: ExitSettings) -> None:
-        self._settings = settings
 
     @property
     def needs(self) -> Needs:
         """Request a score at step markers."""
-        settings = self._settings
-        interval = max(settings.min_interval, INTERVAL)
+        interval = max(self.settings.min_interval, INTERVAL)
         return Needs(
             frozenset({BoundaryKind.MARKER, BoundaryKind.GAP}),
-            settings.min_tokens,
+            self.settings.min_tokens,
             QUESTION,
             interval,
         )
@@ -56,5 +51,5 @@ class SufficiencyPolicy:
         score = int(found.group()) if found else 0
         if score > 100:
             score = 0
-        enough = found is not None and score >= self._settings.sufficiency_score
+        enough = found is not None and score >= self.settings.sufficiency_score
         return Verdict(ExitReason.SUFFICIENT if enough else None, score / 100)

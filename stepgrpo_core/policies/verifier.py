@@ -13,9 +13,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Verdict
+from stepgrpo_core.policies.base import Boundary, BoundaryKind, ExitReason, Needs, Policy, Verdict
 from stepgrpo_core.policies.probes import Answer, Judge, Reply
-from stepgrpo_core.policies.settings import ExitSettings
 
 __all__ = ["VerifierPolicy", "probability_of_yes"]
 
@@ -29,28 +28,24 @@ QUESTION = Judge(
 )
 
 
-class VerifierPolicy:
+class VerifierPolicy(Policy):
     """Exits at the first boundary that the judge accepts."""
-
-    def __init__(self, settings: ExitSettings) -> None:
-        self._settings = settings
 
     @property
     def needs(self) -> Needs:
         """Request a judge's reply at paragraph ends."""
-        settings = self._settings
         probe = dataclasses.replace(
-            QUESTION, url=settings.verifier_url, model=settings.verifier_model
+            QUESTION, url=self.settings.verifier_url, model=self.settings.verifier_model
         )
         kinds = frozenset({BoundaryKind.PARAGRAPH})
-        return Needs(kinds, settings.min_tokens, probe, settings.min_interval)
+        return Needs(kinds, self.settings.min_tokens, probe, self.settings.min_interval)
 
     def decide(self, boundary: Boundary, answer: Answer | None) -> Verdict:
         """Exit if P(yes) > threshold, strictly."""
         del boundary
         assert isinstance(answer, Reply)
         yes = probability_of_yes(answer)
-        enough = yes > self._settings.verifier_threshold
+        enough = yes > self.settings.verifier_threshold
         return Verdict(ExitReason.VERIFIED if enough else None, yes)
 
 

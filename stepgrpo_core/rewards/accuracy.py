@@ -3,25 +3,23 @@
 R = 1 when correct, else 0
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward
 
 __all__ = ["Accuracy", "outcomes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class Accuracy(GroupReward):
     """1 for correct, 0 for wrong."""
 
     source: ClassVar[str] = "GRPO (arXiv 2402.03300)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, outcomes)
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
+        return outcomes(group)
 
 
 def outcomes(group: Group) -> list[float]:

@@ -1,5 +1,6 @@
 """The interface of rewards, their input, and shared helpers."""
 
+import abc
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, dataclass, fields
@@ -8,7 +9,16 @@ from typing import Any, ClassVar, Protocol
 
 from stepgrpo_core.errors import InvalidGroup, InvalidSetting
 
-__all__ = ["Group", "Reward", "Rewards", "check_range", "mean", "per_batch", "per_group"]
+__all__ = [
+    "Group",
+    "GroupReward",
+    "Reward",
+    "Rewards",
+    "check_range",
+    "mean",
+    "per_batch",
+    "per_group",
+]
 
 Rewards = list[list[float | None]]
 """One list per group, one reward per completion; None if it could not be scored."""
@@ -60,6 +70,21 @@ class Reward(Protocol):
 
     def __call__(self, groups: Sequence[Group]) -> Rewards:
         """Return the rewards of every group of the batch, over all ranks, in order."""
+
+
+class GroupReward(abc.ABC):
+    """Base of the rewards that score each group separately."""
+
+    __slots__ = ()
+    not_from_paper: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, groups: Sequence[Group]) -> Rewards:
+        """Return the rewards of every group."""
+        return per_group(groups, self.rewards_of)
+
+    @abc.abstractmethod
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group of scored completions."""
 
 
 def per_group(groups: Sequence[Group], rule: Callable[[Group], list[float]]) -> Rewards:

@@ -6,33 +6,28 @@ The default limit is DLER's. ThinkPrune lowers its limit in rounds: train again 
 DLER's batch-wise normalization and asymmetric clipping are settings of the trainer.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["HardLimit"]
 
 
 @dataclass(frozen=True, slots=True)
-class HardLimit:
+class HardLimit(GroupReward):
     """1 for correct completions that finished within the limit, else 0."""
 
     limit: int = 4_000
     """Maximum number of completion tokens."""
 
     source: ClassVar[str] = "ThinkPrune, DLER (arXiv 2504.01296, 2510.15110)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_range("limit", self.limit, 1)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         return [
             1.0 if acc and complete and length <= self.limit else 0.0
             for acc, complete, length in zip(

@@ -9,17 +9,16 @@ Departures: the paper does not state the weight and begins training without the 
 the weight is 1 from the first step.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["Kimi"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kimi:
+class Kimi(GroupReward):
     """Correctness plus a reward for the position between the shortest and longest completion."""
 
     weight: float = 1.0
@@ -31,11 +30,8 @@ class Kimi:
     def __post_init__(self) -> None:
         check_range("weight", self.weight, 0, 1)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         shortest = min(group.tokens)
         spread = max(group.tokens) - shortest
         bonuses = [0.5 - (length - shortest) / spread if spread else 0.0 for length in group.tokens]

@@ -6,17 +6,16 @@ The authors train with targets of 2 048, 4 096 and 8 192 tokens; the default is 
 LASER-D, which adapts the target to the difficulty during training, is not implemented.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["Laser"]
 
 
 @dataclass(frozen=True, slots=True)
-class Laser:
+class Laser(GroupReward):
     """Correctness plus a bonus within the target length."""
 
     alpha: float = 0.5
@@ -25,17 +24,13 @@ class Laser:
     """Target length L_T in tokens."""
 
     source: ClassVar[str] = "LASER (arXiv 2505.15612)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0)
         check_range("target", self.target, 1)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         return [
             1 + self.alpha * (length <= self.target) if acc else 0.0
             for acc, length in zip(group.correct, group.tokens, strict=True)

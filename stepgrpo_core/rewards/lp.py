@@ -10,32 +10,30 @@ Step-GRPO's tables was not found.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
 
 __all__ = ["LengthPenalty", "length_penalized"]
 
 
 @dataclass(frozen=True, slots=True)
-class LengthPenalty:
+class LengthPenalty(GroupReward):
     """Correctness with a penalty relative to the lengths of the group's correct completions."""
 
     alpha: float = 0.1
     """Maximum penalty, in [0, 1]; 0.05 to 0.4 in the paper."""
 
     source: ClassVar[str] = "LP, Arora and Zanette (arXiv 2502.04463)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0, 1)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, lambda group: length_penalized(group, self.alpha))
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
+        return length_penalized(group, self.alpha)
 
 
 def length_penalized(group: Group, alpha: float) -> list[float]:

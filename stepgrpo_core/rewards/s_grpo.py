@@ -10,34 +10,29 @@ irrelevant.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["SGrpo"]
 
 
 @dataclass(frozen=True, slots=True)
-class SGrpo:
+class SGrpo(GroupReward):
     """Reward that decays from one correct exit to the next."""
 
     decay: float = 0.5
     """Ratio of the rewards of successive correct exits, in [0, 1]."""
 
     source: ClassVar[str] = "S-GRPO (arXiv 2505.07686)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_range("decay", self.decay, 0, 1)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         exits = sorted(compress(group.tokens, group.correct))
         return [
             self.decay ** bisect_left(exits, length) if acc else 0.0

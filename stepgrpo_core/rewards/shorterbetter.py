@@ -9,18 +9,17 @@ With the defaults 500 tokens cost as much as a wrong answer: a long correct comp
 than a wrong one of optimal length. The paper's later versions also report alpha 1 and 2.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
 
 __all__ = ["ShorterBetter"]
 
 
 @dataclass(frozen=True, slots=True)
-class ShorterBetter:
+class ShorterBetter(GroupReward):
     """Correctness minus the distance to the shortest correct completion."""
 
     alpha: float = 0.5
@@ -29,17 +28,13 @@ class ShorterBetter:
     """Penalty per token of distance, at least 0."""
 
     source: ClassVar[str] = "ShorterBetter (arXiv 2504.21370)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0)
         check_range("beta", self.beta, 0)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         optimum = min(compress(group.tokens, group.correct), default=mean(group.tokens))
         return [
             self.alpha * bool(acc) - self.beta * abs(length - optimum)

@@ -9,17 +9,16 @@ weight. The defaults are DAPO's and affect nothing below 16 384 tokens: set `lim
 token limit.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["SoftOverlong"]
 
 
 @dataclass(frozen=True, slots=True)
-class SoftOverlong:
+class SoftOverlong(GroupReward):
     """Correctness minus a punishment that grows from 0 to 1 before the limit."""
 
     limit: int = 20_480
@@ -28,17 +27,13 @@ class SoftOverlong:
     """Length L_cache in tokens over which the punishment grows, at most `limit`."""
 
     source: ClassVar[str] = "SOP, DAPO (arXiv 2503.14476)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_range("limit", self.limit, 1)
         check_range("ramp", self.ramp, 1, self.limit)
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         return [
             bool(acc) - self._punishment(length)
             for acc, length in zip(group.correct, group.tokens, strict=True)

@@ -12,19 +12,19 @@ according to our notes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
 from typing import ClassVar, Literal
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_group
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
 
 __all__ = ["StepAware"]
 
 
 @dataclass(frozen=True, slots=True)
-class StepAware:
+class StepAware(GroupReward):
     """Correctness weighted by steps relative to the group's correct completions, plus format."""
 
     alpha: float = 0.9
@@ -35,7 +35,6 @@ class StepAware:
     """Completions whose mean number of steps is mu: the correct ones or all."""
 
     source: ClassVar[str] = "Step-GRPO (arXiv 2604.16890)"
-    not_from_paper: ClassVar[tuple[str, ...]] = ()
     disputed: ClassVar[Mapping[str, str]] = {
         "alpha": "the authors' scripts have 0.9 and say that they follow the paper; the paper as "
         "noted has 0.1"
@@ -48,11 +47,8 @@ class StepAware:
         if self.baseline not in ("correct", "all"):
             raise InvalidSetting("baseline", self.baseline, "use 'correct' or 'all'")
 
-    def __call__(self, groups: Sequence[Group]) -> Rewards:
-        """Return the rewards; each group is scored separately."""
-        return per_group(groups, self._pay)
-
-    def _pay(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> list[float]:
+        """Return the (G,) rewards of a group."""
         everyone = self.baseline == "all"
         counted = group.steps if everyone else list(compress(group.steps, group.correct))
         mu = mean(counted) if counted else None
