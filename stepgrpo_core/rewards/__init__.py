@@ -1,9 +1,9 @@
 """Rewards, one per file.
 
 To add a reward, write a frozen dataclass whose fields are its constants, with `source`,
-`not_from_paper` and `__call__` (see `Reward`). A `GroupReward` only needs `rewards_of`, which scores
-one group; `per_batch` maps a rule over all groups without their unscored completions. State formula,
-paper and departures at the top of the file, and add the reward to `REWARDS`. Configurations then
+`not_from_paper` and `__call__` (see `Reward`). A `GroupReward` needs only `rewards_of`, which
+scores one group; `per_batch` maps a rule over the groups without their unscored completions. State
+formula, paper and departures at the top of its file, and add it to `REWARDS`. Configurations then
 know it.
 """
 
