@@ -144,6 +144,13 @@ def test_an_unknown_key_names_the_file_that_has_it_not_the_last(tmp_path: Path) 
         ("rollout.exit.policy=maybe", f"use one of {', '.join(POLICIES)}"),
         ("reward.settings.alpha=3", "reward.settings.alpha=3.0 is invalid: use a number"),
         ("grading.seconds=0", "grading.seconds=0.0 is invalid: use a number above 0"),
+        ("grading.grader=mine", "grader='mine' is invalid: write package.module:name"),
+        ("grading.grader=nowhere:score", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("grading.grader=builtins:len", "name a function of an answer and its gold"),
+        (
+            "grading={grader: 'operator:eq', pay_unevaluated: true}",
+            "your grader decides what is paid: leave it out",
+        ),
         ("lora.dropout=1", "lora.dropout=1.0 is invalid"),
         ("lora.target_modules=q", "use a list of text (quoted) or 'all-linear'"),
         ("sft={samples: 2, keep: 3}", "sft.keep=3 is invalid: use at most samples, 2"),

@@ -1,10 +1,6 @@
 """Same answers for majority votes, other families' thinking, and graders of the user's own."""
 
-from pathlib import Path
-
-import pytest
-
-from stepgrpo_core import InvalidSetting
+from training.config.schema import GradingConfig
 from training.grading import FunctionGrader, Grader, grader_of
 
 START, END = "<seed:think>", "</seed:think>"
@@ -44,7 +40,7 @@ def score(answer: str, gold: str) -> bool | None:
 
 
 def test_a_function_grades_the_text_after_the_thinking() -> None:
-    grader = grader_of(f"{__name__}:score", START, END)
+    grader = grader_of(GradingConfig(grader=f"{__name__}:score"), START, END)
     texts = ["\nIt is\nRome", "\\boxed{Rome} or Paris", "?", "!", ""]
     verdicts = grader.grade([f"Rome{END}{each}" for each in texts], ["Rome"] * 5)
     assert [each.correct for each in verdicts] == [True, False, None, None, False]
@@ -55,28 +51,16 @@ def test_a_function_grades_the_text_after_the_thinking() -> None:
     assert (unclosed[0].correct, unclosed[0].formatted) == (False, False)
     assert isinstance(grader, FunctionGrader)
     assert grader.unscored == {"undecided": 1, "error: KeyError": 1}
-    assert isinstance(grader_of(None, START, END), Grader)
+    assert isinstance(grader_of(GradingConfig(), START, END), Grader)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("score", "write package.module:name"),
-        ("nowhere.at_all:score", "cannot be imported"),
-        (f"{__name__}:scores", "cannot be imported"),
-        (f"{__name__}:START", "name a function"),
-    ],
-)
-def test_a_name_that_leads_to_no_function_is_refused(name: str, message: str) -> None:
-    with pytest.raises(InvalidSetting, match=message):
-        grader_of(name, START, END)
+def shares(answer: str, gold: str) -> float:
+    return 0.5 if answer == gold else 0.0
 
 
-def test_a_module_in_the_current_directory_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "my_own_grader.py").write_text("def right(answer, gold):\n    return True\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [])
-    grader = grader_of("my_own_grader:right", START, END)
-    assert grader.grade(["x"], ["y"])[0].correct
+def test_a_share_of_the_points_is_no_verdict() -> None:
+    """0.5 is neither right nor wrong; counted as right it would pay for half an answer."""
+    grader = grader_of(GradingConfig(grader=f"{__name__}:shares"), START, END)
+    half, nothing = grader.grade(["Rome", "Paris"], ["Rome", "Rome"])
+    assert (half.correct, half.reason) == (None, "error: ValueError")
+    assert nothing.correct is False

@@ -1,12 +1,16 @@
 """From completions to rewards, with the real grader."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from stepgrpo_core import ExitReason, StepAware
 from stepgrpo_core.rewards import Accuracy, GrpoLambda
 from tests.support.training.rewarding import MARKERS, completion, score
 from tests.support.training.rollouts import rollout
-from training.grading import Grader
+from training.config.schema import load_config
+from training.grading import Grader, grader_of
 from training.grpo.reward_func import RewardFunction
 
 
@@ -62,3 +66,25 @@ def test_batches_without_any_reward_say_so_and_why_at_growing_distances(
         assert "every reward of 4 batches in a row was 0 (different: 1, no box: 1)" in told[3]
         assert pay(function, "7") == ""
         assert "of 1 batches" in pay(function, "8")
+
+
+def test_a_grader_of_the_users_own_decides_what_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "grader.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "capitals.py").write_text(example, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(["demo"], ["grading.grader=capitals:score"])
+    answers = ["It is Rome.", "It is Paris.", None]
+    golds = ["Rome", "Rome", ""]
+    with grader_of(config.grading, "<think>", "</think>") as grader:
+        rewards = RewardFunction("named", Accuracy(), grader, MARKERS)(
+            completions=[completion(1, answer) for answer in answers],
+            answer=golds,
+            rollout=[rollout(ExitReason.NATURAL, 10)] * 3,
+            group_size=[3] * 3,
+            log_metric=lambda _name, _value: None,
+            prompts=["ignored"] * 3,
+        )
+    assert rewards == [1.0, 0.0, None]

@@ -46,6 +46,7 @@ ORDER = {
     "stepgrpo_core": (
         "errors",
         "names",
+        "plugins",
         "docstrings",
         "answers",
         "confidence",

@@ -19,6 +19,7 @@ from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.families.table import FamilyChoice
 from stepgrpo_core.names import suggest
+from stepgrpo_core.plugins import load_object, takes
 from stepgrpo_core.policies import ExitSettings, build_policy
 from stepgrpo_core.rewards import REWARDS, Reward
 from stepgrpo_core.savings.baseline import MIN_RUNS
@@ -177,8 +178,17 @@ class GradingConfig:
     pay_unevaluated: bool = False
     """Count an answer of the right value as correct even if it is unevaluated arithmetic. The
     question's own formula is such an answer, so a policy learns to copy it."""
+    grader: str | None = None
+    """A function that grades instead, as package.module:name: of the text after the thinking and
+    the gold answer, to True, False or None (unscored). No limit and no process of the built-in
+    grader applies to it."""
 
     def __post_init__(self) -> None:
+        if self.grader is not None:
+            load_object(self.grader, "grader", takes(2), "a function of an answer and its gold")
+            if self.pay_unevaluated:
+                remedy = "your grader decides what is paid: leave it out"
+                raise InvalidSetting("pay_unevaluated", self.pay_unevaluated, remedy)
         if not self.seconds > 0:
             raise InvalidSetting("seconds", self.seconds, "use a number above 0")
         at_least(1, workers=self.workers)

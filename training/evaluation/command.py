@@ -13,9 +13,8 @@ from typing import Any
 from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
 from training.config.families import add_flags, choice_of
 from training.config.layers import InvalidConfig, merge, parse_override
-from training.config.schema import load_config, prompt_template
+from training.config.schema import GradingConfig, load_config, prompt_template
 from training.config.typed import build
-from training.data.plugins import load_object
 from training.data.prompts import PromptTemplate, add_prompt_flags, prompt_template_of
 from training.evaluation.records import Contender, EngineSettings, Record, read_head, read_records
 from training.evaluation.tasks import (
@@ -222,8 +221,7 @@ def _asked(args: argparse.Namespace) -> _Asked:
     known = read_tasks(args.task_file)
     tasks = {name: task_of(name, known) for name in names}
     for task in tasks.values():
-        if task.grader:
-            load_object(task.grader, "grader", callable, "a function")
+        GradingConfig(grader=task.grader)  # raises if its name leads to no function
     data, own = _data(args.data, names), _sampling(args.sampling, names)
     given = {name: getattr(args, name) for name in GIVEN}
     draws = {name: draws_of(name, tasks=tasks, own=own.get(name), **given) for name in names}

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.families.thinking import opens_in_thinking
+from training.config.schema import GradingConfig
 from training.data.prompts import PLAIN, PromptTemplate
 from training.evaluation.engines import (
     KEPT,
@@ -210,7 +211,8 @@ class _Session:
         contender = work.contender
         form = format_of(self.tokenizer, contender.exit.closing_text, contender.family)
         jobs = _jobs(work, questions, self.tokenizer, form)
-        with grader_of(work.settings.grader, form.family.start, form.family.end) as grader:
+        grading = GradingConfig(grader=work.settings.grader)
+        with grader_of(grading, form.family.start, form.family.end) as grader:
             writing = Writing(work.path, self.tokenizer, form.thinking, grader, self.keep)
             writer = Writer(writing, questions, jobs, bar.update)
             try:

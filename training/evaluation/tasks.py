@@ -21,10 +21,10 @@ from typing import Any
 
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.names import suggest
+from stepgrpo_core.plugins import load_object
 from training.config.layers import InvalidConfig, merge, read_layers
 from training.config.typed import at_least, build
 from training.data.files import FILE_SUFFIXES
-from training.data.plugins import load_object
 from training.data.sources import Row, Source, read_source
 from training.rollouts.batch import Sampling
 

@@ -7,18 +7,23 @@ from typing import Protocol, Self
 
 from stepgrpo_core import answer_text, last_box
 from stepgrpo_core.answers import THINK_END, THINK_START
+from stepgrpo_core.plugins import load_object, takes
 from stepgrpo_core.sameness import same_value
-from training.data.plugins import load_object
+from training.config.schema import GradingConfig
 from training.grading.grader import Grader, Verdict, count_unscored
 
 __all__ = ["FunctionGrader", "Grades", "grader_of"]
 
 Score = Callable[[str, str], bool | None]
-"""Function that returns true if the text after the thinking matches the gold; None: undecided."""
+"""Function of the text after the thinking and the gold: whether it is correct; None: undecided."""
 
 
 class Grades(Protocol):
-    """Interface of a grader for evaluation; `Grader` documents the methods."""
+    """Interface of a grader; `Grader` documents the methods."""
+
+    @property
+    def unscored(self) -> Counter[str]:
+        """Return the number of unscored completions so far, by reason."""
 
     def grade(
         self,
@@ -43,7 +48,8 @@ class Grades(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FunctionGrader:
-    """Grades with a function, in this process; an answer for which it raises is unscored."""
+    """Grades with a function, in this process. An answer for which it raises, or returns something
+    else than True, False and None, is unscored."""
 
     score: Score
     start: str = THINK_START
@@ -82,6 +88,8 @@ class FunctionGrader:
         answer = last_box(text) or (text.strip().splitlines() or [""])[-1] or None
         try:
             found = self.score(text, gold)
+            if found not in (True, False, None):
+                raise ValueError(found)  # a share of the points, for example
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             return Verdict(None, answer is not None, f"error: {type(error).__name__}", answer)
         correct = None if found is None else bool(found)
@@ -101,11 +109,18 @@ def _vote(verdict: Verdict, group: Sequence[Verdict]) -> int | None:
     )
 
 
-def grader_of(name: str | None, start: str, end: str) -> Grades:
-    """Return the grader of a task: the function called `name`, or the built-in grader.
+def grader_of(config: GradingConfig, start: str, end: str) -> Grades:
+    """Return the grader of a configuration: its function, or the built-in grader.
 
-    Raises InvalidSetting if `name` is not the name of a function.
+    `start` and `end` delimit the thinking in the model's family.
     """
-    if name is None:
-        return Grader(start=start, end=end)
-    return FunctionGrader(load_object(name, "grader", callable, "a function"), start, end)
+    if config.grader is not None:
+        score = load_object(config.grader, "grader", takes(2), "a function")
+        return FunctionGrader(score, start, end)
+    return Grader(
+        seconds=config.seconds,
+        workers=config.workers,
+        pay_unevaluated=config.pay_unevaluated,
+        start=start,
+        end=end,
+    )

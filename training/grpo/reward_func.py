@@ -7,7 +7,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from stepgrpo_core import Group, Reward, count_steps
-from training.grading import Grader, Verdict
+from training.grading import Grades, Verdict
 from training.grpo.metrics import group_statistics, rollout_statistics, verdict_statistics
 from training.rollouts.batch import Rollout
 
@@ -21,7 +21,7 @@ class RewardFunction:
     gathered first and every rank scores the groups of all ranks.
     """
 
-    def __init__(self, name: str, reward: Reward, grader: Grader, markers: Sequence[str]) -> None:
+    def __init__(self, name: str, reward: Reward, grader: Grades, markers: Sequence[str]) -> None:
         self.__name__ = name  # TRL logs this name
         self._reward, self._grader, self._markers = reward, grader, markers
         self._worthless = 0  # calls in a row whose rewards were all 0

@@ -1,6 +1,5 @@
 """GRPO training: TRL's trainer with our rollouts and rewards."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from training.config.schema import DEFAULTS, RunConfig, describe, prompt_templat
 from training.config.trl import steps_per_generation
 from training.data.dataset import Row
 from training.data.prompts import PromptTemplate
-from training.grading import Grader
+from training.grading import Grades, grader_of
 from training.grpo.export import finish
 from training.grpo.reward_func import RewardFunction
 from training.grpo.rollout_func import RolloutFunction
@@ -66,7 +65,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
         print(describe(config), flush=True)
         rows, report = load_data(config, tokenizer)
-        with Grader(**dataclasses.asdict(config.grading), start=start, end=end) as grader:
+        with grader_of(config.grading, start, end) as grader:
             trainer, rollouts, stop = _build(config, args, tokenizer, rows, grader)
             if checkpoint:
                 restore_counters(checkpoint, rollouts.counters)
@@ -99,7 +98,7 @@ def arguments(config: RunConfig) -> GRPOConfig:
 
 
 def _build(
-    config: RunConfig, args: GRPOConfig, tokenizer: Any, rows: Sequence[Row], grader: Grader
+    config: RunConfig, args: GRPOConfig, tokenizer: Any, rows: Sequence[Row], grader: Grades
 ) -> tuple[GRPOTrainer, RolloutFunction, StopOnSignal]:
     form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers

@@ -19,7 +19,7 @@ from stepgrpo_core import ExitReason
 from stepgrpo_core.families.thinking import opens_in_thinking
 from training.config.schema import RunConfig, prompt_template
 from training.data.dataset import Row
-from training.grading import Grader, GraderBroken, Verdict
+from training.grading import GraderBroken, Grades, Verdict, grader_of
 from training.rollouts.batch import Format, Rollout, RolloutEngine, RolloutRequest, run_rollouts
 from training.rollouts.seeds import row_seed
 from training.rollouts.types import RolloutFailed
@@ -96,13 +96,13 @@ def _sample(
 ) -> None:
     """Sample `rows` on an engine in this process."""
     assert config.sft is not None
-    tokenizer, grading = load_tokenizer(config), config.grading
+    tokenizer = load_tokenizer(config)
     form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     size = max(CHUNK // config.sft.samples, 1)
     try:
         engine = VllmEngine(load_llm(config, config.model.name, config.model.revision).llm_engine)
         start, end = form.family.start, form.family.end
-        with Grader(**dataclasses.asdict(grading), start=start, end=end) as grader:
+        with grader_of(config.grading, start, end) as grader:
             sampler = Sampler(config, tokenizer, form, engine, grader)
             sample_in_chunks(rows, size, sampler, path, stopping)
     except (RolloutFailed, GraderBroken, OSError) as error:
@@ -141,7 +141,7 @@ class Sampler:
     tokenizer: Any
     form: Format
     engine: RolloutEngine
-    grader: Grader
+    grader: Grades
 
     def __call__(self, rows: Mapping[int, Row]) -> list[PromptSamples]:
         """Return one result per row, in order; keys are indices in the data."""
@@ -237,6 +237,7 @@ def sampling_settings(config: RunConfig) -> dict[str, Any]:
         "chat_template_kwargs": grpo_setting(config, "chat_template_kwargs"),
         "samples": config.sft.samples,
         "keep": config.sft.keep,
+        "grader": config.grading.grader,
         "seed": config.seed,
     }
     made: dict[str, Any] = json.loads(json.dumps(settings, default=str))
