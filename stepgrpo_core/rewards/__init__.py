@@ -12,11 +12,17 @@ from typing import Any
 
 from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.rewards.accuracy import Accuracy
+from stepgrpo_core.rewards.alp import AdaptiveLengthPenalty
 from stepgrpo_core.rewards.base import Group, Reward, Rewards, per_batch, per_group
+from stepgrpo_core.rewards.gfpo import GroupFiltered
+from stepgrpo_core.rewards.gr3 import GroupRelativeRescaling
 from stepgrpo_core.rewards.grpo_lambda import GrpoLambda
 from stepgrpo_core.rewards.hard_limit import HardLimit
 from stepgrpo_core.rewards.kimi import Kimi
+from stepgrpo_core.rewards.l1_max import L1Max
 from stepgrpo_core.rewards.laser import Laser
+from stepgrpo_core.rewards.laser_d import LaserD
+from stepgrpo_core.rewards.laser_de import LaserDE
 from stepgrpo_core.rewards.lp import LengthPenalty
 from stepgrpo_core.rewards.s_grpo import SGrpo
 from stepgrpo_core.rewards.shorterbetter import ShorterBetter
@@ -26,11 +32,17 @@ from stepgrpo_core.rewards.step_aware import StepAware
 __all__ = [
     "REWARDS",
     "Accuracy",
+    "AdaptiveLengthPenalty",
     "Group",
+    "GroupFiltered",
+    "GroupRelativeRescaling",
     "GrpoLambda",
     "HardLimit",
     "Kimi",
+    "L1Max",
     "Laser",
+    "LaserD",
+    "LaserDE",
     "LengthPenalty",
     "Reward",
     "Rewards",
@@ -45,10 +57,16 @@ __all__ = [
 
 REWARDS: dict[str, type[Reward]] = {
     "accuracy": Accuracy,
+    "alp": AdaptiveLengthPenalty,
+    "gfpo": GroupFiltered,
+    "gr3": GroupRelativeRescaling,
     "grpo-lambda": GrpoLambda,
     "hard-limit": HardLimit,
     "kimi": Kimi,
+    "l1-max": L1Max,
     "laser": Laser,
+    "laser-d": LaserD,
+    "laser-de": LaserDE,
     "lp": LengthPenalty,
     "s-grpo": SGrpo,
     "shorterbetter": ShorterBetter,

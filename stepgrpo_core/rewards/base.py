@@ -21,7 +21,8 @@ __all__ = [
 ]
 
 Rewards = list[list[float | None]]
-"""One list per group, one reward per completion; None if it could not be scored."""
+"""One list per group, one reward per completion; None leaves it out of training, because it could
+not be scored or because the method filters it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,22 @@ class GroupReward(abc.ABC):
         return per_group(groups, self.rewards_of)
 
     @abc.abstractmethod
-    def rewards_of(self, group: Group) -> list[float]:
+    def rewards_of(self, group: Group) -> Sequence[float | None]:
         """Return the (G,) rewards of a group of scored completions."""
 
 
-def per_group(groups: Sequence[Group], rule: Callable[[Group], list[float]]) -> Rewards:
+def per_group(groups: Sequence[Group], rule: Callable[[Group], Sequence[float | None]]) -> Rewards:
     """Apply `per_batch` with a rule that scores one group at a time."""
     return per_batch(groups, lambda scored: [rule(group) for group in scored])
 
 
 def per_batch(
-    groups: Sequence[Group], rule: Callable[[Sequence[Group]], list[list[float]]]
+    groups: Sequence[Group], rule: Callable[[Sequence[Group]], Sequence[Sequence[float | None]]]
 ) -> Rewards:
     """Return rewards by `rule`, which never sees unscored completions.
 
     The rule receives the groups without unscored completions (empty groups are left out) and
-    returns one reward per remaining completion.
+    returns one reward per remaining completion, None to leave it out of training.
     """
     kept = [index for index, group in enumerate(groups) if set(group.correct) != {None}]
     rewards = dict(zip(kept, rule([_scored(groups[index]) for index in kept]), strict=True))
@@ -126,7 +127,7 @@ def _scored(group: Group) -> Group:
     return Group(*([column[index] for index in places] for column in columns))
 
 
-def _restored(group: Group, rewards: Sequence[float]) -> list[float | None]:
+def _restored(group: Group, rewards: Sequence[float | None]) -> list[float | None]:
     """Return the rewards at the positions of scored completions, None at the others."""
     assert len(rewards) == sum(acc is not None for acc in group.correct), "one reward for each"
     left = iter(rewards)

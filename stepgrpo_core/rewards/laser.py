@@ -3,7 +3,6 @@
     R = acc + alpha * [correct and L <= target]
 
 The authors train with targets of 2 048, 4 096 and 8 192 tokens; the default is the middle one.
-LASER-D, which adapts the target to the difficulty during training, is not implemented.
 """
 
 from dataclasses import dataclass

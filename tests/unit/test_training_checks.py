@@ -1,6 +1,8 @@
 """What is refused before a run starts, and what a dry run says."""
 
 import dataclasses
+import inspect
+import logging
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,12 @@ from training.config.schema import InvalidConfig, load_config
 from training.dry_run import batch_lines, explain
 from training.grpo.train import arguments
 from training.rollouts.vllm_engine import format_of
-from training.run.upstream_patches import engine_options, options_for
+from training.run.upstream_patches import (
+    NO_REWARD,
+    engine_options,
+    options_for,
+    quiet_missing_rewards,
+)
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 
@@ -106,3 +113,14 @@ def test_patched_names_are_still_there_and_come_back() -> None:
         assert (patched is dispatch) == torch.cuda.is_available()
     assert vllm_generation.LLM is llm
     assert vllm_layers.dispatch_cpu_unquantized_gemm is dispatch
+
+
+def test_completions_that_a_reward_leaves_out_are_not_printed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert NO_REWARD in inspect.getsource(GRPOTrainer)
+    quiet_missing_rewards()
+    logger = logging.getLogger(GRPOTrainer.__module__)
+    logger.warning("%s for the following kwargs", NO_REWARD)
+    logger.warning("another warning")
+    assert [record.getMessage() for record in caplog.records] == ["another warning"]

@@ -37,6 +37,7 @@ from training.run.upstream_patches import (
     engine_options,
     options_for,
     order_by_epoch,
+    quiet_missing_rewards,
     send_merged_copies,
 )
 
@@ -119,6 +120,7 @@ def _build(
             callbacks=[stop, SealCheckpoints(rollouts.counters), Curves()],
         )
     order_by_epoch(trainer)
+    quiet_missing_rewards()
     send_merged_copies(trainer.vllm_generation)
     return trainer, rollouts, stop
 

@@ -5,6 +5,7 @@ A test fails if a patched name is gone.
 
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,30 @@ from torch.distributed.tensor import DTensor
 from trl.generation import vllm_generation
 from vllm.model_executor.layers import utils as vllm_layers
 
-__all__ = ["engine_options", "options_for", "order_by_epoch", "send_merged_copies"]
+__all__ = [
+    "NO_REWARD",
+    "engine_options",
+    "options_for",
+    "order_by_epoch",
+    "quiet_missing_rewards",
+    "send_merged_copies",
+]
+
+NO_REWARD = "All reward functions returned None"
+"""Beginning of TRL's warning about a completion without a reward."""
+
+
+def quiet_missing_rewards() -> None:
+    """Drop TRL's warning about completions without a reward.
+
+    TRL 1.16 (`GRPOTrainer._calculate_rewards`) prints one of them in full, with its rollout, for
+    every batch. Rewards may filter completions, and metrics count the unscored ones.
+    """
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_rewards)
+
+
+def _not_about_rewards(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(NO_REWARD)
 
 
 @contextlib.contextmanager

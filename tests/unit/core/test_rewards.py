@@ -17,6 +17,8 @@ from stepgrpo_core.rewards import Rewards, per_batch, per_group
 from tests.support.training.groups import group, groups, numbers
 
 every_reward = pytest.mark.parametrize("name", REWARDS)
+BY_BATCH = {"grpo-lambda", "laser-d", "laser-de"}
+"""Rewards of a group that depend on the batch's other groups."""
 BATCHES = st.lists(groups(), max_size=5)
 
 
@@ -29,7 +31,8 @@ def rearranged(source: Group, order: Sequence[int]) -> Group:
     return Group(*([column[index] for index in order] for column in columns))
 
 
-@every_reward
+# Not gfpo, which filters (its own test).
+@pytest.mark.parametrize("name", [name for name in REWARDS if name != "gfpo"])
 @given(batch=BATCHES)
 def test_each_completion_gets_one_reward_and_each_unscored_one_none(
     name: str, batch: list[Group]
@@ -71,16 +74,21 @@ def test_the_order_within_a_group_says_nothing(
     assert mixed == [[row[index] for index in order] for row, order in rows]
 
 
-@pytest.mark.parametrize("name", [name for name in REWARDS if name != "grpo-lambda"])
+@pytest.mark.parametrize("name", [name for name in REWARDS if name not in BY_BATCH])
 @given(batch=BATCHES)
 def test_groups_do_not_see_each_other(name: str, batch: list[Group]) -> None:
     reward = build_reward(name)
     assert reward(batch) == [reward([each])[0] for each in batch]
 
 
-# Not hard-limit and sop, where a cut correct one gets 0, and not shorterbetter (its own test).
+# Not hard-limit, l1-max and sop, where a long correct one gets 0, not gfpo, which filters, and not
+# shorterbetter (its own test).
 @pytest.mark.parametrize(
-    "name", ["accuracy", "grpo-lambda", "kimi", "laser", "lp", "s-grpo", "step-aware"]
+    "name",
+    [
+        *("accuracy", "alp", "gr3", "grpo-lambda", "kimi", "laser", "laser-d", "laser-de", "lp"),
+        *("s-grpo", "step-aware"),
+    ],
 )
 @given(batch=st.lists(groups(letters="+-"), max_size=4))
 def test_correct_always_beats_wrong(name: str, batch: list[Group]) -> None:
@@ -91,8 +99,11 @@ def test_correct_always_beats_wrong(name: str, batch: list[Group]) -> None:
         assert not right or not wrong or min(right) > max(wrong)
 
 
-# Not hard-limit, where the cut one of two gets 0, and not step-aware, which counts steps.
-@pytest.mark.parametrize("name", [n for n in REWARDS if n not in {"hard-limit", "step-aware"}])
+# Not hard-limit, where the cut one of two gets 0, not gfpo, which filters, and not step-aware,
+# which counts steps.
+@pytest.mark.parametrize(
+    "name", [name for name in REWARDS if name not in {"gfpo", "hard-limit", "step-aware"}]
+)
 @given(batch=st.lists(groups(letters="+"), max_size=4))
 def test_of_two_correct_completions_the_shorter_never_gets_less(
     name: str, batch: list[Group]
@@ -167,6 +178,17 @@ def test_unknown_names_and_constants_name_the_known_ones() -> None:
         ("laser", "target", 0),
         ("hard-limit", "limit", 0),
         ("s-grpo", "decay", 1.1),
+        ("alp", "beta", -1e-7),
+        ("gfpo", "keep", 1),
+        ("gfpo", "metric", "longest"),
+        ("gr3", "alpha", -0.1),
+        ("l1-max", "alpha", -0.1),
+        ("l1-max", "delta", 1.1),
+        ("l1-max", "target", 0),
+        ("laser-d", "alpha", -0.1),
+        ("laser-d", "shortest", 0),
+        ("laser-d", "longest", 4_095),
+        ("laser-de", "interval", 0),
     ],
 )
 def test_constants_out_of_range_name_key_value_and_remedy(

@@ -212,6 +212,89 @@ def test_s_grpo_gives_equal_exits_the_higher_reward() -> None:
     assert pay("s-grpo", "--", tokens=[1, 2]) == [0.0, 0.0]
 
 
+def test_gr3_divides_by_one_plus_the_relative_length() -> None:
+    # Mean over all four: (100 + 300 + 500 + 300) / 4 = 300; so 1 / (1 + 0.33 / 3) and so on.
+    rewards = pay("gr3", "+++-", tokens=[100, 300, 500, 300])
+    assert rewards == pytest.approx([1 / 1.11, 1 / 1.33, 1 / 1.55, 0])
+    assert pay(("gr3", {"alpha": 1.0}), "++", tokens=[0, 0]) == [1, 1]
+
+
+def test_alp_takes_more_per_token_from_easy_prompts() -> None:
+    reward = ("alp", {"beta": 0.001})
+    # Half are right: 0.001 * 100 * 0.5 = 0.05, and for the wrong one of 200 tokens 0.1.
+    assert pay(reward, "+-", tokens=[100, 200]) == pytest.approx([0.95, -0.1])
+    assert pay(reward, "++", tokens=[100, 200]) == pytest.approx([0.9, 0.8])
+    # None of four is right: the floor is 1 / 4. The unscored one is no part of the four.
+    rewards = pay(reward, "----?", tokens=[100, 200, 0, 0, 9])
+    assert rewards == [pytest.approx(-0.025), pytest.approx(-0.05), 0, 0, None]
+
+
+def test_l1_max_fades_around_the_target() -> None:
+    # At the target 0.5; 0.0003 per token; from 1 667 tokens below all of 1, as far above nothing.
+    tokens = [2_048, 1_048, 3_048, 100, 5_000]
+    assert pay("l1-max", "+++++", tokens=tokens) == pytest.approx([0.5, 0.8, 0.2, 1, 0])
+    assert pay("l1-max", "-----", tokens=tokens) == [0] * 5
+    assert pay(("l1-max", {"target": 10, "alpha": 0.1}), "++", tokens=[8, 13]) == pytest.approx(
+        [0.7, 0.2]
+    )
+
+
+LASER_D = {"shortest": 100, "longest": 300, "interval": 100}
+
+
+def test_laser_d_sets_a_target_for_each_difficulty() -> None:
+    easy = group("+++-", tokens=[100, 200, 250, 400])  # 3 of 4: at least 4 * 2 // 3 = 2 are right
+    medium = group("++--", tokens=[150, 350, 100, 90])  # at least 4 // 3 = 1 is right
+    hard = group("+---", tokens=[90, 10, 10, 10])
+    rewards = build_reward("laser-d", **LASER_D)([easy, medium, hard])
+    # Easy: 1 of 4 within 100, times 2 is 0.5; 2 of 4 within 200, times 2 is 1: target 200.
+    assert rewards[0] == [1.5, 1.5, 1.0, 0.0]
+    # Medium: 2, 3 and 3 of 4 within 100, 200 and 300, times 1 is below 1: no target binds.
+    assert rewards[1] == [1.5, 1.5, 0.0, 0.0]
+    assert rewards[2] == [1.5, 0.0, 0.0, 0.0]  # hard: all 4 within 100
+
+
+def test_laser_d_counts_lengths_over_all_groups_of_a_difficulty() -> None:
+    alone = group("+++", tokens=[150, 150, 150])  # easy, m = 2; none within 100: target 200
+    short = group("+++", tokens=[10, 10, 10])  # with it 3 of 6 within 100, times 2 is 1
+    assert build_reward("laser-d", **LASER_D)([alone])[0] == [1.5] * 3
+    assert build_reward("laser-d", **LASER_D)([alone, short])[0] == [1.0] * 3
+
+
+def test_laser_d_takes_its_smallest_target_and_then_multiples_of_the_interval() -> None:
+    settings = {"shortest": 30, "longest": 200, "interval": 100}
+    assert pay(("laser-d", settings), "++", tokens=[31, 99]) == [1.5, 1.5]  # 30 holds none; 100
+    assert pay(("laser-d", settings), "++", tokens=[30, 99]) == [1.0 + 0.5, 1.0 + 0.5]
+    assert pay(("laser-d", settings), "+++", tokens=[30, 30, 99]) == [1.5, 1.5, 1.0]
+
+
+def test_laser_de_pays_wrong_completions_beyond_the_target_that_finished() -> None:
+    rewards = pay(
+        ("laser-de", LASER_D),
+        "++++--",
+        tokens=[90, 90, 90, 300, 300, 300],
+        finished=[True, True, True, True, True, False],
+    )
+    # 4 of 6 are right: easy, m = 4; 3 of 6 within 100, times 4 is 2: target 100.
+    assert rewards == [1.5, 1.5, 1.5, 1.0, 0.5, 0.0]
+    assert pay(("laser-de", LASER_D), "+++-", tokens=[90, 90, 90, 100])[3] == 0.0
+
+
+def test_gfpo_pays_the_shortest_and_leaves_the_others_out() -> None:
+    reward = ("gfpo", {"keep": 2})
+    assert pay(reward, "+-++", tokens=[30, 20, 40, 10]) == [None, 0, None, 1]
+    assert pay(reward, "+-++", tokens=[20, 20, 40, 10]) == [1, 0, None, 1]  # a tie stays
+    assert pay(reward, "+?-", tokens=[30, 1, 20]) == [1, None, 0]  # unscored ones take no place
+    assert pay(("gfpo", {"keep": 8}), "+-", tokens=[30, 20]) == [1, 0]
+
+
+def test_gfpo_can_keep_the_most_reward_per_token() -> None:
+    reward = ("gfpo", {"keep": 2, "metric": "efficiency"})
+    # 1/30, 0, 1/40, 1/10: the wrong one of 5 tokens has none.
+    assert pay(reward, "+-++", tokens=[30, 5, 40, 10]) == [1, None, None, 1]
+    assert pay(reward, "+---", tokens=[30, 5, 40, 10]) == [1, 0, 0, 0]  # all ties at 0
+
+
 @pytest.mark.parametrize("name", REWARDS)
 def test_an_empty_batch_has_no_rewards(name: str) -> None:
     assert build_reward(name)([]) == []
