@@ -13,7 +13,7 @@ from training.evaluation import failures
 from training.evaluation.failures import write_failures
 from training.evaluation.records import Record, append_questions, read_records
 from training.evaluation.tasks import Question
-from training.evaluation.writer import TAIL, Writer, Writing, decode
+from training.evaluation.writer import TAIL, Writer, Writing
 from training.grading import Grader
 from training.rollouts.batch import Rollout, RolloutRequest, Sampling
 from training.rollouts.vllm_engine import format_of
@@ -64,24 +64,6 @@ def test_records_hold_the_extracted_answer_the_votes_and_the_end_of_what_is_wron
     assert len(found[3].tail or "") == TAIL
     assert found[2].tail == "<think>x</think>\\boxed{5}"
     assert '"level":"1"' in path.read_text()
-
-
-class Special:
-    """A tokenizer whose end of thinking is a special token, as Gemma's is."""
-
-    all_special_ids = (THINKING.end_id, TOKENIZER.eos_token_id)
-
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        kept = [i for i in ids if not (skip_special_tokens and i in self.all_special_ids)]
-        return str(TOKENIZER.decode(kept, skip_special_tokens=False))
-
-
-def test_the_end_of_thinking_stays_in_the_text_also_where_it_is_a_special_token() -> None:
-    text = "<think>x</think>\\boxed{2}"
-    ids = [*TOKENIZER.encode(text, add_special_tokens=False), TOKENIZER.eos_token_id]
-    assert decode(TOKENIZER, ids, THINKING) == text
-    assert decode(Special(), ids, THINKING) == text
-    assert decode(Special(), ids[:-1], THINKING) == text
 
 
 class Tags(html.parser.HTMLParser):

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason, Outcome
+from tests.support.core.families import family_tokenizer
 from training.config.schema import InvalidConfig, RunConfig, load_config
 from training.data.dataset import Row
 from training.grading import Grader, Verdict
@@ -138,6 +139,23 @@ def test_prompts_are_sampled_with_exits_graded_and_selected_from() -> None:
     assert len(set(seeds)) == 6  # each completion its own
     assert seeds[6] == seeds[0]  # and its answer the same
     assert {each.sampling.temperature for each in script.requests} == {0.7}
+
+
+def test_answers_are_found_also_where_a_special_token_ends_the_thinking() -> None:
+    settings = config("sft.samples=2", "sft.keep=1", "trl.max_completion_length=60")
+    tokenizer = family_tokenizer("gemma4")
+    end = tokenizer.encode("<turn|>")
+    right, wrong = (f"<|channel>\\boxed{{8}} or 9?<channel|>\\boxed{{{box}}}" for box in "98")
+
+    def model(request: Request) -> Stream:
+        return Stream((*tokenizer.encode(right if request.id.startswith("0") else wrong), *end))
+
+    with Grader(workers=1) as grader:
+        form = format_of(tokenizer, settings.rollout.exit.closing_text)
+        sample = Sampler(settings, tokenizer, form, ScriptedEngine(model), grader)
+        (found,) = sample({0: Row("Compute 5+4.", "9", "test", 1)})
+    assert (found.correct, found.unscored) == (1, 0)
+    assert tokenizer.decode(found.kept[0].ids) == f"{right}<turn|>"
 
 
 def test_injected_tokens_carry_no_loss_when_they_are_not_trained_on() -> None:

@@ -1,5 +1,6 @@
 """Rollouts of a server: what its response says of the cut becomes the rollout's columns."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,6 +89,14 @@ def test_an_end_that_the_model_wrote_itself_before_the_cut_is_not_taken_for_the_
 ) -> None:
     ids = [10, THINKING.end_id, 12, *CLOSING, 20]
     assert list(rollout_from(BLOCK, ids).injected).index(True) == 3
+
+
+def test_thinking_that_text_ends_may_be_closed_in_any_tokens(
+    rollout_from: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = dataclasses.replace(THINKING, start_id=-1, end_id=-1, end_text="</think>")
+    monkeypatch.setattr(f"{__name__}.THINKING", text)
+    assert any(rollout_from(BLOCK, [10, 11, 12, *[13] * len(CLOSING)]).injected)
 
 
 def test_without_a_cut_nothing_was_injected(rollout_from: Serve) -> None:

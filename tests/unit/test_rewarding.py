@@ -50,7 +50,7 @@ def test_batches_without_any_reward_say_so_and_why_at_growing_distances(
 ) -> None:
     def pay(function: RewardFunction, box: str) -> str:
         function(
-            completions=[completion(1, box), completion(1, None)],
+            text=[completion(1, box), completion(1, None)],
             answer=["7", "7"],
             rollout=[rollout(ExitReason.NATURAL, 10)] * 2,
             group_size=[2, 2],
@@ -80,7 +80,7 @@ def test_a_grader_of_the_users_own_decides_what_is_paid(
     golds = ["Rome", "Rome", ""]
     with grader_of(config.grading, "<think>", "</think>") as grader:
         rewards = RewardFunction("named", Accuracy(), grader, MARKERS)(
-            completions=[completion(1, answer) for answer in answers],
+            text=[completion(1, answer) for answer in answers],
             answer=golds,
             rollout=[rollout(ExitReason.NATURAL, 10)] * 3,
             group_size=[3] * 3,

@@ -84,6 +84,8 @@ def test_training_rollouts_are_truncated_and_evaluation_never(
 def test_plain_rollouts_are_not_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
     columns, _, _ = call(monkeypatch, "rollout.kind=plain")
     assert {each.outcome.reason for each in columns["rollout"]} == {ExitReason.NATURAL}
+    thought = TOKENIZER.decode(THOUGHT)
+    assert set(columns["text"]) == {f"{thought}</think>\\boxed{{15}}"}  # for the reward
 
 
 def test_a_share_of_each_group_runs_to_its_own_end(monkeypatch: pytest.MonkeyPatch) -> None:

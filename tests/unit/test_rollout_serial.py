@@ -27,7 +27,7 @@ def group(size: int, seed: int = 1, thinking: tuple[int, ...] = THINKING) -> lis
         return run_rollouts(engine, jobs, settings, FORM)
 
     jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=64, seed=seed + row)) for row in range(size)]
-    return serial_rollouts(run, jobs, size, FORM.thinking)
+    return serial_rollouts(run, jobs, size, FORM)
 
 
 def test_a_group_is_cuts_of_one_chain_shortest_first_and_the_chain() -> None:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from training.evaluation.records import Record, append_questions
 from training.evaluation.tasks import Question
 from training.grading import Grades, Verdict
 from training.rollouts.batch import Rollout, RolloutRequest
+from training.rollouts.texts import text_of
 
-__all__ = ["Writer", "Writing", "decode"]
+__all__ = ["Writer", "Writing"]
 
 CHUNK = 8  # questions between two writes
 SECONDS = 10.0  # seconds between two writes, for slow questions
@@ -90,7 +90,7 @@ class Writer:
         rollouts = [rollout for found in done.values() for rollout in found]
         asked = [self._questions[each.place // self._samples] for each in rollouts]
         texts = [
-            decode(self._writing.tokenizer, each.ids, self._writing.thinking) for each in rollouts
+            text_of(each, self._writing.tokenizer, self._writing.thinking) for each in rollouts
         ]
         golds, prompts = [each.gold for each in asked], [each.prompt for each in asked]
         # With one chat template, either all prompts open the thinking or none does.
@@ -136,12 +136,3 @@ class Writer:
             tail=None if keep or verdict.correct else text[-TAIL:],
             groups=question.groups,
         )
-
-
-def decode(tokenizer: Any, ids: Sequence[int], thinking: ThinkingFormat) -> str:
-    """Return the text of a completion without special tokens, except those of its thinking."""
-    marks = {thinking.start_id, thinking.end_id, *thinking.before_start}
-    if marks.isdisjoint(tokenizer.all_special_ids):
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-    runs = groupby(ids, key=lambda each: each in marks)
-    return "".join(tokenizer.decode(list(run), skip_special_tokens=not mark) for mark, run in runs)

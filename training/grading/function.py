@@ -21,10 +21,6 @@ Score = Callable[[str, str], bool | None]
 class Grades(Protocol):
     """Interface of a grader; `Grader` documents the methods."""
 
-    @property
-    def unscored(self) -> Counter[str]:
-        """Return the number of unscored completions so far, by reason."""
-
     def grade(
         self,
         completions: Sequence[str],

@@ -29,25 +29,27 @@ class RewardFunction:
     def __call__(
         self,
         *,
-        completions: Sequence[Sequence[Mapping[str, str]]],
         answer: Sequence[str],
         rollout: Sequence[Rollout],
+        text: Sequence[str],
         group_size: Sequence[int],
         log_metric: Callable[[str, float], None],
         **columns: Any,
     ) -> list[float | None]:
         """Return one reward per completion, in order; None where grading failed.
 
+        `text` is graded, not TRL's completions: these lack the end of the thinking if it is a
+        special token.
+
         TRL gives a completion without a reward the advantage 0 and excludes it from its group's
         mean. That is better than a wrong answer, so the grader scores as many as possible; the
         metrics `grading/unscored_share` and `grading/timeout_share` show the rest.
         """
         questions = [_question(prompt) for prompt in columns["prompts"]]
-        texts = [completion[0]["content"] for completion in completions]
         # All prompts have the same chat template, so all or none open the thinking.
         is_open = rollout[0].thinking_open
-        verdicts = self._grader.grade(texts, answer, questions=questions, thinking_open=is_open)
-        groups = groups_of(rollout, texts, verdicts, group_size[0], self._markers)
+        verdicts = self._grader.grade(text, answer, questions=questions, thinking_open=is_open)
+        groups = groups_of(rollout, text, verdicts, group_size[0], self._markers)
         metrics = rollout_statistics(rollout) | group_statistics(groups)
         for name, value in (metrics | verdict_statistics(verdicts)).items():
             log_metric(name, value)

@@ -21,6 +21,7 @@ from training.rollouts.counters import Counters
 from training.rollouts.remote import RemoteRollouts
 from training.rollouts.s_grpo import serial_rollouts
 from training.rollouts.seeds import row_seed
+from training.rollouts.texts import text_of
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import VllmEngine
 
@@ -39,7 +40,7 @@ class RolloutFunction:
         self._config, self._tokenizer, self._form = config, tokenizer, form
 
     def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
-        """Return TRL's columns, and `rollout` and `group_size` for the reward."""
+        """Return TRL's columns, and `rollout`, `text` and `group_size` for the reward."""
         training = trainer.model.training
         size = trainer.num_generations if training else trainer.num_generations_eval
         jobs = self._jobs(prompts, trainer, training=training)
@@ -54,6 +55,7 @@ class RolloutFunction:
             "completion_ids": [list(each.ids) for each in rollouts],
             "logprobs": [list(each.logprobs) for each in rollouts],
             "rollout": rollouts,
+            "text": [text_of(each, self._tokenizer, self._form.thinking) for each in rollouts],
             "group_size": size,
         }
         if not self._config.rollout.train_injected:
@@ -69,7 +71,7 @@ class RolloutFunction:
         with bar:
             run = self._runner(trainer, lambda _: bar.update())
             if training and rollout.kind == "serial":
-                return serial_rollouts(run, jobs, size, self._form.thinking)
+                return serial_rollouts(run, jobs, size, self._form)
             if training and rollout.kind == "truncated":
                 return run(_with_truncation(jobs, size, rollout.truncated_share), rollout.exit)
             return run(jobs, untruncated)

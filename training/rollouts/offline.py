@@ -12,7 +12,14 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from stepgrpo_core import ExitController, ExitSettings, Outcome, ProbeAnswered, StartProbe
+from stepgrpo_core import (
+    ExitController,
+    ExitSettings,
+    Outcome,
+    ProbeAnswered,
+    StartProbe,
+    ThinkingFormat,
+)
 from stepgrpo_core.control.boundaries import step_starts
 from stepgrpo_core.control.probing import Probe, build_probe, read_answer
 from stepgrpo_core.control.sequence import SequenceState
@@ -21,6 +28,7 @@ from stepgrpo_core.families.thinking import opens_in_thinking
 from stepgrpo_core.policies import Answer, Induce, InducedAnswer, ProbeSpec
 from training.data.prompts import PLAIN, PromptTemplate
 from training.rollouts.patterns import matcher_of
+from training.rollouts.texts import completion_text
 from training.rollouts.vllm_engine import format_of
 
 __all__ = ["Engine", "Exited", "Generation", "ProbeReading"]
@@ -110,11 +118,16 @@ class Engine:
             Generation(
                 prompt_ids=prompt,
                 ids=tuple(output.outputs[0].token_ids),
-                text=output.outputs[0].text,
+                text=self._text(prompt, output.outputs[0].token_ids),
                 ended=output.outputs[0].finish_reason == "stop",
             )
             for prompt, output in zip(prompts, self._run(prompts, params), strict=True)
         ]
+
+    def _text(self, prompt: tuple[int, ...], ids: Sequence[int]) -> str:
+        opened = opens_in_thinking(self.tokenizer, self.thinking, prompt)
+        thinks = opened or self.form.implies_thinking(prompt)
+        return completion_text(self.tokenizer, ids, self.thinking, thinks=thinks)
 
     def exits(
         self,
@@ -130,7 +143,7 @@ class Engine:
         runs = [self._start(each, settings, params) for each in generations]
         self._probe(runs)
         self._answer([each for each in runs if each.state.close], params)
-        return [each.result(self.tokenizer) for each in runs]
+        return [each.result(self.tokenizer, self.thinking) for each in runs]
 
     def step_starts(self, generation: Generation, markers: Sequence[str]) -> tuple[int, ...]:
         """Return the number of tokens before each step marker of a generation."""
@@ -268,14 +281,14 @@ class _Run:
         if fault := self.state.controller.fault:
             raise fault
 
-    def result(self, tokenizer: Any) -> Exited:
+    def result(self, tokenizer: Any, thinking: ThinkingFormat) -> Exited:
         state, generation, spent = self.state, self.generation, self.spent
         outcome = state.outcome
         if state.close is not None:
             generation = Generation(
                 prompt_ids=generation.prompt_ids,
                 ids=tuple(state.ids),
-                text=tokenizer.decode(state.ids, skip_special_tokens=True),
+                text=completion_text(tokenizer, state.ids, thinking, thinks=True),
                 ended=state.ended,
             )
             # The controller got the whole generation; a stream would have ended here.

@@ -123,7 +123,9 @@ class RemoteRollouts:
             raise RemoteFailure(f"{self._url} does not say where it cut; update stepgrpo-serve")
         ids = tuple(choice["token_ids"])
         injected = _injected(block, len(ids))
-        if any(injected) and self._thinking.end_id not in itertools.compress(ids, injected):
+        put = set(itertools.compress(ids, injected))
+        by_text = bool(self._thinking.end_text)  # any tokens may write it
+        if put and not by_text and self._thinking.end_id not in put:
             raise RemoteFailure(f"{self._url} closed the thinking of another model's family")
         return Rollout(
             prompt_ids=job.prompt_ids,

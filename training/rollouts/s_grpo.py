@@ -8,10 +8,13 @@ and the injected end is the closing text of the settings.
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from stepgrpo_core import ExitReason, ExitSettings, ThinkingFormat
+from stepgrpo_core.control.matching import ThinkTokenMatcher
 from stepgrpo_core.control.sequence import splice
-from training.rollouts.batch import Rollout, RolloutRequest
+from stepgrpo_core.control.states import Signal
+from training.rollouts.batch import Format, Rollout, RolloutRequest
 
 __all__ = ["serial_rollouts"]
 
@@ -19,24 +22,22 @@ Run = Callable[[Sequence[RolloutRequest], ExitSettings], list[Rollout]]
 
 
 def serial_rollouts(
-    run: Run, jobs: Sequence[RolloutRequest], size: int, thinking: ThinkingFormat
+    run: Run, jobs: Sequence[RolloutRequest], size: int, form: Format
 ) -> list[Rollout]:
     """Return `size` completions of each prompt, for `jobs` that repeat each prompt `size` times.
 
     In each group the cut completions come first, the shortest cut first, then the whole chain.
     """
-    firsts = jobs[::size]
+    firsts, thinking = jobs[::size], form.thinking
     chains = run(firsts, ExitSettings())
     cuts = [
-        (job, chain, position)
+        _Cut(job, chain, begin, begin + kept)
         for job, chain in zip(firsts, chains, strict=True)
-        for position in _positions(job, chain, thinking, size - 1)
+        for begin in [_begin(chain, form)]
+        for kept in _lengths(job, chain, size - 1)
     ]
-    answers = run([_answer_job(*cut, thinking) for cut in cuts], ExitSettings())
-    ended = [
-        _joined(chain, position, answer, thinking)
-        for (_, chain, position), answer in zip(cuts, answers, strict=True)
-    ]
+    answers = run([_answer_job(cut, thinking) for cut in cuts], ExitSettings())
+    ended = [_joined(cut, answer, thinking) for cut, answer in zip(cuts, answers, strict=True)]
     return [
         rollout
         for group, chain in enumerate(chains)
@@ -44,44 +45,59 @@ def serial_rollouts(
     ]
 
 
-def _positions(
-    job: RolloutRequest, chain: Rollout, thinking: ThinkingFormat, count: int
-) -> list[int]:
-    """Return `count` cuts, uniform over the thinking and ascending; they repeat only if the
-    thinking is shorter than `count`."""
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A cut of a chain before `position`; its thinking begins at `begin`."""
+
+    job: RolloutRequest
+    chain: Rollout
+    begin: int
+    position: int
+
+
+def _begin(chain: Rollout, form: Format) -> int:
+    """Return the number of tokens that start the thinking; 0 if the prompt did, or none does."""
+    if chain.thinking_open:
+        return 0
+    implied = form.implies_thinking(chain.prompt_ids)
+    matcher = ThinkTokenMatcher(form.thinking, implied=implied, may_answer=True)
+    texts = form.texts_after(chain.prompt_ids)(chain.ids)
+    signals = (matcher.take(*each) for each in zip(chain.ids, texts, strict=True))
+    place, signal = next(((at, each) for at, each in enumerate(signals) if each), (0, None))
+    return place + 1 if signal is Signal.THINK_START else 0
+
+
+def _lengths(job: RolloutRequest, chain: Rollout, count: int) -> list[int]:
+    """Return `count` numbers of thinking tokens to keep, uniform and ascending; they repeat only
+    if the thinking is shorter than `count`."""
     rng = random.Random(f"{job.sampling.seed}:cuts")
-    begin = int(
-        chain.ids[:1] == (thinking.start_id,)
-    )  # otherwise the prompt opened it, or it has no start
-    last = begin + max(chain.outcome.reasoning_tokens, 1)
-    places = range(begin + 1, max(last, begin + 2))
+    places = range(1, max(chain.outcome.reasoning_tokens, 2))
     if len(places) >= count:
         return sorted(rng.sample(places, count))
     return sorted(rng.choices(places, k=count))
 
 
-def _answer_job(
-    job: RolloutRequest, chain: Rollout, position: int, thinking: ThinkingFormat
-) -> RolloutRequest:
-    kept = (*chain.ids[:position], *thinking.closing_ids)
+def _answer_job(cut: _Cut, thinking: ThinkingFormat) -> RolloutRequest:
+    job, kept = cut.job, (*cut.chain.ids[: cut.position], *thinking.closing_ids)
     left = max(job.sampling.max_tokens - len(kept), 1)
     seed = job.sampling.seed
     sampling = dataclasses.replace(
-        job.sampling, max_tokens=left, seed=None if seed is None else (seed + position) % 2**31
+        job.sampling, max_tokens=left, seed=None if seed is None else (seed + cut.position) % 2**31
     )
     return RolloutRequest((*job.prompt_ids, *kept), sampling)
 
 
-def _joined(chain: Rollout, position: int, answer: Rollout, thinking: ThinkingFormat) -> Rollout:
-    closing = thinking.closing_ids
+def _joined(cut: _Cut, answer: Rollout, thinking: ThinkingFormat) -> Rollout:
+    chain, position, closing = cut.chain, cut.position, thinking.closing_ids
     none, injected = [None] * len(closing), [True] * len(closing)
+    thought = position - cut.begin + thinking.thought_in_closing
     return Rollout(
         prompt_ids=chain.prompt_ids,
         ids=tuple(splice(chain.ids, position, closing, answer.ids)),
         logprobs=tuple(splice(chain.logprobs, position, none, answer.logprobs)),
         injected=tuple(splice(chain.injected, position, injected, answer.injected)),
         outcome=dataclasses.replace(
-            chain.outcome, reason=ExitReason.BUDGET, reasoning_tokens=position
+            chain.outcome, reason=ExitReason.BUDGET, reasoning_tokens=thought
         ),
         thinking_open=chain.thinking_open,
         ended=answer.ended,

@@ -22,6 +22,7 @@ from training.data.dataset import Row
 from training.grading import GraderBroken, Grades, Verdict, grader_of
 from training.rollouts.batch import Format, Rollout, RolloutEngine, RolloutRequest, run_rollouts
 from training.rollouts.seeds import row_seed
+from training.rollouts.texts import text_of
 from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import VllmEngine, format_of
 from training.run.checkpoints import RunStopped, StopOnSignal
@@ -149,9 +150,7 @@ class Sampler:
         count, keep = self.config.sft.samples, self.config.sft.keep
         jobs = [job for place, row in rows.items() for job in self._jobs(place, row, count)]
         rollouts = self._complete(jobs)
-        texts = self.tokenizer.batch_decode(
-            [each.ids for each in rollouts], skip_special_tokens=True
-        )
+        texts = [text_of(each, self.tokenizer, self.form.thinking) for each in rollouts]
         golds = [row.answer for row in rows.values() for _ in range(count)]
         # All prompts have the same chat template, so all or none open the thinking.
         verdicts = self.grader.grade(texts, golds, thinking_open=jobs[0].thinking_open)
