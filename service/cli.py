@@ -87,6 +87,8 @@ def main() -> None:
     except InvalidSetting as error:  # needs the model's tokenizer to be detected
         refusal = defaults.resolved.refusal(error.name, error.value, error.remedy)
         sys.exit(f"stepgrpo-serve: {refusal}")
+    except BadOption as error:  # needs the model's files
+        sys.exit(f"stepgrpo-serve: {error}")
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:

@@ -19,6 +19,7 @@ from service.config.layers import (
     read_yaml,
     resolve,
 )
+from service.config.thresholds import read_thresholds, with_thresholds
 from service.params import BadParameter
 from service.params.effective import enough_checks
 from service.params.effort import EFFORT, read_efforts
@@ -27,6 +28,7 @@ from service.params.patterns import matcher_of
 from service.savings.plan import Plan
 from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
 from stepgrpo_core.families.table import FAMILIES, Family, read_families
+from stepgrpo_core.risk import Thresholds
 
 __all__ = [
     "CONFIG",
@@ -64,6 +66,9 @@ class ServerSettings:
     no text. None means no log."""
     log_text: bool = False
     """Write completions to the log as well, reasoning included."""
+    thresholds: Path | None = None
+    """File of calibrated thresholds, written by stepgrpo-train calibrate-exit, that sets the policy
+    for requests to the calibrated model with the calibrated sampling. None means no such file."""
     with_tools: bool = False
     """Let policies that probe for an answer act on requests that offer tools too: on the thinking
     before the tool call or the answer. Otherwise they abstain there."""
@@ -88,6 +93,8 @@ class Defaults(ServerSettings):
     plan: Plan = field(default_factory=Plan)
     judge: JudgeServer | None = None
     """The judge of policy verifier, if it is behind a URL."""
+    calibrated: Thresholds | None = None
+    """Content of the file of `thresholds`."""
     resolved: Resolved = field(default_factory=lambda: Resolved({}, {}), compare=False)
     """The source of each option."""
 
@@ -127,17 +134,25 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
     config = getattr(args, "exit_config", None) or environment.get(CONFIG)
     file = read_yaml(Path(config)) if config else NO_FILE
     resolved = resolve(OPTIONS, args, environment, file, prefix=PREFIX, besides=[CONFIG])
+    calibrated = None
+    if path := resolved.values.get("thresholds"):
+        calibrated = read_thresholds(path)
+        resolved = with_thresholds(resolved, path, calibrated)
     settings, limits = _settings(resolved), resolved.build(ProbeLimits)
     try:
-        clamp_to_limits(settings, limits)
+        within = clamp_to_limits(settings, limits)
     except BadParameter as error:
         raise resolved.refusal("policy", settings.policy, str(error)) from error
+    if calibrated is not None and within != settings:
+        remedy = "limits of probes (limit_*) would change what was calibrated; loosen them"
+        raise resolved.refusal("thresholds", str(path), remedy)
     server = resolved.build(ServerSettings)
     return Defaults(
         **{each.name: getattr(server, each.name) for each in dataclasses.fields(server)},
         settings=settings,
         limits=limits,
         plan=resolved.build(Plan),
+        calibrated=calibrated,
         judge=_judge(resolved, settings, limits, environment.get(KEY_VARIABLE, "").strip()),
         resolved=resolved,
     )

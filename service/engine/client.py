@@ -27,7 +27,7 @@ from service.engine.hooks import EngineHooks
 from service.engine.observer import RequestObserver
 from service.engine.opening import Openings, prepend_end
 from service.engine.passthrough import PassthroughRequest
-from service.engine.policy_resolver import PolicyResolver
+from service.engine.policy_resolver import Calibrated, PolicyResolver
 from service.engine.request import EngineRequest, own_budget, served_model
 from service.engine.response_parser import ResponseParser
 from service.engine.unmarked import UnmarkedThoughts
@@ -71,7 +71,7 @@ class EarlyExitEngine:
         families: Mapping[str, Family] = MappingProxyType({}),
         chat_template: str | None = None,
         demanded: bool = False,
-        calibrations: Mapping[str | None, Baseline] | None = None,
+        calibrations: Mapping[str | None, Baseline] = MappingProxyType({}),
         metrics: Metrics | None = None,
         limits: ProbeLimits | None = None,
         savings: EngineHooks | None = None,
@@ -79,6 +79,7 @@ class EarlyExitEngine:
         journal: RequestObserver | None = None,
         stop_in_thinking: bool = False,
         with_tools: bool = False,
+        calibrated: Calibrated | None = None,
     ) -> None:
         tokenizer = inner.renderer.tokenizer
         grammars = inner.vllm_config.structured_outputs_config
@@ -94,8 +95,8 @@ class EarlyExitEngine:
         self._inner = inner
         self.savings = savings or EngineHooks()
         self._defaults = model.settings
-        found = calibrations or {}  # by adapter; None: the base model
-        self._calibrations = {name: each.under(model.settings) for name, each in found.items()}
+        under = {name: each.under(model.settings) for name, each in calibrations.items()}
+        self._calibrations = under  # by adapter; None: the base model
         self._metrics = metrics or Metrics()
         self._journal = journal or RequestObserver()
         limits = limits or ProbeLimits()
@@ -119,6 +120,7 @@ class EarlyExitEngine:
             grammars_wait=bool(grammars.reasoning_parser) and not grammars.enable_in_reasoning,
             is_off=self._is_off,
             with_tools=with_tools,
+            calibrated=calibrated,
         )
         self._dispatcher = Dispatcher(
             self._served, self._resolver, stop_in_thinking=stop_in_thinking
@@ -130,8 +132,6 @@ class EarlyExitEngine:
             model.turn,
             ResponseParser(grammars.reasoning_parser, tokenizer, inner.model_config),
         )
-        if not self._resolver.prefix_caching:
-            _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._admission = Admission(inner)
         self.running = RunningRequests()
         self.recent = RecentResponses()
@@ -155,6 +155,8 @@ class EarlyExitEngine:
             prompt = TokensPrompt(prompt_token_ids=[0])
             async for _ in self._inner.generate(prompt, params, "stepgrpo-proof"):
                 self._metrics.proved(self._model_name(), self._defaults.policy)
+        if not self._resolver.prefix_caching:
+            _log.warning("Prefix caching is off, and probes would cost their prefix: none is put.")
         self._loop = asyncio.get_running_loop()
         self.drain.attach()
         self._metrics.watch(self._loop)

@@ -11,11 +11,37 @@ from service.engine.request import EngineRequest, ServedModel
 from service.params import Effective, ThinkingRequest, effective_settings
 from service.params.eligibility import Facts, eligible, probe_specs
 from service.params.limits import ProbeLimits, clamp_to_limits
+from service.params.table import PARAMETERS
 from service.records.reasons import OBSTACLES, Abstained
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.families.prompts import PromptState
+from stepgrpo_core.risk import Thresholds
 
-__all__ = ["PolicyResolver"]
+__all__ = ["Calibrated", "PolicyResolver"]
+
+_CONSTRAINTS = ("logit_bias", "allowed_token_ids", "bad_words", "structured_outputs")
+"""Parameters that restrict the tokens; no calibration has any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The server's thresholds and the model that they are for."""
+
+    thresholds: Thresholds
+    adapter: str | None
+    """The calibrated adapter; None for the model itself."""
+
+    def overridden(self, request: EngineRequest) -> bool:
+        """Return whether a request sets the policy or what decides its exits itself."""
+        named = request.params.extra_args or {}
+        fields = {PARAMETERS[name][0] for name in named if name in PARAMETERS}
+        return not fields.isdisjoint(self.thresholds.settings)
+
+    def covers(self, request: EngineRequest) -> bool:
+        """Return whether a request is to the calibrated model, with the calibrated sampling."""
+        params = request.params
+        free = not any(getattr(params, name) for name in _CONSTRAINTS)
+        return request.adapter == self.adapter and free and self.thresholds.samples_alike(params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +60,8 @@ class PolicyResolver:
     """Returns whether the quality guard has switched a policy off."""
     with_tools: bool = False
     """Policies with probes act even if tools are offered."""
+    calibrated: Calibrated | None = None
+    """Thresholds with a guarantee."""
 
     def effective(
         self, request: EngineRequest, asked: ThinkingRequest, *, tools: bool
@@ -52,12 +80,21 @@ class PolicyResolver:
         if reason is None and self.served.thinking is None:  # policy none cannot count either
             return effective.abstaining(policy, Abstained.NO_THINKING_TOKENS)
         if reason is None:
-            return effective
+            return self._with_guarantee(request, effective)
         demand = effective.demand
         if demand is not None and "budget" not in policy.split("+"):
             remedy = f"nothing can hold it: {OBSTACLES[reason]}"
             raise demand.refusal(remedy)
         return effective.abstaining(policy, reason)
+
+    def _with_guarantee(self, request: EngineRequest, effective: Effective) -> Effective:
+        """Return the settings with the promise of the thresholds, where nothing changes them."""
+        found = self.calibrated
+        if found is None or not found.covers(request):
+            return effective
+        if not effective.sources.keys().isdisjoint(found.thresholds.settings):
+            return effective
+        return dataclasses.replace(effective, guarantee=found.thresholds.promise)
 
     def wanted(
         self, xargs: Mapping[str, Any] | None, asked: ThinkingRequest, limit: int | None = None
@@ -97,7 +134,12 @@ class PolicyResolver:
             grammar=request.has_grammar and not self._grammar_waits(request),
             prefix_caching=self.prefix_caching,
             tools=tools and not named and not self.with_tools,
+            uncalibrated=self._uncalibrated(request),
         )
+
+    def _uncalibrated(self, request: EngineRequest) -> bool:
+        found = self.calibrated
+        return found is not None and not found.overridden(request) and not found.covers(request)
 
     def _grammar_waits(self, request: EngineRequest) -> bool:
         """Return whether the grammar starts after the thinking; else there is no thinking."""

@@ -45,6 +45,8 @@ class Effective:
     """Explicit bound, which must be rejected if no policy can enforce it."""
     abstained: Abstained | None = None
     """Reason for which not all of the policy acts."""
+    guarantee: Mapping[str, Any] | None = None
+    """The promise of calibrated thresholds, where it holds."""
 
     def abstaining(self, policy: str, reason: Abstained) -> "Effective":
         """Return the settings with the policy that is left."""
@@ -53,7 +55,10 @@ class Effective:
         return Effective(settings, sources, self.demand, reason)
 
     def as_block(self) -> dict[str, Any]:
-        """Return the policy's decisive settings, and ``from``: the parameters that set them."""
+        """Return the policy's decisive settings, and ``from``: the parameters that set them.
+
+        With a guarantee also its risk, epsilon, and delta.
+        """
         names = [
             name for part in self.settings.policy.split("+") for name in _DECISIVE.get(part, ())
         ]
@@ -61,6 +66,8 @@ class Effective:
         shown = {name: value for name, value in values.items() if value is not None}
         if self.settings.shadow and self.settings.policy != "none":
             shown["shadow"] = True
+        if self.guarantee is not None:
+            shown["guarantee"] = dict(self.guarantee)
         sources = {name: self.sources[name] for name in ("policy", *shown) if name in self.sources}
         return shown | ({"from": sources} if sources else {})
 

@@ -12,6 +12,7 @@ from typing import Any
 from service.records.reasons import Abstained
 from stepgrpo_core import ExitSettings, build_policy
 from stepgrpo_core.policies import Induce, Judge, ProbeSpec
+from stepgrpo_core.risk.thresholds import SETTINGS
 
 __all__ = ["Facts", "eligible", "offers_tools", "probe_specs"]
 
@@ -31,6 +32,9 @@ class Facts:
     prefix_caching: bool = True
     tools: bool = False
     """The request offers tools and names no policy, and the server has no ``--exit-with-tools``."""
+    uncalibrated: bool = False
+    """The server's thresholds were calibrated for another model or sampling, and the request sets
+    none itself."""
 
 
 def eligible(specs: Mapping[str, ProbeSpec | None], facts: Facts) -> tuple[str, Abstained | None]:
@@ -61,6 +65,10 @@ def eligible(specs: Mapping[str, ProbeSpec | None], facts: Facts) -> tuple[str, 
         left = [name for name, asked in specs.items() if not isinstance(asked, Induce | Judge)]
         if len(left) < len(specs):
             return "+".join(left) or "none", Abstained.TOOLS
+    if facts.uncalibrated:
+        left = [name for name in specs if name not in SETTINGS]
+        if len(left) < len(specs):
+            return "+".join(left) or "none", Abstained.UNCALIBRATED
     return "+".join(specs), None
 
 

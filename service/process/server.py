@@ -37,6 +37,7 @@ from service.access.scrape import metrics_app
 from service.config.server import Defaults
 from service.engine.client import EarlyExitEngine
 from service.engine.observer import RequestObserver
+from service.process.calibrated import calibrated_model
 from service.process.die_with_parent import end_engine_with_server
 from service.process.engine_process import choose_executor, engine_client
 from service.process.sighup import reopen_on_sighup
@@ -216,6 +217,9 @@ async def serve(
             judge=defaults.judge,
             stop_in_thinking=defaults.stop_in_thinking,
             with_tools=defaults.with_tools,
+            calibrated=calibrated_model(
+                defaults, _models(args), inner.renderer.tokenizer, template
+            ),
             journal=RequestObserver(
                 log, tracing_from_config(inner.vllm_config), with_text=defaults.log_text
             ),
@@ -242,6 +246,11 @@ async def serve(
         await engine.release()
     if engine.lost:
         sys.exit("stepgrpo-serve: the engine's process ended; see its last messages above")
+
+
+def _models(args: argparse.Namespace) -> dict[str | None, str]:
+    """Return the served models by adapter, with None for the model itself."""
+    return {None: args.model} | {each.name: each.path for each in args.lora_modules or ()}
 
 
 async def _serve_metrics(bound: socket.socket | None) -> None:

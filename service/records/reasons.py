@@ -33,6 +33,10 @@ class Abstained(enum.StrEnum):
     call, about which a probe's answer says nothing. Requests that name their policy themselves, or
     that set ``tool_choice`` to none, are not affected. With ``--exit-with-tools``, policies act on
     the thinking before the call."""
+    UNCALIBRATED = "uncalibrated"
+    """[policies with a threshold] The thresholds of ``--exit-thresholds`` were calibrated with
+    another sampling or for another model. Requests that set their policy or a threshold themselves
+    are not affected."""
     SWITCHED_OFF = "switched_off"
     """The quality gate switched the policy off because its exits changed too many answers."""
     POLICY_ERROR = "policy_error"

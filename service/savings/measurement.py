@@ -18,7 +18,7 @@ from service.records.metrics import Metrics
 from service.records.sequence import ContinuationInput, SequenceRecord
 from service.records.trust import Trust
 from service.savings.continuations import ContinuationBackend, EngineBackend, RemoteBackend
-from service.savings.facts import settings_facts, text_digest, weights_digest
+from service.savings.facts import settings_facts, weights_digest
 from service.savings.holdout import add_outcome, as_control, contrast_of, is_eligible
 from service.savings.pairs import Pairs
 from service.savings.plan import KEY_VARIABLE, SECONDS, Plan
@@ -28,6 +28,7 @@ from service.savings.report import ReportCollector
 from service.savings.state.store import SumStore
 from service.savings.state.strata import Strata
 from stepgrpo_core import Baseline, ExitSettings
+from stepgrpo_core.fingerprint import text_fingerprint
 from stepgrpo_core.savings.holdout import GROUPS, Arm, Holdout
 
 __all__ = ["SavingsMeasurement", "open_measurement"]
@@ -132,7 +133,7 @@ class SavingsMeasurement(EngineHooks):
         lora = request.options.get("lora_request")
         weights = self._weights.get(request.adapter)
         if lora is not None and weights is None:
-            weights = text_digest(f"{lora.lora_path} {lora.lora_int_id}")
+            weights = text_fingerprint(f"{lora.lora_path} {lora.lora_int_id}")
         found = self._with_base(request.adapter, weights or "")
         for each in records:
             each.stratum = self._strata.number(each.model_name, found)

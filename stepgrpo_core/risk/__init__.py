@@ -8,18 +8,28 @@ from stepgrpo_core.risk.selection import (
     select_threshold,
 )
 from stepgrpo_core.risk.testing import p_value, upper_bound
+from stepgrpo_core.risk.thresholds import (
+    SAMPLING,
+    Thresholds,
+    calibrated_settings,
+    parse_thresholds,
+)
 from stepgrpo_core.risk.traces import LOSSES, Exit, Loss, Reading, Trace, replay, risk_by_question
 
 __all__ = [
     "LOSSES",
+    "SAMPLING",
     "Candidate",
     "Exit",
     "Loss",
     "Reading",
     "RiskWatch",
     "Selection",
+    "Thresholds",
     "Trace",
+    "calibrated_settings",
     "p_value",
+    "parse_thresholds",
     "questions_needed",
     "replay",
     "risk_by_question",

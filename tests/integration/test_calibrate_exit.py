@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import openai
 import pytest
 
-from service.config.layers import read_yaml
+from service.config.thresholds import read_thresholds
+from tests.support.chat import chat
 from tests.support.runs import run
-from tests.support.servers import MODEL
+from tests.support.servers import MODEL, OURS, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -18,9 +20,9 @@ def test_it_chooses_a_threshold_for_the_server(tmp_path: Path) -> None:
     command += ["--output", str(output), "--epsilon", "0.3", "--dtype", "float32"]
     result = run(*command, "--thresholds", "0.5", "0.95", "0.999", "--max-tokens", "300")
     assert result.returncode == 0, result.stderr[-3000:]
-    _, chosen = read_yaml(output)
-    assert chosen["policy"] == "confidence"
-    assert chosen["threshold"] in {0.5, 0.95, 0.999}
+    chosen = read_thresholds(output)
+    assert chosen.settings["policy"] == "confidence"
+    assert chosen.settings["threshold"] in {0.5, 0.95, 0.999}
     found = json.loads((tmp_path / "exit.json").read_text())
     assert found["questions"] == len(found["traces"]) == 40
     left = [each["tokens_left"] for each in found["candidates"]]
@@ -31,3 +33,16 @@ def test_it_chooses_a_threshold_for_the_server(tmp_path: Path) -> None:
         signals = [each["signal"] for each in trace["readings"]]
         assert signals == sorted(signals)
         assert all(each["tokens"] <= trace["tokens"] for each in trace["readings"])
+    served(tmp_path, output, chosen.settings["threshold"])
+
+
+def served(tmp_path: Path, file: Path, threshold: float) -> None:
+    """The server takes the file, and says where its promise holds."""
+    with running(OURS, tmp_path / "server.log", "--exit-thresholds", str(file)) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
+        block = chat(client, xargs=None, temperature=0.6).stepgrpo
+        assert block["policy"] == "confidence"
+        promise = {"risk": "lost", "epsilon": 0.3, "delta": 0.1}
+        assert block["settings"] == {"threshold": threshold, "guarantee": promise}
+        other = chat(client, xargs=None, temperature=1.0).stepgrpo
+        assert (other["policy"], other["abstained"]) == ("none", "uncalibrated")

@@ -5,12 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from stepgrpo_core.risk import Reading, Selection, Trace, select_threshold
+from service.config.thresholds import read_thresholds
+from stepgrpo_core import ExitSettings
+from stepgrpo_core.risk import SAMPLING, Reading, Selection, Trace, select_threshold
 from training.cli import build_parser
 from training.exits import command
 from training.rollouts.offline import Engine
+
+CONDITIONS = {
+    "model": "my-model",
+    "weights": "aa",
+    "chat_template": "bb",
+    "sampling": dict.fromkeys(SAMPLING, 0.5),
+}
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, output: Path, *words: str) -> str:
@@ -62,7 +70,8 @@ def run_with(
 ) -> list[Trace]:
     """Run the command on given traces."""
     traces = selection(changes)[1]
-    monkeypatch.setattr(command, "_record", lambda *_: traces)
+    settings = ExitSettings(policy="confidence")
+    monkeypatch.setattr(command, "_record", lambda *_: (traces, settings, CONDITIONS))
     given = ("calibrate-exit", "--model", "x/my-model", "--demo", "100", "--output", str(output))
     args = build_parser().parse_args([*given, "--thresholds", "0.5", "0.9", *words])
     args.run(args)
@@ -74,10 +83,11 @@ def test_the_server_reads_what_is_written(
 ) -> None:
     output = tmp_path / "exit.yaml"
     traces = run_with(monkeypatch, output, 0)
-    text = output.read_text()
-    assert yaml.safe_load(text) == {"policy": "confidence", "threshold": 0.5}
-    assert "with probability 0.9 over the draw of\n# 100 questions, at most 5.0%" in text
-    assert "my-model" in text
+    assert "With probability 0.9 over the draw of 100 questions, at most 5.0%" in output.read_text()
+    read = read_thresholds(output)
+    assert (read.risk, read.epsilon, read.delta, read.questions) == ("lost", 0.05, 0.1, 100)
+    assert (read.settings["policy"], read.settings["threshold"]) == ("confidence", 0.5)
+    assert {name: getattr(read, name) for name in CONDITIONS} == CONDITIONS
     figures = json.loads((tmp_path / "exit.json").read_text())
     assert figures["traces"] == json.loads(json.dumps([dataclasses.asdict(t) for t in traces]))
     assert (tmp_path / "exit.png").read_bytes().startswith(b"\x89PNG")

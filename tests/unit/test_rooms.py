@@ -48,6 +48,7 @@ ORDER = {
         "names",
         "plugins",
         "docstrings",
+        "fingerprint",
         "answers",
         "confidence",
         "segmenter",

@@ -3,13 +3,23 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.risk import LOSSES, Selection, Trace, questions_needed, select_threshold
+from stepgrpo_core.risk import (
+    LOSSES,
+    Selection,
+    Thresholds,
+    Trace,
+    calibrated_settings,
+    questions_needed,
+    select_threshold,
+)
 from training.calibrate_command import (
     add_sampling_flags,
     check_counts,
@@ -44,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "no answers.",
     )
     add("--demo", type=int, metavar="N", help="Use N validation problems of the demo world.")
-    add("--output", type=Path, required=True, help="YAML file for stepgrpo-serve --exit-config.")
+    add(
+        "--output", type=Path, required=True, help="YAML file for stepgrpo-serve --exit-thresholds."
+    )
     add(
         "--risk",
         choices=LOSSES,
@@ -79,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     rows = _checked(args)
     needed = questions_needed(args.epsilon, args.delta)
     print(f"{len(rows)} questions; without one failure {needed} prove a risk of {args.epsilon:g}")
-    traces = _record(args, rows)
+    traces, settings, conditions = _record(args, rows)
     found = select_threshold(
         traces, args.thresholds, loss=args.risk, epsilon=args.epsilon, delta=args.delta
     )
@@ -90,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
             f"no threshold has a proved risk of {args.epsilon:g}: use --epsilon "
             f"{found.least_epsilon:.3f} or more, or more questions"
         )
-    write_text(args.output, as_config(args, found))
+    write_text(args.output, as_file(found, settings, conditions))
     plot = args.output.with_suffix(".png")
     print(f"{args.output}: threshold {found.chosen.threshold:g}; see {plot}")
 
@@ -125,9 +137,13 @@ def _rows(args: argparse.Namespace) -> list[Row]:
     return list(read_source(Source(path=str(args.questions))))
 
 
-def _record(args: argparse.Namespace, rows: Sequence[Row]) -> list[Trace]:
+def _record(
+    args: argparse.Namespace, rows: Sequence[Row]
+) -> tuple[list[Trace], ExitSettings, dict[str, Any]]:
+    """Return traces, the settings of their exits, and model, template and sampling."""
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
+    from training.exits.conditions import conditions_of, settings_of  # noqa: PLC0415
     from training.exits.traces import record_traces  # noqa: PLC0415
     from training.rollouts.offline import Engine  # noqa: PLC0415
     from training.run.adapters import as_model  # noqa: PLC0415
@@ -141,8 +157,10 @@ def _record(args: argparse.Namespace, rows: Sequence[Row]) -> list[Trace]:
         engine = Engine.load(
             path, dtype=args.dtype, max_model_len=longest, choice=choice, prompts=template
         )
+    conditions = conditions_of(engine, args.model, params)
     settings, gold = ExitSettings(policy="confidence"), args.prompts is None
-    return record_traces(engine, rows, settings, params, thresholds=args.thresholds, gold=gold)
+    traces = record_traces(engine, rows, settings, params, thresholds=args.thresholds, gold=gold)
+    return traces, settings_of(engine, settings), conditions
 
 
 def table(found: Selection) -> list[str]:
@@ -159,22 +177,29 @@ def table(found: Selection) -> list[str]:
     ]
 
 
-def as_config(args: argparse.Namespace, found: Selection) -> str:
-    """Return the server's configuration, with the guarantees as comments."""
+def as_file(found: Selection, settings: ExitSettings, conditions: Mapping[str, Any]) -> str:
+    """Return the file for the server: the chosen threshold, its guarantee and its conditions."""
     chosen = found.chosen
     assert chosen is not None
+    made = Thresholds(
+        risk=found.loss,
+        epsilon=found.epsilon,
+        delta=found.delta,
+        questions=found.questions,
+        observed=chosen.risk,
+        tokens_left=chosen.tokens_left,
+        settings=calibrated_settings(dataclasses.replace(settings, threshold=chosen.threshold)),
+        **conditions,
+    )
     meaning = {
         "lost": "questions that are right in full and wrong after an exit",
         "changed": "questions whose answer an exit changes",
     }[found.loss]
     return (
-        f"# stepgrpo-train calibrate-exit: with probability {1 - found.delta:g} over the draw of\n"
-        f"# {found.questions} questions, at most {found.epsilon:.1%} of {meaning}\n"
-        f"# (observed {chosen.risk:.1%}, {chosen.tokens_left:.1%} of the thinking tokens left).\n"
-        f"# It holds for {Path(args.model).name}, questions like these, temperature "
-        f"{args.temperature:g}, top_p {args.top_p:g},\n"
-        "# and the other exit settings at their defaults.\n"
-        f"policy: confidence\nthreshold: {chosen.threshold!r}\n"
+        f"# With probability {1 - found.delta:g} over the draw of {found.questions} questions, at "
+        f"most {found.epsilon:.1%} of\n# {meaning}, for this model, chat template\n"
+        "# and sampling, and for questions like these.\n"
+        f"{yaml.safe_dump(made.as_dict(), sort_keys=False, allow_unicode=True)}"
     )
 
 
