@@ -41,7 +41,7 @@ class Calibrated:
         """Return whether a request is to the calibrated model, with the calibrated sampling."""
         params = request.params
         free = not any(getattr(params, name) for name in _CONSTRAINTS)
-        return request.adapter == self.adapter and free and self.thresholds.samples_alike(params)
+        return request.adapter == self.adapter and free and self.thresholds.same_sampling(params)
 
 
 @dataclass(frozen=True, slots=True)

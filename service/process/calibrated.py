@@ -32,8 +32,8 @@ def calibrated_model(
         name: f"{base}+{_fingerprint(model, 'adapter_config.json')}" if name else base
         for name, model in models.items()
     }
-    alike = [name for name, weights in served.items() if weights == found.weights]
-    if not alike:
+    matching = [name for name, weights in served.items() if weights == found.weights]
+    if not matching:
         remedy = (
             f"it was calibrated for {found.model} with the fingerprint {found.weights}, and this "
             f"server has {', '.join(served.values())}; {AGAIN} for the model that is served"
@@ -42,7 +42,7 @@ def calibrated_model(
     source = source_of(tokenizer, template)
     if found.chat_template != (text_fingerprint(source) if source else ""):
         raise refusal_of(path, f"it was calibrated with another chat template; {AGAIN}")
-    return Calibrated(found, alike[0])
+    return Calibrated(found, matching[0])
 
 
 def _fingerprint(model: str, config: str) -> str:

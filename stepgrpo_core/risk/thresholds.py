@@ -81,7 +81,7 @@ class Thresholds:
         }
         return found
 
-    def samples_alike(self, params: object) -> bool:
+    def same_sampling(self, params: object) -> bool:
         """Return whether sampling parameters, an object with vLLM's names, are the calibrated."""
         return all(getattr(params, name) == value for name, value in self.sampling.items())
 

@@ -61,8 +61,8 @@ def test_a_damaged_file_is_refused_with_the_reason(data: object, message: str) -
 
 def test_sampling_is_alike_if_every_parameter_is() -> None:
     made: Thresholds = made_thresholds()
-    assert made.samples_alike(SimpleNamespace(**made.sampling))
-    assert not made.samples_alike(SimpleNamespace(**{**made.sampling, "top_k": 20}))
+    assert made.same_sampling(SimpleNamespace(**made.sampling))
+    assert not made.same_sampling(SimpleNamespace(**{**made.sampling, "top_k": 20}))
     assert made.promise == {"risk": "lost", "epsilon": 0.05, "delta": 0.1}
 
 
