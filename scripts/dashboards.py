@@ -178,6 +178,16 @@ SAVINGS = Board(
             ),
         ),
         per_request(
+            "Length of the reasoning",
+            "stepgrpo_request_reasoning_tokens",
+            "Median and 90 % quantile of the reasoning tokens of a request.",
+        ),
+        per_request(
+            "Length of the answer",
+            "stepgrpo_request_answer_tokens",
+            "Median and 90 % quantile of the tokens of a request that are not reasoning.",
+        ),
+        per_request(
             "Steps per request",
             "stepgrpo_reasoning_steps",
             "Median and 90 % quantile of the steps of reasoning.",

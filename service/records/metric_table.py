@@ -89,6 +89,17 @@ _ALL = (
         "histogram", "stepgrpo_reasoning_steps", "steps",
         "Reasoning steps per sequence.", buckets=_STEPS
     ),
+    Metric(
+        "histogram", "stepgrpo_request_reasoning_tokens", "tokens",
+        "Reasoning tokens per sequence, by the reason why its thinking ended.",
+        (*_POLICY, "exit_reason"), _TOKENS,
+    ),
+    Metric(
+        "histogram", "stepgrpo_request_answer_tokens", "tokens",
+        "Delivered tokens per sequence that are not reasoning: the answer, and the forced tokens "
+        "before it.",
+        (*_POLICY, "exit_reason"), _TOKENS,
+    ),
     _by_policy(
         "counter", "thoughts_without_marker_total", "sequences",
         "Sequences with 1 000 reasoning tokens or more and no step marker: see --exit-markers.",

@@ -31,6 +31,8 @@ class Metrics:
         self._overspent = counter("overspent_tokens_total", registry)
         self._saved_each = histogram("request_saved_tokens", registry)
         self._steps = histogram("reasoning_steps", registry)
+        self._reasoning_each = histogram("request_reasoning_tokens", registry)
+        self._answer_each = histogram("request_answer_tokens", registry)
         self._unmarked = counter("thoughts_without_marker_total", registry)
         self._abstained = counter("abstained_total", registry)
         self._policy_errors = counter("policy_errors_total", registry)
@@ -100,6 +102,9 @@ class Metrics:
             add(self._failed_probes, outcome.failed_probes)
             add(self._unmarked, record.lacks_markers)
             self._steps.labels(*labels).observe(outcome.steps, exemplar)
+            by_reason = (*labels, str(outcome.reason))
+            self._reasoning_each.labels(*by_reason).observe(outcome.reasoning_tokens, exemplar)
+            self._answer_each.labels(*by_reason).observe(record.answer_tokens, exemplar)
         if (saved := record.saved) is not None:
             add(self._saved, max(saved.tokens, 0), saved.method)
             add(self._overspent, max(-saved.tokens, 0), saved.method)

@@ -166,6 +166,12 @@ class SequenceRecord:
         return self.generated_tokens - self.discarded_tokens + self.injected_tokens
 
     @property
+    def answer_tokens(self) -> int:
+        """Delivered tokens that are not reasoning."""
+        reasoning = self.outcome.reasoning_tokens if self.outcome else 0
+        return max(self.delivered_tokens - reasoning, 0)
+
+    @property
     def aborted_tokens(self) -> int:
         """Tokens neither delivered nor discarded, because the client had disconnected."""
         return self.completion_tokens - self.delivered_tokens

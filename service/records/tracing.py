@@ -89,8 +89,8 @@ class RequestSpans:
         self._ended.append(record)
         self._open -= 1
         if self._open == 0:
-            attributes = {"gen_ai.request.id": logged_id(timeline.request_id)}
-            self._span.set_attributes(attributes | request_attributes(self._ended))
+            name = logged_id(timeline.request_id)
+            self._span.set_attributes(request_attributes(name, self._ended))
             if any(each.status == "failed" for each in self._ended):
                 self._span.set_status(Status(StatusCode.ERROR))
             self.end(self._span, timeline.ended)
@@ -165,20 +165,34 @@ class SequenceSpans:
 _TIMES = ("at", "answered", "event")
 
 
-def request_attributes(records: list[SequenceRecord]) -> dict[str, Any]:
-    """Return attributes of a request, summed over its sequences."""
+def request_attributes(name: str, records: list[SequenceRecord]) -> dict[str, Any]:
+    """Return attributes of the request with this id, summed over its sequences.
+
+    They follow OpenTelemetry's semantic conventions for generative AI; where vLLM uses an older
+    name, both are set.
+    """
     first = records[0]
     reasons = [str(each.outcome.reason) for each in records if each.outcome]
     outcomes = [each.outcome for each in records if each.outcome]
-    return {
-        "gen_ai.response.model": first.model_name,
+    delivered = sum(each.delivered_tokens for each in records)
+    reasoning = {"reasoning.output_tokens": sum(each.reasoning_tokens for each in outcomes)}
+    usage = {"input_tokens": first.prompt_tokens, "output_tokens": delivered}
+    usage |= reasoning if outcomes else {}
+    old = {"prompt_tokens": first.prompt_tokens, "completion_tokens": delivered}
+    return {f"gen_ai.usage.{each}": count for each, count in (usage | old).items()} | {
+        "gen_ai.operation.name": "text_completion" if name.startswith("cmpl-") else "chat",
+        "gen_ai.provider.name": "vllm",
+        "gen_ai.request.model": first.model_name,
+        "gen_ai.request.choice.count": len(records),
         "gen_ai.request.n": len(records),
-        "gen_ai.usage.prompt_tokens": first.prompt_tokens,
-        "gen_ai.usage.completion_tokens": sum(each.delivered_tokens for each in records),
+        "gen_ai.request.id": name,
+        "gen_ai.response.id": name,
+        "gen_ai.response.model": first.model_name,
+        "gen_ai.response.finish_reasons": [each.finish_reason or "error" for each in records],
         "stepgrpo.policy": first.policy,
         "stepgrpo.label": first.label,
         "stepgrpo.exit_reason": reasons[0] if len(reasons) == 1 else reasons,
-        "stepgrpo.reasoning_tokens": sum(each.reasoning_tokens for each in outcomes),
+        "stepgrpo.reasoning_tokens": reasoning["reasoning.output_tokens"],
         "stepgrpo.probe_tokens": sum(each.probe_tokens for each in records),
         "stepgrpo.discarded_tokens": sum(each.discarded_tokens for each in records),
     }

@@ -300,7 +300,8 @@ def test_metrics_are_ours_and_bounded(server: Server, client: openai.OpenAI) -> 
         *("probe_tokens_total", "saved_tokens_total"),
     ):
         assert f"stepgrpo_{name}{{" in text
-    for name in ("reasoning_steps", "request_saved_tokens"):
+    lengths = ("request_reasoning_tokens", "request_answer_tokens")
+    for name in ("reasoning_steps", "request_saved_tokens", *lengths):
         assert f"# TYPE stepgrpo_{name} histogram" in text
         assert f"stepgrpo_{name}_bucket{{" in text
     series = {line.rpartition(" ")[0] for line in text.splitlines() if line.startswith("stepgrpo_")}

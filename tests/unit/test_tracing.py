@@ -92,11 +92,20 @@ def test_an_exit_in_spans() -> None:
     assert [ids(each)[1] for each in asked] == told
     assert ids(answer)[1] == f"{spans['stepgrpo.answer'][0].context.span_id:016x}"
     assert dict(request.attributes or {}) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "vllm",
+        "gen_ai.request.choice.count": 1,
         "gen_ai.request.id": "chatcmpl-x",
-        "gen_ai.response.model": "m",
+        "gen_ai.request.model": "m",
         "gen_ai.request.n": 1,
-        "gen_ai.usage.prompt_tokens": 20,
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.response.id": "chatcmpl-x",
+        "gen_ai.response.model": "m",
         "gen_ai.usage.completion_tokens": 40,
+        "gen_ai.usage.input_tokens": 20,
+        "gen_ai.usage.output_tokens": 40,
+        "gen_ai.usage.prompt_tokens": 20,
+        "gen_ai.usage.reasoning.output_tokens": 30,
         "stepgrpo.policy": "confidence",
         "stepgrpo.label": "confidence",
         "stepgrpo.exit_reason": "confident",
@@ -151,6 +160,10 @@ def test_the_request_ends_with_the_last_of_its_sequences() -> None:
     attributes = request.attributes or {}
     assert attributes["stepgrpo.exit_reason"] == ("natural", "confident", "natural")
     assert attributes["gen_ai.usage.completion_tokens"] == 60
+    assert attributes["gen_ai.usage.output_tokens"] == 60
+    assert attributes["gen_ai.usage.reasoning.output_tokens"] == 30
+    assert attributes["gen_ai.request.choice.count"] == 3
+    assert attributes["gen_ai.response.finish_reasons"] == ("error",) * 3
     assert attributes["stepgrpo.reasoning_tokens"] == 30
     assert request.status.status_code is StatusCode.ERROR
 
@@ -235,6 +248,8 @@ def test_what_is_counted_of_a_request_leads_to_its_trace() -> None:
         "stepgrpo_probe_tokens_total",
         "stepgrpo_overspent_tokens_total",  # nothing was saved, injected, discarded or aborted
         "stepgrpo_reasoning_steps_bucket",
+        "stepgrpo_request_reasoning_tokens_bucket",
+        "stepgrpo_request_answer_tokens_bucket",
         "stepgrpo_request_saved_tokens_bucket",
     }
     assert {tuple(each.labels.items()) for each in found.values()} == {(("trace_id", TRACE),)}

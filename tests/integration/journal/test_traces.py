@@ -71,7 +71,11 @@ def test_spans_hang_below_the_clients(client: httpx.Client, collector: Collector
     assert request.attributes["gen_ai.response.model"] == "demo-base"
     assert request.attributes["stepgrpo.policy"] == "confidence"
     usage = response["usage"]
-    assert request.attributes["gen_ai.usage.completion_tokens"] == usage["completion_tokens"]
+    for name in ("completion_tokens", "output_tokens"):
+        assert request.attributes[f"gen_ai.usage.{name}"] == usage["completion_tokens"]
+    reasoning = usage["completion_tokens_details"]["reasoning_tokens"]
+    assert request.attributes["gen_ai.usage.reasoning.output_tokens"] == reasoning
+    assert request.attributes["gen_ai.operation.name"] == "chat"
     assert thinking.attributes["stepgrpo.confidence"] == pytest.approx(
         block["confidence"], abs=1e-4
     )
