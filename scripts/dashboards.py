@@ -248,6 +248,25 @@ SERVING = Board(
         ),
         tokens("Delivered tokens", "completion", "that clients received."),
         tokens("Aborted tokens", "aborted", "generated for clients that had left."),
+        per_request(
+            "Time to first answer token",
+            "stepgrpo_time_to_first_answer_token_seconds",
+            "What users wait for: median and 90 % quantile from the arrival of a request to the "
+            "first token of its answer.",
+            "s",
+        ),
+        per_request(
+            "Thinking time",
+            "stepgrpo_thinking_seconds",
+            "Median and 90 % quantile from the first token to the end of the thinking.",
+            "s",
+        ),
+        per_request(
+            "Answer time",
+            "stepgrpo_answer_seconds",
+            "Median and 90 % quantile from the end of the thinking to the end of the request.",
+            "s",
+        ),
         latencies(
             "Time to first token",
             "vllm:time_to_first_token_seconds",

@@ -95,10 +95,10 @@ def latencies(title: str, name: str, description: str) -> Panel:
     return Panel(title, "s", description, queries)
 
 
-def per_request(title: str, name: str, description: str) -> Panel:
+def per_request(title: str, name: str, description: str, unit: str = "short") -> Panel:
     """Return a panel with median and 90 % quantile of a histogram of this server."""
     queries = tuple(
         Query(quantile(share, name, "model_name, policy"), f"{BY_POLICY} · {share:.0%}")
         for share in (0.5, 0.9)
     )
-    return Panel(title, "short", description, queries)
+    return Panel(title, unit, description, queries)

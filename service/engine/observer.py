@@ -1,4 +1,4 @@
-"""Reports requests to the request log and to traces; does nothing without either."""
+"""Times requests, and reports them to the request log and to traces."""
 
 import dataclasses
 import logging
@@ -46,8 +46,6 @@ class RequestObserver:
         Return the request with its trace headers. In a `batch`, sequences are named by the id of
         the response.
         """
-        if self._log is None and self._tracing is None:
-            return request
         start, spans = Start.at(arrived), None
         if self._tracing is not None:
             spans = self._tracing.request(start, request.options.get("trace_headers"))
@@ -66,9 +64,8 @@ class RequestObserver:
     def end(self, records: Sequence[SequenceRecord]) -> None:
         """Report the sequences of a request, all of which have ended."""
         for record in records:
-            if isinstance(record.timeline, Timeline):
-                record.timeline.finish()
-                self._report(record, record.timeline)
+            record.timeline.finish()
+            self._report(record, record.timeline)
 
     def _report(self, record: SequenceRecord, timeline: Timeline) -> None:
         try:

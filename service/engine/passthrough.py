@@ -65,7 +65,6 @@ class PassthroughRequest:
         ]
         self._delta = request.params.output_kind is RequestOutputKind.DELTA
         self._whole = request.params.output_kind is RequestOutputKind.FINAL_ONLY
-        self._timed = any(record.timeline.recording for record in records)
         self._ends = _ends_of(served.thinking)
         self._end_id = None if served.thinking is None else served.thinking.end_id
         self._single = (
@@ -181,8 +180,7 @@ class PassthroughRequest:
         sizes = []
         for completion in item.outputs:
             sizes.append(self._observe(completion, item))
-            if self._timed:
-                self._note(completion.index, item)
+            self._note(completion.index, item)
         item.request_id = self._request.request_id
         return split_each(item, sizes) if any(sizes) else [item]
 

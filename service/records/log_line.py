@@ -110,6 +110,7 @@ def durations(record: SequenceRecord, timeline: Timeline) -> dict[str, float | N
         "queue": _queued(timeline.stats),
         "first_token": _between(begin, first),
         "thinking": _between(first, thought),
+        "first_answer_token": _between(begin, _first_answer_token(record, timeline)),
         "answer": _between(answer, end),
         "total": _between(begin, end),
     }
@@ -127,6 +128,11 @@ def _thinking_end_and_answer_start(
     if outcome.reason is ExitReason.NATURAL:  # the output came in one piece
         return None, None
     return timeline.ended, None
+
+
+def _first_answer_token(record: SequenceRecord, timeline: Timeline) -> Moment | None:
+    thinks = record.outcome is not None and record.outcome.reasoning_tokens
+    return timeline.answer if thinks else timeline.first_token
 
 
 def _between(begin: Moment | None, end: Moment | None) -> float | None:

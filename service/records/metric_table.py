@@ -18,6 +18,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 _POLICY = ("model_name", "policy")
 _TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 _STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 
 
@@ -30,7 +31,7 @@ class Metric:
     unit: str
     help: str
     labels: tuple[str, ...] = _POLICY
-    buckets: tuple[int, ...] = ()
+    buckets: tuple[float, ...] = ()
 
 
 def _by_policy(kind: Kind, name: str, unit: str, text: str, *more: str) -> Metric:
@@ -99,6 +100,22 @@ _ALL = (
         "Delivered tokens per sequence that are not reasoning: the answer, and the forced tokens "
         "before it.",
         (*_POLICY, "exit_reason"), _TOKENS,
+    ),
+    Metric(
+        "histogram", "stepgrpo_thinking_seconds", "seconds",
+        "Time from the first token to the end of the thinking, per sequence.",
+        (*_POLICY, "exit_reason"), _SECONDS,
+    ),
+    Metric(
+        "histogram", "stepgrpo_time_to_first_answer_token_seconds", "seconds",
+        "Time from the arrival of the request to the first token of the answer, per sequence.",
+        (*_POLICY, "exit_reason"), _SECONDS,
+    ),
+    Metric(
+        "histogram", "stepgrpo_answer_seconds", "seconds",
+        "Time from the end of the thinking to the end of the sequence. Responses under policy "
+        "`none` that are not streamed come in one piece and are in none of these three.",
+        (*_POLICY, "exit_reason"), _SECONDS,
     ),
     _by_policy(
         "counter", "thoughts_without_marker_total", "sequences",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
 from service.clients.judge import Judgment
+from service.records.log_line import durations
 from service.records.metric_table import counter, gauge, histogram
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
@@ -33,6 +34,11 @@ class Metrics:
         self._steps = histogram("reasoning_steps", registry)
         self._reasoning_each = histogram("request_reasoning_tokens", registry)
         self._answer_each = histogram("request_answer_tokens", registry)
+        self._seconds = {
+            "thinking": histogram("thinking_seconds", registry),
+            "first_answer_token": histogram("time_to_first_answer_token_seconds", registry),
+            "answer": histogram("answer_seconds", registry),
+        }
         self._unmarked = counter("thoughts_without_marker_total", registry)
         self._abstained = counter("abstained_total", registry)
         self._policy_errors = counter("policy_errors_total", registry)
@@ -105,6 +111,10 @@ class Metrics:
             by_reason = (*labels, str(outcome.reason))
             self._reasoning_each.labels(*by_reason).observe(outcome.reasoning_tokens, exemplar)
             self._answer_each.labels(*by_reason).observe(record.answer_tokens, exemplar)
+            found = durations(record, record.timeline) if record.status == "completed" else {}
+            for name, times in self._seconds.items():
+                if (seconds := found.get(name)) is not None:
+                    times.labels(*by_reason).observe(seconds, exemplar)
         if (saved := record.saved) is not None:
             add(self._saved, max(saved.tokens, 0), saved.method)
             add(self._overspent, max(-saved.tokens, 0), saved.method)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from service.records.reasons import Abstained, Refusal
 from service.records.requested import ThinkingRequest
-from service.records.timeline import NULL_TIMELINE, NullTimeline, Timeline
+from service.records.timeline import Timeline
 from service.records.trust import Trust
 from stepgrpo_core import Baseline, ExitReason, Outcome, Prediction
 from stepgrpo_core.savings.holdout import Arm
@@ -105,7 +105,7 @@ class SequenceRecord:
     stopped: bool = False
     """A stop string ended it."""
     saved: Saved | None = None
-    timeline: Timeline | NullTimeline = NULL_TIMELINE
+    timeline: Timeline = field(default_factory=Timeline)
     joined: bool = False
     """The request combined several policies that are not the server's default."""
     group: int = 0

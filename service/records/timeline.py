@@ -1,7 +1,6 @@
 """Timestamps of one sequence, recorded once per event and read after it ended.
 
-Moments are readings of the monotonic clock, so changes of the wall clock do not affect them. A
-sequence that is neither logged nor traced has `NULL_TIMELINE`, whose methods do nothing.
+Moments are readings of the monotonic clock, so changes of the wall clock do not affect them.
 """
 
 import time
@@ -16,9 +15,7 @@ from stepgrpo_core.control.policy_slots import PendingDecision
 
 __all__ = [
     "MAX_PROBES",
-    "NULL_TIMELINE",
     "Moment",
-    "NullTimeline",
     "ProbeTimes",
     "Spans",
     "Start",
@@ -76,20 +73,18 @@ class ProbeTimes:
 class Timeline:
     """Timestamps of one sequence."""
 
-    recording = True
-
     def __init__(
         self,
-        request_id: str,
-        start: Start,
+        request_id: str = "",
+        start: Start | None = None,
         *,
         texts: deque[str] | None = None,
         spans: Spans | None = None,
     ) -> None:
         self.request_id = request_id
         """Id of the engine's request."""
-        self.start = start
         self.submitted = time.monotonic()
+        self.start = start or Start.at(self.submitted)
         """The moment at which the request was passed to the engine."""
         self.texts = texts
         """Delivered text; None unless the log includes text."""
@@ -171,43 +166,3 @@ class Timeline:
         """Record the end of the sequence; `asked` are the decisions of its controller."""
         self.asked = asked or self.asked
         self.ended = self.ended or time.monotonic()
-
-
-class NullTimeline:
-    """Timeline of a sequence that is neither logged nor traced: every method does nothing."""
-
-    recording = awaiting_tokens = thinking = False
-    texts = trace_id = None
-
-    def received(self, output: Any) -> None:
-        """Do nothing."""
-
-    def received_all(self, output: Any) -> None:
-        """Do nothing."""
-
-    def observe(self, controller: ExitController) -> None:
-        """Do nothing."""
-
-    def probe_started(self, number: int) -> Mapping[str, Any]:
-        """Return no options."""
-        del number
-        return {}
-
-    def probe_answered(self, number: int) -> None:
-        """Do nothing."""
-
-    def probe_refused(self, number: int, refusal: Refusal) -> None:
-        """Do nothing."""
-
-    def truncated(self) -> None:
-        """Do nothing."""
-
-    def answer_started(self) -> Mapping[str, Any]:
-        """Return no options."""
-        return {}
-
-    def finish(self, asked: Sequence[PendingDecision] = ()) -> None:
-        """Do nothing."""
-
-
-NULL_TIMELINE = NullTimeline()

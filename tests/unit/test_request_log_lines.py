@@ -13,7 +13,7 @@ from service.engine.request import EngineRequest
 from service.records.log_line import MAX_ID, logged_id, to_log_line
 from service.records.log_writer import RequestLog
 from service.records.sequence import Saved, SequenceRecord
-from service.records.timeline import MAX_PROBES, NULL_TIMELINE, Start, Timeline
+from service.records.timeline import MAX_PROBES, Start, Timeline
 from stepgrpo_core import ExitReason, Outcome
 from stepgrpo_core.savings.holdout import Arm
 
@@ -87,6 +87,7 @@ def test_a_line_says_it_all_and_no_more() -> None:
             "queue": None,
             "first_token": 0.5,
             "thinking": 0.5,
+            "first_answer_token": 1.25,
             "answer": 1.0,
             "total": 2.0,
         },
@@ -109,6 +110,7 @@ def test_a_sequence_without_thinking_answers_from_its_first_token_on() -> None:
     for outcome in (None, Outcome(ExitReason.NONE, 0, 0, 0, 0, (), None)):
         seconds = to_log_line(record(outcome=outcome), timeline(first_token=100.5))["seconds"]
         assert (seconds["thinking"], seconds["answer"]) == (None, 1.5)
+        assert seconds["first_answer_token"] == 0.5
 
 
 def test_one_that_never_began_has_a_line_all_the_same() -> None:
@@ -151,11 +153,11 @@ def job(**options: Any) -> EngineRequest:
     return EngineRequest("chatcmpl-x", {"prompt_token_ids": [1]}, params, options)
 
 
-def test_where_nobody_wants_to_know_nothing_is_noted() -> None:
+def test_without_a_log_times_are_noted_and_no_text() -> None:
     made, asked = record(), job()
     journal = RequestObserver(with_text=True)
     assert journal.begin(asked, [made], 0.0) is asked
-    assert made.timeline is NULL_TIMELINE
+    assert (made.timeline.start.moment, made.timeline.texts) == (0.0, None)
     journal.end([made])
     journal.close()
 

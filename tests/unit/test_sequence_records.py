@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from service.records.metrics import Metrics
 from service.records.sequence import Saved, SequenceRecord
+from service.records.timeline import Start
 from service.records.trust import Trust
 from stepgrpo_core import ExitReason, ExitSettings, Outcome, fit_baseline
 from stepgrpo_core.savings.baseline import Conditions, Run
@@ -142,3 +143,25 @@ def test_metrics_add_up() -> None:
     assert parts + total("aborted_tokens") == 130 + 2000 + 130
     assert total("saved_tokens") > 0
     assert total("overspent_tokens") > 0
+
+
+def test_what_users_wait_for_is_measured_of_completed_sequences() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for status in ("completed", "aborted"):
+        made = record(status=status)
+        line = made.timeline
+        line.start, line.first_token, line.thought = Start(100.0, 0), 100.5, 102.5
+        line.answer, line.ended = 103.0, 104.0
+        metrics.ended(made)
+    labels = {"model_name": "m", "policy": "confidence", "exit_reason": "confident"}
+    expected = {"thinking": 2.0, "time_to_first_answer_token": 3.0, "answer": 1.5}
+    for name, seconds in expected.items():
+        found = {
+            part: registry.get_sample_value(f"stepgrpo_{name}_seconds_{part}", labels)
+            for part in ("sum", "count")
+        }
+        assert found == {"sum": seconds, "count": 1}, name
+    sizes = {"reasoning": 200, "answer": 46}  # of both
+    for name, tokens in sizes.items():
+        assert registry.get_sample_value(f"stepgrpo_request_{name}_tokens_sum", labels) == tokens

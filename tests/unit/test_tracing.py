@@ -19,7 +19,7 @@ from service.engine.request import EngineRequest
 from service.records.metrics import Metrics
 from service.records.reasons import Refusal
 from service.records.sequence import Saved, SequenceRecord
-from service.records.timeline import MAX_PROBES, NULL_TIMELINE, Start, Timeline
+from service.records.timeline import MAX_PROBES, Start, Timeline
 from service.records.tracing import Tracing, tracing_from_config
 from stepgrpo_core import ExitReason, Outcome
 
@@ -207,7 +207,7 @@ def test_without_the_option_nothing_is_made() -> None:
     assert (
         RequestObserver(tracing=tracing_from_config(config(None))).begin(job, [record], 0.0) is job
     )
-    assert record.timeline is NULL_TIMELINE
+    assert record.timeline.spans is None
 
 
 # Exemplars.
@@ -261,7 +261,7 @@ def test_what_is_counted_of_a_request_leads_to_its_trace() -> None:
 def test_without_a_trace_that_is_kept_there_is_no_exemplar() -> None:
     _, dropped = scraped(ended(Traced(sampler=ALWAYS_OFF)))
     untraced = ended(Traced())
-    untraced.timeline = NULL_TIMELINE
+    untraced.timeline = Timeline()
     _, none = scraped(untraced)
     logged = ended(Traced())
     logged.timeline = Timeline("x", Start.at(0.0))  # followed by the request log alone
