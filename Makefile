@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 MODEL := models/demo-base
+CORE := --cov -m 'not slow' --hypothesis-profile few
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
@@ -32,14 +33,16 @@ test: setup ## Run the fast tier of the tests: unit tests, and one of each kind 
 		".venv/bin/pytest -m 'not slow' --ignore=tests/unit $(ARGS)"
 
 test-core: setup ## Run the core's own tests; they reach every branch of it
-	.venv/bin/pytest tests/unit/core --cov $(ARGS)
+	.venv/bin/pytest tests/unit/core $(CORE) $(ARGS)
 
 test-slow: setup ## Run what `make test` leaves out
 	.venv/bin/pytest -m slow $(ARGS)
 
 test-rest: setup ## Run the core's tests with branch coverage, and what `make test` leaves out
-	@scripts/beside.sh .cache/test-core.log \
-		".venv/bin/pytest tests/unit/core --cov $(ARGS)" ".venv/bin/pytest -m slow $(ARGS)"
+	@scripts/beside.sh .cache/test-background.log \
+		".venv/bin/pytest tests/unit/core $(CORE) $(ARGS) && \
+			.venv/bin/pytest -m 'slow and background' $(ARGS)" \
+		".venv/bin/pytest -m 'slow and not background' $(ARGS)"
 
 test-all: test test-rest ## Run all tests
 

@@ -23,7 +23,7 @@ import pytest
 
 from tests.support.servers import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.background]
 
 TORCH, SMALL = "torch-2.13.0+cpu-py3-none-any.whl", "small-1.0-py3-none-any.whl"
 AWAY = "index.invalid"

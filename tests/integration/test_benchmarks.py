@@ -11,7 +11,7 @@ from benchmarks.shared.clients import Traffic, measure, write_problems
 from tests.support.servers import Server
 from training.demo.world import sample_problems
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 
 def test_load_on_a_server_is_measured_and_graded(server: Server, tmp_path: Path) -> None:

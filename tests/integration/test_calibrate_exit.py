@@ -11,7 +11,7 @@ from tests.support.chat import chat
 from tests.support.runs import run
 from tests.support.servers import MODEL, OURS, running
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 
 def test_it_chooses_a_threshold_for_the_server(tmp_path: Path) -> None:

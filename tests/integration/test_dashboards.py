@@ -34,7 +34,7 @@ from tests.support.observing.prometheus import (
 )
 from tests.support.servers import Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 # What a holdout and pairs show needs servers with them: see test_holdout.py and test_pairs.py.
 PANELS = [

@@ -19,7 +19,7 @@ import yaml
 
 from tests.support.servers import ROOT, STARTUP_SECONDS, free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 IMAGES = ("service", "training")
 DOCKERFILES = (*IMAGES, "ray")

@@ -17,9 +17,9 @@ from tests.support.servers import MODEL
 from tests.support.zygote import Forked
 from training.evaluation.records import Record, read_records
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
-QUESTIONS, SAMPLES = 24, 8
+QUESTIONS, SAMPLES = 24, 4
 BASE, EXITS = "demo-base", "demo-base+confidence"
 
 

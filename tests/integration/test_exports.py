@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from training.config.layers import PRESETS
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 ROOT = Path(__file__).parents[2]
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in PRESETS.glob("accelerate/*.yaml")}

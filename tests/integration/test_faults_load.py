@@ -39,7 +39,7 @@ RECOVERY_SECONDS = 6.0  # 2 are promised
 PROBES = 1  # at least, when the drain begins; 26 streams go on putting them during all of it
 UNREADY_SECONDS = 5.0  # 0.2 are; a busy event loop hears the signal late
 ANSWERING, EXITING = 12, 12
-LONG = {"model": "demo-base", "max_tokens": 1800, "stream": True, "logit_bias": {str(EOS): -100}}
+LONG = {"model": "demo-base", "max_tokens": 900, "stream": True, "logit_bias": {str(EOS): -100}}
 PROBING = {
     "exit_policy": "confidence",
     "exit_threshold": 1.0,
@@ -146,7 +146,7 @@ def test_f6_a_drain_ends_what_was_admitted_and_refuses_the_rest(small: Server) -
 def long_bodies() -> list[dict[str, Any]]:
     """Streams that answer soon, that probe all the time, and that exit late."""
     early = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 8}}
-    late = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 900}}
+    late = {"vllm_xargs": {"exit_policy": "budget", "exit_budget_tokens": 450}}
     thinking = LONG | {"logit_bias": {str(EOS): -100, CLOSE: -100}}
     kinds = (
         [LONG | early] * ANSWERING

@@ -21,7 +21,7 @@ from tests.support.observing.prometheus import tool
 from tests.support.servers import ROOT, Server
 from training.cli import build_parser
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 PARTS = ("base", "training")

@@ -11,7 +11,7 @@ from tests.support.runs import run
 from tests.support.servers import MODEL, Server
 from training.demo.world import sample_problems
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 COUNT = 12
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from training.demo.pipeline import run_demo
 from training.demo.pretrain import BaseRecipe, train_base
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 TINY = BaseRecipe(
     steps=4,

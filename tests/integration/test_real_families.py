@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from tests.support.core.published import FAMILIES, tokenizer_of, vocabulary
 from tests.support.servers import Server, running
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 PARSERS: dict[str, tuple[str, ...]] = {
     "Qwen3.5": ("--reasoning-parser", "qwen3"),

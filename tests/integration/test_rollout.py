@@ -16,7 +16,7 @@ from training.rollouts.batch import RolloutRequest
 from training.rollouts.remote import RemoteFailure, RemoteRollouts
 from training.rollouts.vllm_engine import format_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 COUNT = 24
 Rows = dict[str, list[Any]]

@@ -25,7 +25,7 @@ from training.run.processes import run_in_subprocess
 from training.sft.samples import PromptSamples, Selected
 from training.sft.train import build_trainer, run_sft, sft_arguments
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
 
 PROMPTS = 24  # a calibration needs 20 completed ones
 NAMES = ["demo", "methods/deer-sft"]

@@ -19,7 +19,7 @@ from tests.support.zygote import Process, popen
 from training.demo.world import sample_problems
 from training.run.checkpoints import last_sealed
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.background]
 
 STEPS = 6
 SMALL = (
@@ -28,7 +28,10 @@ SMALL = (
     "trl.per_device_train_batch_size=16",
 )
 EPOCHS = 4  # of the same three steps, so that rewards of the first and the last compare
-LONGER = (f"trl.max_steps={3 * EPOCHS}", "trl.per_device_train_batch_size=64")
+LONGER = (
+    *(f"trl.max_steps={3 * EPOCHS}", "trl.per_device_train_batch_size=32"),
+    *("data.train=[{demo: 12}]", "calibration_prompts=0", "trl.save_steps=12"),
+)
 # Threads that wait for each other burn the cores of whatever else runs here.
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 Metrics = list[dict[str, float]]
