@@ -7,7 +7,7 @@ CORE := --cov -m 'not slow' --hypothesis-profile few
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup serve test test-core test-slow test-rest test-all lint bench soak demo docs clean
+.PHONY: help setup serve test test-core test-slow test-rest test-all test-vllm lint bench soak demo docs clean
 .DEFAULT_GOAL := help
 
 help: ## Explain the targets
@@ -46,6 +46,9 @@ test-rest: setup ## Run the core's tests with branch coverage, and what `make te
 
 test-all: test test-rest ## Run all tests
 
+test-vllm: setup ## Test the server with another vLLM: VLLM=0.32.0, UV_ARGS="--find-links DIR"
+	@scripts/test_vllm.sh $(VLLM) $(UV_ARGS)
+
 lint: setup ## Check style (ruff) and types (mypy strict)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -68,4 +71,4 @@ docs: setup ## Regenerate what is generated in docs/
 	.venv/bin/python -m scripts.docs
 
 clean: ## Remove .venv, caches and outputs
-	rm -rf .venv .cache outputs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venv-vllm-* .cache outputs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,7 +1,6 @@
 """vLLM's own server with `EarlyExitEngine` in place of its engine client.
 
-The only module that uses vLLM's launch internals. `UPSTREAM` lists every symbol of vLLM that this
-package relies on, and why; a test imports each, so that an incompatible version fails there first.
+The only module that uses vLLM's launch internals, as `service.process.upstream` finds them.
 """
 
 import argparse
@@ -19,11 +18,8 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 from uvicorn import Config
-from vllm.entrypoints.chat_utils import load_chat_template
 from vllm.entrypoints.launchers.api_server.entry import build_and_serve
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import NoSignalServer, setup_server
-from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.exceptions import VLLMValidationError
 from vllm.logger import configure_logging_from_args
 from vllm.platforms import current_platform
@@ -41,6 +37,7 @@ from service.process.calibrated import calibrated_model
 from service.process.die_with_parent import end_engine_with_server
 from service.process.engine_process import choose_executor, engine_client
 from service.process.sighup import reopen_on_sighup
+from service.process.upstream import located
 from service.records.log_writer import RequestLog
 from service.records.metrics import Metrics
 from service.records.tracing import tracing_from_config
@@ -48,10 +45,13 @@ from service.savings.facts import engine_facts
 from service.savings.measurement import SavingsMeasurement
 from stepgrpo_core import Baseline
 
-__all__ = ["UPSTREAM", "argument_parser", "serve"]
+__all__ = ["argument_parser", "serve"]
 
-_ENTRY = "vllm.entrypoints.launchers.api_server.entry"
-_OUTPUTS = "vllm.outputs"
+cli_env_setup = located("vllm.entrypoints.serve.utils.api_utils.cli_env_setup")
+load_chat_template = located("vllm.entrypoints.chat_utils.load_chat_template")
+make_arg_parser = located("vllm.entrypoints.launchers.cli_args.make_arg_parser")
+validate_args = located("vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args")
+
 _ANTHROPIC = "vllm.entrypoints.anthropic.api_router"
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -59,68 +59,6 @@ SEND_BUFFER = 128 * 1024  # bytes, doubled by Linux; its default buffers 4 MB fo
 LAST_EVENT_SECONDS = 1.0  # for clients to read the last events of their streams
 
 _log = logging.getLogger("vllm.stepgrpo")
-
-UPSTREAM: dict[str, str] = {
-    "vllm.engine.arg_utils.AsyncEngineArgs.create_engine_config": "chooses how the engine starts",
-    "vllm.v1.engine.async_llm.AsyncLLM.from_vllm_config": "starts the engine; we wrap it",
-    "vllm.v1.engine.async_llm.AsyncLLM.reset_mm_cache": "after the start, as vLLM's server does",
-    "vllm.usage.usage_lib.UsageContext.OPENAI_API_SERVER": "the context that vLLM's server reports",
-    "vllm.config.VllmConfig": "whether the engine's process can be forked",
-    "vllm.v1.executor.abstract.Executor.get_class": "the same",
-    "vllm.v1.executor.uniproc_executor.UniProcExecutor": "on CPUs, instead of a worker process",
-    "vllm.utils.ompmultiprocessing.OMPProcessManager": "the threads and cores of that worker",
-    f"{_ENTRY}.build_and_serve": "builds the application around an engine client",
-    "vllm.entrypoints.chat_utils.load_chat_template": "whether --chat-template disables thinking",
-    f"{_ANTHROPIC}.logger": "logs every request that it refuses as an error",
-    "vllm.entrypoints.launchers.launcher.setup_server": "binds the port before the model loads",
-    "vllm.entrypoints.launchers.launcher.NoSignalServer": "metrics on a separate port",
-    "vllm.v1.metrics.prometheus.get_prometheus_registry": "the same",
-    "vllm.entrypoints.launchers.cli_args.make_arg_parser": "every `vllm serve` flag",
-    "vllm.entrypoints.launchers.cli_args.validate_parsed_serve_args": "checks before loading",
-    "vllm.entrypoints.serve.utils.api_utils.cli_env_setup": "spawned engine processes",
-    "vllm.platforms.current_platform": "CPUs need other defaults",
-    "vllm.logger.configure_logging_from_args": "log flags",
-    "vllm.utils.argparse_utils.FlexibleArgumentParser": "flags from YAML and JSON",
-    "vllm.engine.protocol.EngineClient.generate": "what the wrapper replaces",
-    "vllm.engine.protocol.EngineClient.encode": "its prompts get the API key's salt, too",
-    "vllm.engine.protocol.EngineClient.check_admission": "the wrapper owns admission",
-    "vllm.engine.protocol.EngineClient.shutdown": "the wrapper drains first",
-    "vllm.engine.protocol.EngineClient.dead_error": "a new one for each request",
-    "vllm.engine.protocol.EngineClient.errored": "the engine's process has ended",
-    "vllm.engine.protocol.EngineClient.check_health": "liveness, also at the end of a drain",
-    "vllm.v1.engine.core.EngineCoreProc.run_engine_core": "replaced: ends with the server",
-    "vllm.v1.executor.multiproc_executor.WorkerProc.worker_main": "replaced: likewise",
-    "vllm.v1.engine.coordinator.DPCoordinatorProc.run_coordinator": "replaced: likewise",
-    "vllm.entrypoints.openai.models.serving.OpenAIServingModels.show_available_models": "one model",
-    "vllm.benchmarks.serve.add_cli_args": "stepgrpo-serve bench",
-    "vllm.benchmarks.serve.main": "the same",
-    "vllm.engine.protocol.EngineClient.abort": "ends main streams and probes",
-    "vllm.config.model.ModelConfig.get_diff_sampling_param": "parameters that decide lengths",
-    "vllm.exceptions.VLLMValidationError": "becomes HTTP 400 with the parameter's name",
-    "vllm.exceptions.QueueOverflowError": "becomes HTTP 503",
-    "vllm.exceptions.GracefulHTTPError": "the same, with our messages",
-    "vllm.config.scheduler.SchedulerConfig.policy": "whether priorities count",
-    "vllm.v1.metrics.loggers.StatLoggerManager.record": "probes yield to waiting requests",
-    "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
-    "vllm.exceptions.MaxQueuedTokensError": "becomes HTTP 503",
-    "vllm.v1.engine.exceptions.EngineDeadError": "what every request gets when the engine dies",
-    "vllm.inputs.TokensPrompt": "the prompt of the token that is generated at startup",
-    f"{_OUTPUTS}.RequestOutput.add": "merges deltas for responses that do not stream",
-    "vllm.logprobs.Logprob": "a placeholder at injected tokens",
-    "vllm.v1.metrics.stats.RequestStateStats.scheduled_ts": "when a request left the queue",
-    "vllm.v1.metrics.stats.RequestStateStats.first_token_latency": "of responses not streamed",
-    "vllm.config.observability.ObservabilityConfig.otlp_traces_endpoint": "whether to trace",
-    "vllm.tracing.init_tracer": "sets up the OpenTelemetry tracer that we use",
-    f"{_OUTPUTS}.CompletionOutput": "carries injected tokens",
-    "vllm.reasoning.ReasoningParserManager.get_reasoning_parser": "reasoning and its markers",
-    "vllm.reasoning.ReasoningParser.extract_reasoning_streaming": "the same",
-    "vllm.reasoning.ReasoningParser.is_reasoning_end": "the same, after a prompt, in streams",
-    "vllm.sampling_params.SamplingParams._all_stop_token_ids": "minus those of the answer",
-    "vllm.sampling_params.SamplingParams.clone": "parameters of answers",
-    "vllm.sampling_params.RequestOutputKind.DELTA": "streams come as deltas",
-    "vllm.sampling_params.RequestOutputKind.FINAL_ONLY": "responses that do not stream",
-    "vllm.sampling_params.RequestOutputKind.CUMULATIVE": "passes through",
-}
 
 
 def argument_parser(usage: str, description: str) -> Any:
@@ -135,7 +73,7 @@ def bind(args: argparse.Namespace) -> tuple[str, socket.socket]:
     configure_logging_from_args(args)
     if current_platform.is_cpu():
         _set_cpu_defaults(args)
-    validate_parsed_serve_args(args)
+    validate_args(args)
     try:
         address, bound = setup_server(args, reuse_port=False)
     except OSError as error:
