@@ -108,7 +108,7 @@ def test_everything_imported_from_vllm_is_listed() -> None:
 
 def test_what_is_located_is_listed_and_each_move_is_used() -> None:
     used = {
-        node.args[0].value
+        str(node.args[0].value)
         for node in ast.walk(ast.parse((SERVICE / "process" / "server.py").read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "located"
         if isinstance(node.args[0], ast.Constant)
