@@ -37,6 +37,7 @@ from stepgrpo_core.policies import (
     ExitSettings,
     Matcher,
     build_policy,
+    load_policies,
 )
 from stepgrpo_core.rewards import REWARDS, Group, Reward, StepAware, build_reward
 from stepgrpo_core.savings.baseline import Baseline, Prediction, fit_baseline, parse_baseline
@@ -87,5 +88,6 @@ __all__ = [
     "final_answer",
     "fit_baseline",
     "last_box",
+    "load_policies",
     "parse_baseline",
 ]

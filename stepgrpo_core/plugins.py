@@ -1,23 +1,39 @@
-"""User-defined objects, named ``package.module:name`` as in entry points."""
+"""User-defined objects, named ``package.module:name`` or by an entry point."""
 
+import importlib.metadata
 import inspect
 import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stepgrpo_core.errors import InvalidSetting
 
-__all__ = ["load_object", "takes"]
+__all__ = ["Kind", "is_own", "load_object", "takes"]
+
+Kind = Literal["graders", "policies", "rewards", "tasks"]
+"""Kind of an object; its entry points are in group ``stepgrpo.KIND``."""
 
 
-def load_object(name: str, setting: str, fits: Callable[[Any], bool], wanted: str) -> Any:
+def is_own(name: str, kind: Kind) -> bool:
+    """Return true if `name` is written as ``package.module:name`` or is an entry point of
+    `kind`."""
+    return ":" in name or bool(_entry_points(name, kind))
+
+
+def load_object(
+    name: str, setting: str, fits: Callable[[Any], bool], wanted: str, kind: Kind
+) -> Any:
     """Return the object called `name`, which may be in a module of the current directory.
 
-    Raises InvalidSetting for `setting` if there is no such object, if its module cannot be
-    imported, or if it is not `wanted`.
+    `name` is ``package.module:name``, or an entry point of `kind`. Raises InvalidSetting for
+    `setting` if there is no such object, if its module cannot be imported, or if it is not
+    `wanted`.
     """
+    if ":" not in name:
+        for point in _entry_points(name, kind):
+            return load_object(point.value, setting, fits, wanted, kind)
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
         raise InvalidSetting(setting, name, "write package.module:name")
@@ -32,6 +48,10 @@ def load_object(name: str, setting: str, fits: Callable[[Any], bool], wanted: st
     if not fits(found):
         raise InvalidSetting(setting, name, f"it is {found!r}; name {wanted}")
     return found
+
+
+def _entry_points(name: str, kind: Kind) -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=f"stepgrpo.{kind}", name=name)
 
 
 def takes(count: int) -> Callable[[Any], bool]:

@@ -26,7 +26,14 @@ from service.params.effort import EFFORT, read_efforts
 from service.params.limits import ProbeLimits, clamp_to_limits
 from service.params.patterns import matcher_of
 from service.savings.plan import Plan
-from stepgrpo_core import LEXICONS, POLICIES, ExitSettings, InvalidSetting, build_policy
+from stepgrpo_core import (
+    LEXICONS,
+    POLICIES,
+    ExitSettings,
+    InvalidSetting,
+    build_policy,
+    load_policies,
+)
 from stepgrpo_core.families.table import FAMILIES, Family, read_families
 from stepgrpo_core.risk import Thresholds
 
@@ -72,6 +79,9 @@ class ServerSettings:
     with_tools: bool = False
     """Let policies that probe for an answer act on requests that offer tools too: on the thinking
     before the tool call or the answer. Otherwise they abstain there."""
+    own_policies: tuple[str, ...] = ()
+    """Exit policies of your own that requests may choose besides those of --exit-policy, separated
+    by commas: package.module:name, or entry points in group stepgrpo.policies."""
     stop_in_thinking: bool = False
     """Apply `stop` and `stop_token_ids` of requests to the reasoning too, as vLLM does. Otherwise
     they apply to the answer alone, under every policy."""
@@ -107,6 +117,13 @@ def _markers(value: Any) -> tuple[str, ...]:
     return LEXICONS[value]
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise ValueError("use names separated by commas, or in a file a list of them")
+    return tuple(each.strip() for each in names if each.strip())
+
+
 def _families(value: Any) -> Mapping[str, Family]:
     return read_families(yaml.safe_load(value) if isinstance(value, str) else value)
 
@@ -115,7 +132,12 @@ OPTIONS = options_of(
     [ExitSettings, ProbeLimits, Plan, ServerSettings],
     "--exit-",
     PREFIX,
-    readers={"markers": _markers, "effort": read_efforts, "families": _families},
+    readers={
+        "markers": _markers,
+        "own_policies": _names,
+        "effort": read_efforts,
+        "families": _families,
+    },
     choices={"policy": POLICIES, "markers": LEXICONS, "family": FAMILIES},
 )
 """Every option by name."""
@@ -134,6 +156,7 @@ def read_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> D
     config = getattr(args, "exit_config", None) or environment.get(CONFIG)
     file = read_yaml(Path(config)) if config else NO_FILE
     resolved = resolve(OPTIONS, args, environment, file, prefix=PREFIX, besides=[CONFIG])
+    _load_own(resolved)
     calibrated = None
     if path := resolved.values.get("thresholds"):
         calibrated = read_thresholds(path)
@@ -172,6 +195,19 @@ def _judge(
         if error.name == KEY_VARIABLE:
             raise BadOption("environment", error.name, error.value, error.remedy) from error
         raise resolved.refusal(error.name, error.value, error.remedy) from error
+
+
+def _load_own(resolved: Resolved) -> None:
+    """Import the operator's own policies, before anything is checked that names one."""
+    named = [("own_policies", name) for name in resolved.values.get("own_policies", ())]
+    for option, name in [*named, ("policy", resolved.values.get("policy", "none"))]:
+        try:
+            load_policies(name)
+        except InvalidSetting as error:
+            raise resolved.refusal(option, name, error.remedy) from error
+    for option, name in named:
+        if name not in POLICIES:
+            raise resolved.refusal(option, name, "write package.module:name")
 
 
 def _settings(resolved: Resolved) -> ExitSettings:

@@ -67,6 +67,7 @@ BY_POLICY = frozenset(
         ExitReason.BUDGET,
         ExitReason.PATTERN,
         ExitReason.REPETITION,
+        ExitReason.CUSTOM,
     }
 )
 """The exit reasons that a policy may give."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from stepgrpo_core.errors import InvalidSetting, PolicyFailed
 from stepgrpo_core.names import suggest
+from stepgrpo_core.plugins import is_own, load_object
 from stepgrpo_core.policies.base import (
     Boundary,
     BoundaryKind,
@@ -62,6 +63,7 @@ __all__ = [
     "Reply",
     "Verdict",
     "build_policy",
+    "load_policies",
 ]
 
 POLICIES: dict[str, Callable[[ExitSettings], ExitPolicy]] = {
@@ -77,6 +79,19 @@ POLICIES: dict[str, Callable[[ExitSettings], ExitPolicy]] = {
     "verifier": VerifierPolicy,
 }
 """Exit policies by their name in requests and flags."""
+
+
+def load_policies(policy: str) -> None:
+    """Add the user's own policies among the joined names of `policy` to `POLICIES`.
+
+    Such a name is ``package.module:name`` or an entry point in group ``stepgrpo.policies``. Only
+    for names that an operator wrote, since it imports them: requests may then use them, and cannot
+    load others. Raises InvalidSetting for a name that leads nowhere.
+    """
+    for name in policy.split("+"):
+        if name not in POLICIES and is_own(name, "policies"):
+            wanted = "a class that is built from ExitSettings"
+            POLICIES[name] = load_object(name, "policy", callable, wanted, "policies")
 
 
 def build_policy(settings: ExitSettings, matcher: Matcher | None = None) -> tuple[ExitPolicy, ...]:

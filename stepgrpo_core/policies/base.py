@@ -33,6 +33,8 @@ class ExitReason(enum.StrEnum):
     BUDGET = "budget"
     PATTERN = "pattern"
     REPETITION = "repetition"
+    CUSTOM = "custom"
+    """A policy of the user's own."""
     EOS_IN_THINKING = "eos_in_thinking"
     """The model ended the completion without closing its thinking."""
     CLIENT = "client"

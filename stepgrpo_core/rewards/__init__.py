@@ -7,10 +7,12 @@ formula, paper and departures at the top of its file, and add it to `REWARDS`. C
 know it.
 """
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.names import suggest
+from stepgrpo_core.plugins import is_own, load_object
 from stepgrpo_core.rewards.accuracy import Accuracy
 from stepgrpo_core.rewards.alp import AdaptiveLengthPenalty
 from stepgrpo_core.rewards.base import Group, Reward, Rewards, per_batch, per_group
@@ -53,6 +55,7 @@ __all__ = [
     "build_reward",
     "per_batch",
     "per_group",
+    "reward_class",
 ]
 
 REWARDS: dict[str, type[Reward]] = {
@@ -76,12 +79,33 @@ REWARDS: dict[str, type[Reward]] = {
 """Rewards by their name in configurations."""
 
 
+def reward_class(name: str, setting: str = "reward") -> type[Reward]:
+    """Return the reward called `name`, or the user's own one: ``package.module:name`` or an entry
+    point in group ``stepgrpo.rewards``. Raises InvalidSetting for `setting` if there is none."""
+    if name in REWARDS:
+        return REWARDS[name]
+    if not is_own(name, "rewards"):
+        raise InvalidSetting(setting, name, suggest(name, REWARDS))
+    wanted = "a dataclass with source, not_from_paper and __call__"
+    own: type[Reward] = load_object(name, setting, _is_reward, wanted, "rewards")
+    return own
+
+
+def _is_reward(found: Any) -> bool:
+    described = all(hasattr(found, name) for name in ("source", "not_from_paper"))
+    return isinstance(found, type) and is_dataclass(found) and described and _calls(found)
+
+
+def _calls(kind: type) -> bool:
+    """Return true if instances can be called; every class itself can."""
+    return any("__call__" in vars(each) for each in kind.__mro__)
+
+
 def build_reward(name: str, /, **constants: Any) -> Reward:
     """Return the named reward; raises InvalidSetting for an unknown name, constant or value."""
-    if name not in REWARDS:
-        raise InvalidSetting("reward", name, f"use one of {', '.join(REWARDS)}")
-    known = [field.name for field in fields(REWARDS[name])]
+    kind = reward_class(name)
+    known = [field.name for field in fields(kind)]
     for constant in constants.keys() - known:
         remedy = f"{name} takes {', '.join(known) or 'no constants'}"
         raise InvalidSetting(constant, constants[constant], remedy)
-    return REWARDS[name](**constants)
+    return kind(**constants)

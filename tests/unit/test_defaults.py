@@ -63,6 +63,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "log_text": ("true", True),
     "with_tools": ("true", True),
     "stop_in_thinking": ("true", True),
+    "own_policies": ("budget, margin", ("budget", "margin")),
     "pairs": ("0.5", 0.5),
     "pairs_url": ("http://x", "http://x"),
     "pairs_base": ("x", "x"),

@@ -20,8 +20,8 @@ from stepgrpo_core.errors import InvalidSetting
 from stepgrpo_core.families.table import FamilyChoice
 from stepgrpo_core.names import suggest
 from stepgrpo_core.plugins import load_object, takes
-from stepgrpo_core.policies import ExitSettings, build_policy
-from stepgrpo_core.rewards import REWARDS, Reward
+from stepgrpo_core.policies import ExitSettings, build_policy, load_policies
+from stepgrpo_core.rewards import Reward, reward_class
 from stepgrpo_core.savings.baseline import MIN_RUNS
 from training.config.layers import (
     InvalidConfig,
@@ -34,7 +34,7 @@ from training.config.layers import (
     read_layers,
 )
 from training.config.trl import check_fine_tuning, check_grpo, check_lengths, trl_class
-from training.config.typed import at_least, build, check_leaf, refused
+from training.config.typed import at_least, build, check_leaf
 from training.data.dataset import DataConfig
 from training.data.prompts import PromptTemplate
 from training.rollouts.patterns import matcher_of
@@ -136,6 +136,7 @@ class RolloutConfig:
     """Exit settings of truncated rollouts; their markers count the steps of every kind."""
 
     def __post_init__(self) -> None:
+        load_policies(self.exit.policy)
         build_policy(self.exit, matcher_of(self.exit))
         check_judge(self.exit)
         if not 0 < self.truncated_share <= 1:
@@ -153,15 +154,17 @@ class RewardConfig:
     """Settings of the reward."""
 
     name: str = "step-aware"
-    """Name of the reward, one of `stepgrpo_core.REWARDS`."""
+    """Name of the reward: one of `stepgrpo_core.REWARDS`, or your own as package.module:name or an
+    entry point in group stepgrpo.rewards."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Constants of the reward that differ from its defaults."""
 
+    def __post_init__(self) -> None:
+        reward_class(self.name, "name")
+
     def build(self) -> Reward:
-        """Return the reward; raises InvalidConfig for an unknown name or constant, or its value."""
-        if self.name not in REWARDS:
-            raise refused(("reward", "name"), self.name, suggest(self.name, REWARDS))
-        reward: Reward = build(REWARDS[self.name], self.settings, ("reward", "settings"))
+        """Return the reward; raises InvalidConfig for an unknown constant or its value."""
+        reward: Reward = build(reward_class(self.name), self.settings, ("reward", "settings"))
         return reward
 
 
@@ -179,13 +182,14 @@ class GradingConfig:
     """Count an answer of the right value as correct even if it is unevaluated arithmetic. The
     question's own formula is such an answer, so a policy learns to copy it."""
     grader: str | None = None
-    """A function that grades instead, as package.module:name: of the text after the thinking and
-    the gold answer, to True, False or None (unscored). No limit and no process of the built-in
-    grader applies to it."""
+    """A function that grades instead, as package.module:name or an entry point in group
+    stepgrpo.graders: of the text after the thinking and the gold answer, to True, False or None
+    (unscored). No limit and no process of the built-in grader applies to it."""
 
     def __post_init__(self) -> None:
         if self.grader is not None:
-            load_object(self.grader, "grader", takes(2), "a function of an answer and its gold")
+            wanted = "a function of an answer and its gold"
+            load_object(self.grader, "grader", takes(2), wanted, "graders")
             if self.pay_unevaluated:
                 remedy = "your grader decides what is paid: leave it out"
                 raise InvalidSetting("pay_unevaluated", self.pay_unevaluated, remedy)

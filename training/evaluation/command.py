@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy
+from stepgrpo_core import POLICIES, ExitSettings, InvalidSetting, build_policy, load_policies
 from training.config.families import add_flags, choice_of
 from training.config.layers import InvalidConfig, merge, parse_override
 from training.config.schema import GradingConfig, load_config, prompt_template
@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--tasks",
         required=True,
-        help=f"Tasks, separated by commas: {', '.join(TASKS)}, those of --task-file, or "
-        "package.module:name of a Task.",
+        help=f"Tasks, separated by commas: {', '.join(TASKS)}, those of --task-file, or your own: "
+        "package.module:name of a Task, or an entry point in group stepgrpo.tasks.",
     )
     add(
         "--task-file",
@@ -315,10 +315,13 @@ def exit_of(text: str) -> ExitSettings:
     """Return the settings in ``POLICY[:KEY=VALUE,...]``; values are YAML. Raises InvalidSetting and
     InvalidConfig."""
     policy, _, rest = text.partition(":")
+    if not POLICIES.keys() >= set(policy.split("+")):  # package.module:name has a colon, too
+        policy, rest = [*re.split(r":(?=[a-z_]+=)", text, maxsplit=1), ""][:2]
     parts = re.split(r",(?=[a-z_]+=)", rest) if rest else []
     values = merge(map(parse_override, parts))
     settings: ExitSettings = build(ExitSettings, {**values, "policy": policy}, ("policy",))
     check_judge(settings)
+    load_policies(policy)
     build_policy(settings, matcher_of(settings))  # raises for an unknown name
     return settings
 

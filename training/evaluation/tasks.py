@@ -21,7 +21,7 @@ from typing import Any
 
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.names import suggest
-from stepgrpo_core.plugins import load_object
+from stepgrpo_core.plugins import is_own, load_object
 from training.config.layers import InvalidConfig, merge, read_layers
 from training.config.typed import at_least, build
 from training.data.files import FILE_SUFFIXES
@@ -171,11 +171,11 @@ def read_tasks(path: Path | None) -> dict[str, Task]:
 
 
 def task_of(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
-    """Return the task of that name in `tasks`, or of ``package.module:name``; raises
-    InvalidSetting."""
-    if ":" in name:
+    """Return the task of that name in `tasks`, or the user's own one: ``package.module:name`` or an
+    entry point in group ``stepgrpo.tasks``. Raises InvalidSetting."""
+    if name not in tasks and is_own(name, "tasks"):
         wanted = "a training.evaluation.tasks.Task"
-        task: Task = load_object(name, "tasks", lambda each: isinstance(each, Task), wanted)
+        task: Task = load_object(name, "tasks", lambda it: isinstance(it, Task), wanted, "tasks")
         return task
     if name not in tasks:
         raise InvalidSetting("tasks", name, f"use one of {', '.join(tasks)}")

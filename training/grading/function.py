@@ -111,7 +111,7 @@ def grader_of(config: GradingConfig, start: str, end: str) -> Grades:
     `start` and `end` delimit the thinking in the model's family.
     """
     if config.grader is not None:
-        score = load_object(config.grader, "grader", takes(2), "a function")
+        score = load_object(config.grader, "grader", takes(2), "a function", "graders")
         return FunctionGrader(score, start, end)
     return Grader(
         seconds=config.seconds,

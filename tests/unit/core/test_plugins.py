@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def load(name: str) -> object:
-    return load_object(name, "grader", takes(2), "a function")
+    return load_object(name, "grader", takes(2), "a function", "graders")
 
 
 def test_a_module_of_the_current_directory_is_found(here: str) -> None:

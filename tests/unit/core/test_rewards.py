@@ -150,7 +150,7 @@ def test_one_is_added_as_the_package_says(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_unknown_names_and_constants_name_the_known_ones() -> None:
-    with pytest.raises(InvalidSetting, match=r"reward='step_aware'.*lp, .*step-aware"):
+    with pytest.raises(InvalidSetting, match=r"reward='step_aware'.*did you mean 'step-aware'"):
         build_reward("step_aware")
     with pytest.raises(InvalidSetting, match=r"gamma=1.*step-aware takes alpha, beta, baseline"):
         build_reward("step-aware", gamma=1)
