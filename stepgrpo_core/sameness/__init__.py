@@ -12,7 +12,12 @@ module with one function that maps two texts to a verdict or None, and call it i
 
 from stepgrpo_core.sameness.choices import letter_of
 from stepgrpo_core.sameness.compare import Sameness, compare, same_value, within_bounds
-from stepgrpo_core.sameness.evaluated import is_copied, is_imaginary, is_unevaluated
+from stepgrpo_core.sameness.evaluated import (
+    is_copied,
+    is_imaginary,
+    is_stray_percent,
+    is_unevaluated,
+)
 from stepgrpo_core.sameness.notation import normalize
 from stepgrpo_core.sameness.numbers import read_number, shows
 
@@ -21,6 +26,7 @@ __all__ = [
     "compare",
     "is_copied",
     "is_imaginary",
+    "is_stray_percent",
     "is_unevaluated",
     "letter_of",
     "normalize",

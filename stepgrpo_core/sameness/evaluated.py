@@ -15,7 +15,7 @@ from stepgrpo_core.sameness.numbers import PLACES, Number, read_number
 from stepgrpo_core.sameness.relations import name_and_parts
 from stepgrpo_core.sameness.scan import split_top
 
-__all__ = ["is_copied", "is_imaginary", "is_unevaluated"]
+__all__ = ["is_copied", "is_imaginary", "is_stray_percent", "is_unevaluated"]
 
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\{])i(?![a-zA-Z])|(?<=\{)i(?![a-zA-Z])|\\(?:im|i)math")
 _IRRATIONAL = re.compile(
@@ -35,6 +35,7 @@ _OPERATION = re.compile(r".[-+*/^!]|\\(?:frac|sqrt|cdot|times|log|ln|binom|sum|i
 _ROOT = re.compile(r"\\sqrt\{([0-9]{1,40})\}")
 _GROUP = re.compile(r"[{(\[]([^{}()\[\]]*)[})\]]")
 _SUM = frozenset("+-")
+_PERCENT = re.compile("%|per ?cent|百分|prozent|por ?cent|por ciento|процент", re.IGNORECASE)
 
 
 def is_imaginary(text: str) -> bool:
@@ -51,6 +52,15 @@ def is_copied(question: str, gold: str, answer: str) -> bool:
     if formula == wanted or read_number(formula) or not _OPERATION.search(formula):
         return False
     return formula in _squeezed(question)
+
+
+def is_stray_percent(question: str, gold: str, answer: str) -> bool:
+    """Return whether an answer in percent has the gold's number, although its question speaks of no
+    percentage: ``12%`` would be right for 12 and for 0.12, whichever is meant."""
+    own, wanted = read_number(normalize(answer)), read_number(normalize(gold))
+    if own is None or wanted is None or not own.percent or wanted.percent:
+        return False
+    return own.value == wanted.value != 0 and not _PERCENT.search(question)
 
 
 def _value(text: str) -> str:

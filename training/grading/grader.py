@@ -20,7 +20,14 @@ from typing import Self
 
 from stepgrpo_core import InvalidSetting, answer_text, last_box
 from stepgrpo_core.answers import THINK_END, THINK_START
-from stepgrpo_core.sameness import compare, is_copied, is_unevaluated, normalize, within_bounds
+from stepgrpo_core.sameness import (
+    compare,
+    is_copied,
+    is_stray_percent,
+    is_unevaluated,
+    normalize,
+    within_bounds,
+)
 from training.grading.workers import GradingJob, Workers
 
 __all__ = ["Grader", "Verdict", "count_unscored"]
@@ -31,6 +38,7 @@ CORRECT = {
     "different": False,
     "unevaluated": False,
     "costly": False,
+    "percent": False,
     "over bounds": False,
     "no box": False,
     "unclosed thinking": False,
@@ -108,7 +116,8 @@ class Grader:
     ) -> list[Verdict]:
         """Return one verdict per completion, in order; shapes (N,), (N,) -> (N,).
 
-        With `questions`, an answer that repeats a formula of its question is unevaluated, too.
+        With `questions`, an answer that repeats a formula of its question is unevaluated, too, and
+        a percent sign is no unit of an answer to a question that speaks of no percentage.
         `thinking_open` is true if the prompts ended in ``<think>``. `lenient` also accepts
         unevaluated answers, and anything that math-verify finds, down to the last number, in the
         text after the thinking (in all of the text if the thinking never closed). It is a second
@@ -130,7 +139,7 @@ class Grader:
         ]
         if questions is not None and not lenient:
             places = zip(found, questions, golds, afters, strict=True)
-            found = [_copied(*place) for place in places]
+            found = [_asked_for(*place) for place in places]
         boxes = [None if after is None else last_box(after) for after in afters]
         verdicts = [
             Verdict(self._correct(reason), box is not None, reason, box)
@@ -208,10 +217,14 @@ def _votes(
     return [None if key is None else keys.index(key) for key in keys]
 
 
-def _copied(reason: str, question: str, gold: str, after: str | None) -> str:
-    """Return the reason, or "unevaluated" for an answer that repeats a formula of the question."""
+def _asked_for(reason: str, question: str, gold: str, after: str | None) -> str:
+    """Return the reason, or a stricter one that only the question shows."""
     box = last_box(after) if reason == "equal" and after is not None else None
-    return "unevaluated" if box is not None and is_copied(question, gold, box) else reason
+    if box is None:
+        return reason
+    if is_copied(question, gold, box):
+        return "unevaluated"
+    return "percent" if is_stray_percent(question, gold, box) else reason
 
 
 def _asked(after: str | None, gold: str, completion: str | None) -> str | GradingJob:

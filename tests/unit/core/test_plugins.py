@@ -4,18 +4,38 @@ from pathlib import Path
 
 import pytest
 
-from stepgrpo_core import InvalidSetting
-from stepgrpo_core.plugins import load_object, takes
+from stepgrpo_core import POLICIES, InvalidSetting, build_reward, load_policies
+from stepgrpo_core.plugins import is_own, load_object, takes
 
 MODULE = """
+from dataclasses import dataclass
+
 def score(text, gold, strict=False):
     return text == gold
+
+class Policy:
+    def __init__(self, settings):
+        pass
+
+@dataclass(frozen=True)
+class Reward:
+    source = "here"
+    not_from_paper = ()
+
+    def __call__(self, groups):
+        return []
+
+@dataclass(frozen=True)
+class Uncallable:
+    source = "here"
+    not_from_paper = ()
 
 class Marks:
     def score(self, text, gold):
         return True
 
 marks = Marks()
+number = 1
 """
 
 
@@ -63,3 +83,37 @@ def test_a_name_that_leads_nowhere_is_refused(here: str, name: str, problem: str
 
 def test_a_function_without_a_signature_is_taken_at_its_word() -> None:
     assert takes(2)(max)
+
+
+def test_an_entry_point_is_found_by_its_name_in_its_group(
+    here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "marks-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: marks\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(f"[stepgrpo.graders]\nmarks = {here}:score\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert is_own("marks", "graders")
+    assert not is_own("marks", "tasks")
+    assert load("marks") is load(f"{here}:score")
+
+
+def test_policies_are_loaded_once_and_unknown_names_are_left_to_the_check(
+    here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{here}:Policy"
+    monkeypatch.delitem(POLICIES, name, raising=False)
+    load_policies(f"confidence+{name}+unknown")
+    loaded = POLICIES[name]
+    load_policies(name)
+    assert POLICIES.pop(name) is loaded
+    assert "unknown" not in POLICIES
+    with pytest.raises(InvalidSetting, match=r"policy=.*name a class"):
+        load_policies(f"{here}:number")
+
+
+def test_a_reward_must_be_a_described_dataclass_that_can_be_called(here: str) -> None:
+    assert build_reward(f"{here}:Reward")([]) == []
+    for name in ("Uncallable", "Policy", "score"):
+        with pytest.raises(InvalidSetting, match="name a dataclass with source"):
+            build_reward(f"{here}:{name}")

@@ -13,6 +13,7 @@ from stepgrpo_core.sameness import (
     Sameness,
     compare,
     is_copied,
+    is_stray_percent,
     normalize,
     same_value,
     within_bounds,
@@ -156,3 +157,24 @@ def test_what_is_out_of_bounds_is_same_only_by_spelling() -> None:
 def test_a_formula_handed_back_is_known_by_the_question(answer: str, copied: bool) -> None:
     question = "With half of it, $\\frac{1}{2}$ or 1/2, simplify $-10-4(n-5)$, that is $10 - 4n$."
     assert is_copied(question, "10-4n", answer) is copied
+
+
+@pytest.mark.parametrize(
+    ("question", "gold", "answer", "stray"),
+    [
+        ("How many pens?", "12", "12%", True),
+        ("How many pens?", "12", r"12.0\%", True),
+        ("How many percent are left?", "12", "12%", False),
+        ("Wie viel Prozent?", "12", "12%", False),
+        ("How many pens?", "12%", "12%", False),
+        ("How many pens?", "0.12", "12%", False),
+        ("How many pens?", "12", "12", False),
+        ("How many pens?", "x", "12%", False),
+        ("How many pens?", "12", "x", False),
+        ("How many pens?", "0", "0%", False),
+    ],
+)
+def test_a_percent_sign_is_a_unit_only_where_the_question_speaks_of_one(
+    question: str, gold: str, answer: str, stray: bool
+) -> None:
+    assert is_stray_percent(question, gold, answer) is stray
