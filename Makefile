@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 MODEL := models/demo-base
-CORE := --cov -m 'not slow' --hypothesis-profile few
+CORE := --cov -m 'not slow' --hypothesis-profile thorough
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 

@@ -25,7 +25,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 # Speed is measured by benchmarks; a busy machine is no fault of the code.
-settings.register_profile("steady", deadline=None)
-settings.load_profile("steady")
-# Coverage needs few examples: `make test-core`.
-settings.register_profile("few", deadline=None, max_examples=10)
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=100)  # `make test-core`
+settings.load_profile("quick")
