@@ -16,7 +16,6 @@ Percentiles exclude intervals that span a pause of the whole machine (`benchmark
 Refusals under twice the load (F4) are in `benchmarks.faults.churn`.
 """
 
-import argparse
 import asyncio
 import contextlib
 import socket
@@ -34,6 +33,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from benchmarks.faults.churn import CLOSE, END, visit
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.pauses import Pauses, Timed, percentile, watched
 from benchmarks.shared.raw_http import message, request
 from benchmarks.shared.reports import Pair, compare, keep, made
@@ -212,7 +212,11 @@ METRICS = {
 
 def main() -> None:
     """Measure, print the tables, and write all figures to outputs/bench/neighbors.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--parts", nargs="*", choices=RUNS, default=list(RUNS), help="(all)")
+    parser.add_argument("--rounds", type=int, default=5, help="of peer and fault (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="of a run (%(default)s)")
+    args = parser.parse_args()
     found: dict[str, Any] = {"made": made(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
@@ -250,16 +254,6 @@ def _rounds(server: Server, part: str, rounds: int, seconds: float) -> list[Pair
         order = list(RUNS[part].items())[:: -1 if number % 2 else 1]
         pairs.append({name: _run(server, fault, seconds) for name, fault in order})
     return pairs
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--parts", nargs="*", choices=RUNS, default=list(RUNS), help="(all)")
-    parser.add_argument("--rounds", type=int, default=5, help="of peer and fault (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=10, help="of a run (%(default)s)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ well. The score is the interval's width plus twenty times the distance outside, 
 (Gneiting and Raftery 2007).
 """
 
-import argparse
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import ROOT, keep, made
 from stepgrpo_core import Baseline, ExitReason, ExitSettings, Prediction, fit_baseline
 from stepgrpo_core.savings.baseline import LEVEL, UNRECORDED, Conditions, Run
@@ -94,7 +94,13 @@ def figures(judged: Sequence[tuple[Prediction, int]]) -> dict[str, float]:
 
 def main() -> None:
     """Generate, cut, predict; print, and write outputs/bench/predictions.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "demo-base")
+    parser.add_argument(
+        "--problems", type=int, default=4000, help="of the demo world's test split (4000)"
+    )
+    parser.add_argument("--splits", type=int, default=10, help="in halves, at random (10)")
+    args = parser.parse_args()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -133,17 +139,6 @@ def _generate(model: Path, problems: int) -> tuple[list[Case | None], list[Run]]
         else None
         for run, each in zip(runs, exits, strict=True)
     ], runs
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--model", type=Path, default=ROOT / "models" / "demo-base")
-    add("--problems", type=int, default=4000, help="of the demo world's test split (4000)")
-    add("--splits", type=int, default=10, help="in halves, at random (10)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

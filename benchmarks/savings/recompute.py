@@ -7,7 +7,6 @@ otherwise. With --evaluate, it first evaluates the models in models/ (about two 
 CPU cores) and replaces their records in the folder.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -18,6 +17,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import ROOT
 from training.demo.results import (
     BASE,
@@ -51,7 +51,10 @@ SHIPPED = {
 
 def main() -> int:
     """Print what was computed and what differs; return 1 if anything does."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate the models first")
+    args = parser.parse_args()
     if args.evaluate:
         evaluate(args.folder, ROOT / "outputs" / "recompute")
     data = json.loads((args.folder / "results.json").read_text(encoding="utf-8"))
@@ -127,15 +130,6 @@ def evaluate(folder: Path, output: Path) -> None:
         made = read_head(path)["made_with"]
         origin = {each: made[each] for each in ORIGIN}
         write_archive(archive_of(folder, title, 0), read_records(path), origin)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs")
-    parser.add_argument("--evaluate", action="store_true", help="evaluate the models first")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Both are up at once and idle in turn; runs alternate. The client is vLLM's servi
 policy is a budget that is never spent, so all answers are equally long and every one is recorded.
 """
 
-import argparse
 import contextlib
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.serving.serving import METRICS, Bench, Size, Way, warm_up
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import compare, made
 from tests.support.servers import CALIBRATED, OURS, Server, start, stop, wait_up
 
@@ -23,7 +23,10 @@ TOKENS = 128
 
 def main() -> None:
     """Measure, print a table, and write all figures to outputs/bench/accounting.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=22, help="pairs of runs (%(default)s)")
+    parser.add_argument("--requests", type=int, default=192, help="of a run (%(default)s)")
+    args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = stack.enter_context(_servers(folder))
@@ -53,16 +56,6 @@ def _servers(folder: Path) -> Iterator[dict[str, Server]]:
         for server in found.values():
             wait_up(server)
         yield found
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--rounds", type=int, default=22, help="pairs of runs (%(default)s)")
-    add("--requests", type=int, default=192, help="of a run (%(default)s)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ compiled code counts for its caller; microseconds per token are shares of the pr
 /proc reports.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.serving.serving import CONFIDENCE, LIMIT, NONE
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.clients import Traffic, measure, write_problems
 from benchmarks.shared.reports import keep, made, number
 from benchmarks.shared.sampled import STACKS
@@ -49,7 +49,9 @@ Stack = Sequence[Sequence[str]]
 
 def main() -> None:
     """Print the tables, and write all figures to outputs/bench/hotpath.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--requests", type=int, default=128, help="requests per policy (128)")
+    args = parser.parse_args()
     where, profiles = made(), {}
     with _sampled_server() as (server, path):
         problems = sample_problems(9, "test", args.requests)
@@ -128,14 +130,6 @@ def _report(found: Mapping[str, Any]) -> None:
         rows = {"all": each["microseconds"], **each["parts"], **each["functions"]}
         for title, micros in rows.items():
             print(f"| {title} | {number(micros)} |")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--requests", type=int, default=128, help="requests per policy (128)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import compare, keep, made, number
 from benchmarks.shared.rounds import Chain, Chains
 from service.engine.client import EarlyExitEngine
@@ -88,7 +89,13 @@ Way = Callable[[Counted], Complete]
 
 def main() -> None:
     """Print the tables, and write all figures to outputs/bench/probing.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--pairs", type=int, default=3, help="runs of each way, after one that warms up (3)"
+    )
+    parser.add_argument("--prompts", type=int, default=64, help="completions of a run (64)")
+    parser.add_argument("--concurrency", type=int, default=16, help="at once (16)")
+    args = parser.parse_args()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     where = made()
@@ -108,9 +115,9 @@ async def _measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     total = (args.pairs + 1) * (len(ways) + len(declined))
     async with _engine() as inner:
-        jobs = _jobs(inner.renderer.tokenizer, args.prompts)
+        requests = _requests(inner.renderer.tokenizer, args.prompts)
         with tqdm(total=total, unit="run", smoothing=0) as bar:
-            run = partial(_rounds, inner, jobs=jobs, args=args, bar=bar)
+            run = partial(_rounds, inner, requests=requests, args=args, bar=bar)
             return {
                 "setting": f"{args.prompts} demo problems, {args.concurrency} at once, greedy, "
                 f"at most {LIMIT} tokens",
@@ -141,7 +148,7 @@ async def _engine() -> AsyncIterator[Any]:
         engine.shutdown()
 
 
-def _jobs(tokenizer: Any, count: int) -> list[RolloutRequest]:
+def _requests(tokenizer: Any, count: int) -> list[RolloutRequest]:
     template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
     sampling = Sampling(LIMIT, temperature=0.0)
     return [
@@ -154,7 +161,7 @@ async def _rounds(
     inner: Any,
     ways: Mapping[str, Way],
     *,
-    jobs: Sequence[RolloutRequest],
+    requests: Sequence[RolloutRequest],
     args: argparse.Namespace,
     bar: "tqdm[Any]",
 ) -> list[dict[str, dict[str, float]]]:
@@ -164,37 +171,37 @@ async def _rounds(
         runs = {}
         for name in list(ways)[:: 1 if index % 2 else -1]:
             bar.set_postfix_str(name)
-            runs[name] = await _run(inner, ways[name], jobs, args.concurrency)
+            runs[name] = await _run(inner, ways[name], requests, args.concurrency)
             bar.update()
         rounds.append(runs)
     return rounds[1:]
 
 
 async def _run(
-    inner: Any, way: Way, jobs: Sequence[RolloutRequest], concurrency: int
+    inner: Any, way: Way, requests: Sequence[RolloutRequest], concurrency: int
 ) -> dict[str, float]:
     """Make one run, from an empty prefix cache."""
     await inner.reset_prefix_cache()
     engine, seats = Counted(inner), asyncio.Semaphore(concurrency)
     complete, latencies = way(engine), list[float]()
 
-    async def one(job: RolloutRequest) -> int:
+    async def one(request: RolloutRequest) -> int:
         async with seats:
             started = time.perf_counter()
-            tokens = await complete(job)
+            tokens = await complete(request)
             latencies.append(time.perf_counter() - started)
             return tokens
 
     started = time.perf_counter()
-    tokens = sum(await asyncio.gather(*map(one, jobs)))
+    tokens = sum(await asyncio.gather(*map(one, requests)))
     return {
         "seconds": time.perf_counter() - started,
         "latency": statistics.median(latencies),
-        "tokens": tokens / len(jobs),
-        "generated": engine.generated / len(jobs),
-        "prefilled": engine.prefilled / len(jobs),
-        "trials": engine.trials / len(jobs),
-        "completions": len(jobs),
+        "tokens": tokens / len(requests),
+        "generated": engine.generated / len(requests),
+        "prefilled": engine.prefilled / len(requests),
+        "trials": engine.trials / len(requests),
+        "completions": len(requests),
     }
 
 
@@ -204,14 +211,14 @@ def _parallel(settings: ExitSettings) -> Way:
     def way(engine: Counted) -> Complete:
         wrapped = EarlyExitEngine(engine, settings, metrics=Metrics(CollectorRegistry()))
 
-        async def complete(job: RolloutRequest) -> int:
+        async def complete(request: RolloutRequest) -> int:
             params = SamplingParams(
                 max_tokens=LIMIT,
                 temperature=0.0,
                 output_kind=RequestOutputKind.DELTA,
                 seed=0,  # greedy needs none, but without one trials are refused under load
             )
-            outputs = wrapped.generate(_prompt(job.prompt_ids), params, _new_id("run"))
+            outputs = wrapped.generate(_prompt(request.prompt_ids), params, _new_id("run"))
             return sum([len(output.outputs[0].token_ids) async for output in outputs])
 
         return complete
@@ -224,14 +231,14 @@ def _sequential(engine: Counted) -> Complete:
     tokenizer = engine.renderer.tokenizer
     chains = Chains(tokenizer, CONFIDENCE, format_of(tokenizer, CONFIDENCE.closing_text), False)
 
-    async def complete(job: RolloutRequest) -> int:
-        chain = Chain(job)
+    async def complete(request: RolloutRequest) -> int:
+        chain = Chain(request)
         while chain.phase != "done":
             params = chains.params(chain)
             params.output_kind = RequestOutputKind.DELTA  # clients see the tokens here, too
-            request = _new_id("probe" if chain.phase == "trial" else "run")
+            request_id = _new_id("probe" if chain.phase == "trial" else "run")
             whole = None
-            async for output in engine.generate(_prompt(chains.prompt(chain)), params, request):
+            async for output in engine.generate(_prompt(chains.prompt(chain)), params, request_id):
                 if whole is None:
                     whole = output
                 else:
@@ -264,17 +271,6 @@ def _report(found: Mapping[str, Any]) -> None:
         names = ("trials", "seconds", "generated", "prefilled")
         row = [number(statistics.median(run[name] for run in runs)) for name in names]
         print(f"| {' | '.join(row)} |")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--pairs", type=int, default=3, help="runs of each way, after one that warms up (3)")
-    add("--prompts", type=int, default=64, help="completions of a run (64)")
-    add("--concurrency", type=int, default=16, help="at once (16)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

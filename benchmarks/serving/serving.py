@@ -10,7 +10,6 @@ Sections: `memory` of open streams; `none`, the same fixed lengths from both; `c
 of natural length, graded; `concurrency`, from 1 to 256.
 """
 
-import argparse
 import contextlib
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.serving.open_streams import hold_open
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.clients import Run, Traffic, measure, write_problems
 from benchmarks.shared.reports import compare, keep, made
 from tests.support.servers import OURS, ROOT, STOCK, Server, start, stop, wait_up
@@ -129,7 +129,14 @@ class Bench:
 
 def main() -> None:
     """Measure, print the tables, and write all figures to outputs/bench/serving.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="few requests: whether it runs, not how fast"
+    )
+    parser.add_argument(
+        "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="which (all)"
+    )
+    args = parser.parse_args()
     size = QUICK if args.quick else Size()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -287,16 +294,6 @@ def _report(found: Mapping[str, Any]) -> None:
                     print(compare(section["rounds"], METRICS, title=name, ours=way, peer="stock"))
         elif "ways" in section:
             print(f"\n{name}: {section['setting']}\n{section['ways']}")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="few requests: whether it runs, not how fast")
-    add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="which (all)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ itself and writes its figures to outputs/bench. With --quick they are small, and
 outputs/bench instead of docs/.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.speed_figures import figures
-from benchmarks.serving.speed_report import draw, page
+from benchmarks.serving.speed_plot import draw
+from benchmarks.serving.speed_report import page
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import ROOT
 
 PARTS: dict[str, tuple[str, ...]] = {"wrapper": (), "probing": (), "hotpath": (), "serving": ()}
@@ -28,7 +29,14 @@ BENCH = ROOT / "outputs" / "bench"
 
 def main() -> None:
     """Run the parts, then write the page."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="small parts: whether they run, not how fast"
+    )
+    parser.add_argument(
+        "--parts", nargs="*", choices=PARTS, default=list(PARTS), help="which are run anew (all)"
+    )
+    args = parser.parse_args()
     for name in args.parts:
         options = QUICK[name] if args.quick else PARTS[name]
         print(f"\n# {name}", flush=True)
@@ -48,16 +56,6 @@ def write(folder: Path) -> Path:
     target = folder / "speed.md"
     target.write_text(page(found), encoding="utf-8")
     return target
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="small parts: whether they run, not how fast")
-    add("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="which are run anew (all)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ processes, and the time of each stage, read from the first line of the log that 
 ``--tree PATH`` measures another checkout of this repository as well, with the same packages.
 """
 
-import argparse
 import contextlib
 import os
 import resource
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.processes import used
 from benchmarks.shared.reports import ROOT, keep, made, mean_ratio, shown
 from tests.support.servers import MODEL, Server, free_port, stop
@@ -61,7 +61,10 @@ class Started:
 
 def main() -> None:
     """Print the tables, and write all figures to outputs/bench/startup.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="counted starts of each server (5)")
+    parser.add_argument("--tree", type=Path, help="another checkout of this repository")
+    args = parser.parse_args()
     where, servers = made(), {"ours": (OURS, ROOT), "stock": (STOCK, ROOT)}
     if args.tree is not None:
         servers["tree"] = (OURS, args.tree)
@@ -168,15 +171,6 @@ def _plain(runs: Mapping[str, Sequence[Started]]) -> dict[str, Any]:
         name: [{"seconds": dict(each.seconds), "processor": each.processor} for each in of]
         for name, of in runs.items()
     }
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="counted starts of each server (5)")
-    parser.add_argument("--tree", type=Path, help="another checkout of this repository")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from benchmarks.serving.scripted_engine import ScriptedClient
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import commit, keep, machine, made, number
 from service.engine.client import EarlyExitEngine
 from service.params.limits import ProbeLimits
@@ -54,7 +55,14 @@ class Script:
 
 def main() -> None:
     """Print the tables, and write all figures to outputs/bench/wrapper.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--streams", type=int, default=32, help="requests side by side (32)")
+    parser.add_argument("--tokens", type=int, default=600, help="tokens of each (600)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds (7)")
+    parser.add_argument(
+        "--open", type=int, default=200, help="open streams whose memory is measured (200)"
+    )
+    args = parser.parse_args()
     where, script = made(), make_script(args.tokens)
     times = measure(script, args.streams, args.rounds)
     found = figures(times, held_by_streams(script, args.open), args)
@@ -180,18 +188,6 @@ def report(found: Mapping[str, Any]) -> None:
         middle, low, high = map(number, (statistics.median(spent), min(spent), max(spent)))
         size = number(found["bytes"][name] / 1024)
         print(f"| {name} | {middle} | {low} to {high} | {size} |")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--streams", type=int, default=32, help="requests side by side (32)")
-    add("--tokens", type=int, default=600, help="tokens of each (600)")
-    add("--rounds", type=int, default=7, help="timed rounds (7)")
-    add("--open", type=int, default=200, help="open streams whose memory is measured (200)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

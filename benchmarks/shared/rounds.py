@@ -30,7 +30,7 @@ __all__ = ["Chain", "Chains", "rollouts_in_rounds"]
 class Chain:
     """One sequence between rounds."""
 
-    job: RolloutRequest
+    request: RolloutRequest
     phase: str = "think"  # then alternately "trial" and "think"; finally "answer", "done"
     ids: list[int] = field(default_factory=list)
     logprobs: list[float | None] = field(default_factory=list)
@@ -46,14 +46,14 @@ class Chain:
     @property
     def left(self) -> int:
         """Return the number of tokens until the limit."""
-        return self.job.sampling.max_tokens - len(self.ids)
+        return self.request.sampling.max_tokens - len(self.ids)
 
 
 def rollouts_in_rounds(
-    llm: LLM, jobs: Sequence[RolloutRequest], settings: ExitSettings, form: Format
+    llm: LLM, requests: Sequence[RolloutRequest], settings: ExitSettings, form: Format
 ) -> list[Chain]:
-    """Complete every job; return the chains in the order of `jobs`."""
-    found = [Chain(job) for job in jobs]
+    """Complete every request; return the chains in the order of `requests`."""
+    found = [Chain(request) for request in requests]
     chains = Chains(llm.get_tokenizer(), settings, form)
     while live := [each for each in found if each.phase != "done"]:
         outputs = llm.generate(
@@ -80,8 +80,8 @@ class Chains:
         """Return the ids of the next request."""
         if chain.phase == "trial":
             question = self.form.encode(self.settings.inducing_prompt)
-            return [*chain.job.prompt_ids, *chain.ids[: chain.cut], *question]
-        return [*chain.job.prompt_ids, *chain.ids]
+            return [*chain.request.prompt_ids, *chain.ids[: chain.cut], *question]
+        return [*chain.request.prompt_ids, *chain.ids]
 
     def params(self, chain: Chain) -> SamplingParams:
         """Return the parameters of the next request."""
@@ -92,7 +92,7 @@ class Chains:
                 logprobs=1,
                 stop_token_ids=[self.form.thinking.end_id],
             )
-        sampling, thinks = chain.job.sampling, chain.phase == "think"
+        sampling, thinks = chain.request.sampling, chain.phase == "think"
         free = not thinks or chain.trials >= self.settings.max_probes
         return SamplingParams(
             max_tokens=chain.left,
@@ -136,8 +136,8 @@ class Chains:
 
     def _allowed(self, chain: Chain) -> bool:
         """Return whether a trial is allowed, by the rules of the exit controller."""
-        settings, opened = self.settings, 0 if chain.job.thinking_open else 1
-        after = chain.job.sampling.max_tokens - chain.cut - len(self.form.thinking.closing_ids)
+        settings, opened = self.settings, 0 if chain.request.thinking_open else 1
+        after = chain.request.sampling.max_tokens - chain.cut - len(self.form.thinking.closing_ids)
         return (
             chain.cut - opened >= max(settings.min_tokens, 1)
             and chain.cut - chain.last_trial >= settings.min_interval
@@ -161,5 +161,5 @@ class Chains:
 
 def _seed(chain: Chain) -> int | None:
     """Return a new seed for resumed thinking: the same one would repeat its random numbers."""
-    seed = chain.job.sampling.seed
+    seed = chain.request.sampling.seed
     return None if seed is None else (seed + 7919 * len(chain.ids)) % 2**31

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from benchmarks.core.segmenter import reasoning_text
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import commit, keep, machine, number
 from stepgrpo_core import ExitSettings, Group, StepAware, ThinkingFormat, count_steps
 from training.rollouts.batch import Format, Request, RolloutRequest, Sampling, run_rollouts
@@ -41,7 +42,10 @@ SETTINGS = ExitSettings(policy="confidence")
 
 def main() -> None:
     """Print the figures, and write them to outputs/bench/rewards.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=50, help="timed runs (50)")
+    parser.add_argument("--steps", type=int, default=200, help="simulated training steps (200)")
+    args = parser.parse_args()
     text = reasoning_text()
     texts = [text[start : start + CHARACTERS] for start in range(0, GROUP * CHARACTERS, CHARACTERS)]
     group = group_of(texts, [TOKENS] * GROUP)
@@ -95,8 +99,8 @@ def memory(steps: int) -> list[int]:
 
 def train(step: int) -> None:
     """Run one step without a model: truncated rollouts, then groups and rewards."""
-    jobs = [RolloutRequest((step, row), Sampling(max_tokens=300)) for row in range(ROWS)]
-    rollouts = run_rollouts(ScriptedEngine(script), jobs, SETTINGS, FORM)
+    requests = [RolloutRequest((step, row), Sampling(max_tokens=300)) for row in range(ROWS)]
+    rollouts = run_rollouts(ScriptedEngine(script), requests, SETTINGS, FORM)
     texts = ["".join(FORM.texts_after(each.prompt_ids)(each.ids)) for each in rollouts]
     lengths = [len(each.ids) for each in rollouts]
     slices = (slice(first, first + GROUP) for first in range(0, ROWS, GROUP))
@@ -134,15 +138,6 @@ def report(
         f"per step (from {held[0]} to {held[-1]}, highest {max(held)})"
     )
     keep("rewards", {"setting": setting, "milliseconds": times, "bytes": held})
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=50, help="timed runs (50)")
-    parser.add_argument("--steps", type=int, default=200, help="simulated training steps (200)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.reports import commit, compare, keep, machine
 from benchmarks.training.lockstep import Lockstep
 from stepgrpo_core import ExitSettings
@@ -132,7 +133,26 @@ class Meter:
 
 def main() -> None:
     """Run the pairs, print the tables, and write all figures to outputs/bench/rollouts.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="runs of each way, after one that warms up (5)"
+    )
+    parser.add_argument("--prompts", type=int, default=16, help="problems in a run (16)")
+    parser.add_argument("--group", type=int, default=8, help="completions of each problem (8)")
+    parser.add_argument(
+        *("--limits", "--max-tokens"),
+        type=int,
+        nargs="+",
+        default=[900],
+        help="tokens of a completion at most; several go round the rows (900)",
+    )
+    parser.add_argument(
+        "--seats",
+        type=int,
+        default=256,
+        help="requests in one engine step at most, vLLM's max_num_seqs (256: nobody queues)",
+    )
+    args = parser.parse_args()
     vllm = load(args.seats, max(args.limits))
     runs = args.pairs + 1  # the first pair is a warm-up that compiles kernels for new shapes
     total = runs * len(WAYS) * args.prompts * args.group
@@ -170,7 +190,7 @@ def load(seats: int, limit: int) -> Colocated:
     )
 
 
-def jobs_of(args: argparse.Namespace, vllm: Colocated, pair: int) -> list[RolloutRequest]:
+def requests_of(args: argparse.Namespace, vllm: Colocated, pair: int) -> list[RolloutRequest]:
     """Return `group` completions of each prompt; seeds differ between rows and pairs."""
     prompts = [
         tuple(vllm.prompt_ids(problem.prompt))
@@ -192,40 +212,42 @@ def run_pair(
     vllm: Colocated, args: argparse.Namespace, index: int, bar: "tqdm[Any]"
 ) -> dict[str, dict[str, float]]:
     """Run every way once, in alternating order, so that load on the machine affects all equally."""
-    jobs = jobs_of(args, vllm, index)
+    requests = requests_of(args, vllm, index)
     figures = {}
     for name in list(WAYS)[:: -1 if index % 2 else 1]:
         bar.set_postfix_str(name)
-        figures[name] = measure(vllm, WAYS[name], jobs, args.group)
-        bar.update(len(jobs))
+        figures[name] = measure(vllm, WAYS[name], requests, args.group)
+        bar.update(len(requests))
     return figures
 
 
-def measure(vllm: Colocated, way: Way, jobs: list[RolloutRequest], group: int) -> dict[str, float]:
+def measure(
+    vllm: Colocated, way: Way, requests: list[RolloutRequest], group: int
+) -> dict[str, float]:
     """Make one run, from an empty prefix cache."""
     if not vllm.llm.reset_prefix_cache():
         raise RuntimeError("the prefix cache is in use: requests of the last run are still there")
     started, used = time.perf_counter(), time.process_time()
-    made = in_rounds(vllm, way, jobs) if way.rounds else in_loop(vllm, way, jobs)
+    made = in_rounds(vllm, way, requests) if way.rounds else in_loop(vllm, way, requests)
     seconds, used = time.perf_counter() - started, time.process_time() - used
     return {
         "kept": made.kept / seconds,
         "processor": made.kept / used,
         "generated": made.generated / seconds,
-        "group": seconds * group / len(jobs),
-        "tokens": made.kept / len(jobs),
-        "prompt": made.prompt_tokens / len(jobs),
+        "group": seconds * group / len(requests),
+        "tokens": made.kept / len(requests),
+        "prompt": made.prompt_tokens / len(requests),
         "steps": made.steps,
         "batch": made.served / made.steps,
         "step": 1000 * seconds / made.steps,
     }
 
 
-def in_loop(vllm: Colocated, way: Way, jobs: list[RolloutRequest]) -> Made:
+def in_loop(vllm: Colocated, way: Way, requests: list[RolloutRequest]) -> Made:
     """Run with our loop."""
     meter = Meter(vllm.engine)
     engine = Lockstep(meter) if way.barrier else meter
-    rollouts = run_rollouts(engine, jobs, way.settings, vllm.form, probing=way.probing)
+    rollouts = run_rollouts(engine, requests, way.settings, vllm.form, probing=way.probing)
     return Made(
         kept=sum(len(each.ids) for each in rollouts),
         generated=sum(map(generated_tokens, rollouts)),
@@ -235,12 +257,12 @@ def in_loop(vllm: Colocated, way: Way, jobs: list[RolloutRequest]) -> Made:
     )
 
 
-def in_rounds(vllm: Colocated, way: Way, jobs: list[RolloutRequest]) -> Made:
+def in_rounds(vllm: Colocated, way: Way, requests: list[RolloutRequest]) -> Made:
     """Run with the rounds of the published code."""
     from benchmarks.shared.rounds import rollouts_in_rounds  # noqa: PLC0415 - imports vLLM
 
     with counted_steps(vllm.llm.llm_engine) as steps:
-        chains = rollouts_in_rounds(vllm.llm, jobs, way.settings, vllm.form)
+        chains = rollouts_in_rounds(vllm.llm, requests, way.settings, vllm.form)
     generated = sum(each.generated for each in chains)
     return Made(
         kept=sum(len(each.ids) for each in chains),
@@ -286,30 +308,6 @@ def report(pairs: list[dict[str, dict[str, float]]], args: argparse.Namespace) -
     for ours, peer in COMPARISONS:
         print("\n" + compare(pairs, METRICS, title="rollouts", ours=ours, peer=peer))
     print(f"\nEvery figure: {keep('rollouts', {'setting': setting, 'pairs': pairs})}")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--pairs", type=int, default=5, help="runs of each way, after one that warms up (5)")
-    add("--prompts", type=int, default=16, help="problems in a run (16)")
-    add("--group", type=int, default=8, help="completions of each problem (8)")
-    add(
-        *("--limits", "--max-tokens"),
-        type=int,
-        nargs="+",
-        default=[900],
-        help="tokens of a completion at most; several go round the rows (900)",
-    )
-    add(
-        "--seats",
-        type=int,
-        default=256,
-        help="requests in one engine step at most, vLLM's max_num_seqs (256: nobody queues)",
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

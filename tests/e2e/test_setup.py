@@ -4,7 +4,6 @@ The project has the script, a lock and two wheels of its own; the index and the 
 on this machine, which note what they are asked.
 """
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -15,12 +14,12 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.http_server import Handler, LocalServer
 from tests.support.servers import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.background]
@@ -50,7 +49,7 @@ version = "0"
 """
 
 
-class Index:
+class Index(LocalServer):
     """Package index, and as well the proxy before one: it answers for any host."""
 
     def __init__(self, wheels: Path, status: int = 200) -> None:
@@ -59,46 +58,25 @@ class Index:
         self.stalls_on = ""
         """Name in a path that is not answered."""
         self.stalled = threading.Event()
-        self._released = threading.Event()
         index = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Pages(Handler):
             def do_GET(self) -> None:
                 index.asked.append(f"GET {self.path}")
                 path = urlsplit(self.path).path
                 if index.stalls_on and path.endswith(index.stalls_on):
                     index.stalled.set()
-                    index._released.wait(60)
+                    index.released.wait(60)
                 content = index._content(path, wheels) if status == 200 else None
-                self.send_response(status if content is not None else max(status, 404))
-                self.send_header("Content-Type", "text/html")
-                self.send_header("Content-Length", str(len(content or b"")))
-                self.end_headers()
-                self.wfile.write(content or b"")
+                found = status if content is not None else max(status, 404)
+                self.reply(found, content or b"", "text/html")
 
             def do_CONNECT(self) -> None:
                 index.asked.append(f"CONNECT {self.path}")
                 self.send_error(403, "not through here")
 
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(Pages)
         self.url = f"{self.address}/simple"
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator["Index"]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._released.set()
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
     def hears_of(self, name: str) -> bool:
         return any(f"/simple/{name}/" in each for each in self.asked)

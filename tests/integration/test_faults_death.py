@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.chat import messages
 from tests.support.models import EOS, PROBLEMS
-from tests.support.servers import OURS, OWN_WORKER, Server, start, stop, wait_up
+from tests.support.servers import OURS, OWN_WORKER, Server, running
 
 pytestmark = pytest.mark.integration
 
@@ -32,12 +32,8 @@ ENDLESS = {"logit_bias": {str(EOS): -100}, "max_tokens": 1800, "model": "demo-ba
 @pytest.fixture(params=[(), pytest.param(OWN_WORKER, marks=pytest.mark.slow)], ids=["one", "two"])
 def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Its engine is one process, or two."""
-    server = start(OURS, tmp_path / "server.log", *request.param)
-    try:
-        wait_up(server)
+    with running(OURS, tmp_path / "server.log", *request.param) as server:
         yield server
-    finally:
-        stop(server)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +45,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name in ("env", "sh", "uname", "lscpu", "ldconfig"):
         if found := shutil.which(name):
             (commands / name).symlink_to(found)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(commands))
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache"))
-        server = start(OURS, folder / "server.log")
-    try:
-        wait_up(server)
+    bare = {"PATH": str(commands), "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
+    with running(OURS, folder / "server.log", more=bare) as server:
         yield server
-    finally:
-        stop(server)
 
 
 def test_probes_and_log_probs_need_no_compiler(bare: Server) -> None:

@@ -16,7 +16,13 @@ import pytest
 
 from benchmarks.faults.fault_injection import Walls
 from tests.support.chat import messages
-from tests.support.servers import CALIBRATED, OURS, Server, check_accounts, start, stop, wait_up
+from tests.support.servers import (
+    CALIBRATED,
+    OURS,
+    Server,
+    check_accounts,
+    running,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -33,19 +39,15 @@ def walls(tmp_path_factory: pytest.TempPathFactory) -> Walls:
 @pytest.fixture(scope="module")
 def walled(walls: Walls) -> Iterator[Server]:
     """With a holdout, whose sums are on the small disk."""
-    server = start(
+    with running(
         (*walls.command, *OURS),
         walls.disk.parent / "server.log",
         *CALIBRATED,
         *("--exit-policy", "confidence", "--exit-holdout", "0.5"),
         *("--exit-state", str(walls.disk / "sums.sqlite")),
         more=walls.environment,
-    )
-    try:
-        wait_up(server)
+    ) as server:
         yield server
-    finally:
-        stop(server)
 
 
 def ask(server: Server, index: int) -> dict[str, Any]:

@@ -23,10 +23,8 @@ from tests.support.servers import (
     OURS,
     Server,
     check_accounts,
-    start,
-    stop,
+    running,
     total,
-    wait_up,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -47,12 +45,10 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
 def patient(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With ten minutes to drain, and a clock that can be shifted."""
     log = tmp_path_factory.mktemp("patient") / "server.log"
-    server = start(OURS, log, *CALIBRATED, "--shutdown-timeout", "600", more=clock.environment)
-    try:
-        wait_up(server)
+    with running(
+        OURS, log, *CALIBRATED, "--shutdown-timeout", "600", more=clock.environment
+    ) as server:
         yield server
-    finally:
-        stop(server)
 
 
 def test_f20_a_clock_that_jumps_changes_no_answer(patient: Server, clock: Clock) -> None:

@@ -24,10 +24,8 @@ from tests.support.servers import (
     OURS,
     Server,
     check_accounts,
-    start,
-    stop,
+    running,
     total,
-    wait_up,
 )
 
 pytestmark = pytest.mark.integration
@@ -50,12 +48,10 @@ PROBING = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start(OURS, tmp_path_factory.mktemp("small") / "server.log", *CALIBRATED, *FLAGS)
-    try:
-        wait_up(server)
+    with running(
+        OURS, tmp_path_factory.mktemp("small") / "server.log", *CALIBRATED, *FLAGS
+    ) as server:
         yield server
-    finally:
-        stop(server)
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,7 @@ from tests.support.servers import (
     OURS,
     Server,
     check_accounts,
-    start,
-    stop,
-    wait_up,
+    running,
 )
 from training.demo.world import sample_problems
 
@@ -56,12 +54,8 @@ def state(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def held(folder: Path, state: Path) -> Iterator[Server]:
-    server = start(OURS, folder / "server.log", *FLAGS, "--exit-state", str(state))
-    try:
-        wait_up(server)
+    with running(OURS, folder / "server.log", *FLAGS, "--exit-state", str(state)) as server:
         yield server
-    finally:
-        stop(server)
 
 
 @pytest.fixture(scope="module")

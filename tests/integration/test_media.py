@@ -4,49 +4,35 @@ The demo model takes no media, so vLLM's own fetcher is asked, with what the com
 """
 
 import asyncio
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.multimodal.media import MediaConnector
 
 from service.cli import _arguments
+from tests.support.http_server import Handler, LocalServer
 from tests.support.servers import MODEL
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-class Pictures(http.server.BaseHTTPRequestHandler):
-    """A service in a private network: counts who comes, and sends some elsewhere."""
-
-    asked: ClassVar[list[str]]
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        self.send_response(302 if self.path == "/elsewhere" else 404)
-        self.send_header("location", "/secret")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing to say."""
-
-
 @pytest.fixture
 def pictures() -> Iterator[tuple[str, list[str]]]:
-    class Counted(Pictures):
-        asked: ClassVar[list[str]] = []
+    """A service in a private network: notes what is asked of it, and sends some elsewhere."""
+    asked: list[str] = []
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Counted)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", Counted.asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    class Pictures(Handler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302 if self.path == "/elsewhere" else 404)
+            self.send_header("location", "/secret")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    with LocalServer(Pictures).serving() as server:
+        yield server.address, asked
 
 
 def fetch(url: str, *flags: str) -> None:

@@ -25,9 +25,6 @@ from tests.support.servers import (
     Server,
     check_accounts,
     running,
-    start,
-    stop,
-    wait_up,
 )
 from training.demo.world import sample_problems
 
@@ -48,12 +45,8 @@ def paired(state: Path) -> Iterator[Server]:
     """Every exit is paired. Hardly any exit of the demo's may change an answer."""
     flags = ("--exit-policy", "confidence", "--exit-pairs", "1", "--exit-state", str(state))
     guard = ("--exit-agreement", "0.99", "--exit-agreement-pairs", str(JUDGED))
-    server = start(OURS, state.parent / "server.log", *flags, *guard, *CALIBRATED)
-    try:
-        wait_up(server)
+    with running(OURS, state.parent / "server.log", *flags, *guard, *CALIBRATED) as server:
         yield server
-    finally:
-        stop(server)
 
 
 Answers = list[dict[str, Any]]
@@ -151,10 +144,10 @@ def test_another_server_makes_the_same_run(paired: Server) -> None:
     ids = AutoTokenizer.from_pretrained(MODEL).apply_chat_template(
         [{"role": "user", "content": problem}], add_generation_prompt=True, return_dict=False
     )
-    job = EngineRequest(
+    request = EngineRequest(
         "a", {"prompt_token_ids": ids}, SamplingParams(temperature=0, max_tokens=900), {}
     )
-    run = Continuation(job, "demo-base", base=False, ids=[])
+    run = Continuation(request, "demo-base", base=False, ids=[])
 
     async def make() -> None:
         runs = RemoteBackend(OpenAIClient(Address(f"{paired.url}/v1", 60), "server of pairs"))

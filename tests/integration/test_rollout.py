@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting
 from tests.support.runs import run
-from tests.support.runs.rollouts import EVERY_POLICY, SETTINGS, as_json, jobs
+from tests.support.runs.rollouts import EVERY_POLICY, SETTINGS, as_json, requests
 from tests.support.servers import MODEL, Server
 from training.rollouts.batch import RolloutRequest
 from training.rollouts.remote import RemoteFailure, RemoteRollouts
@@ -36,19 +36,19 @@ def remote(server: Server) -> list[dict[str, Any]]:
     thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
     rollouts = RemoteRollouts(server.url, "demo-base", SETTINGS, thinking)
     rows: list[dict[str, Any]] = json.loads(
-        json.dumps([as_json(each) for each in rollouts.run(jobs(tokenizer, COUNT, 1.0))])
+        json.dumps([as_json(each) for each in rollouts.run(requests(tokenizer, COUNT, 1.0))])
     )
     return rows
 
 
-def delivered(server: Server, job: RolloutRequest, xargs: dict[str, Any]) -> dict[str, Any]:
-    """The server's completion of a rollout's job."""
+def delivered(server: Server, request: RolloutRequest, xargs: dict[str, Any]) -> dict[str, Any]:
+    """The server's completion of a rollout's request."""
     body = {
         "model": "demo-base",
-        "prompt": list(job.prompt_ids),
+        "prompt": list(request.prompt_ids),
         "temperature": 1.0,
-        "seed": job.sampling.seed,
-        "max_tokens": job.sampling.max_tokens,
+        "seed": request.sampling.seed,
+        "max_tokens": request.sampling.max_tokens,
         "return_token_ids": True,
         "vllm_xargs": xargs,
     }
@@ -61,8 +61,8 @@ def test_a_rollout_is_what_the_server_delivers_for_the_same_seed(
     colocated: Rows, server: Server
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    for row, job in zip(colocated["sampled"], jobs(tokenizer, COUNT, 1.0), strict=True):
-        response = delivered(server, job, {"exit_policy": "confidence"})
+    for row, request in zip(colocated["sampled"], requests(tokenizer, COUNT, 1.0), strict=True):
+        response = delivered(server, request, {"exit_policy": "confidence"})
         assert response["choices"][0]["token_ids"] == row["ids"]
         assert response["stepgrpo"]["exit_reason"] == row["outcome"]["reason"]
         assert response["stepgrpo"]["steps"] == row["outcome"]["steps"]
@@ -79,9 +79,9 @@ def test_every_policy_decides_alike_in_a_rollout_and_on_the_server(
     names = ("policy", "max_probes", "min_interval", "budget_tokens", "max_steps", "pattern")
     asked = {f"exit_{name}": getattr(settings, name) for name in names}
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    for row, job in zip(rows, jobs(tokenizer, len(rows), 1.0), strict=True):
+    for row, request in zip(rows, requests(tokenizer, len(rows), 1.0), strict=True):
         given = {name: value for name, value in asked.items() if value is not None}
-        response = delivered(server, job, given)
+        response = delivered(server, request, given)
         block = response["stepgrpo"]
         assert response["choices"][0]["token_ids"] == row["ids"]
         assert block["policy"] == settings.policy
@@ -113,7 +113,7 @@ def test_server_mode_carries_a_pattern(colocated: Rows, server: Server) -> None:
     thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
     place = next(i for i, each in enumerate(EVERY_POLICY) if each.policy == "pattern")
     rows = colocated["policies"][place]
-    asked = jobs(tokenizer, len(rows), 1.0)
+    asked = requests(tokenizer, len(rows), 1.0)
     asked[0] = dataclasses.replace(asked[0], truncated=False)  # beside the others
     rollouts = RemoteRollouts(server.url, "demo-base", EVERY_POLICY[place], thinking)
     first, *others = rollouts.run(asked)
@@ -145,7 +145,7 @@ def test_another_server_is_refused_instead_of_training_untruncated(stock: Server
     thinking = format_of(tokenizer, SETTINGS.closing_text).thinking
     rollouts = RemoteRollouts(stock.url, "demo-base", SETTINGS, thinking)
     with pytest.raises(RemoteFailure, match="start stepgrpo-serve"):
-        rollouts.run(jobs(tokenizer, 1, 1.0))
+        rollouts.run(requests(tokenizer, 1, 1.0))
 
 
 def test_settings_that_requests_cannot_carry_are_refused() -> None:

@@ -151,9 +151,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], log: Path, *flags: str) -> Iterator[Server]:
-    """Run a server within the context."""
-    server = start(command, log, *flags)
+def running(
+    command: Sequence[str], log: Path, *flags: str, more: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run a server within the context; `more` is added to its environment."""
+    server = start(command, log, *flags, more=more)
     try:
         wait_up(server)
         yield server

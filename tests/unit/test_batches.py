@@ -47,8 +47,8 @@ def test_a_batch_takes_part_in_the_holdout(tmp_path: Path, monkeypatch: pytest.M
     placed: list[bool] = []
     deal = engine.savings.assign_arm
 
-    def place(job: EngineRequest, effective: Effective, conversation: bytes | None) -> Any:
-        found = deal(job, effective, conversation)
+    def place(request: EngineRequest, effective: Effective, conversation: bytes | None) -> Any:
+        found = deal(request, effective, conversation)
         placed.append(found is not None and found.control)
         return found
 
@@ -67,13 +67,13 @@ def test_the_log_finds_a_batch_by_the_id_of_its_response(tmp_path: Path) -> None
     journal = RequestObserver(log)
 
     for number in range(2):
-        job = EngineRequest(
+        request = EngineRequest(
             f"chatcmpl-abc_{number}", {"prompt_token_ids": [1]}, SamplingParams(), {}
         )
         record = SequenceRecord(0, "m", "none", 1, first=number)
         record.outcome = Outcome(ExitReason.NATURAL, 1, 2, 0, 0, (), None)
         record.status = "completed"
-        journal.begin(job, [record], 0.0, batch=True)
+        journal.begin(request, [record], 0.0, batch=True)
         journal.end([record])
     journal.close()
     found, _ = find_lines(tmp_path / "log", "chatcmpl-abc")

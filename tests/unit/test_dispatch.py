@@ -46,13 +46,13 @@ def run(
     writing = tokenizer_format(TOKENIZER, THINKING) if thinks else None
     served = ServedModel(None, TOKENIZER, writing, Load(capacity=8, share=1.0))
     kind = {"output_kind": RequestOutputKind.DELTA} | params
-    job = EngineRequest(
+    request = EngineRequest(
         "r", {"prompt_token_ids": PROMPT}, SamplingParams(**kind), {}, False, stop_ids, opening
     )
     decider: Any = Obstructed(obstacle)
     settings = ExitSettings(policy=policy, shadow=shadow)
-    records = [SequenceRecord(index, "m", policy, 1) for index in range(job.params.n)]
-    return Dispatcher(served, decider, stop_in_thinking=everywhere).run(job, settings, records)
+    records = [SequenceRecord(index, "m", policy, 1) for index in range(request.params.n)]
+    return Dispatcher(served, decider, stop_in_thinking=everywhere).run(request, settings, records)
 
 
 def stops_everywhere(made: ControlledRequest | PassthroughRequest) -> bool:

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +11,7 @@ import vllm
 from transformers import AutoTokenizer
 
 from stepgrpo_core import InvalidSetting
+from tests.support.http_server import Handler, LocalServer
 from tests.support.servers import MODEL
 from training.evaluation.command import contenders_of
 from training.evaluation.engines import LocalEngine, version_of
@@ -41,30 +40,19 @@ def server() -> Iterator[SimpleNamespace]:
     bodies: list[dict[str, Any]] = []
     ids = TOKENIZER.encode("<think>x</think>\\boxed{7}", add_special_tokens=False)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Rollouts(Handler):
         def do_GET(self) -> None:
-            self.answer({"version": "9.8"} if self.path == "/version" else {})
+            found = {"version": "9.8"} if self.path == "/version" else {}
+            self.reply(200, json.dumps(found).encode())
 
         def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            bodies.append(json.loads(self.body()))
             logprobs = {"token_logprobs": [-0.5] * len(ids)}
             choice = {"token_ids": ids, "finish_reason": "stop", "logprobs": logprobs}
-            self.answer({"choices": [choice], "stepgrpo": BLOCK})
+            self.reply(200, json.dumps({"choices": [choice], "stepgrpo": BLOCK}).encode())
 
-        def answer(self, found: dict[str, Any]) -> None:
-            body = json.dumps(found).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        Thread(target=running.serve_forever, daemon=True).start()
-        yield SimpleNamespace(url=f"http://127.0.0.1:{running.server_port}", bodies=bodies)
-        running.shutdown()
+    with LocalServer(Rollouts).serving() as running:
+        yield SimpleNamespace(url=running.address, bodies=bodies)
 
 
 def works(output: Path, url: str, policy: str = "confidence:threshold=0.9") -> list[Work]:

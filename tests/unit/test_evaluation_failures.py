@@ -34,11 +34,11 @@ def rollout(place: int, text: str) -> Rollout:
 
 
 def written(path: Path, *texts: str, keep: bool = False) -> list[Record]:
-    jobs = [RolloutRequest((1,), Sampling(9, seed=place)) for place in range(4)]
+    requests = [RolloutRequest((1,), Sampling(9, seed=place)) for place in range(4)]
     with Grader(seconds=60) as grader:
         writing = Writing(path, TOKENIZER, THINKING, grader, keep)
         wrote: list[int] = []
-        writer = Writer(writing, QUESTIONS, jobs, wrote.append)
+        writer = Writer(writing, QUESTIONS, requests, wrote.append)
         for place in (3, 0, 2, 1):
             writer.take(rollout(place, texts[place]))
         writer.close()

@@ -126,10 +126,10 @@ def test_rollouts_complete_alike(policy: str, prompt: tuple[int, ...], max_token
     settings = dataclasses.replace(SETTINGS, policy=policy, budget_tokens=10, max_probes=30)
     llm = ScriptedLlm()
     found = exited(llm, prompt, settings, max_tokens)
-    job = RolloutRequest(prompt, Sampling(max_tokens, 0.0), thinking_open=prompt is OPENED)
+    request = RolloutRequest(prompt, Sampling(max_tokens, 0.0), thinking_open=prompt is OPENED)
     form = Engine(llm).form
     engine = ScriptedEngine(played)
-    (rollout,) = run_rollouts(engine, [job], settings, form, probing="sequential")
+    (rollout,) = run_rollouts(engine, [request], settings, form, probing="sequential")
     assert rollout.ids == found.generation.ids
     assert rollout.outcome == found.outcome
     assert rollout.ended == found.generation.ended

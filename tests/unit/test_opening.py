@@ -99,8 +99,8 @@ def test_a_prompt_without_ids_is_left_alone() -> None:
     openings = Openings(
         TOKENIZER, THINKING, frozenset(), TURN, ResponseParser("qwen3", TOKENIZER, None)
     )
-    job = EngineRequest("r", {"prompt_embeds": 1}, SamplingParams(stop_token_ids=[5]), {})
-    assert openings.resolve(job) is job
+    request = EngineRequest("r", {"prompt_embeds": 1}, SamplingParams(stop_token_ids=[5]), {})
+    assert openings.resolve(request) is request
 
 
 def test_stop_tokens_of_the_text_are_the_answers() -> None:
@@ -156,11 +156,13 @@ def made(options: dict[str, Any], *, tools: bool) -> Any:
 def test_whole_and_streamed_answers_agree_after_a_closed_thought(
     said: str, options: dict[str, Any], tools: bool
 ) -> None:
-    job = noted(CLOSED, options, WHOLE)
+    request = noted(CLOSED, options, WHOLE)
     ids = TOKENIZER.encode(said, add_special_tokens=False)
     completion = CompletionOutput(0, said, ids, None, None, finish_reason="stop")
-    output = RequestOutput("r", None, job.prompt_ids, None, [completion], finished=True)
-    streamed = parsed_stream(output, job.prompt_ids, options, tools=tools)
-    reasoning, content = parsed_whole(prepend_end(output, job.opening.end), options, tools=tools)
+    output = RequestOutput("r", None, request.prompt_ids, None, [completion], finished=True)
+    streamed = parsed_stream(output, request.prompt_ids, options, tools=tools)
+    reasoning, content = parsed_whole(
+        prepend_end(output, request.opening.end), options, tools=tools
+    )
     assert (reasoning or "", content) == streamed == ("", said)
     assert completion.token_ids == ids

@@ -33,7 +33,7 @@ from tests.support.service.judging import LocalJudge
 PREDICTION = Prediction(tokens=150, low=120, high=200)
 
 
-def job(**fields: Any) -> EngineRequest:
+def request(**fields: Any) -> EngineRequest:
     params = SamplingParams(max_tokens=500, **{"temperature": 0.6, "seed": 3, **fields})
     return EngineRequest("chatcmpl-1", {"type": "token", "prompt_token_ids": [7, 8, 9]}, params, {})
 
@@ -134,7 +134,7 @@ def entered(store: SumStore, series: str = EXIT) -> Mapping[str, float]:
 
 def test_the_rest_of_the_run_is_made_and_compared(store: SumStore) -> None:
     runs = Scripted([*range(10, 30), END, 50, 51])
-    assert make(store, runs, lambda pairs: pairs.add(job(), exited())) == {"measured": 1}
+    assert make(store, runs, lambda pairs: pairs.add(request(), exited())) == {"measured": 1}
     assert entered(store) == {
         "requests": 1, "tokens": 80, "saved": 70, "cost": 15,
         "pairs": 1, "error": 93 - 150, "agreed": 1,
@@ -146,13 +146,13 @@ def test_the_rest_of_the_run_is_made_and_compared(store: SumStore) -> None:
 
 def test_another_answer_differs_and_none_is_not_judged(store: SumStore) -> None:
     for rest, name in (([END, 50, 52], "differed"), ([11, 12, 13], "unjudged")):
-        make(store, Scripted(rest), lambda pairs: pairs.add(job(), exited()))
+        make(store, Scripted(rest), lambda pairs: pairs.add(request(), exited()))
         assert entered(store)[name] == 1
 
 
 def test_a_run_that_gave_way_goes_on_where_it_stopped(store: SumStore) -> None:
     runs = Scripted([END, 50, 51], stops=3)
-    make(store, runs, lambda pairs: pairs.add(job(), exited()))
+    make(store, runs, lambda pairs: pairs.add(request(), exited()))
     assert len(runs.seen) == 4
     assert entered(store)["error"] == 70 + 3 + 3 - 150
 
@@ -163,7 +163,7 @@ def test_a_run_is_made_for_the_requests_tenant(store: SumStore) -> None:
 
     def offer(pairs: Pairs) -> None:
         token = current_request.set(context)
-        pairs.add(job(), exited())
+        pairs.add(request(), exited())
         current_request.reset(token)
 
     make(store, runs, offer)
@@ -172,8 +172,8 @@ def test_a_run_is_made_for_the_requests_tenant(store: SumStore) -> None:
 
 def test_a_shadow_of_a_policy_saves_nothing_and_is_not_counted(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
-        pairs.add(job(), natural(settings={"shadow": True}))
-        pairs.add(job(), exited())
+        pairs.add(request(), natural(settings={"shadow": True}))
+        pairs.add(request(), exited())
 
     make(store, Scripted([END, 50]), offer)
     assert "natural" not in entered(store)
@@ -182,22 +182,22 @@ def test_a_shadow_of_a_policy_saves_nothing_and_is_not_counted(store: SumStore) 
 def test_a_run_that_had_ended_when_it_was_cut_costs_nothing(store: SumStore) -> None:
     continuation = ContinuationInput([100, END, 50, 51], ended=True, answer=[50, 51])
     runs = Scripted([])
-    make(store, runs, lambda pairs: pairs.add(job(), exited(continuation=continuation)))
+    make(store, runs, lambda pairs: pairs.add(request(), exited(continuation=continuation)))
     assert runs.seen == []
     assert entered(store)["error"] == 4 - 150
     assert entered(store)["agreed"] == 1
 
 
 def test_without_a_prediction_the_request_itself_is_the_baseline(store: SumStore) -> None:
-    make(store, Scripted([END, 50]), lambda pairs: pairs.add(job(), exited(predicted=None)))
+    make(store, Scripted([END, 50]), lambda pairs: pairs.add(request(), exited(predicted=None)))
     assert (entered(store)["saved"], entered(store)["error"]) == (0, 72 - 80)
     assert store.recent("scores") == {}
 
 
 def test_what_ended_by_itself_saved_nothing_and_cost_its_trials(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
-        pairs.add(job(), natural())
-        pairs.add(job(), exited())
+        pairs.add(request(), natural())
+        pairs.add(request(), exited())
 
     make(store, Scripted([END, 50]), offer)
     found = entered(store)
@@ -210,7 +210,7 @@ def test_requests_that_nothing_exits_are_paired_with_the_base_model(store: SumSt
     make(
         store,
         runs,
-        lambda pairs: pairs.add(job(), natural(continuation=continuation, policy="none")),
+        lambda pairs: pairs.add(request(), natural(continuation=continuation, policy="none")),
     )
     found = entered(store, TRAINED)
     assert (found["requests"], found["error"], found["agreed"]) == (1, 203 - 80, 1)
@@ -233,8 +233,8 @@ def test_what_tells_nothing_is_not_paired(
     store: SumStore, fields: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     def offer(pairs: Pairs) -> None:
-        pairs.add(job(**fields), exited(**changes))
-        pairs.add(job(), exited())
+        pairs.add(request(**fields), exited(**changes))
+        pairs.add(request(), exited())
 
     assert make(store, Scripted([END, 50]), offer) == {"measured": 1}
     assert entered(store)["requests"] == 1
@@ -244,7 +244,7 @@ def test_what_tells_nothing_is_not_paired(
 def test_the_queue_is_bounded_and_what_waits_at_the_end_is_dropped(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
         for _ in range(QUEUE + 5):
-            pairs.add(job(), exited())
+            pairs.add(request(), exited())
 
     runs = Scripted([], room=0)
     ended = make(store, runs, offer, count=5)
@@ -256,7 +256,7 @@ def test_the_queue_is_bounded_and_what_waits_at_the_end_is_dropped(store: SumSto
 def test_only_the_share_is_paired(store: SumStore) -> None:
     def offer(pairs: Pairs) -> None:
         for _ in range(400):
-            pairs.add(job(), exited())
+            pairs.add(request(), exited())
 
     ended = make(store, Scripted([END, 50], room=400), offer, Plan(pairs=0.1), count=15)
     assert 15 <= ended.total() <= 75  # 40 expected, five standard errors
@@ -314,7 +314,7 @@ def run_remote(store: SumStore, url: str, count: int = 1, seconds: float = 20.0)
 
     def offer(pairs: Pairs) -> None:
         for _ in range(count):
-            pairs.add(job(), exited())
+            pairs.add(request(), exited())
 
     return make(store, Later(), offer, count=count)
 

@@ -103,8 +103,8 @@ def test_a_probe_that_cannot_be_put_is_a_failed_probe(
     settings: ExitSettings, probing: Probing
 ) -> None:
     engine = Narrow(stream)
-    job = RolloutRequest((90,), Sampling(max_tokens=200))
-    (rollout,) = run_rollouts(engine, [job], settings, FORM, probing=probing)
+    request = RolloutRequest((90,), Sampling(max_tokens=200))
+    (rollout,) = run_rollouts(engine, [request], settings, FORM, probing=probing)
     assert rollout.ids == THINKING
     assert rollout.outcome.reason is ExitReason.NATURAL
     assert rollout.outcome.failed_probes == rollout.outcome.probes >= 3

@@ -14,26 +14,26 @@ PROMPT = {
 }
 
 
-def job(**options: object) -> EngineRequest:
+def request(**options: object) -> EngineRequest:
     return EngineRequest("r", PROMPT, SamplingParams(), options)
 
 
 def test_probes_are_one_step_later_where_priorities_count() -> None:
-    assert job(priority=3).probe_options(priorities=True) == {"priority": 4}
-    assert job(priority=-3).probe_options(priorities=True) == {"priority": -2}
-    assert job().probe_options(priorities=True) == {"priority": 1}
+    assert request(priority=3).probe_options(priorities=True) == {"priority": 4}
+    assert request(priority=-3).probe_options(priorities=True) == {"priority": -2}
+    assert request().probe_options(priorities=True) == {"priority": 1}
     last = 2**63 - 1
-    assert job(priority=last).probe_options(priorities=True) == {"priority": last}
+    assert request(priority=last).probe_options(priorities=True) == {"priority": last}
 
 
 def test_where_they_do_not_count_nothing_changes() -> None:
-    assert job(priority=0).probe_options(priorities=False) == {"priority": 0}
-    assert job().probe_options(priorities=False) == {}
+    assert request(priority=0).probe_options(priorities=False) == {"priority": 0}
+    assert request().probe_options(priorities=False) == {}
 
 
 def test_probes_inherit_adapter_and_rank_and_no_more() -> None:
     """A trace has spans of their own for them, whose headers `Timeline.ask` gives."""
-    made = job(lora_request="adapter", data_parallel_rank=1, trace_headers={}, session_id="s")
+    made = request(lora_request="adapter", data_parallel_rank=1, trace_headers={}, session_id="s")
     expected = {"lora_request": "adapter", "data_parallel_rank": 1}
     assert made.probe_options(priorities=False) == expected
 

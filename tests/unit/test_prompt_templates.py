@@ -16,7 +16,7 @@ from training.data.prompts import PLAIN, PromptTemplate, prompt_template_of
 from training.evaluation.command import _tell_other_prompts
 from training.evaluation.records import Contender, open_records, read_records
 from training.evaluation.report import markdown
-from training.evaluation.run import _jobs, plan
+from training.evaluation.run import _requests, plan
 from training.evaluation.tasks import draws_of, load_task
 from training.grpo import train
 from training.rollouts.offline import Engine
@@ -80,8 +80,8 @@ def test_trainer_calibration_and_evaluation_make_the_same_prompt(tmp_path: Path)
         tmp_path,
         prompts=template,
     )
-    (job,) = _jobs(work, questions, TOKENIZER, format_of(TOKENIZER, "\n</think>\n\n"))
-    assert job.prompt_ids == wanted
+    (request,) = _requests(work, questions, TOKENIZER, format_of(TOKENIZER, "\n</think>\n\n"))
+    assert request.prompt_ids == wanted
 
 
 @pytest.mark.parametrize(

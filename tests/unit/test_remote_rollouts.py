@@ -3,15 +3,14 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitSettings
+from tests.support.http_server import Handler, LocalServer
 from training.grpo.metrics import rollout_statistics
 from training.rollouts.batch import Rollout, RolloutRequest, Sampling
 from training.rollouts.remote import RemoteFailure, RemoteRollouts
@@ -40,20 +39,12 @@ def rollout_from() -> Iterator[Serve]:
     """A rollout from a server that answers with the given block and ids."""
     answer: dict[str, Any] = {}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Rollouts(Handler):
         def do_POST(self) -> None:
-            body = json.dumps(answer).encode()
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.body()
+            self.reply(200, json.dumps(answer).encode())
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with LocalServer(Rollouts).serving() as server:
 
         def serve(block: dict[str, Any], ids: list[int]) -> Rollout:
             choice = {
@@ -62,15 +53,13 @@ def rollout_from() -> Iterator[Serve]:
                 "logprobs": {"token_logprobs": [-0.5] * len(ids)},
             }
             answer.update(choices=[choice], stepgrpo=block)
-            url = f"http://127.0.0.1:{server.server_port}"
             settings = ExitSettings(policy="confidence")
-            (found,) = RemoteRollouts(url, "m", settings, THINKING).run(
+            (found,) = RemoteRollouts(server.address, "m", settings, THINKING).run(
                 [RolloutRequest((1, 2), Sampling(max_tokens=50))]
             )
             return found
 
         yield serve
-        server.shutdown()
 
 
 def test_the_cut_the_closing_and_what_was_dropped_are_the_servers_own(rollout_from: Serve) -> None:
@@ -112,3 +101,26 @@ def test_a_server_that_does_not_say_where_it_cut_is_refused(rollout_from: Serve)
         rollout_from(older, [10])
     with pytest.raises(RemoteFailure, match="another model's family"):
         rollout_from(BLOCK, [10, 11, 12, *[13] * len(CLOSING)])
+
+
+def test_an_error_of_the_server_is_retried_and_a_refusal_is_not() -> None:
+    statuses = [500, 400, 200]
+
+    class Failing(Handler):
+        def do_POST(self) -> None:
+            self.body()
+            self.reply(statuses.pop(0), b'{"error": {"message": "no such model"}}')
+
+    with LocalServer(Failing).serving() as server:
+        rollouts = RemoteRollouts(server.address, "m", ExitSettings(), THINKING)
+        with pytest.raises(RemoteFailure, match=r"HTTP 400: .*no such model.*runs there"):
+            rollouts.run([RolloutRequest((1, 2), Sampling(max_tokens=50))])
+    assert statuses == [200]
+
+
+def test_a_server_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.rollouts.remote.RETRIES", 0)
+    with pytest.raises(RemoteFailure, match=r"gave no rollout \(ConnectError"):
+        RemoteRollouts("http://127.0.0.1:1", "m", ExitSettings(), THINKING).run(
+            [RolloutRequest((1, 2), Sampling(max_tokens=50))]
+        )

@@ -148,13 +148,13 @@ def test_probes_that_are_remembered_are_bounded() -> None:
 # The journal.
 
 
-def job(**options: Any) -> EngineRequest:
+def request(**options: Any) -> EngineRequest:
     params = SamplingParams(output_kind=RequestOutputKind.CUMULATIVE)
     return EngineRequest("chatcmpl-x", {"prompt_token_ids": [1]}, params, options)
 
 
 def test_without_a_log_times_are_noted_and_no_text() -> None:
-    made, asked = record(), job()
+    made, asked = record(), request()
     journal = RequestObserver(with_text=True)
     assert journal.begin(asked, [made], 0.0) is asked
     assert (made.timeline.start.moment, made.timeline.texts) == (0.0, None)
@@ -168,7 +168,7 @@ def test_the_journal_writes_each_sequence_when_its_request_has_ended(tmp_path: P
     log.start(lambda lines: pytest.fail(f"{lines} lost"))
     journal = RequestObserver(log, with_text=True)
     records = [record(index=index, status="completed") for index in range(2)]
-    asked = job()
+    asked = request()
     assert journal.begin(asked, records, 0.0) is asked
     for each, text in itertools.product(records, ("a", "ab")):  # cumulative: the last has it all
         assert each.timeline.texts is not None
@@ -185,7 +185,7 @@ def test_what_cannot_be_told_fails_nobody(tmp_path: Path, caplog: pytest.LogCapt
     log.start(lambda lines: pytest.fail(f"{lines} lost"))
     journal = RequestObserver(log)
     broken, whole = record(saved="nothing of the kind"), record()
-    journal.begin(job(), [broken, whole], 0.0)
+    journal.begin(request(), [broken, whole], 0.0)
     journal.end([broken, whole])
     journal.close()
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()

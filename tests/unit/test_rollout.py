@@ -32,8 +32,8 @@ def complete(
     max_tokens: int = 64,
 ) -> tuple[Rollout, ScriptedEngine]:
     engine = ScriptedEngine(model)
-    job = RolloutRequest(PROMPT, Sampling(max_tokens=max_tokens, seed=5))
-    (rollout,) = run_rollouts(engine, [job], settings, FORM, probing=probing)
+    request = RolloutRequest(PROMPT, Sampling(max_tokens=max_tokens, seed=5))
+    (rollout,) = run_rollouts(engine, [request], settings, FORM, probing=probing)
     return rollout, engine
 
 
@@ -132,9 +132,9 @@ def test_nobody_waits_for_the_probe_of_another() -> None:
     assert finished[2] > 50
 
 
-def test_results_come_in_the_order_of_the_jobs() -> None:
-    jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=limit)) for limit in (9, 3, 6)]
-    rollouts = run_rollouts(ScriptedEngine(Model()), jobs, ExitSettings(), FORM)
+def test_results_come_in_the_order_of_the_requests() -> None:
+    requests = [RolloutRequest(PROMPT, Sampling(max_tokens=limit)) for limit in (9, 3, 6)]
+    rollouts = run_rollouts(ScriptedEngine(Model()), requests, ExitSettings(), FORM)
     assert [len(each.ids) for each in rollouts] == [9, 3, 6]
     assert [each.ended for each in rollouts] == [False] * 3
 
@@ -147,7 +147,7 @@ def test_an_engine_that_dies_raises_through_and_the_rest_is_aborted() -> None:
             return ScriptedEngine.step(self)
 
     engine = Dying(Model())
-    jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=64))] * 2
+    requests = [RolloutRequest(PROMPT, Sampling(max_tokens=64))] * 2
     with pytest.raises(RuntimeError, match="engine core is gone"):
-        run_rollouts(engine, jobs, SETTINGS, FORM)
+        run_rollouts(engine, requests, SETTINGS, FORM)
     assert engine.aborted == ["0-run1", "1-run1"]

@@ -31,7 +31,7 @@ def choose(request: Request) -> Stream:
     return MODELS[request.prompt_ids[len(PROMPT) - 1]](request)
 
 
-def jobs(*kinds: int, max_tokens: int = 64) -> list[RolloutRequest]:
+def requests(*kinds: int, max_tokens: int = 64) -> list[RolloutRequest]:
     return [RolloutRequest((*PROMPT[:-1], kind), Sampling(max_tokens, seed=5)) for kind in kinds]
 
 
@@ -64,7 +64,7 @@ def test_the_trajectories_are_those_of_sequential_probing(rows: list[tuple[Model
 def test_trials_have_a_round_of_their_own_and_answers_share_the_next_thinking() -> None:
     engine = ScriptedEngine(choose)
     barrier = Lockstep(engine)
-    for rollout in sequential(barrier, jobs(SLOW, FAST)):
+    for rollout in sequential(barrier, requests(SLOW, FAST)):
         assert rollout.outcome.reason is ExitReason.CONFIDENT
     assert [set(batch) for batch in engine.batches] == [
         *[{"0-run1", "1-run1"}] * 4,  # up to the token behind the marker
@@ -79,7 +79,7 @@ def test_trials_have_a_round_of_their_own_and_answers_share_the_next_thinking() 
 
 def test_without_the_barrier_one_thinks_while_the_other_is_asked() -> None:
     engine = ScriptedEngine(choose)
-    sequential(engine, jobs(SLOW, FAST))
+    sequential(engine, requests(SLOW, FAST))
     assert ("0-run1", "1-probe0") in engine.batches
 
 
@@ -92,6 +92,6 @@ def test_what_waits_for_its_round_is_forgotten_without_the_engine_hearing_of_it(
 
     engine = Dying(choose)
     with pytest.raises(RuntimeError, match="engine core is gone"):
-        sequential(Lockstep(engine), jobs(SLOW, FAST))
+        sequential(Lockstep(engine), requests(SLOW, FAST))
     assert engine.aborted == ["1-run1", "0-run1"]
     assert [request.id for request in engine.requests] == ["0-run1", "1-run1"]

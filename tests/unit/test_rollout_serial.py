@@ -23,11 +23,13 @@ CLOSING = (NEWLINE, END, BLANK)
 def group(size: int, seed: int = 1, thinking: tuple[int, ...] = THINKING) -> list[Rollout]:
     engine = ScriptedEngine(Model(thinking))
 
-    def run(jobs: Sequence[RolloutRequest], settings: ExitSettings) -> list[Rollout]:
-        return run_rollouts(engine, jobs, settings, FORM)
+    def run(requests: Sequence[RolloutRequest], settings: ExitSettings) -> list[Rollout]:
+        return run_rollouts(engine, requests, settings, FORM)
 
-    jobs = [RolloutRequest(PROMPT, Sampling(max_tokens=64, seed=seed + row)) for row in range(size)]
-    return serial_rollouts(run, jobs, size, FORM)
+    requests = [
+        RolloutRequest(PROMPT, Sampling(max_tokens=64, seed=seed + row)) for row in range(size)
+    ]
+    return serial_rollouts(run, requests, size, FORM)
 
 
 def test_a_group_is_cuts_of_one_chain_shortest_first_and_the_chain() -> None:

@@ -17,7 +17,7 @@ from service.savings.state.contents import group_of, stratum_of
 from service.savings.state.series import holdout_series
 from service.savings.state.store import SumStore
 from stepgrpo_core.savings.holdout import Arm
-from tests.support.service.strata import CHANGES, SETTINGS, in_stratum, job, serving, stratum
+from tests.support.service.strata import CHANGES, SETTINGS, in_stratum, request, serving, stratum
 from tests.support.service.sums import sums
 
 OLD = """
@@ -84,8 +84,8 @@ def test_an_adapter_has_strata_of_its_own_by_its_weights_or_by_where_it_came_fro
 def test_requests_are_entered_in_their_stratum(tmp_path: Path) -> None:
     with serving(tmp_path / "sums.sqlite") as savings:
         record = SequenceRecord(0, "demo", "confidence", 1, arm=Arm(control=True, group=63))
-        savings.assign_stratum(job(), [record])
-        savings.ended(job(), record, None)
+        savings.assign_stratum(request(), [record])
+        savings.ended(request(), record, None)
         keys = savings.store.read("holdout/held/")
         assert {stratum_of(key.group) for key in keys} == {stratum(savings)} != {0}
         assert {group_of(key.group) for key in keys} == {63}

@@ -100,13 +100,13 @@ def run(
 
     async def collect() -> None:
         controller = ExitController(asked, THINKING, max_tokens=200)
-        job = EngineRequest("chatcmpl-x", {"prompt_token_ids": PROMPT}, params, {})
+        request = EngineRequest("chatcmpl-x", {"prompt_token_ids": PROMPT}, params, {})
         if policy == "none":
             run: Any = PassthroughRequest(
-                served, job, [record], [controller], obstacle=lambda: None
+                served, request, [record], [controller], obstacle=lambda: None
             )
         else:
-            run = ControlledRequest(served, job, [record], [controller])
+            run = ControlledRequest(served, request, [record], [controller])
         record.status = "aborted"
         async for each in run.outputs():
             record.delivered_tokens += len(each.outputs[0].token_ids)

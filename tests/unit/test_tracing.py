@@ -39,9 +39,9 @@ class Traced:
 
     def begin(self, n: int = 1, **options: Any) -> tuple[EngineRequest, list[SequenceRecord]]:
         records = [SequenceRecord(index, "m", "confidence", 20) for index in range(n)]
-        job = EngineRequest("chatcmpl-x", {"prompt_token_ids": [1]}, SamplingParams(), options)
-        job = self.journal.begin(job, records, Start.at(0.0).moment)
-        return job, records
+        request = EngineRequest("chatcmpl-x", {"prompt_token_ids": [1]}, SamplingParams(), options)
+        request = self.journal.begin(request, records, Start.at(0.0).moment)
+        return request, records
 
     def spans(self) -> dict[str, list[ReadableSpan]]:
         found: dict[str, list[ReadableSpan]] = {}
@@ -63,9 +63,9 @@ def ids(headers: Any) -> tuple[str, str]:
 
 def test_an_exit_in_spans() -> None:
     traced = Traced()
-    job, (record,) = traced.begin(trace_headers=HEADERS, priority=3)
-    assert job.options["priority"] == 3
-    assert job.options["trace_headers"]["tracestate"] == "a=b"
+    request, (record,) = traced.begin(trace_headers=HEADERS, priority=3)
+    assert request.options["priority"] == 3
+    assert request.options["trace_headers"]["tracestate"] == "a=b"
     timeline = timeline_of(record)
     timeline.received(SimpleNamespace(metrics=None))
     asked = [timeline.probe_started(number) for number in range(2)]
@@ -81,17 +81,17 @@ def test_an_exit_in_spans() -> None:
     spans = traced.spans()
     names = {"stepgrpo.request", "stepgrpo.thinking", "stepgrpo.probe", "stepgrpo.answer"}
     assert set(spans) == names
-    (request,) = spans["stepgrpo.request"]
-    assert ids(job.options) == (TRACE, f"{request.context.span_id:016x}")
-    assert request.parent is not None
-    assert f"{request.parent.span_id:016x}" == PARENT
+    (root,) = spans["stepgrpo.request"]
+    assert ids(request.options) == (TRACE, f"{root.context.span_id:016x}")
+    assert root.parent is not None
+    assert f"{root.parent.span_id:016x}" == PARENT
     below = [span for name, found in spans.items() if name != "stepgrpo.request" for span in found]
-    assert {span.parent.span_id for span in below if span.parent} == {request.context.span_id}
+    assert {span.parent.span_id for span in below if span.parent} == {root.context.span_id}
     assert {f"{span.context.trace_id:032x}" for span in below} == {TRACE}
     told = [f"{span.context.span_id:016x}" for span in spans["stepgrpo.probe"]]
     assert [ids(each)[1] for each in asked] == told
     assert ids(answer)[1] == f"{spans['stepgrpo.answer'][0].context.span_id:016x}"
-    assert dict(request.attributes or {}) == {
+    assert dict(root.attributes or {}) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "vllm",
         "gen_ai.request.choice.count": 1,
@@ -129,7 +129,7 @@ def test_an_exit_in_spans() -> None:
         "stepgrpo.cause": "load",
     }
     assert other["stepgrpo.result"] == "unused"
-    assert request.status.status_code is StatusCode.UNSET
+    assert root.status.status_code is StatusCode.UNSET
 
 
 def test_spans_lie_where_the_moments_do() -> None:
@@ -189,8 +189,8 @@ def test_more_probes_than_are_remembered_end_as_well() -> None:
 @pytest.mark.parametrize("flags", ["00", "01"])
 def test_a_sampler_decides_for_all(flags: str) -> None:
     traced = Traced(**({"sampler": ALWAYS_OFF} if flags == "00" else {}))
-    job, (record,) = traced.begin()
-    sampled = int(job.options["trace_headers"]["traceparent"][-2:], 16) & 1
+    request, (record,) = traced.begin()
+    sampled = int(request.options["trace_headers"]["traceparent"][-2:], 16) & 1
     assert sampled == int(flags)
     traced.journal.end([record])
     assert bool(traced.spans()) is (flags == "01")
@@ -203,10 +203,9 @@ def test_without_the_option_nothing_is_made() -> None:
     assert tracing_from_config(config(None)) is None
     assert isinstance(tracing_from_config(config("http://localhost:4317")), Tracing)
     record = SequenceRecord(0, "m", "confidence", 20)
-    job = EngineRequest("x", {}, SamplingParams(), {})
-    assert (
-        RequestObserver(tracing=tracing_from_config(config(None))).begin(job, [record], 0.0) is job
-    )
+    request = EngineRequest("x", {}, SamplingParams(), {})
+    observer = RequestObserver(tracing=tracing_from_config(config(None)))
+    assert observer.begin(request, [record], 0.0) is request
     assert record.timeline.spans is None
 
 

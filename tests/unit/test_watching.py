@@ -44,9 +44,9 @@ def read(engine: Any) -> list[CompletionOutput]:
 
     async def play() -> list[CompletionOutput]:
         params = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA)
-        job = EngineRequest("r", {"prompt_token_ids": PROMPT}, params, {})
+        request = EngineRequest("r", {"prompt_token_ids": PROMPT}, params, {})
         controller = ExitController(ExitSettings(policy="none"), THINKING, thinking_open=True)
-        run = PassthroughRequest(served, job, [record], [controller], obstacle=lambda: None)
+        run = PassthroughRequest(served, request, [record], [controller], obstacle=lambda: None)
         found = []
         async for each in run.outputs():
             found.append(each.outputs[0])

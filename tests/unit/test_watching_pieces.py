@@ -57,8 +57,8 @@ def read(engine: Packing, sequences: int = 1, **params: Any) -> list[RequestOutp
         kind = {"output_kind": RequestOutputKind.DELTA} | params
         asked = SamplingParams(max_tokens=200, n=sequences, **kind)
         controllers = [ExitController(ExitSettings(policy="none"), THINKING) for _ in records]
-        job = EngineRequest("r", {"prompt_token_ids": PROMPT}, asked, {})
-        run = PassthroughRequest(served, job, records, controllers, obstacle=lambda: None)
+        request = EngineRequest("r", {"prompt_token_ids": PROMPT}, asked, {})
+        run = PassthroughRequest(served, request, records, controllers, obstacle=lambda: None)
         return [each async for each in run.outputs()]
 
     found = asyncio.run(play())

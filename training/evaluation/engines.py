@@ -29,6 +29,7 @@ from training.run.checkpoints import RunStopped
 __all__ = ["KEPT", "Completer", "LocalEngine", "RemoteEngine", "version_of"]
 
 KEPT = "what was finished is kept: run the same command again"
+Requests = Sequence[RolloutRequest]
 Finished = Callable[[Rollout], None]
 
 
@@ -62,13 +63,9 @@ class Completer(Protocol):
         """Return the versions, hardware and commit that the records store."""
 
     def complete(
-        self,
-        jobs: Sequence[RolloutRequest],
-        contender: Contender,
-        form: Format,
-        finished: Finished,
+        self, requests: Requests, contender: Contender, form: Format, finished: Finished
     ) -> None:
-        """Complete every job; call `finished` for each. Raises RunStopped."""
+        """Complete every request; call `finished` for each. Raises RunStopped."""
 
 
 class LocalEngine:
@@ -102,18 +99,14 @@ class LocalEngine:
         }
 
     def complete(
-        self,
-        jobs: Sequence[RolloutRequest],
-        contender: Contender,
-        form: Format,
-        finished: Finished,
+        self, requests: Requests, contender: Contender, form: Format, finished: Finished
     ) -> None:
-        """Complete every job, starting with an empty prefix cache."""
+        """Complete every request, starting with an empty prefix cache."""
         from training.rollouts.vllm_engine import VllmEngine  # noqa: PLC0415 - loads vLLM
 
         self._llm.reset_prefix_cache()
         engine = _Stoppable(VllmEngine(self._llm.llm_engine), self._stopping)
-        run_rollouts(engine, jobs, contender.exit, form, finished=finished)
+        run_rollouts(engine, requests, contender.exit, form, finished=finished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +128,12 @@ class RemoteEngine:
         }
 
     def complete(
-        self,
-        jobs: Sequence[RolloutRequest],
-        contender: Contender,
-        form: Format,
-        finished: Finished,
+        self, requests: Requests, contender: Contender, form: Format, finished: Finished
     ) -> None:
-        """Complete every job over HTTP. Raises RemoteFailure, and InvalidSetting for settings that
-        requests cannot carry."""
+        """Complete every request over HTTP.
+
+        Raises RemoteFailure, and InvalidSetting for settings that requests cannot carry.
+        """
 
         def take(rollout: Rollout) -> None:
             if self.stopping():
@@ -150,7 +141,7 @@ class RemoteEngine:
             finished(rollout)
 
         rollouts = RemoteRollouts(self.url, contender.served, contender.exit, form.thinking)
-        rollouts.run(jobs, take)
+        rollouts.run(requests, take)
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,30 +210,30 @@ class _Session:
         open_records(work.path, work.settings, self.engine.made_with)
         contender = work.contender
         form = format_of(self.tokenizer, contender.exit.closing_text, contender.family)
-        jobs = _jobs(work, questions, self.tokenizer, form)
+        requests = _requests(work, questions, self.tokenizer, form)
         grading = GradingConfig(grader=work.settings.grader)
         with grader_of(grading, form.family.start, form.family.end) as grader:
             writing = Writing(work.path, self.tokenizer, form.thinking, grader, self.keep)
-            writer = Writer(writing, questions, jobs, bar.update)
+            writer = Writer(writing, questions, requests, bar.update)
             try:
-                self.engine.complete(jobs, contender, form, writer.take)
+                self.engine.complete(requests, contender, form, writer.take)
             finally:
                 writer.close()
 
 
-def _jobs(
+def _requests(
     work: Work, questions: Sequence[Question], tokenizer: Any, form: Format
 ) -> list[RolloutRequest]:
-    """Return `samples` jobs for each question, one question after the other."""
-    jobs = []
+    """Return `samples` requests for each question, one question after the other."""
+    requests = []
     for each in questions:
         ids = work.settings.prompts.render(tokenizer, each.prompt)
         is_open = opens_in_thinking(tokenizer, form.thinking, ids)
         for sample in range(work.draws.samples):
             seed = seed_of(work.settings.seed, work.task, each.id, sample)
             sampling = dataclasses.replace(work.draws.sampling, seed=seed)
-            jobs.append(RolloutRequest(ids, sampling, is_open))
-    return jobs
+            requests.append(RolloutRequest(ids, sampling, is_open))
+    return requests
 
 
 def seed_of(seed: int, task: str, question: str, sample: int) -> int:

@@ -41,11 +41,16 @@ class Writer:
         self,
         writing: Writing,
         questions: Sequence[Question],
-        jobs: Sequence[RolloutRequest],
+        requests: Sequence[RolloutRequest],
         wrote: Callable[[int], Any],
     ) -> None:
-        self._writing, self._questions, self._jobs, self._wrote = writing, questions, jobs, wrote
-        self._samples = len(jobs) // len(questions)
+        self._writing, self._questions, self._requests, self._wrote = (
+            writing,
+            questions,
+            requests,
+            wrote,
+        )
+        self._samples = len(requests) // len(questions)
         self._open: dict[int, list[Rollout]] = {}  # by index of the question
         self._done: dict[int, list[Rollout]] = {}
         self._written = time.monotonic()
@@ -117,7 +122,7 @@ class Writer:
         return Record(
             question=question.id,
             sample=rollout.place % self._samples,
-            seed=self._jobs[rollout.place].sampling.seed or 0,
+            seed=self._requests[rollout.place].sampling.seed or 0,
             tokens=len(rollout.ids),
             reasoning_tokens=rollout.outcome.reasoning_tokens,
             steps=rollout.outcome.steps,

@@ -43,9 +43,9 @@ class RolloutFunction:
         """Return TRL's columns, and `rollout`, `text` and `group_size` for the reward."""
         training = trainer.model.training
         size = trainer.num_generations if training else trainer.num_generations_eval
-        jobs = self._jobs(prompts, trainer, training=training)
+        requests = self._requests(prompts, trainer, training=training)
         try:
-            rollouts = self._complete(jobs, trainer, size, training=training)
+            rollouts = self._complete(requests, trainer, size, training=training)
         except Exception as error:
             raise RolloutFailed(f"vLLM failed while generating: {error!r}") from error
         if training and not self.counters.add(rollouts):
@@ -63,40 +63,40 @@ class RolloutFunction:
         return columns
 
     def _complete(
-        self, jobs: Sequence[RolloutRequest], trainer: Any, size: int, *, training: bool
+        self, requests: Sequence[RolloutRequest], trainer: Any, size: int, *, training: bool
     ) -> list[Rollout]:
         rollout = self._config.rollout
         untruncated = ExitSettings(markers=rollout.exit.markers)
-        bar = tqdm(total=len(jobs), desc="rollouts", leave=False, disable=None)
+        bar = tqdm(total=len(requests), desc="rollouts", leave=False, disable=None)
         with bar:
             run = self._runner(trainer, lambda _: bar.update())
             if training and rollout.kind == "serial":
-                return serial_rollouts(run, jobs, size, self._form)
+                return serial_rollouts(run, requests, size, self._form)
             if training and rollout.kind == "truncated":
-                return run(_with_truncation(jobs, size, rollout.truncated_share), rollout.exit)
-            return run(jobs, untruncated)
+                return run(_with_truncation(requests, size, rollout.truncated_share), rollout.exit)
+            return run(requests, untruncated)
 
     def _runner(self, trainer: Any, finished: Callable[[Rollout], Any]) -> Run:
         vllm = trainer.vllm_generation
         if vllm.mode == "colocate":
             engine = VllmEngine(vllm.llm.llm_engine)
             probing = self._config.rollout.probing
-            return lambda jobs, settings: run_rollouts(
-                engine, jobs, settings, self._form, probing=probing, finished=finished
+            return lambda requests, settings: run_rollouts(
+                engine, requests, settings, self._form, probing=probing, finished=finished
             )
         args, thinking = trainer.args, self._form.thinking
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
         model = self._config.model.served_name or self._config.model.name
-        return lambda jobs, settings: RemoteRollouts(url, model, settings, thinking).run(
-            jobs, finished
+        return lambda requests, settings: RemoteRollouts(url, model, settings, thinking).run(
+            requests, finished
         )
 
-    def _jobs(
+    def _requests(
         self, prompts: Sequence[Any], trainer: Any, *, training: bool
     ) -> list[RolloutRequest]:
         args, thinking = trainer.args, self._form.thinking
         template = PromptTemplate(chat_template_kwargs=trainer.chat_template_kwargs)
-        jobs = []
+        requests = []
         for row, prompt in enumerate(prompts):
             ids = template.render(self._tokenizer, prompt)
             place = (
@@ -114,10 +114,10 @@ class RolloutFunction:
                 repetition_penalty=args.repetition_penalty,
                 seed=row_seed(self._config.seed, *place),
             )
-            jobs.append(
+            requests.append(
                 RolloutRequest(ids, sampling, opens_in_thinking(self._tokenizer, thinking, ids))
             )
-        return jobs
+        return requests
 
 
 def _warn_all_truncated(trainer: Any) -> None:
@@ -132,10 +132,11 @@ def _warn_all_truncated(trainer: Any) -> None:
 
 
 def _with_truncation(
-    jobs: Sequence[RolloutRequest], size: int, share: float
+    requests: Sequence[RolloutRequest], size: int, share: float
 ) -> list[RolloutRequest]:
     """Return the requests with `share` of each group, at least one, marked for truncation."""
     count = max(round(share * size), 1)
     return [
-        dataclasses.replace(job, truncated=index % size < count) for index, job in enumerate(jobs)
+        dataclasses.replace(request, truncated=index % size < count)
+        for index, request in enumerate(requests)
     ]

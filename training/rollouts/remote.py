@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
+import openai
 
 from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting, Outcome, ThinkingFormat
 from training.rollouts.batch import Rollout, RolloutRequest
@@ -19,7 +20,7 @@ from training.rollouts.batch import Rollout, RolloutRequest
 __all__ = ["RemoteFailure", "RemoteRollouts"]
 
 SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval", "pattern")
-ATTEMPTS = 4  # after transport errors and HTTP 429 and 503
+RETRIES = 3  # after connection errors, HTTP 429 and 5xx
 
 
 class RemoteFailure(RuntimeError):
@@ -27,7 +28,7 @@ class RemoteFailure(RuntimeError):
 
 
 class RemoteRollouts:
-    """Runs jobs on the server at `url`, at most `concurrency` at once.
+    """Runs requests on the server at `url`, at most `concurrency` at once.
 
     Raises InvalidSetting if `settings` differ from the defaults in a field that requests cannot
     carry.
@@ -49,70 +50,69 @@ class RemoteRollouts:
         self._concurrency, self._timeout = concurrency, timeout_seconds
 
     def run(
-        self, jobs: Sequence[RolloutRequest], finished: Callable[[Rollout], None] | None = None
+        self, requests: Sequence[RolloutRequest], finished: Callable[[Rollout], None] | None = None
     ) -> list[Rollout]:
-        """Complete every job; return the rollouts in the order of `jobs`. Raises RemoteFailure."""
+        """Return the rollout of every request, in their order; raises RemoteFailure."""
         try:
-            return asyncio.run(self._run(jobs, finished))
+            return asyncio.run(self._run(requests, finished))
         except ExceptionGroup as group:  # usually they have one cause
             raise group.exceptions[0] from None
 
     async def _run(
-        self, jobs: Sequence[RolloutRequest], finished: Callable[[Rollout], None] | None
+        self, requests: Sequence[RolloutRequest], finished: Callable[[Rollout], None] | None
     ) -> list[Rollout]:
         limits = httpx.Limits(max_connections=self._concurrency)
-        async with httpx.AsyncClient(
-            base_url=self._url, timeout=httpx.Timeout(self._timeout), limits=limits
+        async with openai.AsyncOpenAI(
+            base_url=f"{self._url}/v1",
+            api_key="none",  # the client insists on one
+            timeout=self._timeout,
+            max_retries=RETRIES,
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits),
         ) as client:
 
-            async def one(place: int, job: RolloutRequest) -> Rollout:
-                response = await self._complete(client, self._body(job))
-                rollout = dataclasses.replace(self._rollout(job, response), place=place)
+            async def one(place: int, request: RolloutRequest) -> Rollout:
+                response = await self._complete(client, self._body(request))
+                rollout = dataclasses.replace(self._rollout(request, response), place=place)
                 if finished:
                     finished(rollout)
                 return rollout
 
             async with asyncio.TaskGroup() as group:  # one failure cancels all requests
-                tasks = [group.create_task(one(place, job)) for place, job in enumerate(jobs)]
+                tasks = [
+                    group.create_task(one(place, request)) for place, request in enumerate(requests)
+                ]
         return [task.result() for task in tasks]
 
-    async def _complete(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> Any:
-        error = "no attempt"
-        for attempt in range(ATTEMPTS):
-            try:
-                response = await client.post("/v1/completions", json=body)
-            except httpx.TransportError as fault:
-                error = repr(fault)
-            else:
-                if response.status_code == 200:
-                    return response.json()
-                error = f"HTTP {response.status_code}: {response.text[:500]}"
-                if response.status_code not in (429, 503):
-                    break
-            await asyncio.sleep(2**attempt)
+    async def _complete(self, client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> Any:
+        try:
+            return await client.post("/completions", cast_to=object, body=body)
+        except openai.APIStatusError as error:
+            reason = f"HTTP {error.status_code}: {error.response.text[:500]}"
+        except openai.APIConnectionError as error:
+            reason = repr(error.__cause__ or error)
         raise RemoteFailure(
-            f"{self._url} gave no rollout ({error}); check that stepgrpo-serve runs there with "
+            f"{self._url} gave no rollout ({reason}); check that stepgrpo-serve runs there with "
             f"model {self._model!r}"
         )
 
-    def _body(self, job: RolloutRequest) -> dict[str, Any]:
+    def _body(self, request: RolloutRequest) -> dict[str, Any]:
         sampling = {
             name: value
-            for name, value in dataclasses.asdict(job.sampling).items()
+            for name, value in dataclasses.asdict(request.sampling).items()
             if value is not None and name != "stop_token_ids"
         }
-        settings = self._settings if job.truncated else _untruncated(self._settings)
+        settings = self._settings if request.truncated else _untruncated(self._settings)
         exits = {f"exit_{name}": getattr(settings, name) for name in SENT}
         return {
             "model": self._model,
-            "prompt": list(job.prompt_ids),
+            "prompt": list(request.prompt_ids),
             "logprobs": 0,
             "return_token_ids": True,
             "vllm_xargs": {name: value for name, value in exits.items() if value is not None},
             **sampling,
         }
 
-    def _rollout(self, job: RolloutRequest, response: Mapping[str, Any]) -> Rollout:
+    def _rollout(self, request: RolloutRequest, response: Mapping[str, Any]) -> Rollout:
         if "stepgrpo" not in response:
             raise RemoteFailure(
                 f"{self._url} answered without a `stepgrpo` block: it is another server, and "
@@ -128,7 +128,7 @@ class RemoteRollouts:
         if put and not by_text and self._thinking.end_id not in put:
             raise RemoteFailure(f"{self._url} closed the thinking of another model's family")
         return Rollout(
-            prompt_ids=job.prompt_ids,
+            prompt_ids=request.prompt_ids,
             ids=ids,
             logprobs=tuple(
                 None if put else value
@@ -136,7 +136,7 @@ class RemoteRollouts:
             ),
             injected=injected,
             outcome=_outcome(block),
-            thinking_open=job.thinking_open,
+            thinking_open=request.thinking_open,
             ended=choice["finish_reason"] == "stop",
             probe_tokens=block["probe_tokens"],
             discarded_tokens=block["discarded_tokens"],

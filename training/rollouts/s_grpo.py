@@ -22,21 +22,21 @@ Run = Callable[[Sequence[RolloutRequest], ExitSettings], list[Rollout]]
 
 
 def serial_rollouts(
-    run: Run, jobs: Sequence[RolloutRequest], size: int, form: Format
+    run: Run, requests: Sequence[RolloutRequest], size: int, form: Format
 ) -> list[Rollout]:
-    """Return `size` completions of each prompt, for `jobs` that repeat each prompt `size` times.
+    """Return `size` completions of each prompt; `requests` repeat each prompt `size` times.
 
     In each group the cut completions come first, the shortest cut first, then the whole chain.
     """
-    firsts, thinking = jobs[::size], form.thinking
+    firsts, thinking = requests[::size], form.thinking
     chains = run(firsts, ExitSettings())
     cuts = [
-        _Cut(job, chain, begin, begin + kept)
-        for job, chain in zip(firsts, chains, strict=True)
+        _Cut(request, chain, begin, begin + kept)
+        for request, chain in zip(firsts, chains, strict=True)
         for begin in [_begin(chain, form)]
-        for kept in _lengths(job, chain, size - 1)
+        for kept in _lengths(request, chain, size - 1)
     ]
-    answers = run([_answer_job(cut, thinking) for cut in cuts], ExitSettings())
+    answers = run([_answer_request(cut, thinking) for cut in cuts], ExitSettings())
     ended = [_joined(cut, answer, thinking) for cut, answer in zip(cuts, answers, strict=True)]
     return [
         rollout
@@ -49,7 +49,7 @@ def serial_rollouts(
 class _Cut:
     """A cut of a chain before `position`; its thinking begins at `begin`."""
 
-    job: RolloutRequest
+    request: RolloutRequest
     chain: Rollout
     begin: int
     position: int
@@ -67,24 +67,26 @@ def _begin(chain: Rollout, form: Format) -> int:
     return place + 1 if signal is Signal.THINK_START else 0
 
 
-def _lengths(job: RolloutRequest, chain: Rollout, count: int) -> list[int]:
+def _lengths(request: RolloutRequest, chain: Rollout, count: int) -> list[int]:
     """Return `count` numbers of thinking tokens to keep, uniform and ascending; they repeat only
     if the thinking is shorter than `count`."""
-    rng = random.Random(f"{job.sampling.seed}:cuts")
+    rng = random.Random(f"{request.sampling.seed}:cuts")
     places = range(1, max(chain.outcome.reasoning_tokens, 2))
     if len(places) >= count:
         return sorted(rng.sample(places, count))
     return sorted(rng.choices(places, k=count))
 
 
-def _answer_job(cut: _Cut, thinking: ThinkingFormat) -> RolloutRequest:
-    job, kept = cut.job, (*cut.chain.ids[: cut.position], *thinking.closing_ids)
-    left = max(job.sampling.max_tokens - len(kept), 1)
-    seed = job.sampling.seed
+def _answer_request(cut: _Cut, thinking: ThinkingFormat) -> RolloutRequest:
+    request, kept = cut.request, (*cut.chain.ids[: cut.position], *thinking.closing_ids)
+    left = max(request.sampling.max_tokens - len(kept), 1)
+    seed = request.sampling.seed
     sampling = dataclasses.replace(
-        job.sampling, max_tokens=left, seed=None if seed is None else (seed + cut.position) % 2**31
+        request.sampling,
+        max_tokens=left,
+        seed=None if seed is None else (seed + cut.position) % 2**31,
     )
-    return RolloutRequest((*job.prompt_ids, *kept), sampling)
+    return RolloutRequest((*request.prompt_ids, *kept), sampling)
 
 
 def _joined(cut: _Cut, answer: Rollout, thinking: ThinkingFormat) -> Rollout:

@@ -148,19 +148,21 @@ class Sampler:
         """Return one result per row, in order; keys are indices in the data."""
         assert self.config.sft is not None
         count, keep = self.config.sft.samples, self.config.sft.keep
-        jobs = [job for place, row in rows.items() for job in self._jobs(place, row, count)]
-        rollouts = self._complete(jobs)
+        requests = [
+            request for place, row in rows.items() for request in self._requests(place, row, count)
+        ]
+        rollouts = self._complete(requests)
         texts = [text_of(each, self.tokenizer, self.form.thinking) for each in rollouts]
         golds = [row.answer for row in rows.values() for _ in range(count)]
         # All prompts have the same chat template, so all or none open the thinking.
-        verdicts = self.grader.grade(texts, golds, thinking_open=jobs[0].thinking_open)
-        groups = [slice(start, start + count) for start in range(0, len(jobs), count)]
+        verdicts = self.grader.grade(texts, golds, thinking_open=requests[0].thinking_open)
+        groups = [slice(start, start + count) for start in range(0, len(requests), count)]
         return [
             _sampled(place, rollouts[group], verdicts[group], keep)
             for place, group in zip(rows, groups, strict=True)
         ]
 
-    def _jobs(self, place: int, row: Row, count: int) -> list[RolloutRequest]:
+    def _requests(self, place: int, row: Row, count: int) -> list[RolloutRequest]:
         ids = prompt_template(self.config).render(self.tokenizer, row.prompt)
         is_open = opens_in_thinking(self.tokenizer, self.form.thinking, ids)
         sampling = sampling_of(self.config)
@@ -169,14 +171,14 @@ class Sampler:
             RolloutRequest(ids, dataclasses.replace(sampling, seed=seed), is_open) for seed in seeds
         ]
 
-    def _complete(self, jobs: Sequence[RolloutRequest]) -> list[Rollout]:
+    def _complete(self, requests: Sequence[RolloutRequest]) -> list[Rollout]:
         rollout = self.config.rollout
         settings = dataclasses.replace(rollout.exit, policy="confidence")
-        with tqdm(total=len(jobs), desc="rollouts", leave=False, disable=None) as bar:
+        with tqdm(total=len(requests), desc="rollouts", leave=False, disable=None) as bar:
             try:
                 return run_rollouts(
                     self.engine,
-                    jobs,
+                    requests,
                     settings,
                     self.form,
                     probing=rollout.probing,

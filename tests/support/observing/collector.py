@@ -1,17 +1,16 @@
 """A local OpenTelemetry collector: receives spans as OTLP over HTTP and keeps them."""
 
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.support.http_server import Handler, LocalServer
 
 SECONDS = 30.0
 
@@ -30,7 +29,7 @@ class Span:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-class Collector:
+class Collector(LocalServer):
     """A collector that serves at `url`."""
 
     def __init__(self) -> None:
@@ -39,38 +38,16 @@ class Collector:
         """All spans received."""
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Exports(Handler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                body = self.body()
                 collector.raw += body
                 collector.spans += spans_in(body)
                 content = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.reply(200, content, "application/x-protobuf")
 
-            def log_message(self, *_: Any) -> None:
-                """Log nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator["Collector"]:
-        """Receive spans within the context."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
+        super().__init__(Exports)
+        self.url = f"{self.address}/v1/traces"
 
     def wait(self, trace: str, complete: Callable[[list[Span]], bool]) -> list[Span]:
         """Return the spans of a trace, waiting until they are complete."""

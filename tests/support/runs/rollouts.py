@@ -29,8 +29,8 @@ EVERY_POLICY = (
 )
 
 
-def jobs(tokenizer: Any, count: int, temperature: float) -> list[RolloutRequest]:
-    """Return the same jobs for every way to run them."""
+def requests(tokenizer: Any, count: int, temperature: float) -> list[RolloutRequest]:
+    """Return the same requests for every way to run them."""
     return [
         RolloutRequest(
             tuple(prompt_ids(tokenizer, each.prompt)), Sampling(900, temperature, seed=100 + index)
@@ -67,7 +67,7 @@ def main(count: int) -> None:
         problems: int = count,
     ) -> list[dict[str, Any]]:
         made = run_rollouts(
-            engine, jobs(tokenizer, problems, temperature), settings, form, probing=probing
+            engine, requests(tokenizer, problems, temperature), settings, form, probing=probing
         )
         for each in made:  # text is decoded from the ids, which are authoritative
             assert tokenizer.decode(each.ids, skip_special_tokens=True) == "".join(
@@ -75,7 +75,7 @@ def main(count: int) -> None:
             )
         return [as_json(each) for each in made]
 
-    rounds = rollouts_in_rounds(llm, jobs(tokenizer, count, 0.0), SETTINGS, form)
+    rounds = rollouts_in_rounds(llm, requests(tokenizer, count, 0.0), SETTINGS, form)
     results = {
         "sampled": run(1.0, "parallel"),
         "greedy": run(0.0, "parallel"),

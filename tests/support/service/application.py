@@ -62,9 +62,9 @@ class SeenEngine(EarlyExitEngine):
             "<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n"
         )
 
-    def _generate(self, job: Any, effective: Effective, *rest: Any) -> Any:
+    def _generate(self, request: Any, effective: Effective, *rest: Any) -> Any:
         self.seen.append(effective)
-        return super()._generate(job, effective, *rest)
+        return super()._generate(request, effective, *rest)
 
 
 class Asked:

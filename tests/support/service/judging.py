@@ -1,18 +1,18 @@
 """A local judge that answers, fails or forwards requests."""
 
-import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from tests.support.http_server import Handler, LocalServer
+
 KEY = "the-judges-key"
 
 
-class LocalJudge:
+class LocalJudge(LocalServer):
     """A judge that serves at `url`; `behave` decides about every request."""
 
     def __init__(self) -> None:
@@ -23,56 +23,26 @@ class LocalJudge:
         self.keys: list[str | None] = []
         self.arrived = threading.Event()
         """Set when a request has arrived."""
-        self.released = threading.Event()
-        """Set at the end, to release handlers that hang."""
         judge = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Judgments(Handler):
             def do_GET(self) -> None:
                 models = {"data": [{"id": each} for each in judge.models]}
-                self.reply((200, json.dumps(models).encode()))
+                self.reply(200, json.dumps(models).encode())
 
             def do_POST(self) -> None:
-                length = int(self.headers["content-length"])
-                body = json.loads(self.rfile.read(length))
+                body = json.loads(self.body())
                 judge.asked.append(body)
                 judge.arrived.set()
                 judge.keys.append(self.headers["authorization"])
-                self.reply(judge.behave(body))
-
-            def reply(self, answer: tuple[int, bytes] | None) -> None:
+                answer = judge.behave(body)
                 if answer is None:
                     self.close_connection = True
-                    return
-                status, content = answer
-                with contextlib.suppress(OSError):  # the client has disconnected
-                    self.send_response(status)
-                    self.send_header("content-type", "application/json")
-                    self.send_header("content-length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
+                else:
+                    self.reply(*answer)
 
-            def log_message(self, *_: Any) -> None:
-                """Log nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator["LocalJudge"]:
-        """Serve while the context is active."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.released.set()
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
+        super().__init__(Judgments)
+        self.url = f"{self.address}/v1"
 
     def hang(self, _: dict[str, Any]) -> None:
         """Hang for longer than any client waits."""

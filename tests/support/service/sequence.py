@@ -75,7 +75,7 @@ def run(
     settings = ExitSettings(policy=policy, budget_tokens=4, answer_reserve=0, shadow=shadow)
     asked = SamplingParams(max_tokens=200, output_kind=RequestOutputKind.DELTA, **params)
     prompt = {"prompt_token_ids": PROMPT}
-    job = EngineRequest(
+    request = EngineRequest(
         "r", prompt, asked, {}, stops_everywhere=stops_everywhere, stop_ids=stop_ids
     )
     record = SequenceRecord(0, "m", policy, len(PROMPT))
@@ -86,7 +86,8 @@ def run(
 
     async def collect() -> list[RequestOutput]:
         return [
-            each async for each in ControlledRequest(served, job, [record], [controller]).outputs()
+            each
+            async for each in ControlledRequest(served, request, [record], [controller]).outputs()
         ]
 
     outputs = asyncio.run(collect())

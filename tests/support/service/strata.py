@@ -43,14 +43,14 @@ def serving(
         savings.close()
 
 
-def job(**lora: Any) -> EngineRequest:
+def request(**lora: Any) -> EngineRequest:
     options = {"lora_request": SimpleNamespace(**lora)} if lora else {}
     return EngineRequest("chatcmpl-1", {"prompt_token_ids": [1]}, SamplingParams(), options)
 
 
 def stratum(savings: SavingsMeasurement, model: str = "demo", **lora: Any) -> int:
     record = SequenceRecord(0, model, "confidence", prompt_tokens=1)
-    savings.assign_stratum(job(**lora), [record])
+    savings.assign_stratum(request(**lora), [record])
     return record.stratum
 
 

@@ -59,8 +59,8 @@ def rolled_out(case: ExitCase, probing: Probing) -> tuple[Rollout, ScriptedEngin
         return Stream(tuple(ids[len(generated) :]))
 
     engine = ScriptedEngine(streams)
-    job = RolloutRequest(PROMPT, Sampling(max_tokens=case.max_tokens, seed=1))
-    (rollout,) = run_rollouts(engine, [job], case.settings, form, probing=probing)
+    request = RolloutRequest(PROMPT, Sampling(max_tokens=case.max_tokens, seed=1))
+    (rollout,) = run_rollouts(engine, [request], case.settings, form, probing=probing)
     return rollout, engine
 
 

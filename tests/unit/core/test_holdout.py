@@ -25,7 +25,7 @@ HELD, SERVED = Arm(control=True, group=3), Arm(control=False, group=3)
 PROMPT = {"type": "token", "prompt_token_ids": [1], "cache_salt": "theirs"}
 
 
-def job(adapter: str | None = None) -> EngineRequest:
+def request(adapter: str | None = None) -> EngineRequest:
     options: dict[str, Any] = {"priority": 5, "data_parallel_rank": 1}
     if adapter is not None:
         options["lora_request"] = SimpleNamespace(lora_name=adapter)
@@ -53,7 +53,7 @@ def settings(policy: str, **more: Any) -> ExitSettings:
     ],
 )
 def test_who_is_eligible(plan: Plan, adapter: str | None, effective: Effective, part: bool) -> None:
-    assert is_eligible(plan, job(adapter), effective) is part
+    assert is_eligible(plan, request(adapter), effective) is part
 
 
 Make = Callable[[Plan], SavingsMeasurement]
@@ -72,10 +72,10 @@ def evidence() -> Iterator[Make]:
 def test_only_conversations_that_take_part_are_dealt(evidence: Make) -> None:
     of_base = evidence(BASE)
     effective = Effective(settings("none"))
-    assert of_base.assign_arm(job("tuned"), effective, b"hello") is not None
-    assert of_base.assign_arm(job("tuned"), effective, None) is None
-    assert of_base.assign_arm(job(), effective, b"hello") is None
-    assert evidence(Plan()).assign_arm(job("tuned"), effective, b"hello") is None
+    assert of_base.assign_arm(request("tuned"), effective, b"hello") is not None
+    assert of_base.assign_arm(request("tuned"), effective, None) is None
+    assert of_base.assign_arm(request(), effective, b"hello") is None
+    assert evidence(Plan()).assign_arm(request("tuned"), effective, b"hello") is None
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_only_conversations_that_take_part_are_dealt(evidence: Make) -> None:
 def test_the_base_serves_what_is_held_out_of_an_adapter(
     evidence: Make, plan: Plan, adapter: str | None, by: str | None
 ) -> None:
-    asked = job(adapter)
+    asked = request(adapter)
     served, withheld = evidence(plan).as_control(asked, settings("confidence", min_tokens=7))
     assert withheld == settings("none", min_tokens=7)
     assert served.adapter == by
@@ -118,7 +118,7 @@ def test_each_comparison_has_sums_of_its_own(
 ) -> None:
     shown = evidence(plan)
     made = record(adapter, place)
-    shown.ended(job(adapter), made, None)
+    shown.ended(request(adapter), made, None)
     found = {
         key.series: sums["tokens"]
         for prefix in ("holdout/", "training/holdout/")

@@ -85,8 +85,8 @@ def rollout(prompt: str, said: str, settings: ExitSettings) -> Rollout:
         text = said if request.prompt_ids == ids else "2"
         return Stream((*TOKENIZER.encode(text, add_special_tokens=False), end))
 
-    job = RolloutRequest(ids, Sampling(max_tokens=200))
-    (made,) = run_rollouts(ScriptedEngine(script), [job], settings, FORM)
+    request = RolloutRequest(ids, Sampling(max_tokens=200))
+    (made,) = run_rollouts(ScriptedEngine(script), [request], settings, FORM)
     return made
 
 

@@ -66,7 +66,7 @@ def run(family: Family, policy: str, main: str, sizes: Sequence[int]) -> tuple[s
     )
     thinking = thinking_of(TOKENIZER, family, family.closing)
     asked = SamplingParams(max_tokens=500, output_kind=RequestOutputKind.DELTA)
-    job = EngineRequest("r", {"prompt_token_ids": PROMPT}, asked, {})
+    request = EngineRequest("r", {"prompt_token_ids": PROMPT}, asked, {})
     record = SequenceRecord(0, "m", policy, len(PROMPT))
     controller = ExitController(settings, thinking, max_tokens=500)
     engine: Any = Engine(main, sizes)
@@ -76,7 +76,7 @@ def run(family: Family, policy: str, main: str, sizes: Sequence[int]) -> tuple[s
 
     async def collect() -> list[int]:
         ids: list[int] = []
-        async for each in ControlledRequest(served, job, [record], [controller]).outputs():
+        async for each in ControlledRequest(served, request, [record], [controller]).outputs():
             ids += each.outputs[0].token_ids
         return ids
 

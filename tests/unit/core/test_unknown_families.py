@@ -28,7 +28,7 @@ def decide(policy: str, asked: ThinkingRequest, **xargs: Any) -> Any:
         max_model_len=1000,
         prefix_caching=True,
         grammars_wait=False,
-        is_off=lambda job, policy: False,
+        is_off=lambda request, policy: False,
     )
     params = SamplingParams(max_tokens=100, extra_args=xargs or None)
     return decider.effective(
