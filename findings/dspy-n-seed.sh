@@ -8,8 +8,7 @@
 # For users: majority votes and best-of-n over such a list compare one sample with itself, and the
 # prompt is paid for n times. Leave the seed out, or give n calls a seed each.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q dspy==3.4.1 litellm==1.110.2
 

@@ -8,8 +8,7 @@
 # For users: with a server such as vLLM, a sampling setting that seems to be set has no effect.
 # Give it in extra_body={"top_k": 5}, and look at the bodies that the server receives.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q dspy==3.4.1 litellm==1.110.2
 

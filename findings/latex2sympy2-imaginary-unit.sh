@@ -8,8 +8,7 @@
 # For users: a right complex answer in another form than the reference counts as wrong. Replace the
 # symbol i by sympy.I in parsed answers whose i is the unit.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q 'math-verify==0.9.0' 'latex2sympy2-extended==1.11.0' \
     'antlr4-python3-runtime==4.13.2' 'sympy==1.14.0' 'mpmath==1.3.0'

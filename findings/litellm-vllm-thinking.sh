@@ -10,8 +10,7 @@
 # templates ignore it. Send extra_body={"thinking_token_budget": 100}, or
 # extra_body={"chat_template_kwargs": {"enable_thinking": False}}.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q litellm==1.110.2
 

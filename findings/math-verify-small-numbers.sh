@@ -9,8 +9,7 @@
 # denominator) is rewarded. A larger numeric_precision moves the threshold and does not remove it,
 # so compare such answers as exact numbers before asking verify().
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q 'math-verify==0.9.0' 'latex2sympy2-extended==1.11.0' \
     'antlr4-python3-runtime==4.13.2' 'sympy==1.14.0' 'mpmath==1.3.0'

@@ -9,8 +9,7 @@
 # configuration and the tokenizer, and not for the weights, by far the largest files. Catch
 # SafetensorError too.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q 'safetensors==0.8.0' 'numpy==2.3.5'
 

@@ -7,8 +7,7 @@
 # operator who looks for the engine by its name finds none. The library locates its room by the
 # original environment; import it (and ask for the title once) before the environment is replaced.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q 'setproctitle==1.3.8'
 

@@ -8,8 +8,7 @@
 # For users: two different false equations turn into the same False and compare equal. Replace in
 # .lhs and .rhs, and build the equation again with evaluate=False.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q 'sympy==1.14.0' 'mpmath==1.3.0'
 

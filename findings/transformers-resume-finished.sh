@@ -12,13 +12,11 @@
 # one has none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
-pip() { "$folder/venv/bin/pip" install -q "$@"; }
 sed -n 's/^\([a-z0-9_.-]*==[^ ]*\) .*/\1/p' locks/cpu.txt > "$folder/pinned.txt"
-pip --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' "$folder/pinned.txt")"
-pip -c "$folder/pinned.txt" transformers accelerate numpy
+"$folder/venv/bin/pip" install -q torch transformers accelerate numpy -c "$folder/pinned.txt" \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
 
 cat > "$folder/resume.py" <<'PY'
 import os

@@ -13,13 +13,9 @@
 # default one has none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
-pip() { "$folder/venv/bin/pip" install -q --no-deps "$@"; }
-grep -A99 '^torch==' locks/cpu.txt | awk 'NR > 1 && /^[a-z]/ { exit } { print }' > "$folder/torch.txt"
-pip ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r "$folder/torch.txt"
-pip -r locks/cpu.txt
+"$folder/venv/bin/pip" install -q --no-deps -r locks/cpu.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
 
 cat > "$folder/closed.py" <<'PY'
 import importlib.metadata

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.serving.serving import METRICS
 from benchmarks.shared.reports import mean_ratio
 from training.evaluation.intervals import RESAMPLES, difference_interval, resamples_of
 
@@ -12,16 +13,6 @@ __all__ = ["figures"]
 
 Runs = Sequence[Mapping[str, Mapping[str, Any]]]
 """Rounds: runs by way; figures by name."""
-
-SERVED = (
-    "tokens per second",
-    "requests per second",
-    "answer, p50 ms",
-    "first token, p50 ms",
-    "between tokens, p50 ms",
-    "tokens",
-    "API process, µs per token",
-)
 
 
 def figures(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -34,7 +25,7 @@ def figures(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             name: {
                 "setting": each["setting"],
                 "rounds": len(each["rounds"]),
-                "ways": _against(each["rounds"], "stock", SERVED),
+                "ways": _against(each["rounds"], "stock", tuple(METRICS)),
             }
             for name, each in loops.items()
         },

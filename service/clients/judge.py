@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from service.clients.circuit_breaker import CircuitBreaker
 from service.clients.openai import (
@@ -24,7 +24,6 @@ from stepgrpo_core.policies import Judge, Reply
 
 __all__ = [
     "KEY_VARIABLE",
-    "OUTCOMES",
     "JudgeClient",
     "JudgeServer",
     "Judgment",
@@ -37,7 +36,6 @@ KEY_VARIABLE = "STEPGRPO_VERIFIER_API_KEY"
 
 Outcome = Literal["answered", "cancelled"] | FailureReason
 """The end of a call; cancelled: its answer was no longer needed."""
-OUTCOMES: tuple[Outcome, ...] = (*get_args(get_args(Outcome)[0]), *get_args(FailureReason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from service.engine.request import EngineRequest, ServedModel
+from service.engine.request import ClosableRequest, EngineRequest, ServedModel
 from service.engine.sequence import ControlledSequence
-from service.load.running import check_closable
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
-from service.streams.engine_streams import AnswerNow, EndWithError, Inbox
+from service.streams.engine_streams import AnswerNow, EndWithError
 from stepgrpo_core import ExitController
-from stepgrpo_core.control.states import THINKS
 
 __all__ = ["ControlledRequest"]
 
 
-class ControlledRequest:
-    """One request whose sequences each run under an exit controller of their own.
-
-    `obstacle` returns the reason why their thinking cannot be closed, or None.
-    """
+class ControlledRequest(ClosableRequest):
+    """One request whose sequences each run under an exit controller of their own."""
 
     def __init__(
         self,
@@ -33,11 +28,8 @@ class ControlledRequest:
         *,
         obstacle: Callable[[], Abstained | None] = lambda: None,
     ) -> None:
-        self.closed = False
-        self._obstacle = obstacle
-        self._controllers = controllers
+        super().__init__(controllers, obstacle)
         self._stream = request.params.output_kind is RequestOutputKind.DELTA
-        self._inbox: Inbox = asyncio.Queue()
         self._sequences = [
             ControlledSequence(served, request, self._inbox, controller, record)
             for controller, record in zip(controllers, records, strict=True)
@@ -59,18 +51,6 @@ class ControlledRequest:
         if whole is not None:
             whole.outputs.sort(key=lambda completion: completion.index)
             yield whole
-
-    def finish_thinking(self) -> int:
-        """Close all thinking soon; return the number of sequences. Raises CannotFinish."""
-        check_closable(self._obstacle())
-        count = sum(each.state in THINKS for each in self._controllers)
-        if count:
-            self._inbox.put_nowait((AnswerNow(), None))
-        return count
-
-    def abort(self, error: Exception) -> None:
-        """End the request with this error soon."""
-        self._inbox.put_nowait((EndWithError(error), None))
 
     async def close(self) -> None:
         """Stop all streams and probes, and settle the records."""

@@ -1,14 +1,13 @@
 """Policy `none`: vLLM's own outputs pass through and are counted."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from service.engine.request import EngineRequest, ServedModel, cause_of
+from service.engine.request import ClosableRequest, EngineRequest, ServedModel, cause_of
 from service.engine.sequence import ControlledSequence
-from service.load.running import CannotFinish, check_closable
+from service.load.running import CannotFinish
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
 from service.streams.detokenizer import Delivered, TokenTexts
@@ -17,7 +16,6 @@ from service.streams.engine_streams import (
     EndWithError,
     EngineStream,
     Entry,
-    Inbox,
     Size,
     split_each,
 )
@@ -29,12 +27,11 @@ __all__ = ["PassthroughRequest"]
 READ_AT_ONCE = 16  # tokens; reading them one by one takes twice the time
 
 
-class PassthroughRequest:
+class PassthroughRequest(ClosableRequest):
     """One request to the engine, whose sequences are counted by controllers that never exit.
 
     Without `controllers` (the model has no thinking tokens) only tokens are counted. If the client
-    wants its answer now, a `ControlledSequence` takes the stream over; `obstacle` returns the
-    reason why it cannot, or None.
+    wants its answer now, a `ControlledSequence` takes the stream over.
     """
 
     def __init__(
@@ -46,15 +43,12 @@ class PassthroughRequest:
         *,
         obstacle: Callable[[], Abstained | None],
     ) -> None:
-        self.closed = False
+        super().__init__(controllers, obstacle)
         self._served = served
-        self._obstacle = obstacle
-        self._inbox: Inbox = asyncio.Queue()
         self._ahead: Entry | None = None  # taken out of the inbox, but not used yet
         self._stream: EngineStream | None = None
         self._request = request
         self._records = records
-        self._controllers = controllers
         self._cumulative = request.params.output_kind is RequestOutputKind.CUMULATIVE
         self._seen = [0] * len(records)
         self._unread: list[list[int]] = [[] for _ in controllers]  # ids, by sequence
@@ -101,23 +95,13 @@ class PassthroughRequest:
                     await self.close()
                 yield output
 
-    def finish_thinking(self) -> int:
-        """Close the thinking soon; return the number of sequences. Raises CannotFinish."""
-        check_closable(self._obstacle())
+    def _catch_up(self) -> None:
         if not self._single:
             raise CannotFinish(
                 "Under policy none only the thinking of a stream with n=1 can be closed: stream it "
                 "with n=1, or name a policy, such as vllm_xargs={'exit_policy': 'repetition'}."
             )
         self._read(0)
-        count = sum(each.state in THINKS for each in self._controllers)
-        if count:
-            self._inbox.put_nowait((AnswerNow(), None))
-        return count
-
-    def abort(self, error: Exception) -> None:
-        """End the request with this error soon."""
-        self._inbox.put_nowait((EndWithError(error), None))
 
     async def close(self) -> None:
         """Stop the stream, and settle the records."""

@@ -1,7 +1,8 @@
 """The served model, and the request of a client to the engine."""
 
+import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,20 @@ from vllm.sampling_params import SamplingParams
 
 from service.clients.judge import JudgeClient
 from service.load.probe_load import Load
+from service.load.running import check_closable
 from service.params import Requested, ThinkingRequest
 from service.params.limits import ProbeLimits
-from stepgrpo_core import ExitReason, Outcome, ThinkingFormat
+from service.records.reasons import Abstained
+from service.streams.engine_streams import AnswerNow, EndWithError, Inbox
+from stepgrpo_core import ExitController, ExitReason, Outcome, ThinkingFormat
 from stepgrpo_core.control.events import Cause
+from stepgrpo_core.control.states import THINKS
 from stepgrpo_core.families.prompts import PromptState
 from stepgrpo_core.families.thinking import TokenizerFormat
 
 __all__ = [
     "LAST_PRIORITY",
+    "ClosableRequest",
     "EngineRequest",
     "Opening",
     "ServedModel",
@@ -147,6 +153,37 @@ class EngineRequest:
         """Return the options of the answer's stream; grammars apply at once after the thinking."""
         known = self.has_grammar or self.options.get("reasoning_ended") is not None
         return dict(self.options) | ({"reasoning_ended": True} if known else {})
+
+
+class ClosableRequest:
+    """A running request whose thinking can be closed, and which can be ended, from outside.
+
+    `obstacle` returns the reason why its thinking cannot be closed, or None.
+    """
+
+    def __init__(
+        self, controllers: Sequence[ExitController], obstacle: Callable[[], Abstained | None]
+    ) -> None:
+        self.closed = False
+        self._controllers = controllers
+        self._obstacle = obstacle
+        self._inbox: Inbox = asyncio.Queue()
+
+    def finish_thinking(self) -> int:
+        """Close all thinking soon; return the number of sequences. Raises CannotFinish."""
+        check_closable(self._obstacle())
+        self._catch_up()
+        count = sum(each.state in THINKS for each in self._controllers)
+        if count:
+            self._inbox.put_nowait((AnswerNow(), None))
+        return count
+
+    def abort(self, error: Exception) -> None:
+        """End the request with this error soon."""
+        self._inbox.put_nowait((EndWithError(error), None))
+
+    def _catch_up(self) -> None:
+        """Bring the controllers up to date; raise CannotFinish if the request cannot be closed."""
 
 
 def cause_of(completion: CompletionOutput) -> Cause | None:

@@ -10,10 +10,9 @@ Regression). `coverage` of the intervals shown so far checks that assumption.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from stepgrpo_core.savings.baseline import LEVEL, Prediction
-from stepgrpo_core.savings.intervals import wilson
+from stepgrpo_core.savings.intervals import Estimate, wilson
 
 __all__ = ["BAND", "MIN_PAIRS", "Coverage", "coverage", "score", "widened", "widening"]
 
@@ -24,13 +23,10 @@ BAND = 0.05
 """Largest distance of the coverage from the level at which predictions are not stale."""
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Estimate):
     """Share of shown intervals that contained the outcome measured later, with a 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    __slots__ = ()
 
     @property
     def stale(self) -> bool:

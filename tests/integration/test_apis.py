@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.chat import EXIT, chat, exited, sse, steady, vllms
+from tests.support.chat import EXIT, body_of, chat, exited, sse, steady, vllms
 from tests.support.models import PROBLEMS
 from tests.support.servers import Server
 
@@ -56,13 +56,7 @@ def test_responses(client: openai.OpenAI, xargs: Any) -> None:
 @pytest.mark.parametrize("xargs", POLICIES)
 def test_messages(server: Server, client: openai.OpenAI, xargs: Any) -> None:
     index, _ = exited(client)
-    body = {
-        "model": "demo-base",
-        "messages": [{"role": "user", "content": PROBLEMS[index].prompt}],
-        "max_tokens": 900,
-        "temperature": 0,
-        "vllm_xargs": xargs,
-    }
+    body = body_of(index, xargs)
     url = f"{server.url}/v1/messages"
     whole = httpx.post(url, json=body, timeout=120).json()
     events = sse(httpx.post(url, json=body | {"stream": True}, timeout=120).text)

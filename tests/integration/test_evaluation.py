@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.servers import MODEL
-from tests.support.zygote import Forked
+from tests.support.zygote import Forked, killed
 from training.evaluation.records import Record, read_records
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.background]
@@ -23,8 +23,7 @@ QUESTIONS, SAMPLES = 24, 4
 BASE, EXITS = "demo-base", "demo-base+confidence"
 
 
-@contextlib.contextmanager
-def evaluation(output: Path) -> Iterator[Forked]:
+def evaluation(output: Path) -> contextlib.AbstractContextManager[Forked]:
     """The command, killed at the end; its output is one stream."""
     process = Forked(
         "training.cli",
@@ -38,11 +37,7 @@ def evaluation(output: Path) -> Iterator[Forked]:
         stderr=subprocess.STDOUT,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    return killed(process)
 
 
 def finish(output: Path) -> str:

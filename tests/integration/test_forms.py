@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.chat import EXIT, chat, exited, joined, sse, steady
+from tests.support.chat import EXIT, body_of, chat, exited, joined, sse, steady
 from tests.support.forms import BIAS, JSON, SCHEMA, TOOLS, check_json
 from tests.support.models import PROBLEMS
 from tests.support.servers import Server
@@ -126,14 +126,8 @@ def test_forms_in_responses(client: openai.OpenAI) -> None:
 
 def test_forms_in_messages(server: Server, client: openai.OpenAI) -> None:
     index, _ = exited(client)
-    body = {
-        "model": "demo-base",
-        "messages": [{"role": "user", "content": PROBLEMS[index].prompt}],
-        "max_tokens": 900,
-        "temperature": 0,
-        "vllm_xargs": EXIT,
-        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
-    }
+    form = {"format": {"type": "json_schema", "schema": SCHEMA}}
+    body = body_of(index, output_config=form)
     url = f"{server.url}/v1/messages"
     whole = httpx.post(url, json=body, timeout=120).json()
     said = {part["type"]: part[part["type"]] for part in whole["content"]}

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.runs.waiting import wait_for_the_end
 from tests.support.servers import MODEL, ROOT
-from tests.support.zygote import Process, popen
+from tests.support.zygote import Process, killed, popen
 from training.config.schema import RunConfig, load_config
 from training.run.checkpoints import RunStopped, StopOnSignal
 from training.run.loading import load_tokenizer
@@ -52,8 +52,7 @@ def configured(output: Path) -> RunConfig:
     return load_config(NAMES, [*OVERRIDES, f"output={output}"])
 
 
-@contextlib.contextmanager
-def python(*arguments: str) -> Iterator[Process]:
+def python(*arguments: str) -> contextlib.AbstractContextManager[Process]:
     """Python on the repository, killed at the end; its output is one stream."""
     process = popen(
         [sys.executable, *arguments],
@@ -63,11 +62,7 @@ def python(*arguments: str) -> Iterator[Process]:
         cwd=ROOT,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    return killed(process)
 
 
 def sft(output: Path, *flags: str) -> contextlib.AbstractContextManager[Process]:

@@ -18,6 +18,12 @@ def messages(index: int = 0) -> list[Any]:
     return [{"role": "user", "content": PROBLEMS[index].prompt}]
 
 
+def body_of(index: int = 0, xargs: Any = EXIT, **more: Any) -> dict[str, Any]:
+    """Return the body of a chat request about a problem."""
+    body = {"model": "demo-base", "messages": messages(index), "max_tokens": 900, "seed": 0}
+    return body | {"temperature": 0, "vllm_xargs": xargs} | more
+
+
 def chat(client: openai.OpenAI, index: int = 0, xargs: Any = EXIT, **options: Any) -> Any:
     extra = options.pop("extra_body", {}) | ({"vllm_xargs": xargs} if xargs else {})
     # With a seed, the load of other requests refuses no probe.

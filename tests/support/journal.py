@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.chat import EXIT, messages
+from tests.support.chat import EXIT, body_of
 from tests.support.models import PROBLEMS
 from tests.support.servers import ROOT
 
@@ -17,11 +17,6 @@ KEY = "canary-in-the-api-key"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SECONDS = 30.0
 CHAT = "/v1/chat/completions"
-
-
-def body_of(index: int = 0, xargs: Any = EXIT, **more: Any) -> dict[str, Any]:
-    body = {"model": "demo-base", "messages": messages(index), "max_tokens": 900, "seed": 0}
-    return body | {"temperature": 0, "vllm_xargs": xargs} | more
 
 
 def chat(client: httpx.Client, index: int = 0, xargs: Any = EXIT, **more: Any) -> httpx.Response:

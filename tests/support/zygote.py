@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 __all__ = ["SHARED", "Forked", "Process", "popen", "run", "warm"]
 
@@ -38,6 +38,7 @@ SHARED = {
 }
 READ_AT_START = ("LD_PRELOAD", "PYTHONPATH")
 """Variables read at interpreter start: a command that changes one is started without a fork."""
+P = TypeVar("P", bound="Process")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.support.preloaded"])
 
@@ -86,6 +87,16 @@ class Process(Protocol):
     def communicate(self, *, timeout: float | None = None) -> tuple[Any, Any]: ...
     @property
     def stdout(self) -> IO[Any] | None: ...
+
+
+@contextlib.contextmanager
+def killed(process: P) -> Iterator[P]:
+    """Kill the process at the end of the context."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Forked:

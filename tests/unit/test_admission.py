@@ -11,8 +11,18 @@ from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError, VLLMValida
 from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
 from service.access.middleware import Access, Rules
+from service.load.admission import Admission
 from service.records.sequence import RequestContext
 from tests.support.service.access import admission
+
+
+def started() -> tuple[Admission, RequestContext]:
+    """The only slot, taken by a sequence that has started."""
+    slots, context = admission(1), RequestContext()
+    slots.admit(1, context)
+    slots.claim(1, context)
+    slots.start(1, context)
+    return slots, context
 
 
 def test_the_limit_is_exact_although_no_sequence_has_started() -> None:
@@ -28,10 +38,7 @@ def test_the_limit_is_exact_although_no_sequence_has_started() -> None:
 
 
 def test_a_started_sequence_keeps_its_slot_beyond_its_response() -> None:
-    slots, context = admission(1), RequestContext()
-    slots.admit(1, context)
-    slots.claim(1, context)
-    slots.start(1, context)
+    slots, context = started()
     context.end()
     assert slots.in_use == 1
     slots.end(1)
@@ -51,10 +58,7 @@ def test_a_request_of_several_prompts_is_let_in_whole_or_not_at_all() -> None:
 
 
 def test_what_a_running_request_needs_is_never_refused() -> None:
-    slots, context = admission(1), RequestContext()
-    slots.admit(1, context)
-    slots.claim(1, context)
-    slots.start(1, context)
+    slots, context = started()
     slots.closed = True
     slots.claim(1, context)
     slots.start(1, context)

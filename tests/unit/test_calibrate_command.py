@@ -8,9 +8,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from training.cli import build_parser
+from tests.support.training.refusals import refusal
 from training.config.schema import InvalidConfig, load_config
-from training.rollouts.offline import Engine
 from training.run.loading import load_tokenizer, model_of
 from training.run.models import check_context, check_model
 
@@ -21,19 +20,6 @@ MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of the hub, which would be tried several times."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-
-
-def refusal(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
-    """What a command says; it must not come to load a model."""
-
-    def loaded(*_: object, **__: object) -> None:
-        pytest.fail("the model was loaded")
-
-    monkeypatch.setattr(Engine, "load", loaded)
-    args = build_parser().parse_args(words)
-    with pytest.raises((ValueError, OSError)) as caught:
-        args.run(args)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

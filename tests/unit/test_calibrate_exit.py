@@ -9,9 +9,9 @@ import pytest
 from service.config.thresholds import read_thresholds
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.risk import SAMPLING, Reading, Selection, Trace, select_threshold
+from tests.support.training.refusals import refusal
 from training.cli import build_parser
 from training.exits import command
-from training.rollouts.offline import Engine
 
 CONDITIONS = {
     "model": "my-model",
@@ -19,20 +19,6 @@ CONDITIONS = {
     "chat_template": "bb",
     "sampling": dict.fromkeys(SAMPLING, 0.5),
 }
-
-
-def refusal(monkeypatch: pytest.MonkeyPatch, output: Path, *words: str) -> str:
-    """The error of a command, which must not load a model."""
-
-    def loaded(*_: object, **__: object) -> None:
-        pytest.fail("the model was loaded")
-
-    monkeypatch.setattr(Engine, "load", loaded)
-    words = ("calibrate-exit", "--model", "m", "--output", str(output / "exit.yaml"), *words)
-    args = build_parser().parse_args(words)
-    with pytest.raises((ValueError, OSError)) as caught:
-        args.run(args)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +39,9 @@ def refusal(monkeypatch: pytest.MonkeyPatch, output: Path, *words: str) -> str:
 def test_what_cannot_work_is_refused_before_the_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
-    assert message in refusal(monkeypatch, tmp_path, *words)
+    output = str(tmp_path / "exit.yaml")
+    command = ("calibrate-exit", "--model", "m", "--output", output)
+    assert message in refusal(monkeypatch, *command, *words)
 
 
 def selection(changes: int) -> tuple[Selection, list[Trace]]:

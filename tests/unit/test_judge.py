@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.clients.circuit_breaker import CircuitBreaker
-from service.clients.judge import OUTCOMES, JudgeClient, JudgeServer, Judgment
+from service.clients.judge import JudgeClient, JudgeServer, Judgment
 from service.clients.openai import ATTEMPTS, MAX_BYTES
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.policies import Judge, Reply
@@ -186,7 +186,6 @@ def test_a_question_that_is_cancelled_is_counted_and_no_failure(judge: LocalJudg
     asyncio.run(run())
     assert judgments == [Judgment("cancelled")]
     assert breaker.closed
-    assert {each.outcome for each in judgments} < set(OUTCOMES)
 
 
 @pytest.mark.parametrize(

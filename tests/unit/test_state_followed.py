@@ -60,7 +60,7 @@ def replaced_by_an_empty_store(path: Path) -> None:
 def replaced_by_a_backup(path: Path) -> None:
     """Made by SQLite, with all that was written by then; what comes after is not in it."""
     store, copy = sqlite3.connect(path), sqlite3.connect(path.with_suffix(".new"))
-    with contextlib.closing(store), contextlib.closing(copy):
+    with contextlib.closing(store), contextlib.contextlib.closing(copy):
         store.backup(copy)
     path.with_suffix(".new").rename(path)
 
@@ -105,9 +105,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SumStore]:
-    made = SumStore(path)
-    yield made
-    made.close()
+    with contextlib.closing(SumStore(path)) as made:
+        yield made
 
 
 def until(holds: Callable[[], object]) -> None:

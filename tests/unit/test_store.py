@@ -1,5 +1,6 @@
 """Sums on disk: shared, additive, and whole after whatever happens to their process."""
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
@@ -38,9 +39,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SumStore]:
-    made = SumStore(path)
-    yield made
-    made.close()
+    with contextlib.closing(SumStore(path)) as made:
+        yield made
 
 
 def adder(path: Path, count: int) -> "subprocess.Popen[str]":

@@ -18,18 +18,14 @@ from training.grading import Grades, grader_of
 from training.grpo.export import finish
 from training.grpo.reward_func import RewardFunction
 from training.grpo.rollout_func import RolloutFunction
-from training.rollouts.types import RolloutFailed
 from training.rollouts.vllm_engine import format_of
 from training.run.artifacts import Curves
 from training.run.checkpoints import (
-    NotFinite,
-    RunStopped,
-    SaveFailed,
     SealCheckpoints,
     StopOnSignal,
     checked_trainer,
     restore_counters,
-    saved_message,
+    train_to_end,
 )
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import is_finished, locked_output, prepare_output
@@ -71,9 +67,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
             if checkpoint:
                 restore_counters(checkpoint, rollouts.counters)
             with stop.listening():
-                _run(trainer, checkpoint, output)
-            if stop.signal is not None:
-                raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
+                train_to_end(trainer, checkpoint, stop, setting="trl.learning_rate")
         finish(config, trainer, rollouts.counters, report, rows)
 
 
@@ -123,17 +117,6 @@ def _build(
     quiet_missing_rewards()
     send_merged_copies(trainer.vllm_generation)
     return trainer, rollouts, stop
-
-
-def _run(trainer: GRPOTrainer, checkpoint: Path | None, output: Path) -> None:
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except NotFinite as error:
-        raise RunStopped(
-            f"{error}: lower trl.learning_rate, or look at curves.png; {saved_message(output)}"
-        ) from error
-    except (RolloutFailed, SaveFailed, OSError) as error:
-        raise RunStopped(f"{error}; {saved_message(output)}") from error
 
 
 def _dataset(rows: Sequence[Row], template: PromptTemplate) -> Dataset:

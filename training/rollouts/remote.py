@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import httpx
 import openai
 
 from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting, Outcome, ThinkingFormat
@@ -61,17 +60,17 @@ class RemoteRollouts:
     async def _run(
         self, requests: Sequence[RolloutRequest], finished: Callable[[Rollout], None] | None
     ) -> list[Rollout]:
-        limits = httpx.Limits(max_connections=self._concurrency)
+        slots = asyncio.Semaphore(self._concurrency)
         async with openai.AsyncOpenAI(
             base_url=f"{self._url}/v1",
             api_key="none",  # the client insists on one
             timeout=self._timeout,
             max_retries=RETRIES,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits),
         ) as client:
 
             async def one(place: int, request: RolloutRequest) -> Rollout:
-                response = await self._complete(client, self._body(request))
+                async with slots:
+                    response = await self._complete(client, self._body(request))
                 rollout = dataclasses.replace(self._rollout(request, response), place=place)
                 if finished:
                     finished(rollout)

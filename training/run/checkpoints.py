@@ -21,6 +21,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.rollouts.counters import Counters
+from training.rollouts.types import RolloutFailed
 from training.run.seals import SEAL, DamagedFile, check_readable, seal, verify
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "restore_counters",
     "saved_message",
     "sealed",
+    "train_to_end",
 ]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -183,6 +185,26 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         asked = any(gather_object([self.signal is not None]))
         if asked and state.global_step % self._steps == 0:
             control.should_save = control.should_training_stop = True
+
+
+def train_to_end(
+    trainer: Any, checkpoint: Path | None, stop: StopOnSignal, *, setting: str
+) -> None:
+    """Train to the last step, from `checkpoint` if there is one.
+
+    Raises RunStopped on a signal, if a rollout or a save fails, and if the loss is not finite: then
+    the message names the `setting` of the learning rate.
+    """
+    output = Path(trainer.args.output_dir)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except NotFinite as error:
+        remedy = f"lower {setting}, or look at curves.png"
+        raise RunStopped(f"{error}: {remedy}; {saved_message(output)}") from error
+    except (RolloutFailed, SaveFailed, OSError) as error:
+        raise RunStopped(f"{error}; {saved_message(output)}") from error
+    if stop.signal is not None:
+        raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
 
 
 class SealCheckpoints(TrainerCallback):  # type: ignore[misc]

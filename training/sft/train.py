@@ -24,13 +24,10 @@ from training.run.artifacts import (
     write_metrics,
 )
 from training.run.checkpoints import (
-    NotFinite,
-    RunStopped,
-    SaveFailed,
     SealCheckpoints,
     StopOnSignal,
     checked_trainer,
-    saved_message,
+    train_to_end,
 )
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import export, is_finished, locked_output, prepare_output, seal_output
@@ -76,7 +73,7 @@ def _run(config: RunConfig, args: SFTConfig, tokenizer: Any, checkpoint: Path | 
     with stop.listening():
         samples = sample_prompts(config, rows, stop)
         trainer = build_trainer(config, args, tokenizer, samples, stop)
-        _fine_tune(trainer, checkpoint, stop)
+        train_to_end(trainer, checkpoint, stop, setting="sft.trl.learning_rate")
         exported = _finish(config, trainer, report_of(samples), data)
         step = trainer.state.global_step
         del trainer  # frees its memory
@@ -148,21 +145,6 @@ def build_trainer(
         callbacks=[stop, SealCheckpoints(counters_of(samples)), Curves()],
     )
     return trainer
-
-
-def _fine_tune(trainer: SFTTrainer, checkpoint: Path | None, stop: StopOnSignal) -> None:
-    """Train to the last step; raises RunStopped."""
-    output = Path(trainer.args.output_dir)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except NotFinite as error:
-        raise RunStopped(
-            f"{error}: lower sft.trl.learning_rate, or look at curves.png; {saved_message(output)}"
-        ) from error
-    except (SaveFailed, OSError) as error:
-        raise RunStopped(f"{error}; {saved_message(output)}") from error
-    if stop.signal is not None:
-        raise RunStopped(f"{stop.signal.name}: {saved_message(output)}")
 
 
 def _finish(config: RunConfig, trainer: SFTTrainer, sampled: Report, data: DataReport) -> list[str]:

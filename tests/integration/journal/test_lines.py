@@ -11,14 +11,13 @@ from vllm.sampling_params import RequestOutputKind
 
 from service.engine.observer import RequestObserver
 from service.records.log_writer import RequestLog
-from tests.support.chat import messages
+from tests.support.chat import body_of, messages
 from tests.support.engines import Machine
 from tests.support.finishing import chat_body, id_in, wished
 from tests.support.journal import (
     CHAT,
     KEY,
     SECONDS,
-    body_of,
     chat,
     exited,
     explain,

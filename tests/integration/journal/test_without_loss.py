@@ -8,13 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.chat import EXIT, messages
+from tests.support.chat import EXIT, body_of, messages
 from tests.support.journal import (
     CHAT,
     KEY,
     SECONDS,
     TRACE,
-    body_of,
     chat,
     exited,
     lines,
