@@ -60,7 +60,7 @@ def replaced_by_an_empty_store(path: Path) -> None:
 def replaced_by_a_backup(path: Path) -> None:
     """Made by SQLite, with all that was written by then; what comes after is not in it."""
     store, copy = sqlite3.connect(path), sqlite3.connect(path.with_suffix(".new"))
-    with contextlib.closing(store), contextlib.contextlib.closing(copy):
+    with contextlib.closing(store), contextlib.closing(copy):
         store.backup(copy)
     path.with_suffix(".new").rename(path)
 
