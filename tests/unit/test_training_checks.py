@@ -28,23 +28,6 @@ from training.run.upstream_patches import (
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("trl.top_p=0.9", "top_p=0.9 .* the engine's log-probs would not be the trainer's"),
-        ("trl.top_k=20", "top_k=20"),
-        ("trl.generation_kwargs={seed: 1}", "generation_kwargs"),
-        ("trl.vllm_tensor_parallel_size=2", "vllm_tensor_parallel_size=2 .* use 1, or vllm_mode"),
-        ("trl.vllm_enable_sleep_mode=true", "vllm_enable_sleep_mode"),
-        ("trl.vllm_importance_sampling_mode=sequence_mask", "use token_truncate"),
-        ("trl.save_total_limit=1", "save_total_limit=1 .* use 2 or more"),
-    ],
-)
-def test_what_would_spoil_a_run_is_refused_with_a_remedy(override: str, message: str) -> None:
-    with pytest.raises(InvalidConfig, match=message):
-        arguments(load_config(["demo"], [override]))
-
-
 def test_checkpoints_fall_where_a_generation_begins() -> None:
     more = ["trl.steps_per_generation=4", "trl.gradient_accumulation_steps=1", "trl.save_steps=10"]
     with pytest.raises(InvalidConfig, match=r"save_steps=10 .* use a multiple of 4"):
