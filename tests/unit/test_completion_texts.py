@@ -37,7 +37,7 @@ class Case:
     def ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def job(self) -> RolloutRequest:
+    def request(self) -> RolloutRequest:
         return RolloutRequest(self.prompt, Sampling(400, seed=1), self.opened)
 
     def rollout(
@@ -52,7 +52,7 @@ class Case:
             closed = request.prompt_ids != self.prompt
             return Stream(self.ids(ANSWER if closed else text), cause="length" if cut else "eos")
 
-        (made,) = run_rollouts(ScriptedEngine(model), [self.job()], settings, form or self.form)
+        (made,) = run_rollouts(ScriptedEngine(model), [self.request()], settings, form or self.form)
         return made
 
     def answer(self, rollout: Rollout) -> str | None:
@@ -125,10 +125,10 @@ def test_cuts_of_a_chain_keep_its_start_whole_and_count_its_thinking(case: Case)
     def model(request: Request) -> Stream:
         return Stream(chain if request.prompt_ids == case.prompt else case.ids(ANSWER))
 
-    def run(jobs: Sequence[RolloutRequest], settings: ExitSettings) -> list[Rollout]:
-        return run_rollouts(ScriptedEngine(model), jobs, settings, case.form)
+    def run(requests: Sequence[RolloutRequest], settings: ExitSettings) -> list[Rollout]:
+        return run_rollouts(ScriptedEngine(model), requests, settings, case.form)
 
-    group = serial_rollouts(run, [case.job()] * 12, 12, case.form)
+    group = serial_rollouts(run, [case.request()] * 12, 12, case.form)
     begin = len(case.ids(case.start))
     for made in group[:-1]:
         cut = made.injected.index(True)
