@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.http_server import Handler, LocalServer
 from tests.support.servers import ROOT
+from tests.support.service.http_server import Handler, LocalServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.background]
 

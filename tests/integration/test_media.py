@@ -12,8 +12,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.multimodal.media import MediaConnector
 
 from service.cli import _arguments
-from tests.support.http_server import Handler, LocalServer
 from tests.support.servers import MODEL
+from tests.support.service.http_server import Handler, LocalServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

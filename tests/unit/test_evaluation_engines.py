@@ -11,8 +11,8 @@ import vllm
 from transformers import AutoTokenizer
 
 from stepgrpo_core import InvalidSetting
-from tests.support.http_server import Handler, LocalServer
 from tests.support.servers import MODEL
+from tests.support.service.http_server import Handler, LocalServer
 from training.evaluation.command import contenders_of
 from training.evaluation.engines import LocalEngine, version_of
 from training.evaluation.records import EngineSettings, read_head, read_records

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from stepgrpo_core import ExitSettings
-from tests.support.http_server import Handler, LocalServer
+from tests.support.service.http_server import Handler, LocalServer
 from training.grpo.metrics import rollout_statistics
 from training.rollouts.batch import Rollout, RolloutRequest, Sampling
 from training.rollouts.remote import RemoteFailure, RemoteRollouts

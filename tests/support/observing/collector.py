@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from tests.support.http_server import Handler, LocalServer
+from tests.support.service.http_server import Handler, LocalServer
 
 SECONDS = 30.0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.http_server import Handler, LocalServer
+from tests.support.service.http_server import Handler, LocalServer
 
 KEY = "the-judges-key"
 
