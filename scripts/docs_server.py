@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from service.config.access import ACCESS
 from service.config.layers import Option
 from service.config.server import OPTIONS, ServerSettings
-from service.params import EFFORT, FOREIGN, PARAMETERS
+from service.params import EFFORT, EVENTS, FOREIGN, PARAMETERS
 from service.params.limits import ProbeLimits
 from service.records.metric_table import METRICS
 from service.records.reasons import Abstained
@@ -21,6 +21,12 @@ They stand in `vllm_xargs`. The server's options set the same for requests that 
 """
 
 
+EVENTS_HELP = (
+    "Send steps, probes, and exits as `stepgrpo_events` in the chunks of the stream "
+    "([events](serving.md#events-in-a-stream))."
+)
+
+
 def parameters() -> str:
     """Return the request parameters, ours and those of other ecosystems, and the efforts."""
     ours = {name: OPTIONS[field] for name, (field, _) in PARAMETERS.items()}
@@ -29,6 +35,7 @@ def parameters() -> str:
             PARAMETERS_TEXT.strip(),
             "",
             *option_table("parameter", ours),
+            f"| `{EVENTS}` | {EVENTS_HELP} | `False` |",
             "",
             CONTROLS.strip(),
             "",

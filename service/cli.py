@@ -35,6 +35,7 @@ MIDDLEWARE = (
     "service.http.routes.Routes",
     "service.http.responses.ResponseReporter",
     "service.access.middleware.Access",
+    "service.page.files.Page",
     "service.http.health.Readiness",
     "service.http.sdk_compatibility.SdkCompatibility",
 )

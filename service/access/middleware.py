@@ -54,6 +54,8 @@ class Rules:
     """True if API keys share no prefix cache."""
     cors: bool = False
     """True if CORS preflight requests, which carry no key, are allowed."""
+    page: bool = True
+    """True if ``/`` is the page, which anyone may load; its requests need a key."""
 
     def allows(self, scope: Scope, caller: bytes) -> bool:
         """Return whether a request has a valid key or needs none."""

@@ -24,7 +24,7 @@ class AccessSettings:
 
     api_key_file: Path | None = None
     """File of API keys, one per line, `name: key` or `key`; read again when it changes. Every route
-    except /health, /ready and /ping then needs a key, as with --api-key."""
+    except /health, /ready, /ping and the page's files then needs a key, as with --api-key."""
     key_concurrency: int | None = None
     """Sequences (n for each prompt) that an API key may run at once; more get 429. None means no
     limit."""
@@ -38,6 +38,9 @@ class AccessSettings:
     """Largest request body in bytes; a larger one gets 413."""
     open_metrics: bool = False
     """Serve /metrics without an API key."""
+    page: bool = True
+    """Serve the page at /, which anyone may load; what it shows comes from routes that need an API
+    key where there are keys."""
     metrics_port: int | None = None
     """Port that serves /metrics over plain HTTP and without an API key, in place of the main port.
     None means the main port."""
@@ -99,4 +102,5 @@ def rules_of(args: argparse.Namespace, environment: MutableMapping[str, str]) ->
         metrics_at=settings.metrics_at(args.host or ""),
         isolates=keys.required and settings.tenant_isolation,
         cors=bool(args.allowed_origins),
+        page=settings.page,
     )

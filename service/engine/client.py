@@ -41,7 +41,7 @@ from service.params.model import model_of
 from service.params.reasoning_parser import parser_of
 from service.records.metrics import Metrics
 from service.records.reasons import Abstained
-from service.records.recent import RecentResponses
+from service.records.recent import RecentResponses, kept_response
 from service.records.sequence import (
     COMBINED,
     RequestContext,
@@ -189,6 +189,11 @@ class EarlyExitEngine:
         return "ready" if self._loop else "starting"
 
     @property
+    def defaults(self) -> Effective:
+        """The exit settings of requests that have none."""
+        return Effective(self._defaults)
+
+    @property
     def warnings(self) -> list[str]:
         """Problems of a ready server that an operator should know."""
         return self.savings.warnings()
@@ -265,7 +270,14 @@ class EarlyExitEngine:
         if arm is not None and arm.control:
             request, settings = self.savings.as_control(request, settings)
         self.savings.prepare(records, conversation, exits=settings.policy != "none")
-        request = self._journal.begin(request, records, context.arrived, batch=context.batch)
+        request = self._journal.begin(
+            request,
+            records,
+            context.arrived,
+            batch=context.batch,
+            events=context.events,
+            markers=settings.markers,
+        )
         run = self._dispatcher.run(request, settings, records)
         context.sequences += records
         ids = client_ids(request.request_id, batch=context.batch)
@@ -276,8 +288,8 @@ class EarlyExitEngine:
                 async with contextlib.aclosing(run.outputs()) as outputs:
                     async for output in outputs:
                         self._deliver(output, records, request)
-                        if output.finished and (block := context.as_block()):
-                            self.recent.keep(context.caller, context.ids, block)
+                        if output.finished and (kept := kept_response(context)):
+                            self.recent.keep(context.caller, context.ids, kept)
                         yield prepend_end(output, request.opening.end)
         except Exception:
             for record in records:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 
@@ -13,6 +14,7 @@ from service.records.log_writer import RequestLog
 from service.records.sequence import SequenceRecord
 from service.records.timeline import Start, Timeline
 from service.records.tracing import SequenceSpans, Tracing
+from service.streams.streamed_timeline import StreamedTimeline
 
 __all__ = ["RequestObserver"]
 
@@ -40,11 +42,14 @@ class RequestObserver:
         arrived: float,
         *,
         batch: bool = False,
+        events: list[dict[str, Any]] | None = None,
+        markers: Sequence[str] = (),
     ) -> EngineRequest:
         """Follow the sequences of a request that arrived at `arrived` (``time.monotonic``).
 
         Return the request with its trace headers. In a `batch`, sequences are named by the id of
-        the response.
+        the response. The events of their timelines, with steps at `markers`, go to `events`, if
+        the client asked for them.
         """
         start, spans = Start.at(arrived), None
         if self._tracing is not None:
@@ -53,12 +58,15 @@ class RequestObserver:
         last_only = request.params.output_kind is RequestOutputKind.CUMULATIVE
         name = response_id(request.request_id, batch=True) if batch else request.request_id
         for record in records:
-            record.timeline = Timeline(
-                name,
-                start,
-                texts=deque(maxlen=1 if last_only else None) if self._with_text else None,
-                spans=spans.sequence() if spans else None,
-            )
+            options: dict[str, Any] = {
+                "texts": deque(maxlen=1 if last_only else None) if self._with_text else None,
+                "spans": spans.sequence() if spans else None,
+            }
+            if events is None:
+                record.timeline = Timeline(name, start, **options)
+            else:
+                options |= {"index": record.choice, "events": events, "markers": markers}
+                record.timeline = StreamedTimeline(name, start, **options)
         return request
 
     def end(self, records: Sequence[SequenceRecord]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from service.params import FOREIGN, PARAMETERS
+from service.params import EVENTS, FOREIGN, PARAMETERS
 from service.params.apis import BATCH, CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from service.params.effort import EFFORTS
 
@@ -31,6 +31,7 @@ _OWN_TYPES: Mapping[str, Schema] = {
     "exit_threshold": {"type": "number", "minimum": 0, "maximum": 1},
     "exit_shadow": {"type": "boolean"},
     "exit_pattern": {"type": "string", "minLength": 1, "maxLength": 512},
+    EVENTS: {"type": "boolean"},
 }
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _HEADERS: Mapping[str, str] = {
@@ -112,7 +113,7 @@ def _add_parameters(schemas: Schema, operation: Schema) -> None:
     for row in FOREIGN:
         kind = _KINDS if row.path == "thinking.type" else _TYPES[row.sets]
         _add_property(properties, row.path, kind, f"{row.sets} of the thinking ({row.ecosystem})")
-    own = {name: _OWN_TYPES.get(name, _COUNT) for name in PARAMETERS}
+    own = {name: _OWN_TYPES.get(name, _COUNT) for name in (*PARAMETERS, EVENTS)}
     properties["vllm_xargs"] = {
         "title": "Vllm Xargs",
         "description": "Exit policy of this request; other keys belong to other extensions.",

@@ -8,7 +8,14 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope
 
 from service.access.middleware import replayed
-from service.params import BadParameter, Template, ThinkingRequest, read_body, to_vllm_body
+from service.params import (
+    BadParameter,
+    Template,
+    ThinkingRequest,
+    read_body,
+    to_vllm_body,
+    wants_events,
+)
 from service.params.apis import BATCH, generating
 from service.params.eligibility import offers_tools
 from service.records.sequence import RequestContext
@@ -80,6 +87,8 @@ class BodyReader:
         options = parsed.get("stream_options")
         usage = options.get("include_usage") if isinstance(options, dict) else None
         self._context.wants_usage = _is_true(usage)
+        if wants_events(parsed, streams=_is_true(parsed.get("stream"))):
+            self._context.events = []
 
 
 def _is_true(value: Any) -> bool:

@@ -28,6 +28,7 @@ _log = logging.getLogger("vllm.stepgrpo")
 
 _DATA, _END = b"data: ", b"\n\n"
 _DONE = _DATA + b"[DONE]"
+_OBJECT_END = b"}" + _END
 _ERROR = _DATA + b'{"error"'
 # Matches keys only: inside a JSON string the quotes would be escaped.
 _KEY = b'"reasoning":'
@@ -160,6 +161,8 @@ class _Amender:
     async def _take_events(self, message: Message) -> None:
         body = message.get("body", b"")
         if body:
+            if self._context.events:
+                body = _with_events(body, self._context.events)
             body = self._both_names(body)
             if self._held or self._matters(body):
                 body = self._pass_events(body)
@@ -228,6 +231,21 @@ class _Amender:
         # Nearly every event has a single key, and splicing is much faster than a substitution.
         end = found.end()
         return b"".join((body[:end], b',"reasoning_content":', found[1], body[end:]))
+
+
+def _with_events(body: bytes, events: list[dict[str, Any]]) -> bytes:
+    """Return the chunk with the events that happened before it, and take these from the list.
+
+    They become a field of the chunk's object, which clients that do not know it ignore. A body
+    without an object leaves them for the next one.
+    """
+    head, end, rest = body.partition(_OBJECT_END)
+    if not end:
+        return body
+    text = json.dumps(events, ensure_ascii=False, separators=(",", ":")).encode()
+    events.clear()
+    separator = b"" if head.endswith(b"{") else b","
+    return b"".join((head, separator, b'"stepgrpo_events":', text, end, rest))
 
 
 def headers_of(context: RequestContext) -> list[tuple[bytes, bytes]]:

@@ -1,9 +1,9 @@
 """Routes added to vLLM's application; they require an API key when keys are configured."""
 
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import REGISTRY
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,10 +13,12 @@ from service.access.refusals import error_object
 from service.access.scrape import metrics_app, wants_openmetrics
 from service.http.openapi import TITLE, describe, own_version
 from service.load.running import CannotFinish, RunningRequests
+from service.params import Effective
 from service.records.recent import KEPT_SECONDS, RecentResponses
 from service.records.sequence import current_request
 from service.savings.measurement import SavingsMeasurement
 from service.savings.report import as_csv, as_json, read_estimates
+from stepgrpo_core import POLICIES
 
 __all__ = ["Routes"]
 
@@ -68,22 +70,47 @@ def _error(status: HTTPStatus, kind: str, message: str, param: str = "id") -> JS
     return JSONResponse(error_object(message, kind, param, int(status)), status)
 
 
+@_router.get("/v1/stepgrpo/settings")
+def settings(request: Request) -> JSONResponse:
+    """Return the exit policies of this server, and policy and settings of requests that name
+    none."""
+    defaults: Effective = request.app.state.engine_client.defaults
+    return JSONResponse(
+        {
+            "object": "stepgrpo.settings",
+            "policy": defaults.settings.policy,
+            "settings": defaults.as_block(),
+            "policies": ["none", *(name for name in POLICIES if name != "none")],
+        }
+    )
+
+
+@_router.get("/v1/stepgrpo/responses")
+def responses(request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> JSONResponse:
+    """List the last responses of this API key, the newest first, without any text."""
+    recent: RecentResponses = request.app.state.engine_client.recent
+    found = recent.latest(caller_of(request.headers.raw), limit)
+    return JSONResponse(
+        {"object": "list", "data": [{"object": "stepgrpo.response", **each} for each in found]}
+    )
+
+
 @_router.get(
     "/v1/stepgrpo/responses/{id}",
     responses={404: {"description": "No recent response of this API key has this id"}},
 )
 async def response_of(id: str, request: Request) -> JSONResponse:  # noqa: A002
-    """Return the ``stepgrpo`` block of a response of this API key, for some minutes after its end.
-    Clients that drop unknown fields from streams can fetch it here."""
+    """Return the ``stepgrpo`` block of a response of this API key, for some minutes after its end,
+    and its timeline. Clients that drop unknown fields from streams can fetch it here."""
     recent: RecentResponses = request.app.state.engine_client.recent
-    block = recent.find(caller_of(request.headers.raw), id)
-    if block is None:
+    found = recent.find(caller_of(request.headers.raw), id)
+    if found is None:
         message = (
             f"No response of this API key with this id ended in the last {KEPT_SECONDS / 60:g} "
             "minutes: use the key that made the request, after its stream has ended."
         )
         return _error(HTTPStatus.NOT_FOUND, "NotFoundError", message)
-    return JSONResponse({"id": id, "object": "stepgrpo.response", "stepgrpo": block})
+    return JSONResponse({"object": "stepgrpo.response", **found, "id": id})
 
 
 @_finishes.post("/v1/chat/completions/{id}/finish-thinking")

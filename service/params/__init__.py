@@ -6,14 +6,15 @@ over an explicit budget, that over an effort, that over the defaults. An invalid
 `BadParameter`; none is ignored.
 """
 
-from service.params.body import Template, read_body, to_vllm_body
+from service.params.body import Template, read_body, to_vllm_body, wants_events
 from service.params.effective import Effective, effective_settings
 from service.params.effort import EFFORT
-from service.params.table import FOREIGN, PARAMETERS, Parameter
+from service.params.table import EVENTS, FOREIGN, PARAMETERS, Parameter
 from service.records.requested import BadParameter, Requested, ThinkingRequest
 
 __all__ = [
     "EFFORT",
+    "EVENTS",
     "FOREIGN",
     "PARAMETERS",
     "BadParameter",
@@ -25,4 +26,5 @@ __all__ = [
     "effective_settings",
     "read_body",
     "to_vllm_body",
+    "wants_events",
 ]

@@ -8,11 +8,11 @@ from typing import Any
 from service.params.apis import BATCH, CHAT, COMPLETIONS, INVOCATIONS, MESSAGES, RESPONSES
 from service.params.effort import EFFORTS
 from service.params.suggestions import CONTAINERS, misplaced_parameter
-from service.params.table import CONTAINER, FOREIGN, Parameter
+from service.params.table import CONTAINER, EVENTS, FOREIGN, Parameter, read_flag
 from service.records.requested import BadParameter, Requested, ThinkingRequest
 from stepgrpo_core.families.templates import Switch
 
-__all__ = ["Template", "read_body", "to_vllm_body"]
+__all__ = ["Template", "read_body", "to_vllm_body", "wants_events"]
 
 _KWARGS = "chat_template_kwargs"
 _EFFORT_PLACES = {
@@ -76,6 +76,24 @@ def read_body(body: Mapping[str, Any]) -> ThinkingRequest:
     tokens = _our_budget(body) or budget  # ours takes precedence
     _check(asked, tokens)
     return dataclasses.replace(asked, off=_off(asked, tokens))
+
+
+def wants_events(body: Mapping[str, Any], *, streams: bool) -> bool:
+    """Return whether a body asks for events in its stream.
+
+    Raises BadParameter for anything but a switch, and without a stream.
+    """
+    value = (body.get(CONTAINER) or {}).get(EVENTS)
+    if value is None:
+        return False
+    path = f"{CONTAINER}.{EVENTS}"
+    try:
+        wanted = read_flag(value)
+    except ValueError as error:
+        raise BadParameter(path, value, str(error)) from error
+    if wanted and not streams:
+        raise BadParameter(path, value, "only a stream carries events: set 'stream' to true")
+    return wanted
 
 
 def _read(body: Mapping[str, Any], row: Parameter) -> Requested | None:

@@ -7,13 +7,14 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from service.params.table import CONTAINER, FOREIGN, PARAMETERS
+from service.params.table import CONTAINER, EVENTS, FOREIGN, PARAMETERS
 from service.records.requested import BadParameter
 from stepgrpo_core.names import closest
 
 __all__ = ["CONTAINERS", "misplaced_parameter"]
 
-_OURS = tuple(f"{CONTAINER}.{name}" for name in PARAMETERS)
+_NAMES = (*PARAMETERS, EVENTS)
+_OURS = tuple(f"{CONTAINER}.{name}" for name in _NAMES)
 _PATHS = (*(row.path for row in FOREIGN), *_OURS)
 CONTAINERS = tuple(dict.fromkeys(path.split(".")[0] for path in _PATHS if "." in path))
 """Objects of a body that contain parameters."""
@@ -76,7 +77,7 @@ def _near_ours(place: str, leaf: str) -> list[str]:
         return [CONTAINER]
     if "exit" not in leaf.lower():
         return []
-    return [f"{CONTAINER}.{closest(leaf, PARAMETERS, 0.0)}"]
+    return [f"{CONTAINER}.{closest(leaf, _NAMES, 0.0)}"]
 
 
 def _plain(name: str) -> str:

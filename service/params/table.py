@@ -8,12 +8,16 @@ from service.params.effort import EFFORTS
 
 __all__ = [
     "CONTAINER",
+    "EVENTS",
     "FOREIGN",
     "PARAMETERS",
     "Parameter",
+    "read_flag",
 ]
 
 CONTAINER = "vllm_xargs"
+EVENTS = "exit_events"
+"""Our parameter in ``vllm_xargs`` that asks for events in the stream; it is no exit setting."""
 MOST = 2**63 - 1
 """Largest count: the engine's messages have 64-bit integers."""
 
@@ -42,7 +46,8 @@ def _count(value: Any) -> int:
     return value
 
 
-def _flag(value: Any) -> bool:
+def read_flag(value: Any) -> bool:
+    """Return a switch of ours; raises ValueError."""
     if isinstance(value, int) and value in (0, 1):  # the schema turns true and false into integers
         return bool(value)
     raise ValueError("use true or false")
@@ -79,7 +84,7 @@ PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "exit_max_probes": ("max_probes", _count),
     "exit_min_tokens": ("min_tokens", _count),
     "exit_min_interval": ("min_interval", _count),
-    "exit_shadow": ("shadow", _flag),
+    "exit_shadow": ("shadow", read_flag),
     "exit_budget_tokens": ("budget_tokens", _count),
     "exit_max_steps": ("max_steps", _count),
     "exit_pattern": ("pattern", _text),

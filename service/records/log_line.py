@@ -169,7 +169,7 @@ def timeline_events(record: SequenceRecord, timeline: Timeline) -> list[dict[str
 
 
 def _event(timeline: Timeline, moment: Moment | None, name: str, **more: Any) -> dict[str, Any]:
-    return {"at": _between(timeline.start.moment, moment), "event": name, **more}
+    return {"at": timeline.since_start(moment), "event": name, **more}
 
 
 def probe_event(timeline: Timeline, number: int) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def probe_event(timeline: Timeline, number: int) -> dict[str, Any]:
     times = timeline.probes[number]
     asked = timeline.asked[number] if number < len(timeline.asked) else None
     event = _event(timeline, times.asked, "probe", probe=number)
-    event["answered"] = _between(timeline.start.moment, times.answered)
+    event["answered"] = timeline.since_start(times.answered)
     if asked is not None:
         event["policy"] = _policy_name(asked.slot.policy)
         event["reasoning_tokens"] = asked.boundary.reasoning_tokens

@@ -181,8 +181,7 @@ class SequenceRecord:
         outputs; otherwise it repeats them. `stopped` says that a stop string ended it."""
         before = self.delivered_tokens if delta else 0
         self.delivered_tokens = before + len(completion.token_ids)
-        if self.timeline.texts is not None:
-            self.timeline.texts.append(completion.text)
+        self.timeline.delivered(completion.text)
         if completion.finish_reason is not None:
             self.finish_reason = completion.finish_reason
             self.stopped = stopped
@@ -294,6 +293,8 @@ class RequestContext:
     """The reply may be a tool call."""
     wants_usage: bool = False
     """The body asks for usage in its stream."""
+    events: list[dict[str, Any]] | None = None
+    """Events that wait for the next chunk of the stream; None if the body does not ask for them."""
     slots: AdmissionSlots = field(default_factory=AdmissionSlots)
     on_end: Callable[["RequestContext"], None] | None = None
     """Callback of `end` that releases unused admission slots."""

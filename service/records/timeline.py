@@ -114,6 +114,15 @@ class Timeline:
         """Trace id in hexadecimal; None if the trace is not sampled."""
         return self.spans.trace_id if self.spans else None
 
+    def since_start(self, moment: Moment | None) -> float | None:
+        """Return the seconds from the request's arrival to `moment`."""
+        return None if moment is None else round(moment - self.start.moment, 6)
+
+    def delivered(self, text: str) -> None:
+        """Keep text that is about to be sent, if the log includes text."""
+        if self.texts is not None:
+            self.texts.append(text)
+
     def received(self, output: Any) -> None:
         """Record the arrival of awaited tokens in an output of vLLM's."""
         self.awaiting_tokens = False

@@ -1,10 +1,8 @@
 """Commands of the README and the Makefile, run as they are written."""
 
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,8 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-
-from tests.support.servers import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -28,44 +24,27 @@ def readme_curl(port: int) -> str:
     return str(command).replace(":8000", f":{port}")
 
 
-def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(tmp_path: Path) -> None:
-    port, log = free_port(), tmp_path / "serve.log"
-    environment = os.environ | {"PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            ["make", "serve"],
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_up(process, port, log)
-        answer = subprocess.run(
-            ["bash", "-c", readme_curl(port)], capture_output=True, text=True, check=True
-        )
-        response = json.loads(answer.stdout)
-        (shown,) = re.findall(r"^```text\n(\{\.\.\. .*?)^```", README, re.MULTILINE | re.DOTALL)
-        fields = re.findall(r'"(\w+)":', shown)
-        assert len(fields) > 10
-        assert [field for field in fields if f'"{field}":' not in answer.stdout] == []
-        block = response["stepgrpo"]
-        assert response["choices"][0]["message"]["content"].strip()
-        assert block["policy"] == "confidence"
-        assert block["exit_reason"] in ("confident", "natural")
-        assert block["saved"]["method"] == "predicted"
-        base, trained = (to_the_end(port, name) for name in ("demo-base", "demo-step-grpo"))
-        for each in (base, trained):
-            message = response["choices"][0]["message"]
-            assert each["choices"][0]["message"]["content"] == message["content"]
-        assert trained["stepgrpo"]["steps"] == 1
-        for each in (trained, response):
-            assert each["usage"]["completion_tokens"] < base["usage"]["completion_tokens"]
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+def test_make_serve_answers_the_readmes_curl_with_what_the_readme_shows(served: int) -> None:
+    answer = subprocess.run(
+        ["bash", "-c", readme_curl(served)], capture_output=True, text=True, check=True
+    )
+    response = json.loads(answer.stdout)
+    (shown,) = re.findall(r"^```text\n(\{\.\.\. .*?)^```", README, re.MULTILINE | re.DOTALL)
+    fields = re.findall(r'"(\w+)":', shown)
+    assert len(fields) > 10
+    assert [field for field in fields if f'"{field}":' not in answer.stdout] == []
+    block = response["stepgrpo"]
+    assert response["choices"][0]["message"]["content"].strip()
+    assert block["policy"] == "confidence"
+    assert block["exit_reason"] in ("confident", "natural")
+    assert block["saved"]["method"] == "predicted"
+    base, trained = (to_the_end(served, name) for name in ("demo-base", "demo-step-grpo"))
+    for each in (base, trained):
+        message = response["choices"][0]["message"]
+        assert each["choices"][0]["message"]["content"] == message["content"]
+    assert trained["stepgrpo"]["steps"] == 1
+    for each in (trained, response):
+        assert each["usage"]["completion_tokens"] < base["usage"]["completion_tokens"]
 
 
 def to_the_end(port: int, model: str) -> dict[str, Any]:
@@ -81,17 +60,6 @@ def to_the_end(port: int, model: str) -> dict[str, Any]:
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     answer: dict[str, Any] = httpx.post(url, json=body, timeout=120).json()
     return answer
-
-
-def wait_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-4000:]
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
-                return
-        time.sleep(0.5)
-    raise AssertionError("make serve did not come up")
 
 
 def test_make_help_explains_every_target() -> None:

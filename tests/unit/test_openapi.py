@@ -17,7 +17,7 @@ from vllm.entrypoints.openai.responses.api_router import router as responses
 from service.http.openapi import BLOCK, ENDPOINTS, TITLE
 from service.http.responses import headers_of
 from service.http.routes import Routes
-from service.params import FOREIGN, PARAMETERS
+from service.params import EVENTS, FOREIGN, PARAMETERS
 from tests.support.service.reporting import BLOCK as EXAMPLE
 
 Schema = dict[str, Any]
@@ -56,7 +56,7 @@ def test_every_parameter_is_described_where_it_is_read(schema: Schema, endpoint:
         assert (place or leaf) in found, row.path
         assert not place or leaf in str(found[place]), row.path
     ours = found["vllm_xargs"]["anyOf"][0]["properties"]
-    assert set(ours) == set(PARAMETERS)
+    assert set(ours) == {*PARAMETERS, EVENTS}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

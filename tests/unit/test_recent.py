@@ -65,10 +65,10 @@ def test_the_engine_keeps_what_it_served() -> None:
     application = Application()
     asked = application.ask(CHAT, PROPER[CHAT] | {"stream": True})
     assert asked.status == 200
-    block = application.engine.recent.find(b"", "chatcmpl-x_0")
+    block = application.engine.recent.find(b"", "chatcmpl-x_0")["stepgrpo"]
     assert block["policy"] == "confidence"
     assert f'"reasoning_tokens":{block["reasoning_tokens"]}' in asked.text
     application.ask(BATCH, PROPER[BATCH])
-    several = application.engine.recent.find(b"", "chatcmpl-x")
+    several = application.engine.recent.find(b"", "chatcmpl-x")["stepgrpo"]
     application.close()
     assert [each["index"] for each in several["choices"]] == [0, 1]

@@ -24,6 +24,7 @@ ORDER = {
         "savings",
         "config",
         "http",
+        "page",
         "process",
         "cli",
     ),
