@@ -135,9 +135,9 @@ def splits(
         ours = [each for each in traces if each.question in drawn]
         fresh = [each for each in traces if each.question not in drawn]
         found = select_threshold(ours, thresholds, loss=loss, epsilon=epsilon, delta=delta)
-        low = [each.threshold for each in found.candidates if each.risk <= epsilon]
+        low = [float(each.threshold) for each in found.candidates if each.risk <= epsilon]
         picks = {
-            "selected": found.chosen.threshold if found.chosen else None,
+            "selected": float(found.chosen.threshold) if found.chosen else None,
             "naive": min(low, default=None),
         }
         yield {

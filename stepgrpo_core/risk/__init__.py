@@ -5,6 +5,8 @@ from stepgrpo_core.risk.selection import (
     Candidate,
     Selection,
     questions_needed,
+    risk_by_question,
+    select,
     select_threshold,
 )
 from stepgrpo_core.risk.testing import p_value, upper_bound
@@ -14,7 +16,7 @@ from stepgrpo_core.risk.thresholds import (
     calibrated_settings,
     parse_thresholds,
 )
-from stepgrpo_core.risk.traces import LOSSES, Exit, Loss, Reading, Trace, replay, risk_by_question
+from stepgrpo_core.risk.traces import LOSSES, Exit, Loss, Reading, Run, Trace, replay
 
 __all__ = [
     "LOSSES",
@@ -24,6 +26,7 @@ __all__ = [
     "Loss",
     "Reading",
     "RiskWatch",
+    "Run",
     "Selection",
     "Thresholds",
     "Trace",
@@ -33,6 +36,7 @@ __all__ = [
     "questions_needed",
     "replay",
     "risk_by_question",
+    "select",
     "select_threshold",
     "upper_bound",
 ]

@@ -1,27 +1,38 @@
 """Selection of a threshold: the cheapest whose risk is proved to be under a bound.
 
-Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing: thresholds are tested from
+Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing: candidates are tested from
 the safest to the cheapest, each at level delta, until one fails. The last that passed has a risk of
 at most epsilon with probability 1 - delta over the draw of the questions. Picking the cheapest
-threshold whose *observed* risk is under epsilon has no such guarantee: it selects by luck.
+candidate whose *observed* risk is under epsilon has no such guarantee: it selects by luck.
+
+Several sequences, as of competing policies, are tested at delta divided by their number. All
+candidates that pass then hold together, and the cheapest of them may be picked (Bonferroni).
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.errors import InvalidCalibration, InvalidSetting
 from stepgrpo_core.risk.testing import p_value, upper_bound
-from stepgrpo_core.risk.traces import Loss, Trace, require_gold, risk_by_question, tokens_left
+from stepgrpo_core.risk.traces import Exit, Loss, Run, Trace, replay
 
-__all__ = ["Candidate", "Selection", "questions_needed", "select_threshold"]
+__all__ = [
+    "Candidate",
+    "Selection",
+    "questions_needed",
+    "risk_by_question",
+    "select",
+    "select_threshold",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One threshold on the calibration questions."""
 
-    threshold: float
+    threshold: float | str
     risk: float
     """Observed, from 0 to 1."""
     bound: float
@@ -29,6 +40,8 @@ class Candidate:
     p_value: float
     tokens_left: float
     """Thinking tokens with exits over those without."""
+    cost: float
+    """The same with the tokens of probes."""
     valid: bool
     """It and all safer thresholds passed their test."""
 
@@ -47,7 +60,7 @@ class Selection:
     def chosen(self) -> Candidate | None:
         """Return the cheapest valid candidate, or None."""
         valid = [each for each in self.candidates if each.valid]
-        return valid[-1] if valid else None
+        return min(reversed(valid), key=lambda each: each.cost, default=None)
 
     @property
     def least_epsilon(self) -> float:
@@ -64,6 +77,46 @@ def questions_needed(epsilon: float, delta: float) -> int:
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
+def select(
+    runs: Sequence[Run],
+    thresholds: Sequence[float | str],
+    *,
+    loss: Loss = "changed",
+    epsilon: float = 0.02,
+    delta: float = 0.1,
+) -> Selection:
+    """Return every threshold's risk and the cheapest that is valid.
+
+    The order of the tests is that of `thresholds`, fixed before the data are seen: the safest comes
+    first. Each run has one exit for each of them.
+    Raises InvalidSetting for bounds outside (0, 1) and InvalidCalibration for missing answers.
+    """
+    _check(epsilon, delta)
+    if not thresholds:
+        raise InvalidSetting("thresholds", [], "give at least one threshold")
+    found: list[Candidate] = []
+    full, valid = sum(each.tokens for each in runs), bool(runs)
+    for index, threshold in enumerate(thresholds):
+        exits = [each.exits[index] for each in runs]
+        losses = _mean_by_question([each.question for each in runs], exits, loss)
+        p = p_value(losses, epsilon)
+        valid = valid and p <= delta
+        tokens = sum(each.tokens for each in exits)
+        probes = sum(each.probe_tokens for each in exits)
+        found.append(
+            Candidate(
+                threshold,
+                risk=math.fsum(losses) / max(len(losses), 1),
+                bound=upper_bound(losses, delta),
+                p_value=p,
+                tokens_left=tokens / full if full else 1.0,
+                cost=(tokens + probes) / full if full else 1.0,
+                valid=valid,
+            )
+        )
+    return Selection(loss, epsilon, delta, len({each.question for each in runs}), tuple(found))
+
+
 def select_threshold(
     traces: Sequence[Trace],
     thresholds: Iterable[float],
@@ -72,34 +125,32 @@ def select_threshold(
     epsilon: float = 0.02,
     delta: float = 0.1,
 ) -> Selection:
-    """Return every threshold's risk and the cheapest that is valid.
+    """Return what `select` does with replays of `traces`; the highest threshold is the safest."""
+    ordered = sorted(set(thresholds), reverse=True)
+    runs = [
+        Run(each.question, each.tokens, tuple(replay(each, threshold) for threshold in ordered))
+        for each in traces
+    ]
+    return select(runs, ordered, loss=loss, epsilon=epsilon, delta=delta)
 
-    The order of the tests is fixed before the data are seen: the highest threshold comes first.
-    Raises InvalidSetting for bounds outside (0, 1) and InvalidCalibration for missing answers.
-    """
-    _check(epsilon, delta)
-    require_gold(traces, loss)
-    found: list[Candidate] = []
-    valid = bool(traces)
-    for threshold in sorted(set(thresholds), reverse=True):
-        losses = risk_by_question(traces, threshold, loss)
-        p = p_value(losses, epsilon)
-        valid = valid and p <= delta
-        exited, full = (sum(each.values()) for each in tokens_left(traces, threshold))
-        found.append(
-            Candidate(
-                threshold,
-                risk=math.fsum(losses) / max(len(losses), 1),
-                bound=upper_bound(losses, delta),
-                p_value=p,
-                tokens_left=exited / full if full else 1.0,
-                valid=valid,
+
+def risk_by_question(traces: Sequence[Trace], threshold: float, loss: Loss) -> list[float]:
+    """Return the mean loss of every question's runs at `threshold`, each from 0 to 1."""
+    exits = [replay(each, threshold) for each in traces]
+    return _mean_by_question([each.question for each in traces], exits, loss)
+
+
+def _mean_by_question(questions: Iterable[str], exits: Iterable[Exit], loss: Loss) -> list[float]:
+    runs: dict[str, list[bool]] = {}
+    for question, each in zip(questions, exits, strict=True):
+        value: bool | None = getattr(each, loss)
+        if value is None:
+            raise InvalidCalibration(
+                f"question {question} has no gold answer, and the risk 'lost' needs one for every "
+                "question; use the risk 'changed'"
             )
-        )
-    if not found:
-        raise InvalidSetting("thresholds", [], "give at least one threshold")
-    questions = len({each.question for each in traces})
-    return Selection(loss, epsilon, delta, questions, tuple(found))
+        runs.setdefault(question, []).append(value)
+    return [fmean(losses) for losses in runs.values()]
 
 
 def _check(epsilon: float, delta: float) -> None:

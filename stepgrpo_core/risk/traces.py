@@ -1,27 +1,15 @@
-"""Traces: full runs of thinking with what the policy's signal said at every boundary.
+"""`Trace`, a full run with what the policy's signal said at every boundary, and its replay.
 
 A trace makes it possible to replay an exit policy at any threshold without generating again: the
 policy exits at the first boundary whose signal is above the threshold, and never otherwise.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal
 
 from stepgrpo_core.errors import InvalidCalibration
 
-__all__ = [
-    "LOSSES",
-    "Exit",
-    "Loss",
-    "Reading",
-    "Trace",
-    "replay",
-    "require_gold",
-    "risk_by_question",
-    "tokens_left",
-]
+__all__ = ["LOSSES", "Exit", "Loss", "Reading", "Run", "Trace", "replay"]
 
 Loss = Literal["lost", "changed"]
 """``lost``: the full run is right and the exited one is wrong; it needs gold answers.
@@ -66,50 +54,38 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A replayed run."""
+    """A run as a policy delivers it."""
 
     tokens: int
     """Thinking tokens that were generated."""
     changed: bool = False
-    lost: bool = False
-    gained: bool = False
-    """The full run is wrong and the exited one is right."""
+    lost: bool | None = False
+    """The full run is right and this one is wrong; None where no gold answer is known."""
+    gained: bool | None = False
+    """The full run is wrong and this one is right; None where no gold answer is known."""
+    probe_tokens: int = 0
+    """Tokens of probes up to the exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One full run, and what every candidate makes of it."""
+
+    question: str
+    """Runs of one question count as one cluster."""
+    tokens: int
+    """Thinking tokens of the full run."""
+    exits: tuple[Exit, ...]
+    """One for each candidate, in their order."""
 
 
 def replay(trace: Trace, threshold: float) -> Exit:
     """Return what the policy does on `trace` at `threshold`."""
     for each in trace.readings:
         if each.signal > threshold:
-            lost = trace.right is True and each.right is False
-            gained = trace.right is False and each.right is True
+            if trace.right is None or each.right is None:
+                return Exit(each.tokens, each.changed, None, None)
+            lost = trace.right and not each.right
+            gained = each.right and not trace.right
             return Exit(each.tokens, each.changed, lost, gained)
     return Exit(trace.tokens)
-
-
-def risk_by_question(traces: Iterable[Trace], threshold: float, loss: Loss) -> list[float]:
-    """Return the mean loss of every question's runs at `threshold`, each from 0 to 1."""
-    runs: dict[str, list[bool]] = {}
-    for each in traces:
-        runs.setdefault(each.question, []).append(getattr(replay(each, threshold), loss))
-    return [fmean(losses) for losses in runs.values()]
-
-
-def require_gold(traces: Sequence[Trace], loss: Loss) -> None:
-    """Raise InvalidCalibration if `loss` needs gold answers and one is missing."""
-    if loss == "lost":
-        for each in traces:
-            if each.right is None or any(reading.right is None for reading in each.readings):
-                raise InvalidCalibration(
-                    f"question {each.question} has no gold answer, and the risk 'lost' needs one "
-                    "for every question; use the risk 'changed'"
-                )
-
-
-def tokens_left(traces: Sequence[Trace], threshold: float) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the tokens of every question's runs, exited at `threshold` and in full."""
-    exited: dict[str, int] = {}
-    full: dict[str, int] = {}
-    for each in traces:
-        exited[each.question] = exited.get(each.question, 0) + replay(each, threshold).tokens
-        full[each.question] = full.get(each.question, 0) + each.tokens
-    return exited, full

@@ -23,16 +23,27 @@ def test_it_chooses_a_threshold_for_the_server(tmp_path: Path) -> None:
     chosen = read_thresholds(output)
     assert chosen.settings["policy"] == "confidence"
     assert chosen.settings["threshold"] in {0.5, 0.95, 0.999}
-    found = json.loads((tmp_path / "exit.json").read_text())
-    assert found["questions"] == len(found["traces"]) == 40
+    figures = json.loads((tmp_path / "exit.json").read_text())
+    found = figures["policies"]["confidence"]
+    assert (figures["chosen"], found["questions"]) == ("confidence", 40)
     left = [each["tokens_left"] for each in found["candidates"]]
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.6
-    assert sum(each["right"] for each in found["traces"]) >= 30
-    for trace in found["traces"]:
-        signals = [each["signal"] for each in trace["readings"]]
-        assert signals == sorted(signals)
-        assert all(each["tokens"] <= trace["tokens"] for each in trace["readings"])
+    traces = tmp_path / "exit.traces.jsonl"
+    lines = traces.read_text().splitlines(keepends=True)
+    runs = [json.loads(line) for line in lines[1:]]
+    assert len(runs) == 40
+    assert sum(each["right"] for each in runs) >= 30
+    for each in runs:
+        tokens = [exit_["tokens"] for exit_ in each["exits"]["confidence"]]
+        assert each["tokens"] >= tokens[0] >= tokens[1] >= tokens[2] > 0
+        if tokens[0] == tokens[1]:  # one exit of two candidates has one answer
+            assert each["exits"]["confidence"][0] == each["exits"]["confidence"][1]
+    traces.write_text("".join(lines[:-2]) + lines[-2][:9])
+    again = run(*command, "--thresholds", "0.5", "0.95", "0.999", "--max-tokens", "300", "--resume")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "40 of 40 questions" in again.stdout
+    assert traces.read_text().splitlines(keepends=True)[:-2] == lines[:-2]
     served(tmp_path, output, chosen.settings["threshold"])
 
 

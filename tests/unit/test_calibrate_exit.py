@@ -1,17 +1,19 @@
 """`calibrate-exit`: what it refuses before a model is loaded, and what it writes."""
 
-import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from service.config.thresholds import read_thresholds
-from stepgrpo_core import ExitSettings
-from stepgrpo_core.risk import SAMPLING, Reading, Selection, Trace, select_threshold
+from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.risk import SAMPLING, Exit
 from tests.support.training.refusals import refusal
 from training.cli import build_parser
 from training.exits import command
+from training.exits.store import Recorded, TraceFile
+from training.exits.sweeps import sweep_of
 
 CONDITIONS = {
     "model": "my-model",
@@ -32,6 +34,8 @@ CONDITIONS = {
         (("--demo", "50", "--thresholds", "0.9", "1"), "--thresholds=1.0"),
         (("--demo", "50", "--epsilon", "0"), "epsilon=0.0"),
         (("--demo", "50", "--delta", "1"), "delta=1.0"),
+        (("--demo", "50", "--policies", "margin", "margin"), "name each policy once"),
+        (("--demo", "50", "--policies", "margin", "entropy"), "needs 59 questions or more"),
         (("--prompts", "p.jsonl"), "--risk='lost' is invalid: it needs answers"),
         (("--demo", "44"), "a risk of 0.05 needs 45 questions or more"),
     ],
@@ -44,44 +48,87 @@ def test_what_cannot_work_is_refused_before_the_model_is_loaded(
     assert message in refusal(monkeypatch, *command, *words)
 
 
-def selection(changes: int) -> tuple[Selection, list[Trace]]:
-    """100 questions, of which the first ones change at a signal of 0.6."""
-    traces = [
-        Trace(f"q{n}", 100, (Reading(20, 0.6, n < changes, n >= changes),), right=True)
-        for n in range(100)
+def recorded(count: int, changes: int, policies: Sequence[str] = ("confidence",)) -> list[Recorded]:
+    """Questions that exit with 20 of 100 tokens at every candidate; the first ones change."""
+
+    def made(number: int, policy: str) -> Recorded:
+        probes = 30 if policy == "confidence" else 5
+        exits = tuple(
+            Exit(20, number < changes, number < changes, False, probe_tokens=probes)
+            for _ in sweep_of(policy, (0.5, 0.9)).thresholds
+        )
+        signals = tuple(0.97 if policy == "confidence" else None for _ in exits)
+        return Recorded(f"q{number}", 100, True, {policy: exits}, {policy: signals})
+
+    of = [[made(number, policy) for policy in policies] for number in range(count)]
+    return [
+        Recorded(
+            each[0].question,
+            100,
+            True,
+            {name: exits for one in each for name, exits in one.exits.items()},
+            {name: found for one in each for name, found in one.signals.items()},
+        )
+        for each in of
     ]
-    return select_threshold(traces, (0.5, 0.9), loss="lost", epsilon=0.05), traces
 
 
-def run_with(
-    monkeypatch: pytest.MonkeyPatch, output: Path, changes: int, *words: str
-) -> list[Trace]:
-    """Run the command on given traces."""
-    traces = selection(changes)[1]
-    settings = ExitSettings(policy="confidence")
-    monkeypatch.setattr(command, "_record", lambda *_: (traces, settings, CONDITIONS))
+def run_with(monkeypatch: pytest.MonkeyPatch, output: Path, changes: int, *words: str) -> None:
+    """Run the command on given runs."""
     given = ("calibrate-exit", "--model", "x/my-model", "--demo", "100", "--output", str(output))
     args = build_parser().parse_args([*given, "--thresholds", "0.5", "0.9", *words])
+    runs = recorded(100, changes, args.policies)
+    family = {"closing_text": "x</think>"}
+    monkeypatch.setattr(command, "_record", lambda *_: (runs, family, CONDITIONS))
     args.run(args)
-    return traces
 
 
 def test_the_server_reads_what_is_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "exit.yaml"
-    traces = run_with(monkeypatch, output, 0)
+    run_with(monkeypatch, output, 0)
     assert "With probability 0.9 over the draw of 100 questions, at most 5.0%" in output.read_text()
     read = read_thresholds(output)
     assert (read.risk, read.epsilon, read.delta, read.questions) == ("lost", 0.05, 0.1, 100)
     assert (read.settings["policy"], read.settings["threshold"]) == ("confidence", 0.5)
+    assert read.settings["closing_text"] == "x</think>"
     assert {name: getattr(read, name) for name in CONDITIONS} == CONDITIONS
     figures = json.loads((tmp_path / "exit.json").read_text())
-    assert figures["traces"] == json.loads(json.dumps([dataclasses.asdict(t) for t in traces]))
+    assert figures["chosen"] == "confidence"
+    (row,) = figures["policies"]["confidence"]["reliability"]
+    assert (row["confidence"], row["exits"], row["unchanged"]) == (0.97, 100, 1)
     assert (tmp_path / "exit.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "without one failure 45 prove a risk of 0.05" in printed
-    assert "| 0.5 | 0.0% | 2.3% | 20.0% | yes |" in printed
+    assert "| confidence | 0.5 | 0.0% | 2.3% | 20.0% | 50.0% | yes |" in printed
+
+
+def test_competing_policies_share_delta_and_the_cheapest_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "exit.yaml"
+    run_with(monkeypatch, output, 0, "--policies", "confidence", "margin")
+    read = read_thresholds(output)
+    assert (read.settings["policy"], read.delta) == ("margin", 0.1)
+    figures = json.loads((tmp_path / "exit.json").read_text())["policies"]
+    assert [each["delta"] for each in figures.values()] == [0.05, 0.05]
+    assert "without one failure 59 prove a risk of 0.05" in capsys.readouterr().out
+
+
+def test_traces_are_kept_whole_and_only_for_the_same_conditions(tmp_path: Path) -> None:
+    path, runs = tmp_path / "traces.jsonl", recorded(5, 1)
+    TraceFile(path, {"model": "a", "sizes": (1, 2)}, resume=True).add(runs)
+    with path.open("a") as file:
+        file.write('{"question": "torn')
+    again = TraceFile(path, {"model": "a", "sizes": (1, 2)}, resume=True)
+    assert again.runs == runs
+    again.add(runs[:1])
+    assert TraceFile(path, {"model": "a", "sizes": (1, 2)}, resume=True).runs == [*runs, runs[0]]
+    with pytest.raises(InvalidSetting, match="its traces differ in model; run without --resume"):
+        TraceFile(path, {"model": "b", "sizes": (1, 2)}, resume=True)
+    assert TraceFile(path, {"model": "b"}, resume=False).runs == []
+    assert len(path.read_text().splitlines()) == 1
 
 
 def test_without_a_valid_threshold_it_says_which_bound_would_be_and_writes_none(

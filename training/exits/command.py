@@ -1,8 +1,9 @@
-"""`stepgrpo-train calibrate-exit`: choose the threshold of policy `confidence` by its risk."""
+"""`stepgrpo-train calibrate-exit`: choose the threshold of an exit policy by its risk."""
 
 import argparse
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import yaml
 
 from stepgrpo_core import ExitSettings
 from stepgrpo_core.errors import InvalidSetting
+from stepgrpo_core.fingerprint import text_fingerprint
 from stepgrpo_core.risk import (
     LOSSES,
+    Run,
     Selection,
     Thresholds,
-    Trace,
     calibrated_settings,
     questions_needed,
-    select_threshold,
+    select,
 )
 from training.calibrate_command import (
     add_sampling_flags,
@@ -30,12 +32,15 @@ from training.calibrate_command import (
 from training.config.families import add_flags, choice_of
 from training.data.prompts import add_prompt_flags, prompt_template_of, read_prompts
 from training.data.sources import Row, Source, read_source
+from training.exits.report import chosen_of, table, write_figures
+from training.exits.store import Recorded, TraceFile
+from training.exits.sweeps import SWEEPS, THRESHOLDS, Sweep, sweep_of
 from training.files import write_text
 
-__all__ = ["THRESHOLDS", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
 DEFAULT = " Default: %(default)s."
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
+BATCH = 64  # questions between two writes of the traces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "no answers.",
     )
     add("--demo", type=int, metavar="N", help="Use N validation problems of the demo world.")
+    add("--output", type=Path, required=True, help="File for stepgrpo-serve --exit-thresholds.")
     add(
-        "--output", type=Path, required=True, help="YAML file for stepgrpo-serve --exit-thresholds."
+        "--resume",
+        action="store_true",
+        help="Go on from the traces of a calibration that was killed, beside the output.",
     )
     add(
         "--risk",
@@ -72,11 +80,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"Probability that the risk is larger after all.{DEFAULT}",
     )
     add(
+        "--policies",
+        nargs="+",
+        choices=SWEEPS,
+        default=["confidence"],
+        metavar="POLICY",
+        help="Policies that compete, each tested at delta divided by their number; the cheapest "
+        f"with a proved threshold is chosen. Choices: {', '.join(SWEEPS)}.{DEFAULT}",
+    )
+    add(
         "--thresholds",
         type=float,
         nargs="+",
         default=THRESHOLDS,
-        help=f"Thresholds to test; the highest is tested first.{DEFAULT}",
+        help=f"Thresholds of policy confidence to test; the highest is tested first.{DEFAULT}",
     )
     add_sampling_flags(parser)
     add_prompt_flags(parser)
@@ -89,22 +106,37 @@ def run(args: argparse.Namespace) -> None:
     Raises InvalidSetting for settings that cannot work, and ValueError if no threshold is valid.
     """
     rows = _checked(args)
-    needed = questions_needed(args.epsilon, args.delta)
+    delta = args.delta / len(args.policies)
+    needed = questions_needed(args.epsilon, delta)
     print(f"{len(rows)} questions; without one failure {needed} prove a risk of {args.epsilon:g}")
-    traces, settings, conditions = _record(args, rows)
-    found = select_threshold(
-        traces, args.thresholds, loss=args.risk, epsilon=args.epsilon, delta=args.delta
-    )
-    print(*table(found), sep="\n")
-    _write_figures(args.output, found, traces)
-    if found.chosen is None:
-        raise ValueError(
-            f"no threshold has a proved risk of {args.epsilon:g}: use --epsilon "
-            f"{found.least_epsilon:.3f} or more, or more questions"
+    sweeps = [sweep_of(each, args.thresholds) for each in args.policies]
+    runs, family, conditions = _record(args, rows, sweeps)
+    found = {
+        sweep.policy: select(
+            [Run(each.question, each.tokens, each.exits[sweep.policy]) for each in runs],
+            sweep.thresholds,
+            loss=args.risk,
+            epsilon=args.epsilon,
+            delta=delta,
         )
-    write_text(args.output, as_file(found, settings, conditions))
+        for sweep in sweeps
+    }
+    print(*table(found), sep="\n")
+    write_figures(args.output, found, runs)
+    policy = chosen_of(found)
+    if policy is None:
+        least = min(each.least_epsilon for each in found.values())
+        raise ValueError(
+            f"no threshold has a proved risk of {args.epsilon:g}: use --epsilon {least:.3f} or "
+            "more, or more questions"
+        )
+    chosen = found[policy].chosen
+    assert chosen is not None
+    sweep = sweeps[args.policies.index(policy)]
+    settings = dataclasses.replace(sweep.at(chosen.threshold), **family)
+    write_text(args.output, as_file(args, found[policy], settings, conditions))
     plot = args.output.with_suffix(".png")
-    print(f"{args.output}: threshold {found.chosen.threshold:g}; see {plot}")
+    print(f"{args.output}: {policy}, {sweep.name} {chosen.threshold}; see {plot}")
 
 
 def _checked(args: argparse.Namespace) -> list[Row]:
@@ -119,7 +151,9 @@ def _checked(args: argparse.Namespace) -> list[Row]:
     for each in args.thresholds:
         if not 0 < each < 1:
             raise InvalidSetting("--thresholds", each, "use numbers between 0 and 1")
-    needed = questions_needed(args.epsilon, args.delta)
+    if len(set(args.policies)) < len(args.policies):
+        raise InvalidSetting("--policies", " ".join(args.policies), "name each policy once")
+    needed = questions_needed(args.epsilon, args.delta / len(args.policies))
     check_writable(args.output)
     rows = _rows(args)
     if len({row.prompt for row in rows}) < needed:
@@ -138,14 +172,13 @@ def _rows(args: argparse.Namespace) -> list[Row]:
 
 
 def _record(
-    args: argparse.Namespace, rows: Sequence[Row]
-) -> tuple[list[Trace], ExitSettings, dict[str, Any]]:
-    """Return traces, the settings of their exits, and model, template and sampling."""
+    args: argparse.Namespace, rows: Sequence[Row], sweeps: Sequence[Sweep]
+) -> tuple[list[Recorded], dict[str, str], dict[str, Any]]:
+    """Return the recorded runs, the texts of the family, and model, template and sampling."""
     from vllm import SamplingParams  # noqa: PLC0415 - slow to load
 
-    from training.exits.conditions import conditions_of, settings_of  # noqa: PLC0415
-    from training.exits.traces import record_traces  # noqa: PLC0415
-    from training.rollouts.offline import Engine  # noqa: PLC0415
+    from training.exits.conditions import conditions_of, texts_of  # noqa: PLC0415
+    from training.exits.traces import RememberingEngine, record  # noqa: PLC0415
     from training.run.adapters import as_model  # noqa: PLC0415
 
     choice, template = choice_of(args), prompt_template_of(args)
@@ -154,41 +187,46 @@ def _record(
         temperature=args.temperature, top_p=args.top_p, max_tokens=args.max_tokens
     )
     with as_model(args.model) as path:
-        engine = Engine.load(
+        engine = RememberingEngine.load(
             path, dtype=args.dtype, max_model_len=longest, choice=choice, prompts=template
         )
     conditions = conditions_of(engine, args.model, params)
-    settings, gold = ExitSettings(policy="confidence"), args.prompts is None
-    traces = record_traces(engine, rows, settings, params, thresholds=args.thresholds, gold=gold)
-    return traces, settings_of(engine, settings), conditions
+    recorded = {
+        **conditions,
+        "max_tokens": args.max_tokens,
+        "dtype": args.dtype,
+        "prompts": dataclasses.asdict(template),
+        "questions": text_fingerprint(json.dumps([[row.prompt, row.answer] for row in rows])),
+        "sweeps": [dataclasses.asdict(each) for each in sweeps],
+    }
+    file = TraceFile(args.output.with_suffix(".traces.jsonl"), recorded, resume=args.resume)
+    began, before = time.monotonic(), len(file.runs)
+    for start in range(before, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        file.add(record(engine, batch, sweeps, params, gold=args.prompts is None))
+        done = len(file.runs)
+        left = (time.monotonic() - began) / (done - before) * (len(rows) - done)
+        print(f"{done} of {len(rows)} questions, about {left:.0f} s left", flush=True)
+    return file.runs, texts_of(engine), conditions
 
 
-def table(found: Selection) -> list[str]:
-    """Return the candidates as lines of a Markdown table."""
-    head = f"| threshold | {found.loss} | at most | tokens left | valid |"
-    return [
-        head,
-        "|---|---|---|---|---|",
-        *(
-            f"| {each.threshold:g} | {each.risk:.1%} | {each.bound:.1%} | {each.tokens_left:.1%} "
-            f"| {'yes' if each.valid else 'no'} |"
-            for each in found.candidates
-        ),
-    ]
-
-
-def as_file(found: Selection, settings: ExitSettings, conditions: Mapping[str, Any]) -> str:
+def as_file(
+    args: argparse.Namespace,
+    found: Selection,
+    settings: ExitSettings,
+    conditions: Mapping[str, Any],
+) -> str:
     """Return the file for the server: the chosen threshold, its guarantee and its conditions."""
     chosen = found.chosen
     assert chosen is not None
     made = Thresholds(
         risk=found.loss,
         epsilon=found.epsilon,
-        delta=found.delta,
+        delta=args.delta,
         questions=found.questions,
         observed=chosen.risk,
         tokens_left=chosen.tokens_left,
-        settings=calibrated_settings(dataclasses.replace(settings, threshold=chosen.threshold)),
+        settings=calibrated_settings(settings),
         **conditions,
     )
     meaning = {
@@ -196,19 +234,8 @@ def as_file(found: Selection, settings: ExitSettings, conditions: Mapping[str, A
         "changed": "questions whose answer an exit changes",
     }[found.loss]
     return (
-        f"# With probability {1 - found.delta:g} over the draw of {found.questions} questions, at "
+        f"# With probability {1 - args.delta:g} over the draw of {found.questions} questions, at "
         f"most {found.epsilon:.1%} of\n# {meaning}, for this model, chat template\n"
         "# and sampling, and for questions like these.\n"
         f"{yaml.safe_dump(made.as_dict(), sort_keys=False, allow_unicode=True)}"
     )
-
-
-def _write_figures(output: Path, found: Selection, traces: Sequence[Trace]) -> None:
-    figures: dict[str, Any] = {
-        **dataclasses.asdict(found),
-        "traces": [dataclasses.asdict(each) for each in traces],
-    }
-    write_text(output.with_suffix(".json"), json.dumps(figures) + "\n")
-    from training.exits.plot import draw_risk  # noqa: PLC0415 - slow to load
-
-    draw_risk(found, output.with_suffix(".png"))

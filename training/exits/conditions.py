@@ -15,7 +15,7 @@ from stepgrpo_core.risk import SAMPLING
 from training.rollouts.offline import Engine
 from training.run.adapters import base_of
 
-__all__ = ["conditions_of", "settings_of"]
+__all__ = ["conditions_of", "texts_of"]
 
 
 def conditions_of(engine: Engine, model: str, params: SamplingParams) -> dict[str, Any]:
@@ -33,9 +33,10 @@ def conditions_of(engine: Engine, model: str, params: SamplingParams) -> dict[st
     }
 
 
-def settings_of(engine: Engine, settings: ExitSettings) -> ExitSettings:
-    """Return the settings with the texts of the engine's family."""
-    return apply_family(settings, engine.form.family)
+def texts_of(engine: Engine) -> dict[str, str]:
+    """Return the texts by which the engine's family ends the thinking and induces answers."""
+    found = apply_family(ExitSettings(), engine.form.family)
+    return {name: getattr(found, name) for name in ("closing_text", "inducing_prompt")}
 
 
 def _fingerprint(model: str, config: str) -> str:

@@ -1,129 +1,142 @@
-"""Traces for exit thresholds: the answers that exits at each threshold would have delivered.
+"""Traces for exit thresholds: what every candidate would have delivered on the same full runs.
 
-Every prompt is completed once in full. Policy `confidence` then reads its signal at each of its
-boundaries. For every threshold the answer after the exit is generated, not taken from the probe;
-thresholds that exit at the same boundary share it.
+Every question is completed once in full. The real controller then decides over that completion with
+the settings of each candidate, and answers after exits are generated, not taken from probes. Equal
+probes, and answers after equal exits, are generated once and shared by all candidates.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 from vllm import SamplingParams
 
 from stepgrpo_core import ExitSettings
-from stepgrpo_core.families.table import apply_family
 from stepgrpo_core.families.thinking import opens_in_thinking
-from stepgrpo_core.policies.confidence import confidence_of
-from stepgrpo_core.risk import Reading, Trace
+from stepgrpo_core.policies import ExitReason
+from stepgrpo_core.risk import Exit
 from training.data.sources import Row
+from training.exits.store import Recorded
+from training.exits.sweeps import Sweep
 from training.grading import Grader
 from training.rollouts.offline import Engine, Exited, Generation
 
-__all__ = ["record_traces"]
+__all__ = ["RememberingEngine", "record"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A completion without exits, its probes, and the completions after exits."""
+class RememberingEngine(Engine):
+    """An engine that generates equal probes and equal answers once, while it is told to."""
 
-    row: Row
-    full: Generation
-    reasoning_tokens: int
-    signals: tuple[tuple[int, float], ...]
-    """Position and confidence of each probe, in order."""
-    exits: dict[int, tuple[float, Exited]] = field(default_factory=dict)
-    """Confidence and completion of each exit, by its position."""
+    memory: dict[Any, Any] | None = None
+    """Completions by prompt and parameters; None: nothing is remembered."""
 
-    def exit_at(self, threshold: float) -> tuple[int, float] | None:
-        """Return position and confidence of the exit at `threshold`, or None."""
-        return next((each for each in self.signals if each[1] > threshold), None)
+    def _run(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        params: SamplingParams | Sequence[SamplingParams],
+    ) -> list[Any]:
+        if self.memory is None:
+            return super()._run(prompts, params)
+        memory = self.memory
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        keys = [(prompt, repr(own)) for prompt, own in zip(prompts, each, strict=True)]
+        new = {key: own for key, own in zip(keys, each, strict=True) if key not in memory}
+        outputs = super()._run([prompt for prompt, _ in new], [*new.values()])
+        memory.update(zip(new, outputs, strict=True))
+        return [memory[key] for key in keys]
 
 
-def record_traces(
-    engine: Engine,
+def record(
+    engine: RememberingEngine,
     rows: Sequence[Row],
-    settings: ExitSettings,
+    sweeps: Iterable[Sweep],
     params: SamplingParams,
     *,
-    thresholds: Iterable[float],
     gold: bool,
-) -> list[Trace]:
-    """Return one trace per row, to be replayed at `thresholds`.
+) -> list[Recorded]:
+    """Complete every row, and return what each candidate of `sweeps` makes of it.
 
     Rows with equal prompts are runs of one question. `gold` says that the rows have gold answers.
     """
-    runs = _complete(engine, rows, settings, params)
-    for threshold in sorted(set(thresholds), reverse=True):
-        _answer(engine, runs, dataclasses.replace(settings, threshold=threshold), params)
-    family = engine.form.family
-    with Grader(start=family.start, end=family.end) as grader:
-        return _traces(engine, runs, grader, gold=gold)
-
-
-def _complete(
-    engine: Engine, rows: Sequence[Row], settings: ExitSettings, params: SamplingParams
-) -> list[_Run]:
-    """Complete every row without exits, and probe at each boundary of the policy."""
+    engine.memory = None
     fulls = engine.generate([engine.chat_prompt(row.prompt) for row in rows], params)
-    probing = dataclasses.replace(settings, threshold=1.0)  # no confidence is above it
-    probed = engine.exits(fulls, probing, params)
-    own = apply_family(settings, engine.form.family)
+    engine.memory = {}
+    counted = engine.exits(fulls, ExitSettings(policy="none"), params)
+    tokens = [each.outcome.reasoning_tokens for each in counted]
+    found = {
+        sweep.policy: [engine.exits(fulls, settings, params) for settings in sweep.settings]
+        for sweep in sweeps
+    }
+    engine.memory = None
+    graded = _Graded(engine, rows, fulls)
+    graded.grade(each for of in found.values() for exited in of for each in enumerate(exited))
     return [
-        _Run(
-            row,
-            full,
-            found.outcome.reasoning_tokens,
-            tuple((each.position, confidence_of(each.trial, own)) for each in found.probes),
+        Recorded(
+            row.prompt,
+            tokens[index],
+            graded.right[index] if gold else None,
+            {
+                policy: tuple(graded.exit(index, each[index], tokens[index], gold) for each in of)
+                for policy, of in found.items()
+            },
+            {policy: tuple(_signal(each[index]) for each in of) for policy, of in found.items()},
         )
-        for row, full, found in zip(rows, fulls, probed, strict=True)
+        for index, row in enumerate(rows)
     ]
 
 
-def _answer(
-    engine: Engine, runs: Sequence[_Run], settings: ExitSettings, params: SamplingParams
-) -> None:
-    """Generate the answers after the exits that no higher threshold shares."""
-    found = [(run, run.exit_at(settings.threshold)) for run in runs]
-    new = [(run, at) for run, at in found if at is not None and at[0] not in run.exits]
-    exited = engine.exits([run.full for run, _ in new], settings, params)
-    for (run, (position, confidence)), each in zip(new, exited, strict=True):
-        run.exits[position] = (confidence, each)
+def _signal(exited: Exited) -> float | None:
+    ended = exited.outcome.reason in (ExitReason.NATURAL, ExitReason.EOS_IN_THINKING)
+    return None if ended else exited.outcome.confidence
 
 
-def _traces(engine: Engine, runs: Sequence[_Run], grader: Grader, *, gold: bool) -> list[Trace]:
-    """Grade all completions in a few batches, and return the traces."""
-    exits = [(run, at, *run.exits[at]) for run in runs for at in sorted(run.exits)]
-    opened = _opened(engine, runs)
-    fulls = [run.full.text for run in runs]
-    verdicts = grader.grade(fulls, [run.row.answer for run in runs], thinking_open=opened)
-    boxes = {id(run): each.answer for run, each in zip(runs, verdicts, strict=True)}
-    texts = [exited.generation.text for *_, exited in exits]
-    right = grader.grade(texts, [run.row.answer for run, *_ in exits], thinking_open=opened)
-    golds = [boxes[id(run)] or "" for run, *_ in exits]
-    same = grader.grade(texts, golds, thinking_open=opened)
-    readings: dict[int, list[Reading]] = {id(run): [] for run in runs}
-    for (run, _, confidence, exited), hit, equal in zip(exits, right, same, strict=True):
-        changed = equal.answer is not None and equal.correct is not True
-        readings[id(run)].append(
-            Reading(
-                min(exited.outcome.reasoning_tokens, run.reasoning_tokens),
-                confidence,
-                changed or (equal.answer is None and boxes[id(run)] is not None),
-                hit.correct is True if gold else None,
+class _Graded:
+    """Grades of full runs and of completions after exits, each text once."""
+
+    def __init__(self, engine: Engine, rows: Sequence[Row], fulls: Sequence[Generation]) -> None:
+        self._family = engine.form.family
+        prompt = fulls[0].prompt_ids
+        self._opened = opens_in_thinking(engine.tokenizer, engine.thinking, prompt)
+        self._golds = [row.answer for row in rows]
+        self._fulls = [full.text for full in fulls]
+        self._changed: dict[tuple[int, str], bool] = {}
+        self._right: dict[tuple[int, str], bool] = {}
+
+    @property
+    def right(self) -> list[bool]:
+        """Whether each full run is right."""
+        return [self._right[index, text] for index, text in enumerate(self._fulls)]
+
+    def grade(self, exited: Iterable[tuple[int, Exited]]) -> None:
+        """Grade the completions after exits, given with the index of their row."""
+        texts = {(index, each.generation.text) for index, each in exited}
+        keys = sorted(texts | {*enumerate(self._fulls)})
+        with Grader(start=self._family.start, end=self._family.end) as grader:
+            own = grader.grade(
+                [text for _, text in keys],
+                [self._golds[index] for index, _ in keys],
+                thinking_open=self._opened,
             )
-        )
-    return [
-        Trace(
-            run.row.prompt,
-            run.reasoning_tokens,
-            tuple(readings[id(run)]),
-            verdict.correct is True if gold else None,
-        )
-        for run, verdict in zip(runs, verdicts, strict=True)
-    ]
+            verdicts = dict(zip(keys, own, strict=True))
+            boxes = [verdicts[key].answer for key in enumerate(self._fulls)]
+            same = grader.grade(
+                [text for _, text in keys],
+                [boxes[index] or "" for index, _ in keys],
+                thinking_open=self._opened,
+            )
+        for (index, text), equal in zip(keys, same, strict=True):
+            self._right[index, text] = verdicts[index, text].correct is True
+            differs = equal.answer is not None and equal.correct is not True
+            missing = equal.answer is None and boxes[index] is not None
+            self._changed[index, text] = text != self._fulls[index] and (differs or missing)
 
-
-def _opened(engine: Engine, runs: Sequence[_Run]) -> bool:
-    prompt = runs[0].full.prompt_ids
-    return opens_in_thinking(engine.tokenizer, engine.thinking, prompt)
+    def exit(self, index: int, exited: Exited, tokens: int, gold: bool) -> Exit:
+        """Return what a candidate delivers for a row whose full run has `tokens` of thinking."""
+        key = index, exited.generation.text
+        before, after = self.right[index], self._right[key]
+        return Exit(
+            min(exited.outcome.reasoning_tokens, tokens),
+            self._changed[key],
+            (before and not after) if gold else None,
+            (after and not before) if gold else None,
+            exited.probe_tokens,
+        )

@@ -8,7 +8,7 @@ completion is the one that a server would have delivered for the same generated 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from vllm import LLM, SamplingParams
 
@@ -86,7 +86,7 @@ class Engine:
         seed: int = 0,
         choice: FamilyChoice = AUTO_FAMILY,
         prompts: PromptTemplate = PLAIN,
-    ) -> "Engine":
+    ) -> Self:
         """Start vLLM for `model`; `choice` is its family, if the tokenizer does not identify it."""
         return cls(
             LLM(

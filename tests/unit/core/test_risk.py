@@ -8,13 +8,16 @@ import pytest
 
 from stepgrpo_core.errors import InvalidCalibration, InvalidSetting
 from stepgrpo_core.risk import (
+    Exit,
     Reading,
     RiskWatch,
+    Run,
     Trace,
     p_value,
     questions_needed,
     replay,
     risk_by_question,
+    select,
     select_threshold,
     upper_bound,
 )
@@ -110,6 +113,19 @@ def test_the_sequence_of_tests_ends_at_the_first_failure() -> None:
     assert (found.chosen.threshold, found.chosen.tokens_left) == (0.9, 1.0)
 
 
+def test_what_probes_cost_counts_and_the_cheapest_of_the_valid_is_chosen() -> None:
+    exits = (Exit(60, probe_tokens=5), Exit(50, probe_tokens=30), Exit(40, changed=True))
+    found = select([Run(f"q{n}", 100, exits) for n in range(60)], ["a", "b", "c"], epsilon=0.05)
+    assert [(each.tokens_left, each.cost) for each in found.candidates] == [
+        (0.6, 0.65),
+        (0.5, 0.8),
+        (0.4, 0.4),
+    ]
+    assert [each.valid for each in found.candidates] == [True, True, False]
+    assert found.chosen is not None
+    assert found.chosen.threshold == "a"
+
+
 def test_when_nothing_is_valid_it_says_which_bound_would_be() -> None:
     made = [trace(f"q{n}", (10, 0.9, n % 10 == 0)) for n in range(100)]
     found = select_threshold(made, [0.5], epsilon=0.02)
@@ -151,7 +167,7 @@ def test_a_selected_threshold_holds_on_fresh_questions_and_a_naive_one_does_not(
     for draw in range(draws):
         made = sampled(100, random.Random(draw))
         found = select_threshold(made, GRID, epsilon=epsilon, delta=delta).chosen
-        broken["selected"] += found is not None and true_risk(found.threshold) > epsilon
+        broken["selected"] += found is not None and true_risk(float(found.threshold)) > epsilon
         picked = naive(made, epsilon)
         broken["naive"] += picked is not None and true_risk(picked) > epsilon
     assert broken["selected"] <= delta * draws
