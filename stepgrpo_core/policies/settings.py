@@ -125,7 +125,8 @@ class ExitSettings:
     """Policy pattern exits at a line of reasoning that matches this regular expression (RE2, at
     most 512 characters)."""
     repetition_chunks: int = 3
-    """Policy repetition exits after this many identical chunks in a row (DEER: 3)."""
+    """Policy repetition exits after this many identical chunks or cycles of tokens in a row (DEER:
+    3)."""
 
     def __post_init__(self) -> None:
         for name, low in _AT_LEAST.items():

@@ -78,6 +78,7 @@ _STEPS = ["a", " b", " Wait", " c", "\n", " Wait", ",", " d", "\n", "e"]
 _PARAGRAPHS = ["a", "\n\n", "b", "\n\n", "c", "\n\n", "d", "\n\n", "e"]
 _LOOP = [" So", " the", " sum", " is", " 55", "."]
 _LINES = ["x", "\n"] * 30
+_CYCLE = [f" y{n}" for n in range(70)]
 
 EXIT_CASES = {
     "none": ExitCase(_settings("none"), _STEPS, None, ExitReason.NATURAL),
@@ -136,6 +137,15 @@ EXIT_CASES = {
     ),
     "repetition": ExitCase(
         _settings("repetition"), [*_LOOP, *_LOOP, *_LOOP, " So"], 18, ExitReason.REPETITION
+    ),
+    "repetition, a cycle without a sentence end": ExitCase(
+        _settings("repetition"), ["a", " b", " c"] * 60, 128, ExitReason.REPETITION
+    ),
+    "repetition, a cycle after other text": ExitCase(
+        _settings("repetition"),
+        [*(f" x{n}" for n in range(40)), *_CYCLE * 4],
+        256,
+        ExitReason.REPETITION,
     ),
     "first to fire: the budget": ExitCase(
         _settings("confidence+budget+repetition", budget_tokens=4),

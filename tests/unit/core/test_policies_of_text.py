@@ -77,3 +77,32 @@ def test_three_identical_chunks_are_a_loop(texts: list[str], expected: int | Non
 def test_how_many_chunks_make_a_loop_is_a_setting() -> None:
     asked = policy("repetition", repetition_chunks=2)
     assert texts_decided(asked, [LINE, LINE]) == [None, "repetition"]
+
+
+def looped(tokens: Sequence[str], copies: int, before: int = 0) -> int | None:
+    """Tokens after which copies of `tokens` are a loop; None if they are none."""
+    asked = policy("repetition")
+    stream = [*(f"x{n} " for n in range(before)), *(list(tokens) * copies)]
+    for place, text in enumerate(stream, 1):
+        found = asked.decide(Boundary(place, 1, place, BoundaryKind.ANY, text=text), None)
+        if found.reason:
+            return place
+    return None
+
+
+@pytest.mark.parametrize(
+    ("period", "copies", "expected"),
+    [(1, 200, 128), (1, 127, None), (5, 40, 128), (100, 3, None), (100, 4, 320), (128, 4, 384)],
+)
+def test_cycles_of_tokens_are_a_loop_after_three_copies_and_128_tokens(
+    period: int, copies: int, expected: int | None
+) -> None:
+    assert looped([f"w{n} " for n in range(period)], copies) == expected
+
+
+def test_what_is_no_cycle_of_at_most_128_tokens_is_no_loop() -> None:
+    assert looped([f"w{n} " for n in range(129)], 5) is None
+    assert looped([" "], 300) is None
+    assert looped(["0 "], 120, before=100) is None
+    counted = [word for n in range(200) for word in ("so ", f"{n} ", "is ", "next ")]
+    assert looped(counted, 1) is None
