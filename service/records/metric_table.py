@@ -189,6 +189,10 @@ _ALL = (
         "gauge", "policy_switched_off", "0 or 1",
         "1 if the quality gate has switched the policy off.",
     ),
+    _by_policy(
+        "gauge", "guarantee_wealth", "ratio",
+        "Evidence that exits break the guarantee of --exit-thresholds: 1 is none, 20 ends them.",
+    ),
     Metric(
         "counter", "stepgrpo_log_lines_dropped_total", "lines",
         "Lines of the request log that could not be written.", (),

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from service.savings.quality_gate import restart_watch
 from service.savings.report import as_csv, as_json, as_table, read_estimates
 from service.savings.state.series import JUDGED
 from service.savings.state.store import SumStore, SwitchedOff
@@ -99,6 +100,7 @@ def _switch_on(store: SumStore, model: str, policy: str) -> str:
             store.forget(key)
     if not store.switch_on(model, policy):
         raise ValueError(f"policy {policy!r} is not switched off for {model!r}")
+    restart_watch(store, model, policy)
     return f"Policy {policy} is on again for {model}."
 
 

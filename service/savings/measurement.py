@@ -23,7 +23,7 @@ from service.savings.holdout import add_outcome, as_control, contrast_of, is_eli
 from service.savings.pairs import Pairs
 from service.savings.plan import KEY_VARIABLE, SECONDS, Plan
 from service.savings.predictions import Predictions
-from service.savings.quality_gate import QualityGate
+from service.savings.quality_gate import GuaranteeWatch, QualityGate
 from service.savings.report import ReportCollector
 from service.savings.state.store import SumStore
 from service.savings.state.strata import Strata
@@ -63,6 +63,7 @@ class SavingsMeasurement(EngineHooks):
         self._weights = weights
         self._strata = Strata(store)
         self.quality_gate = QualityGate(store, plan, self._strata.fingerprint)
+        self.watch = GuaranteeWatch(store, self._strata.fingerprint)
         self.predictions = Predictions(store, self._strata.fingerprint)
         self._holdout = Holdout(plan.holdout, store.secret("holdout"))
         self._pairs: Pairs | None = None
@@ -82,6 +83,7 @@ class SavingsMeasurement(EngineHooks):
         """Start counting, and generating pairs if the model thinks. `name` is the model's."""
         settings = settings_facts(self.plan, resolver.defaults, resolver.limits, resolver.effort)
         self._strata.begin({**settings, **self.facts})
+        self.watch.start(resolver.calibrated.thresholds if resolver.calibrated else None)
         for adapter, weights in self._weights.items():
             self._strata.number(adapter or name, self._with_base(adapter, weights))
         if not self.plan.pairs or served.writing is None:
@@ -97,6 +99,7 @@ class SavingsMeasurement(EngineHooks):
             backend=self._backend(served, metrics),
             writing=served.writing,
             end=end,
+            watch=self.watch,
             ended=lambda key, outcome: metrics.paired(key.model, key.policy, outcome),
         )
 
@@ -116,6 +119,7 @@ class SavingsMeasurement(EngineHooks):
 
     def _update(self) -> None:
         """Update from the store, every second in the store's thread."""
+        self.watch.update()
         self.quality_gate.update()
         self.predictions.refresh()
         if self._holdout.key != self.store.secret("holdout"):  # the file was replaced
@@ -206,7 +210,7 @@ class SavingsMeasurement(EngineHooks):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of a scrape."""
-        for each in (self._report, self.quality_gate, self.predictions):
+        for each in (self._report, self.quality_gate, self.watch, self.predictions):
             yield from each.collect()
 
     def warnings(self) -> list[str]:

@@ -26,7 +26,7 @@ from service.savings.answer_comparer import Agreement, AnswerComparer
 from service.savings.continuations import Continuation, ContinuationBackend
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
-from service.savings.quality_gate import QualityGate
+from service.savings.quality_gate import GuaranteeWatch, QualityGate
 from service.savings.state.contents import Key, cell
 from service.savings.state.series import EXIT, TRAINED
 from service.savings.state.store import SumStore
@@ -54,6 +54,8 @@ class _Pair:
     """Predicted tokens that were added to the sums."""
     answer: list[int]
     """Token ids of the request's answer, compared with the continuation's."""
+    guaranteed: bool
+    """The thresholds' guarantee covers the request."""
     context: contextvars.Context
     """Context of the request, because the continuation belongs to the same tenant."""
 
@@ -89,10 +91,12 @@ class Pairs:
         writing: TokenizerFormat,
         end: str,
         ended: Callable[[Key, Outcome], None],
+        watch: GuaranteeWatch | None = None,
     ) -> None:
         self._plan = plan
         self._store = store
         self._quality_gate = quality_gate
+        self._watch = watch or GuaranteeWatch(store)
         self._predictions = predictions
         self._backend = backend
         self._writing = writing
@@ -114,6 +118,7 @@ class Pairs:
                 tokens = record.completion_tokens
                 sums = {"natural": 1, "natural_tokens": tokens, "cost": record.cost}
                 self._store.add(key, sums)
+                self._watch_kept(request, record)
             return
         exits = record.cut_at is not None
         policy = record.counted_as if exits else "none"
@@ -133,6 +138,12 @@ class Pairs:
         self._queue.append(pair)
         self._wake.set()
 
+    def _watch_kept(self, request: EngineRequest, record: SequenceRecord) -> None:
+        """Watch an answer without an exit, drawn like the pairs of exits: it cannot change."""
+        drawn = random.random() < self._plan.pairs and len(self._queue) < QUEUE
+        if "guarantee" in record.settings and measurable(request, record) and drawn:
+            self._watch.record(record.model_name, record.counted_as, changed=False)
+
     def _pair(
         self, key: Key, request: EngineRequest, record: SequenceRecord, source: ContinuationInput
     ) -> _Pair:
@@ -151,6 +162,7 @@ class Pairs:
             predicted,
             predicted.tokens if predicted else record.completion_tokens,
             (source.answer if exits else self._after_end(source.answer)) or [],
+            "guarantee" in record.settings,
             contextvars.copy_context(),
         )
 
@@ -209,6 +221,8 @@ class Pairs:
             self._predictions.record(key.model, key.policy, pair.predicted, length)
         if agreement != "unjudged":
             self._quality_gate.record(key.model, key.policy, agreed=agreement == "agreed")
+            if pair.guaranteed:
+                self._watch.record(key.model, key.policy, changed=agreement == "differed")
 
     async def _agreement(self, pair: _Pair) -> Agreement:
         other = self._answer(pair.continuation)

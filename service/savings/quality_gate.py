@@ -1,4 +1,4 @@
-"""The quality gate: switches off a policy whose exits change too many answers.
+"""The quality gate and the watch of a guarantee: switch off policies that change too many answers.
 
 It looks at the newest judged pairs of a model and policy. If the lower bound of the 95 % interval
 of their agreement is below the target, the policy is switched off for that model, in all processes
@@ -18,11 +18,13 @@ from prometheus_client.metrics_core import Metric
 
 from service.records.metric_table import family
 from service.savings.plan import Plan
-from service.savings.state.series import JUDGED, under
+from service.savings.state.contents import Key, Sums
+from service.savings.state.series import JUDGED, WATCHED, under
 from service.savings.state.store import RecentKey, SumStore, SwitchedOff
+from stepgrpo_core.risk import RiskWatch, Thresholds
 from stepgrpo_core.savings.intervals import Estimate, wilson
 
-__all__ = ["QualityGate", "agreement"]
+__all__ = ["GuaranteeWatch", "QualityGate", "agreement", "restart_watch"]
 
 _log = logging.getLogger("vllm.stepgrpo")
 
@@ -79,6 +81,7 @@ class QualityGate:
             if self._probation is not None and time.time() - each.since >= self._probation:
                 series = under(JUDGED, each.fingerprint)
                 self._store.forget(RecentKey(series, each.model, each.policy))
+                restart_watch(self._store, each.model, each.policy)
                 self._store.switch_on(each.model, each.policy, each.fingerprint)
 
     def record(self, model: str, policy: str, *, agreed: bool) -> None:
@@ -120,3 +123,78 @@ class QualityGate:
         for each in self.off:
             gauge.add_metric([each.model, each.policy], 1)
         yield gauge
+
+
+class GuaranteeWatch:
+    """Watches the guarantee of calibrated thresholds; without any, nothing is watched.
+
+    A share of the requests under the guarantee is drawn at random, those without an exit as well. A
+    loss is an exit that changed the answer, as its paired continuation shows. `RiskWatch` tests at
+    a false-alarm rate of 5 %, without end, whether losses are more frequent than in the
+    calibration; then the policy is switched off.
+    """
+
+    def __init__(self, store: SumStore, fingerprint: Callable[[str], str] = lambda _: "") -> None:
+        self._store = store
+        self._fingerprint = fingerprint  # of the settings that serve a model
+        self._thresholds: Thresholds | None = None
+        self._wealth: dict[tuple[str, str], float] = {}
+
+    def start(self, thresholds: Thresholds | None) -> None:
+        """Watch the guarantee of these thresholds from now on."""
+        self._thresholds = thresholds
+
+    def record(self, model: str, policy: str, *, changed: bool) -> None:
+        """Record a drawn request; callable from an event loop."""
+        key = Key(under(WATCHED, self._fingerprint(model)), model, policy, 0)
+        self._store.add(key, {"changed" if changed else "kept": 1})
+
+    def update(self) -> None:
+        """Test the guarantee, and switch policies off that break it; called about every second."""
+        found = self._thresholds
+        if found is None:
+            return
+        for key, sums in self._store.read(WATCHED).items():
+            if key.series != under(WATCHED, self._fingerprint(key.model)):
+                continue
+            kept, changed = _since_restart(sums)
+            watch = RiskWatch(found.most_changed)
+            watch.count(kept, changed)
+            self._wealth[key.model, key.policy] = watch.wealth
+            if watch.broken:
+                self._switch_off(key, f"{changed} of {kept + changed}")
+
+    def _switch_off(self, key: Key, share: str) -> None:
+        assert self._thresholds is not None
+        why = (
+            f"exits changed {share} watched answers, more than the "
+            f"{100 * self._thresholds.most_changed:.1f} % of the calibration; calibrate again"
+        )
+        fingerprint = self._fingerprint(key.model)
+        if self._store.switch_off(
+            SwitchedOff(key.model, key.policy, time.time(), why, fingerprint)
+        ):
+            _log.error("Policy %s is switched off for %s: %s.", key.policy, key.model, why)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the evidence: 1 is none, and 20 ends the exits."""
+        gauge = family("guarantee_wealth")
+        for (model, policy), value in sorted(self._wealth.items()):
+            gauge.add_metric([model, policy], value)
+        yield gauge
+
+
+def restart_watch(store: SumStore, model: str, policy: str) -> None:
+    """Forget the losses of a policy, because it is switched on again."""
+    for key, sums in store.read(WATCHED).items():
+        if (key.model, key.policy) == (model, policy):
+            kept, changed = _since_restart(sums)
+            store.add(key, {"forgotten_kept": kept, "forgotten_changed": changed})
+
+
+def _since_restart(sums: Sums) -> tuple[int, int]:
+    """Return how many answers were kept and how many changed; sums only grow."""
+    kept, changed = (
+        int(sums.get(name, 0) - sums.get(f"forgotten_{name}", 0)) for name in ("kept", "changed")
+    )
+    return kept, changed

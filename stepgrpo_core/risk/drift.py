@@ -37,6 +37,13 @@ class RiskWatch:
                 self._logs[index] += math.log1p(share / self.epsilon * (loss - self.epsilon))
             self._highest = max(self._highest, self.wealth)
 
+    def count(self, kept: int, lost: int) -> None:
+        """Take so many losses of 0 and of 1, whose order does not matter to the wealth."""
+        for index, share in enumerate(SHARES):
+            won = math.log1p(share / self.epsilon * (1 - self.epsilon))
+            self._logs[index] += kept * math.log1p(-share) + lost * won
+        self._highest = max(self._highest, self.wealth)
+
     @property
     def wealth(self) -> float:
         """Return the evidence against the guarantee; 1 is none."""

@@ -59,6 +59,9 @@ class Thresholds:
     questions: int
     observed: float
     """Share of the questions with a loss."""
+    most_changed: float
+    """Largest share of changed answers that fits the calibration: epsilon for the risk ``changed``,
+    else the upper bound of that share. A server watches it, for it cannot see what is lost."""
     tokens_left: float
     """Thinking tokens with exits over those without."""
     model: str
@@ -112,7 +115,7 @@ def parse_thresholds(data: object) -> Thresholds:
         raise InvalidCalibration(f"it must have the keys {', '.join(names)}, and no others")
     if data["risk"] not in get_args(Loss):
         raise InvalidCalibration(f"risk={data['risk']!r}: use {' or '.join(get_args(Loss))}")
-    for name in ("epsilon", "delta"):
+    for name in ("epsilon", "delta", "most_changed"):
         if not isinstance(data[name], float) or not 0 < data[name] < 1:
             raise InvalidCalibration(f"{name}={data[name]!r}: use a number between 0 and 1")
     if not isinstance(data["weights"], str) or not data["weights"]:

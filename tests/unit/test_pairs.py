@@ -23,7 +23,7 @@ from service.savings.pairs import QUEUE, Pairs
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
 from service.savings.quality_gate import QualityGate
-from service.savings.state.series import EXIT, TRAINED
+from service.savings.state.series import EXIT, TRAINED, WATCHED
 from service.savings.state.store import SumStore
 from stepgrpo_core import ExitReason, Outcome, Prediction
 from stepgrpo_core.families.thinking import TokenizerFormat
@@ -346,3 +346,15 @@ def test_a_dead_url_costs_little_and_loses_nothing(store: SumStore) -> None:
     assert time.monotonic() - started < 30
     found = entered(store)
     assert (found["requests"], found["pairs"]) == (40, 0)
+
+
+def test_losses_under_a_guarantee_are_watched_with_and_without_an_exit(store: SumStore) -> None:
+    promised = {"settings": {"guarantee": {"risk": "changed"}}}
+
+    def offer(pairs: Pairs) -> None:
+        for each in (exited(**promised), natural(**promised), exited(), natural()):
+            pairs.add(job(), each)
+        pairs.add(job(presence_penalty=1.0), natural(**promised))  # no pair could be made of it
+
+    make(store, Scripted([END, 50, 52], room=2), offer, count=2)
+    assert entered(store, WATCHED) == {"changed": 1, "kept": 1}

@@ -10,11 +10,12 @@ import pytest
 from service.records.trust import Trust
 from service.savings.plan import Plan
 from service.savings.predictions import Predictions
-from service.savings.quality_gate import QualityGate
+from service.savings.quality_gate import GuaranteeWatch, QualityGate, restart_watch
 from service.savings.state.series import JUDGED
 from service.savings.state.store import RecentKey, SumStore
 from stepgrpo_core import InvalidSetting
 from stepgrpo_core.savings.baseline import Prediction
+from tests.support.core.thresholds import made_thresholds
 
 KEY = RecentKey(JUDGED, "demo", "confidence")
 PLAN = Plan(pairs=0.1, agreement=0.9, agreement_pairs=40)
@@ -122,3 +123,52 @@ def test_trust_follows_the_newest_outcomes(store: SumStore) -> None:
 def test_a_plan_that_cannot_work_is_refused(fields: dict[str, object], named: str) -> None:
     with pytest.raises(InvalidSetting, match=named):
         Plan(**fields)  # type: ignore[arg-type]
+
+
+# the watch of a guarantee
+
+
+def watched(store: SumStore) -> GuaranteeWatch:
+    made = GuaranteeWatch(store)
+    made.start(made_thresholds())  # at most 8 % of the answers change
+    return made
+
+
+def test_a_broken_guarantee_switches_the_policy_off_until_it_is_switched_on(
+    store: SumStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, gate = watched(store), QualityGate(store, Plan(pairs=0.1))
+    for number in range(60):
+        watch.record("demo", "confidence", changed=number % 3 == 0)
+    with caplog.at_level(logging.ERROR, "vllm.stepgrpo"):
+        watch.update()
+        gate.update()
+    assert gate.is_off("demo", "confidence")
+    assert "exits changed 20 of 60 watched answers, more than the 8.0 %" in caplog.text
+    (gauge,) = watch.collect()
+    assert [(s.labels["policy"], s.value > 20) for s in gauge.samples] == [("confidence", True)]
+    store.switch_on("demo", "confidence")
+    restart_watch(store, "demo", "confidence")
+    watch.record("demo", "confidence", changed=True)
+    watch.update()
+    gate.update()
+    assert not gate.is_off("demo", "confidence")
+
+
+def test_a_guarantee_that_holds_leaves_the_policy_on(store: SumStore) -> None:
+    watch = watched(store)
+    for number in range(1000):
+        watch.record("demo", "confidence", changed=number % 20 == 0)
+    watch.update()
+    assert store.switched_off() == []
+    (gauge,) = watch.collect()
+    assert gauge.samples[0].value < 1
+
+
+def test_losses_under_other_settings_are_not_watched(store: SumStore) -> None:
+    old = GuaranteeWatch(store, lambda _: "old")
+    for _ in range(60):
+        old.record("demo", "confidence", changed=True)
+    watched(store).update()
+    GuaranteeWatch(store, lambda _: "old").update()  # no thresholds
+    assert store.switched_off() == []

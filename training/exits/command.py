@@ -134,7 +134,8 @@ def run(args: argparse.Namespace) -> None:
     assert chosen is not None
     sweep = sweeps[args.policies.index(policy)]
     settings = dataclasses.replace(sweep.at(chosen.threshold), **family)
-    write_text(args.output, as_file(args, found[policy], settings, conditions))
+    changed = _upper_bound_of_changes(args, runs, policy, sweep.thresholds.index(chosen.threshold))
+    write_text(args.output, as_file(args, found[policy], settings, conditions, changed))
     plot = args.output.with_suffix(".png")
     print(f"{args.output}: {policy}, {sweep.name} {chosen.threshold}; see {plot}")
 
@@ -210,11 +211,23 @@ def _record(
     return file.runs, texts_of(engine), conditions
 
 
+def _upper_bound_of_changes(
+    args: argparse.Namespace, runs: Sequence[Recorded], policy: str, index: int
+) -> float:
+    """Return the upper bound of the share of changed answers at one candidate of a policy."""
+    if args.risk == "changed":
+        return float(args.epsilon)
+    chosen = [Run(each.question, each.tokens, (each.exits[policy][index],)) for each in runs]
+    found = select(chosen, [index], loss="changed", epsilon=args.epsilon, delta=args.delta)
+    return found.candidates[0].bound
+
+
 def as_file(
     args: argparse.Namespace,
     found: Selection,
     settings: ExitSettings,
     conditions: Mapping[str, Any],
+    most_changed: float,
 ) -> str:
     """Return the file for the server: the chosen threshold, its guarantee and its conditions."""
     chosen = found.chosen
@@ -225,6 +238,7 @@ def as_file(
         delta=args.delta,
         questions=found.questions,
         observed=chosen.risk,
+        most_changed=most_changed,
         tokens_left=chosen.tokens_left,
         settings=calibrated_settings(settings),
         **conditions,

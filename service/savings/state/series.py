@@ -11,6 +11,7 @@ __all__ = [
     "SERIES",
     "TRAINED",
     "TRAINED_HOLDOUT",
+    "WATCHED",
     "ArmName",
     "Contrast",
     "Measure",
@@ -35,6 +36,8 @@ COVERED = "covered"
 """Recent pairs: 1 if the length was inside the predicted interval as reported, otherwise 0."""
 SCORES = "scores"
 """Recent pairs: distance of the length from the predicted interval, in tokens."""
+WATCHED = "watched"
+"""Sums of requests under a guarantee, by fingerprint: answers that were kept, and changed."""
 
 
 def holdout_series(arm: ArmName, measure: Measure, contrast: Contrast = "exit") -> str:

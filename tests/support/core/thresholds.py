@@ -16,6 +16,7 @@ def made_thresholds(policy: str = "confidence", **others: object) -> Thresholds:
         delta=0.1,
         questions=100,
         observed=0.01,
+        most_changed=0.08,
         tokens_left=0.6,
         model="made",
         weights="aa",

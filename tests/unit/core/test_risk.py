@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 from collections.abc import Sequence
 
 import pytest
@@ -195,3 +196,24 @@ def test_an_alarm_stays() -> None:
     watch.add([0.0] * 10_000)
     assert watch.wealth < 1
     assert watch.broken
+
+
+def test_losses_may_be_counted_in_place_of_listed() -> None:
+    listed, counted = RiskWatch(0.1), RiskWatch(0.1)
+    listed.add([0.0, 1.0, 0.0, 0.0, 1.0])
+    counted.count(3, 2)
+    assert counted.wealth == pytest.approx(listed.wealth)
+    counted.count(0, 10)
+    assert counted.broken
+
+
+@pytest.mark.parametrize(("risk", "median"), [(0.1, 145.5), (0.25, 13)])
+def test_a_broken_guarantee_is_found_as_soon_as_the_docs_say(risk: float, median: float) -> None:
+    found = []
+    for seed in range(200):
+        rng, watch, looks = random.Random(seed), RiskWatch(0.05), 0
+        while not watch.broken:
+            watch.count(*((0, 1) if rng.random() < risk else (1, 0)))
+            looks += 1
+        found.append(looks)
+    assert statistics.median(found) == median
