@@ -353,8 +353,8 @@ def test_losses_under_a_guarantee_are_watched_with_and_without_an_exit(store: Su
 
     def offer(pairs: Pairs) -> None:
         for each in (exited(**promised), natural(**promised), exited(), natural()):
-            pairs.add(job(), each)
-        pairs.add(job(presence_penalty=1.0), natural(**promised))  # no pair could be made of it
+            pairs.add(request(), each)
+        pairs.add(request(presence_penalty=1.0), natural(**promised))  # no pair could be made of it
 
     make(store, Scripted([END, 50, 52], room=2), offer, count=2)
     assert entered(store, WATCHED) == {"changed": 1, "kept": 1}
