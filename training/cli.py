@@ -14,6 +14,7 @@ from training.demo import command as demo
 from training.evaluation import command as evaluation
 from training.exits import command as exit_calibration
 from training.run.ports import choose_port
+from training.viewing import command as viewing
 
 __all__ = ["build_parser", "main"]
 
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         "results.json, tradeoff.png and failures.html. The same command resumes a stopped "
         "evaluation.",
     )
+    viewing.add_commands(commands)
     demo.add_commands(
         commands.add_parser(
             "demo",

@@ -15,7 +15,8 @@ from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from training.config.checks import check_tokenizer, marker_lines
-from training.config.schema import RunConfig, describe
+from training.config.description import describe
+from training.config.schema import RunConfig
 from training.grpo.train import arguments
 from training.rollouts.vllm_engine import format_of
 from training.run.loading import load_data, load_tokenizer, model_of

@@ -12,6 +12,7 @@ import pytest
 from stepgrpo_core import ExitSettings, StepAware
 from stepgrpo_core.docstrings import field_docs
 from stepgrpo_core.policies import POLICIES
+from training.config.description import describe
 from training.config.schema import (
     OWNED,
     InvalidConfig,
@@ -20,7 +21,6 @@ from training.config.schema import (
     RolloutConfig,
     RunConfig,
     SftSettings,
-    describe,
     dump_config,
     explain_config,
     load_config,

@@ -38,6 +38,7 @@ ORDER = {
         "grpo",
         "sft",
         "evaluation",
+        "viewing",
         "dry_run",
         "calibrate_command",
         "exits",

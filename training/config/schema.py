@@ -7,7 +7,6 @@ back as the same run.
 
 import dataclasses
 import functools
-import math
 import textwrap
 import typing
 from collections.abc import Mapping, Sequence
@@ -49,7 +48,6 @@ __all__ = [
     "RolloutConfig",
     "RunConfig",
     "SftSettings",
-    "describe",
     "dump_config",
     "explain_config",
     "load_config",
@@ -74,14 +72,6 @@ OWNED = {
 
 DEFAULTS = {"vllm_importance_sampling_mode": "token_truncate", "report_to": "none"}
 """Defaults that differ from TRL's."""
-
-SCRIPTS: Mapping[str, Any] = {
-    "threshold": 0.95,
-    "markers": ("Wait",),
-    "min_interval": 0,
-    "max_probes": 10,
-}
-"""Exit settings of the authors' published scripts, which also exit at repetition."""
 
 CONFIDENCE = ExitSettings(policy="confidence")
 
@@ -259,6 +249,9 @@ class RunConfig:
     """Low-rank adapters. None trains every weight."""
     sft: SftSettings | None = None
     """Rejection sampling and fine-tuning, for `stepgrpo-train sft`. None means GRPO."""
+    shown_groups: int = 4
+    """Groups of each generation whose completions are kept for `stepgrpo-train show` and `compare`;
+    0 for none."""
     calibration_prompts: int = 200
     """Completions without exits that are sampled at the end, from which the server predicts its
     savings; 0 for none."""
@@ -269,7 +262,12 @@ class RunConfig:
     vllm_importance_sampling_mode token_truncate, report_to none."""
 
     def __post_init__(self) -> None:
-        at_least(0, calibration_prompts=self.calibration_prompts, seed=self.seed)
+        at_least(
+            0,
+            calibration_prompts=self.calibration_prompts,
+            shown_groups=self.shown_groups,
+            seed=self.seed,
+        )
         if 0 < self.calibration_prompts < MIN_RUNS:
             remedy = f"use 0 for no calibration, or {MIN_RUNS} or more"
             raise InvalidSetting("calibration_prompts", self.calibration_prompts, remedy)
@@ -316,57 +314,9 @@ def _commented(section: Any, values: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def describe(config: RunConfig) -> str:
-    """Return lines for the log: the method, its source, and the settings that differ from it."""
-    if config.sft:
-        return (
-            "method: DEER+SFT (DEER: arXiv 2504.15895), rejection sampling and fine-tuning\n"
-            f"not from its paper: samples={config.sft.samples}, keep={config.sft.keep}, sft.trl"
-        )
-    reward = config.reward.build()
-    longest = config.trl.get("max_completion_length", math.inf)
-    sources: Mapping[str, str] = getattr(reward, "disputed", {})
-    ours, idle, disputed = [], [], []
-    for each in dataclasses.fields(reward):
-        value = getattr(reward, each.name)
-        if each.name in sources:
-            disputed.append(f"{each.name}={value!r} ({sources[each.name]})")
-        elif each.name in reward.not_from_paper or value != each.default:
-            ours.append(f"{each.name}={value!r}")
-        if each.name in ("limit", "target") and value > longest:
-            idle.append(f"{each.name}={value!r}")
-    lines = {
-        "method": [reward.source, f"reward {config.reward.name}", f"rollout {config.rollout.kind}"],
-        "sources disagree": disputed,
-        "not from its paper": ours,
-        "other than in the authors' scripts": _departures(config.rollout),
-        f"never reached below trl.max_completion_length={longest}": idle,
-    }
-    return "\n".join(f"{title}: {', '.join(parts)}" for title, parts in lines.items() if parts)
-
-
 def prompt_template(config: RunConfig) -> PromptTemplate:
     """Return the template that renders the run's prompts, in training and in its calibration."""
     return PromptTemplate(config.data.system_prompt, config.trl.get("chat_template_kwargs") or {})
-
-
-def _departures(rollout: RolloutConfig) -> list[str]:
-    """Return the differences from the truncation in Step-GRPO's published scripts."""
-    if rollout.kind != "truncated":
-        return []
-    differ = [
-        f"{name}={value!r} (scripts: {theirs!r})"
-        for name, theirs in SCRIPTS.items()
-        if (value := getattr(rollout.exit, name)) != theirs
-    ]
-    policies = rollout.exit.policy.split("+")
-    if "confidence" not in policies:
-        differ.append(f"policy={rollout.exit.policy!r} (scripts: 'confidence+repetition')")
-    if rollout.truncated_share != 1:
-        differ.append(f"truncated_share={rollout.truncated_share} (scripts: all)")
-    if "repetition" not in policies:
-        differ.append("no exit at repetition (scripts: at three equal chunks)")
-    return differ
 
 
 def _check(config: RunConfig) -> None:

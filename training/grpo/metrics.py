@@ -65,7 +65,7 @@ def verdict_statistics(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Return the shares of answers that were not graded as plainly correct or wrong, by reason."""
     return {
         f"grading/{reason}_share": fmean(each.reason == reason for each in verdicts)
-        for reason in ("unevaluated", "costly", "timeout")
+        for reason in ("unevaluated", "costly", "percent", "timeout")
     }
 
 

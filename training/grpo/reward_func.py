@@ -8,6 +8,7 @@ from accelerate.utils import gather_object
 
 from stepgrpo_core import Group, Reward, count_steps
 from training.grading import Grades, Verdict
+from training.grpo.completions import CompletionLog, kept_completion, kept_groups
 from training.grpo.metrics import group_statistics, rollout_statistics, verdict_statistics
 from training.rollouts.batch import Rollout
 
@@ -21,9 +22,16 @@ class RewardFunction:
     gathered first and every rank scores the groups of all ranks.
     """
 
-    def __init__(self, name: str, reward: Reward, grader: Grades, markers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        reward: Reward,
+        grader: Grades,
+        markers: Sequence[str],
+        log: CompletionLog | None = None,
+    ) -> None:
         self.__name__ = name  # TRL logs this name
-        self._reward, self._grader, self._markers = reward, grader, markers
+        self._reward, self._grader, self._markers, self._log = reward, grader, markers, log
         self._worthless = 0  # calls in a row whose rewards were all 0
 
     def __call__(
@@ -61,7 +69,14 @@ class RewardFunction:
         self._worthless = self._worthless + 1 if worthless else 0
         if first == 0 and worthless:
             _tell_worthless(self._worthless, verdicts)
-        return [value for group in scored[first : first + len(groups)] for value in group]
+        rewards = [value for group in scored[first : first + len(groups)] for value in group]
+        if first == 0 and self._log:
+            steps = [k for group in groups for k in group.steps]
+            rows = zip(text, rollout, verdicts, steps, rewards, strict=True)
+            completions = [kept_completion(*row) for row in rows]
+            step = columns["trainer_state"].global_step + 1
+            self._log.keep(kept_groups(step, questions, answer, completions, group_size[0]))
+        return rewards
 
 
 def _tell_worthless(batches: int, verdicts: Sequence[Verdict]) -> None:

@@ -10,11 +10,13 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import DEFAULTS, RunConfig, describe, prompt_template
+from training.config.description import describe
+from training.config.schema import DEFAULTS, RunConfig, prompt_template
 from training.config.trl import steps_per_generation
 from training.data.dataset import Row
 from training.data.prompts import PromptTemplate
 from training.grading import Grades, grader_of
+from training.grpo.completions import CompletionLog
 from training.grpo.export import finish
 from training.grpo.reward_func import RewardFunction
 from training.grpo.rollout_func import RolloutFunction
@@ -98,7 +100,8 @@ def _build(
     form = format_of(tokenizer, config.rollout.exit.closing_text, config.model.choice)
     markers = config.rollout.exit.markers
     rollouts = RolloutFunction(config, tokenizer, form)
-    reward = RewardFunction(config.reward.name, config.reward.build(), grader, markers)
+    log = CompletionLog(Path(config.output), config.shown_groups)
+    reward = RewardFunction(config.reward.name, config.reward.build(), grader, markers, log)
     stop = StopOnSignal(steps_per_generation(args))
     engine_dtype = "bfloat16" if args.bf16 else config.model.dtype
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is experimental

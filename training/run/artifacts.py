@@ -8,7 +8,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from vllm import SamplingParams
 
-from training.config.schema import RunConfig, describe, dump_config
+from training.config.description import describe
+from training.config.schema import RunConfig, dump_config
 from training.data.dataset import DataReport
 from training.rollouts.calibration import calibrate, write_baseline
 from training.rollouts.offline import Engine

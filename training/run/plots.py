@@ -43,9 +43,11 @@ def saved_figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the metrics of `history` over training steps; panels without data are left out."""
+    reasons = sorted({name for row in history for name in row if name.startswith("exits/")})
+    by_reason = ("exits by reason", [name for name in reasons if not name.endswith("_share")])
     panels = [
         (title, {name: found for name in names if (found := _series(history, name))})
-        for title, names in PANELS
+        for title, names in (*PANELS, by_reason)
     ]
     panels = [(title, series) for title, series in panels if series]
     if not panels:

@@ -1,0 +1,1 @@
+"""Looking into runs: a page of one run, and the comparison of two."""
