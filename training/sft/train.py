@@ -12,7 +12,8 @@ from trl import SFTConfig, SFTTrainer
 from vllm import SamplingParams
 
 from training.config.checks import check_reporting, check_tokenizer
-from training.config.schema import InvalidConfig, RunConfig, describe, prompt_template
+from training.config.description import describe
+from training.config.schema import InvalidConfig, RunConfig, prompt_template
 from training.data.dataset import DataReport, Row
 from training.rollouts.offline import Engine
 from training.rollouts.vllm_engine import format_of
