@@ -1,6 +1,7 @@
 """Docstrings of fields, from which help texts and reference tables are made."""
 
 import ast
+import dataclasses
 import inspect
 from collections.abc import Mapping
 
@@ -10,8 +11,8 @@ __all__ = ["field_docs"]
 def field_docs(cls: type) -> Mapping[str, str]:
     """Return the docstring under each field of a dataclass or enumeration, on one line.
 
-    Python keeps them in no attribute, so they are read from the source of the class; raises OSError
-    where that is not installed.
+    Python keeps them in no attribute, so they are read from the source of the class and of the
+    dataclasses that it derives from; raises OSError where that is not installed.
     """
     (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
@@ -25,4 +26,6 @@ def field_docs(cls: type) -> Mapping[str, str]:
                 found.setdefault(name, " ".join(text.split()))
             case _:
                 name = ""
+    for base in filter(dataclasses.is_dataclass, cls.__bases__):
+        found = {**field_docs(base), **found}
     return found

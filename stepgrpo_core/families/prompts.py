@@ -11,7 +11,7 @@ from typing import Any
 from stepgrpo_core.control.events import ThinkingFormat
 from stepgrpo_core.families.table import Family
 from stepgrpo_core.families.templates import render_of, source_of
-from stepgrpo_core.families.thinking import continues_thinking, opens_in_thinking
+from stepgrpo_core.families.thinking import continues_thinking, last_turn, opens_in_thinking
 
 __all__ = ["PromptState", "ends_with_header", "prompt_state", "turn_header"]
 
@@ -76,8 +76,7 @@ def _closed(
 def _closed_by_text(
     tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
 ) -> bool:
-    begin = max((at for at, token in enumerate(prompt_ids) if token in special), default=-1) + 1
-    text: str = tokenizer.decode(list(prompt_ids[begin:]))
+    text = last_turn(tokenizer, prompt_ids, special)
     _, closed, after = text.rpartition(thinking.end_text.strip())
     return bool(closed) and thinking.start_text.strip() not in after
 

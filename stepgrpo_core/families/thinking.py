@@ -30,6 +30,7 @@ __all__ = [
     "adapt_family",
     "continues_thinking",
     "family_of",
+    "last_turn",
     "opens_in_thinking",
     "special_ids",
     "switches_of",
@@ -331,7 +332,11 @@ def continues_thinking(
 def _continues_text(
     tokenizer: Any, thinking: ThinkingFormat, prompt_ids: Sequence[int], special: frozenset[int]
 ) -> bool:
-    begin = max((at for at, token in enumerate(prompt_ids) if token in special), default=-1) + 1
-    text = tokenizer.decode(list(prompt_ids[begin:]))
-    thought = text.rpartition(thinking.start_text.rstrip())[1:]
+    thought = last_turn(tokenizer, prompt_ids, special).rpartition(thinking.start_text.rstrip())[1:]
     return bool(thought[0] and thought[1].strip()) and thinking.end_text.strip() not in thought[1]
+
+
+def last_turn(tokenizer: Any, prompt_ids: Sequence[int], special: frozenset[int]) -> str:
+    """Return the text of a prompt after its last special token."""
+    begin = max((at for at, token in enumerate(prompt_ids) if token in special), default=-1) + 1
+    return str(tokenizer.decode(list(prompt_ids[begin:])))

@@ -10,10 +10,11 @@ the rewards, so a small beta decides everything where all completions are correc
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 from stepgrpo_core.rewards.accuracy import outcomes
-from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["AdaptiveLengthPenalty"]
 
@@ -37,7 +38,7 @@ class AdaptiveLengthPenalty(GroupReward):
     def rewards_of(self, group: Group) -> list[float]:
         """Return the (G,) rewards of a group."""
         correctness = outcomes(group)
-        per_token = self.beta * max(mean(correctness), 1 / len(correctness))
+        per_token = self.beta * max(fmean(correctness), 1 / len(correctness))
         return [
             acc - per_token * length for acc, length in zip(correctness, group.tokens, strict=True)
         ]

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields
 from numbers import Integral
 from typing import Any, ClassVar, Protocol
@@ -15,7 +15,6 @@ __all__ = [
     "Reward",
     "Rewards",
     "check_range",
-    "mean",
     "per_batch",
     "per_group",
 ]
@@ -104,12 +103,6 @@ def per_batch(
     kept = [index for index, group in enumerate(groups) if set(group.correct) != {None}]
     rewards = dict(zip(kept, rule([_scored(groups[index]) for index in kept]), strict=True))
     return [_restored(group, rewards.get(index, [])) for index, group in enumerate(groups)]
-
-
-def mean(values: Iterable[float]) -> float:
-    """Return the arithmetic mean of at least one value."""
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers)
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:

@@ -7,9 +7,10 @@ any reward; here it is correctness, so a wrong completion gets 0 whatever its le
 """
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["GroupRelativeRescaling"]
 
@@ -28,7 +29,7 @@ class GroupRelativeRescaling(GroupReward):
 
     def rewards_of(self, group: Group) -> list[float]:
         """Return the (G,) rewards of a group."""
-        middle = mean(group.tokens) or 1.0  # all lengths are 0
+        middle = fmean(group.tokens) or 1.0  # all lengths are 0
         return [
             1 / (1 + self.alpha * length / middle) if acc else 0.0
             for acc, length in zip(group.correct, group.tokens, strict=True)

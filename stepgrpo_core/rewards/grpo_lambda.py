@@ -12,10 +12,11 @@ The paper's constants were not found; 0.2 and 0.6 are from a third-party impleme
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 from stepgrpo_core.rewards.accuracy import outcomes
-from stepgrpo_core.rewards.base import Group, Rewards, check_range, mean, per_batch
+from stepgrpo_core.rewards.base import Group, Rewards, check_range, per_batch
 from stepgrpo_core.rewards.lp import length_penalized
 
 __all__ = ["GrpoLambda"]
@@ -52,6 +53,6 @@ class GrpoLambda:
 
     def _top(self, groups: Sequence[Group]) -> set[int]:
         """Return the indices of the groups that get the length penalty."""
-        shares = [mean(outcomes(group)) for group in groups]
+        shares = [fmean(outcomes(group)) for group in groups]
         ranked = sorted(range(len(groups)), key=lambda index: -shares[index])  # stable
         return set(ranked[: math.ceil(self.top_fraction * len(groups) - ROUNDING)])

@@ -28,7 +28,7 @@ class LaserD:
     """Correctness plus a bonus within the target length of the prompt's difficulty."""
 
     alpha: float = 0.5
-    """Bonus for a correct completion within the target, at least 0."""
+    """Bonus within the target, at least 0."""
     shortest: int = 4_096
     """Smallest target in tokens; the authors train with 1 024, 2 048 and 4 096."""
     longest: int = 16_384
@@ -50,16 +50,17 @@ class LaserD:
         return per_batch(groups, self._pay)
 
     def _pay(self, groups: Sequence[Group]) -> list[list[float]]:
+        targets = self._targets(groups)
+        return [self._rewards(group, target) for group, target in zip(groups, targets, strict=True)]
+
+    def _rewards(self, group: Group, target: float) -> list[float]:
         return [
-            [
-                1 + self.alpha * (length <= target) if acc else 0.0
-                for acc, length in zip(group.correct, group.tokens, strict=True)
-            ]
-            for group, target in zip(groups, self.targets(groups), strict=True)
+            1 + self.alpha * (length <= target) if acc else 0.0
+            for acc, length in zip(group.correct, group.tokens, strict=True)
         ]
 
-    def targets(self, groups: Sequence[Group]) -> list[float]:
-        """Return the target length of every group of the batch; all completions are scored."""
+    def _targets(self, groups: Sequence[Group]) -> list[float]:
+        """Return the target length of every group of the batch."""
         difficulty = [min(3 * sum(map(bool, g.correct)) // len(g.correct), 2) for g in groups]
         target: dict[int, float] = {}
         for level in set(difficulty):

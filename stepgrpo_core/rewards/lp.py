@@ -12,9 +12,10 @@ Step-GRPO's tables was not found.
 import math
 from dataclasses import dataclass
 from itertools import compress
+from statistics import fmean
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["LengthPenalty", "length_penalized"]
 
@@ -39,8 +40,8 @@ class LengthPenalty(GroupReward):
 def length_penalized(group: Group, alpha: float) -> list[float]:
     """Return the (G,) rewards of one group of scored completions."""
     lengths = list(compress(group.tokens, group.correct))
-    middle = mean(lengths) if lengths else 0.0
-    std = math.sqrt(mean((length - middle) ** 2 for length in lengths)) if lengths else 0.0
+    middle = fmean(lengths) if lengths else 0.0
+    std = math.sqrt(fmean((length - middle) ** 2 for length in lengths)) if lengths else 0.0
     return [
         1 - alpha * _sigmoid((length - middle) / std if std else 0.0) if acc else 0.0
         for acc, length in zip(group.correct, group.tokens, strict=True)

@@ -11,9 +11,10 @@ than a wrong one of optimal length. The paper's later versions also report alpha
 
 from dataclasses import dataclass
 from itertools import compress
+from statistics import fmean
 from typing import ClassVar
 
-from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["ShorterBetter"]
 
@@ -35,7 +36,7 @@ class ShorterBetter(GroupReward):
 
     def rewards_of(self, group: Group) -> list[float]:
         """Return the (G,) rewards of a group."""
-        optimum = min(compress(group.tokens, group.correct), default=mean(group.tokens))
+        optimum = min(compress(group.tokens, group.correct), default=fmean(group.tokens))
         return [
             self.alpha * bool(acc) - self.beta * abs(length - optimum)
             for acc, length in zip(group.correct, group.tokens, strict=True)

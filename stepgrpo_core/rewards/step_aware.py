@@ -15,10 +15,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
+from statistics import fmean
 from typing import ClassVar, Literal
 
 from stepgrpo_core.errors import InvalidSetting
-from stepgrpo_core.rewards.base import Group, GroupReward, check_range, mean
+from stepgrpo_core.rewards.base import Group, GroupReward, check_range
 
 __all__ = ["StepAware"]
 
@@ -51,7 +52,7 @@ class StepAware(GroupReward):
         """Return the (G,) rewards of a group."""
         everyone = self.baseline == "all"
         counted = group.steps if everyone else list(compress(group.steps, group.correct))
-        mu = mean(counted) if counted else None
+        mu = fmean(counted) if counted else None
         return [
             self.alpha * bool(acc) * self._efficiency(k, mu) + (1 - self.alpha) * bool(box)
             for acc, box, k in zip(group.correct, group.formatted, group.steps, strict=True)
