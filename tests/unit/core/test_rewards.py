@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from stepgrpo_core import REWARDS, Group, InvalidGroup, InvalidSetting, build_reward
 from stepgrpo_core.docstrings import field_docs
-from stepgrpo_core.rewards import Rewards, per_batch, per_group
+from stepgrpo_core.rewards import Reward, Rewards, per_batch, per_group
 from tests.support.training.groups import group, groups, numbers
 
-every_reward = pytest.mark.parametrize("name", REWARDS)
+every_reward = pytest.mark.parametrize("reward", list(map(build_reward, REWARDS)), ids=REWARDS)
 BY_BATCH = {"grpo-lambda", "laser-d", "laser-de"}
 """Rewards of a group that depend on the batch's other groups."""
 BATCHES = st.lists(groups(), max_size=5)
@@ -52,9 +52,8 @@ def with_unscored(source: Group, place: int, tokens: int) -> Group:
 @every_reward
 @given(batch=BATCHES, data=st.data())
 def test_an_unscored_completion_changes_nobody_elses_reward(
-    name: str, batch: list[Group], data: st.DataObject
+    reward: Reward, batch: list[Group], data: st.DataObject
 ) -> None:
-    reward = build_reward(name)
     places = [data.draw(st.integers(0, len(each.correct))) for each in batch]
     tokens = data.draw(st.sampled_from([0, 1_000_000]))
     more = [with_unscored(each, p, tokens) for each, p in zip(batch, places, strict=True)]
@@ -65,9 +64,8 @@ def test_an_unscored_completion_changes_nobody_elses_reward(
 @every_reward
 @given(batch=BATCHES, data=st.data())
 def test_the_order_within_a_group_says_nothing(
-    name: str, batch: list[Group], data: st.DataObject
+    reward: Reward, batch: list[Group], data: st.DataObject
 ) -> None:
-    reward = build_reward(name)
     orders = [data.draw(st.permutations(range(len(each.correct)))) for each in batch]
     mixed = reward([rearranged(each, o) for each, o in zip(batch, orders, strict=True)])
     rows = zip(reward(batch), orders, strict=True)
@@ -115,8 +113,8 @@ def test_of_two_correct_completions_the_shorter_never_gets_less(
 
 
 @every_reward
-def test_each_names_its_paper_and_describes_its_constants(name: str) -> None:
-    kind = REWARDS[name]
+def test_each_names_its_paper_and_describes_its_constants(reward: Reward) -> None:
+    kind = type(reward)
     constants = {field.name for field in dataclasses.fields(kind)}
     assert re.search(r"arXiv \d{4}\.\d{5}", kind.source)
     assert set(kind.not_from_paper) <= constants
