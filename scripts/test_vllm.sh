@@ -13,7 +13,7 @@ if [ $# -eq 0 ]; then
 fi
 uv=.venv/bin/uv
 venv=.venv-vllm-$version
-tests=(tests/unit/test_upstream.py)
+tests=(tests/unit/test_upstream.py tests/unit/test_sampler.py)
 install=("$uv" pip install --quiet --python "$venv" --override locks/overrides.txt
     -r pyproject.toml --extra serve --extra dev "$@")
 [ -d "$venv" ] || "$uv" venv --quiet --python .venv/bin/python "$venv"

@@ -17,6 +17,8 @@ from vllm.v1.engine.coordinator import DPCoordinatorProc
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.executor.multiproc_executor import WorkerProc
 
+from service.process.sampler import keep_logprobs_apart
+
 __all__ = ["at_fork", "end_engine_with_server"]
 
 _PR_SET_PDEATHSIG = 1
@@ -78,4 +80,5 @@ def _run(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
     for hook in _fork_hooks:
         hook()
     end_engine_with_server()  # for processes that this one spawns
+    keep_logprobs_apart()
     _originals[name](*args, **options)
