@@ -18,7 +18,7 @@ from training.cli import build_parser
 from training.evaluation.records import Settings as RecordSettings
 from training.evaluation.records import append_questions, open_records, records_file
 from training.grading import Grader
-from training.grpo.completions import FILE, CompletionLog, KeptGroup, read_groups
+from training.grpo.completions import FILE, CompletionLog, KeptGroup, forget_after, read_groups
 from training.grpo.reward_func import RewardFunction
 from training.rollouts.batch import Rollout
 
@@ -82,14 +82,18 @@ def test_nothing_is_written_where_nothing_is_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resumed_runs_last_lines_of_a_step_count(tmp_path: Path) -> None:
+def test_a_resumed_run_forgets_the_steps_that_it_makes_again(tmp_path: Path) -> None:
+    forget_after(tmp_path, 0)  # a new run: there is nothing
     train(tmp_path, 1, ["2", "2"])
     train(tmp_path, 2, ["3", "3"])
     with (tmp_path / FILE).open("a") as file:
         file.write('{"step": 2, "pla')  # the process died here
+    forget_after(tmp_path, 1)
     train(tmp_path, 2, ["2", "3"])
     answers = [[each.answer for each in group.completions] for group in read_groups(tmp_path)]
     assert answers == [["2", "2"], ["2", "3"]]
+    forget_after(tmp_path, 0)
+    assert read_groups(tmp_path) == []
 
 
 def test_the_page_has_curves_and_groups_that_a_filter_shows(tmp_path: Path) -> None:

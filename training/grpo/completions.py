@@ -1,7 +1,6 @@
 """Completions of training that are kept to be looked at (`stepgrpo-train show`).
 
-One line per group, written while the run trains. A run that is resumed writes some steps again;
-their last lines count.
+One line per group, written while the run trains.
 """
 
 import dataclasses
@@ -19,6 +18,7 @@ __all__ = [
     "CompletionLog",
     "KeptCompletion",
     "KeptGroup",
+    "forget_after",
     "kept_completion",
     "kept_groups",
     "read_groups",
@@ -77,7 +77,7 @@ class CompletionLog:
         """Append the groups; they are on the disk when this returns."""
         if not self._count:
             return
-        open_jsonl(self._path, {"kept": self._count})
+        open_jsonl(self._path, {"version": 1})
         append(self._path, [dataclasses.asdict(each) for each in groups[: self._count]])
 
 
@@ -124,21 +124,26 @@ def kept_completion(
     )
 
 
+def forget_after(run: Path, step: int) -> None:
+    """Remove the groups of steps after `step`, which a run that goes on from there makes again."""
+    groups = [each for each in read_groups(run) if each.step <= step]
+    (run / FILE).unlink(missing_ok=True)
+    CompletionLog(run, len(groups)).keep(groups)
+
+
 def read_groups(run: Path) -> list[KeptGroup]:
-    """Return the groups that a run has kept, by step and place; none if it has no file.
+    """Return the groups that a run has kept, in their order; none if it has no file.
 
     Raises ValueError for a damaged line.
     """
-    found: dict[tuple[int, int], KeptGroup] = {}
+    found = []
     for number, entry in read_jsonl(run / FILE):
-        if number == 1:
-            continue
         try:
-            group = _parse(entry)
+            if number > 1:
+                found.append(_parse(entry))
         except (KeyError, TypeError) as error:
             raise damaged(run / FILE, number, error) from error
-        found[group.step, group.place] = group
-    return [found[key] for key in sorted(found)]
+    return found
 
 
 def _parse(entry: dict[str, Any]) -> KeptGroup:

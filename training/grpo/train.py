@@ -16,7 +16,7 @@ from training.config.trl import steps_per_generation
 from training.data.dataset import Row
 from training.data.prompts import PromptTemplate
 from training.grading import Grades, grader_of
-from training.grpo.completions import CompletionLog
+from training.grpo.completions import CompletionLog, forget_after
 from training.grpo.export import finish
 from training.grpo.reward_func import RewardFunction
 from training.grpo.rollout_func import RolloutFunction
@@ -31,6 +31,7 @@ from training.run.checkpoints import (
 )
 from training.run.loading import load_data, load_tokenizer, lora_of, model_of
 from training.run.output import is_finished, locked_output, prepare_output
+from training.run.processes import on_main
 from training.run.upstream_patches import (
     engine_options,
     options_for,
@@ -62,6 +63,8 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
             return
         every = steps_per_generation(args)
         checkpoint = prepare_output(output, config, resume=resume, every=every, end=args.max_steps)
+        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        on_main(lambda: forget_after(output, step))
         print(describe(config), flush=True)
         rows, report = load_data(config, tokenizer)
         with grader_of(config.grading, start, end) as grader:
