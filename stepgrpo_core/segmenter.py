@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from stepgrpo_core.errors import InvalidSetting
 
-__all__ = ["DEFAULT_MARKERS", "LEXICONS", "Marker", "StepSegmenter", "count_steps"]
+__all__ = ["DEFAULT_MARKERS", "LEXICONS", "Marker", "StepSegmenter", "count_steps", "is_quiet"]
 
 LEXICONS: dict[str, tuple[str, ...]] = {
     "deer": ("Wait",),
@@ -114,6 +114,16 @@ def count_steps(text: str, markers: Sequence[str] = DEFAULT_MARKERS) -> int:
     return segmenter.steps
 
 
+def is_quiet(text: str, markers: Sequence[str] = DEFAULT_MARKERS) -> bool:
+    """Return whether no marker can begin in `text`, nor code, whatever precedes it.
+
+    If nothing is undecided before such a text, then nothing is undecided after it, and it holds no
+    marker. Raises InvalidSetting as `count_steps` does.
+    """
+    lexicon = _compile(tuple(markers))
+    return lexicon.open_from(text, 0) == len(text) and lexicon.pattern.search(text) is None
+
+
 class StepSegmenter:
     """Finds markers in streamed text; the result does not depend on the chunks.
 
@@ -145,6 +155,13 @@ class StepSegmenter:
     def feed(self, chunk: str) -> list[Marker]:
         """Process the next chunk; return the markers that are final."""
         return self._scan(self._buffer + chunk, final=False)
+
+    def skip(self, text: str) -> None:
+        """Process text of parts that `is_quiet` is true of; nothing may be undecided before it."""
+        if text:
+            self._offset += len(self._buffer) + len(text) - 1
+            self._buffer, self._skip = text[-1], 1
+            self.undecided = self._offset + 1
 
     def finish(self) -> list[Marker]:
         """Process the end of the text; return the last markers."""

@@ -17,6 +17,7 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.output_processor import RequestOutputCollector
+from vllm.v1.metrics.stats import RequestStateStats
 
 __all__ = ["ScriptedClient"]
 
@@ -30,6 +31,7 @@ class _Playing:
     texts: Sequence[str]
     params: SamplingParams
     done: int = 0
+    stats: RequestStateStats = field(default_factory=RequestStateStats)
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ class ScriptedClient:
         """End a request; outputs already queued are still delivered."""
         if request_id in self.playing:
             each = self.playing.pop(request_id)
-            each.collector.put(_output(request_id, (), "", (), "abort"))
+            each.collector.put(_output(each, request_id, finish_reason="abort"))
 
     async def generate(
         self, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, **_: Any
@@ -120,26 +122,31 @@ class ScriptedClient:
     def _step(self, request_id: str, each: _Playing) -> None:
         token, text = each.ids[each.done], each.texts[each.done]
         each.done += 1
+        each.stats.num_generation_tokens += 1
         last = each.done == len(each.ids)
-        logprobs = () if each.params.logprobs is None else ({token: Logprob(TRIAL_LOGPROB)},)
-        each.collector.put(_output(request_id, (token,), text, logprobs, "stop" if last else None))
+        logprobs = None if each.params.logprobs is None else [{token: Logprob(TRIAL_LOGPROB)}]
+        finish = "stop" if last else None
+        made = _output(each, request_id, [token], text, finish_reason=finish, logprobs=logprobs)
+        each.collector.put(made)
         if last:
             del self.playing[request_id]
 
 
 def _output(
+    each: _Playing,
     request_id: str,
-    ids: Sequence[int],
-    text: str,
-    logprobs: Sequence[Mapping[int, Logprob]],
-    finish_reason: str | None,
+    ids: Sequence[int] = (),
+    text: str = "",
+    *,
+    finish_reason: str | None = None,
+    logprobs: Any = None,
 ) -> RequestOutput:
     completion = CompletionOutput(
         index=0,
         text=text,
         token_ids=list(ids),
         cumulative_logprob=None,
-        logprobs=list(logprobs) or None,
+        logprobs=logprobs,
         finish_reason=finish_reason,
     )
     return RequestOutput(
@@ -149,4 +156,5 @@ def _output(
         prompt_logprobs=None,
         outputs=[completion],
         finished=finish_reason is not None,
+        metrics=each.stats,
     )

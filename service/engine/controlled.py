@@ -10,7 +10,7 @@ from service.engine.request import ClosableRequest, EngineRequest, ServedModel
 from service.engine.sequence import ControlledSequence
 from service.records.reasons import Abstained
 from service.records.sequence import SequenceRecord
-from service.streams.engine_streams import AnswerNow, EndWithError
+from service.streams.inbox import AnswerNow, EndWithError
 from stepgrpo_core import ExitController
 
 __all__ = ["ControlledRequest"]

@@ -16,7 +16,7 @@ from service.load.running import check_closable
 from service.params import Requested, ThinkingRequest
 from service.params.limits import ProbeLimits
 from service.records.reasons import Abstained
-from service.streams.engine_streams import AnswerNow, EndWithError, Inbox
+from service.streams.inbox import AnswerNow, EndWithError, Inbox
 from stepgrpo_core import ExitController, ExitReason, Outcome, ThinkingFormat
 from stepgrpo_core.control.events import Cause
 from stepgrpo_core.control.states import THINKS

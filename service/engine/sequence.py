@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vllm.outputs import RequestOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams
 
 from service.engine.request import EngineRequest, ServedModel, cause_of
@@ -19,20 +19,19 @@ from service.records.reasons import Abstained
 from service.records.sequence import ContinuationInput, SequenceRecord
 from service.streams.detokenizer import Delivered, TokenTexts
 from service.streams.engine_streams import (
-    EngineStream,
-    Inbox,
-    Item,
-    Source,
-    answer_of,
+    addressed,
+    answer_in,
     answer_params,
+    closing_with_logprobs,
     extended_prompt,
     injected_outputs,
     main_params,
+    pieces,
     probe_params,
     probe_prompt,
-    shallow,
     split_output,
 )
+from service.streams.inbox import EngineStream, Inbox, Item, Source
 from service.streams.judge_call import JudgeCall
 from service.streams.stop_strings import AnswerStops, without_stops
 from stepgrpo_core import (
@@ -46,7 +45,7 @@ from stepgrpo_core import (
 )
 from stepgrpo_core.control.events import Command
 from stepgrpo_core.control.sequence import SequenceState
-from stepgrpo_core.policies import Answer, Judge, ProbeSpec, Reply
+from stepgrpo_core.policies import Answer, Judge, Reply
 
 __all__ = ["ControlledSequence"]
 
@@ -76,12 +75,14 @@ class ControlledSequence:
         self._params = main_params(request.params, record.index)
         in_answer = request.stops and not request.stops_everywhere  # otherwise vLLM applies them
         self._stops = AnswerStops(self._params, request.stop_ids) if in_answer else None
+        held_back = bool(self._params.stop) and self._stops is None
+        self._divides = self._params.detokenize and not held_back  # vLLM sends all text at once
         self._stopped = False  # one of them has ended the main stream
         self._texts = self._new_texts(request.prompt_ids)
         self._streams: list[EngineStream] = []  # main, then the answer's
         self._probes: dict[int, EngineStream | JudgeCall] = {}
         self._probe_outputs: dict[Source, tuple[StartProbe, list[RequestOutput]]] = {}
-        self._held: deque[tuple[RequestOutput, list[str]]] = deque()
+        self._held: deque[tuple[RequestOutput, Sequence[str]]] = deque()
         self._emitted_texts: list[str] = []  # one per emitted token
         self._sent_characters = 0  # less than their text while a stop string holds some back
         self._first: RequestOutput | None = None
@@ -92,17 +93,18 @@ class ControlledSequence:
 
     def open_main(self) -> None:
         """Start the main stream."""
-        params = self._params
-        if self._stops:
-            params = without_stops(params, self._request.stop_ids)
-        self._open(self._request.prompt, params, self._request.options)
+        request, params = self._request, self._params
+        params = without_stops(params, request.stop_ids) if self._stops else params
+        self._streams.append(self._stream("run", request.prompt, params, request.options))
 
-    def adopt_main(self, stream: EngineStream, delivered: Delivered) -> None:
+    def adopt_main(
+        self, stream: EngineStream, state: SequenceState, texts: TokenTexts, delivered: Delivered
+    ) -> None:
         """Take over a running stream, whose stop strings vLLM applies, and what it has sent."""
         self._streams.append(stream)
         self._stops = None
-        self._first, self._texts = delivered.last, delivered.decoder
-        self._state.main.ids = delivered.ids
+        self._divides = self._params.detokenize and not self._params.stop
+        self._state, self._texts, self._first = state, texts, delivered.last
         self._emitted_texts, self._sent_characters = delivered.texts, delivered.characters
 
     async def close(self) -> None:
@@ -125,11 +127,6 @@ class ControlledSequence:
         if self._stopped or record.cut_at is not None:
             record.discarded_tokens = self._streams[0].tokens - self._state.kept_tokens
 
-    def _open(
-        self, prompt: Mapping[str, Any], params: SamplingParams, options: Mapping[str, Any]
-    ) -> None:
-        self._streams.append(self._stream("run", prompt, params, options))
-
     def _stream(
         self,
         role: str,
@@ -138,10 +135,8 @@ class ControlledSequence:
         options: Mapping[str, Any],
     ) -> EngineStream:
         index, name = self._record.index, f"{self._request.request_id}-{role}"
-        engine = self._served.engine
-        return EngineStream(
-            engine,
-            self._inbox,
+        stream = EngineStream(
+            self._served.engine,
             sequence=index,
             request_id=name,
             prompt=prompt,
@@ -150,6 +145,8 @@ class ControlledSequence:
             load=self._served.load,
             probe=role == "probe",
         )
+        stream.feed(self._inbox)
+        return stream
 
     def _new_texts(self, prompt_ids: Sequence[int]) -> TokenTexts:
         skip = bool(self._request.params.skip_special_tokens)
@@ -161,10 +158,12 @@ class ControlledSequence:
         """Handle one item of the inbox; return the outputs for the client."""
         if source in self._probe_outputs:
             ready = await self._take_probe(source, item)
-        elif not self._listens_to(source) or item is None:
+        elif not self._listens_to(source) or item is None or isinstance(item, Reply):
             return []  # from the main stream after an exit: counted, but not used
         elif isinstance(item, Exception):
             raise item
+        elif self._flows(item):
+            ready = await self._take_piece(item, self._texts_of(item.outputs[0]))
         else:
             ready = await self._take_delta(source, item)
         if self._state.done:
@@ -183,47 +182,76 @@ class ControlledSequence:
         ended = self._stopped or self._state.done
         return stream is self._streams[-1] and not (ended and len(self._streams) == 1)
 
+    def _flows(self, output: Any) -> bool:
+        """Return whether a delta needs no division, as nearly all."""
+        if self._stops or self._closing or self._first is None:
+            return False
+        ids = output.outputs[0].token_ids
+        whole = len(ids) <= 1 or self._end_id not in ids
+        return whole or self._state.answering or bool(self._params.stop)
+
+    def _texts_of(self, completion: CompletionOutput) -> list[str] | None:
+        """Return the texts of a delta's tokens; None in the answer, where they decide nothing."""
+        if self._state.answering and not self._held:
+            return None
+        return self._texts.texts(completion.token_ids, completion.text if self._divides else None)
+
     async def _take_delta(self, stream: Source, output: RequestOutput) -> list[RequestOutput]:
         self._first = self._first or output
-        ready = self._closing_with_logprobs(output)
+        ready = [*closing_with_logprobs(self._closing, output)]
+        self._closing = []
         for piece, texts in self._pieces(output):
             if self._listens_to(stream):
                 ready += await self._take_piece(piece, texts)
         return ready
 
-    def _pieces(self, output: RequestOutput) -> Iterator[tuple[RequestOutput, list[str]]]:
-        """Yield the parts of a delta with the texts of their tokens.
+    def _pieces(self, output: RequestOutput) -> Iterator[tuple[RequestOutput, Sequence[str]]]:
+        """Return the parts of a delta with the texts of their tokens.
 
         A delta is split after ``</think>``, because vLLM 0.31's parsers lose white space that
         follows it in the same delta. With stop strings it is split into single tokens.
         """
-        ids = list(output.outputs[0].token_ids)
-        texts = self._texts.texts(ids)
+        completion = output.outputs[0]
+        ids = list(completion.token_ids)
+        texts = self._texts.texts(ids, completion.text if self._divides else None)
         sizes = [1] * (len(ids) - 1) if self._stops else []
         if self._end_id in ids[:-1] and not (sizes or self._params.stop):  # vLLM may hold text back
             sizes = [ids.index(self._end_id) + 1]
-        for size in sizes:
-            piece, output = split_output(output, size, len("".join(texts[:size])))
-            yield piece, texts[:size]
-            texts = texts[size:]
-        yield output, texts
+        return pieces(output, texts, sizes)
 
-    async def _take_piece(self, output: RequestOutput, texts: list[str]) -> list[RequestOutput]:
-        ids = list(output.outputs[0].token_ids)
+    async def _take_piece(
+        self, output: RequestOutput, texts: Sequence[str] | None
+    ) -> list[RequestOutput]:
+        completion = output.outputs[0]
+        ids = completion.token_ids
         if self._timeline.awaiting_tokens:
             self._timeline.received(output)
-        if self._stops:
+        if self._stops and texts is not None:
             answers = self._in_answer(ids, texts, self._stops)
             number = len(self._state.main.ids) + 1
             output = self._stops.take(output, number) if answers else self._stops.leave(output)
-        self._held.append((output, texts))
         commands = self._state.take(ids, texts, cause_of(output.outputs[0]))
+        if self._is_all_sent(commands, len(ids)):
+            self._sent(output, texts or ())
+            if self._timeline.thinking:
+                self._timeline.observe(self._state.controller)
+            return [output]
+        self._held.append((output, texts if texts is not None else [""] * len(ids)))
         if self._stops and self._stops.stopped:
             self._stopped = True
             await self._streams[0].stop()
         return await self._execute(commands)
 
-    def _in_answer(self, ids: list[int], texts: list[str], stops: AnswerStops) -> bool:
+    def _is_all_sent(self, commands: Sequence[Command], tokens: int) -> bool:
+        """Return whether a delta is sent as it is and nothing else happens, as for most tokens."""
+        alone = len(commands) == 1 and not self._held and not self._stops
+        return alone and isinstance(commands[0], Emit) and commands[0].count == tokens
+
+    def _sent(self, output: RequestOutput, texts: Sequence[str]) -> None:
+        self._emitted_texts += texts
+        self._sent_characters += len(output.outputs[0].text)
+
+    def _in_answer(self, ids: Sequence[int], texts: Sequence[str], stops: AnswerStops) -> bool:
         if not ids:  # the stream's end
             return bool(stops.tail)
         return self._state.controller.would_answer(ids[0], texts[0])
@@ -237,7 +265,7 @@ class ControlledSequence:
             return []
         answer: Answer | None = item if isinstance(item, Reply) else None
         if item is None:
-            answer = self._answer(command.spec, outputs)
+            answer = answer_in(command.spec, outputs, self._writing)
         outputs.clear()
         self._timeline.probe_answered(command.probe)
         return await self._execute(self._state.end_probe(ProbeAnswered(command.probe, answer)))
@@ -247,21 +275,12 @@ class ControlledSequence:
         must not depend on load. Return False after stopping it."""
         assert isinstance(stream, EngineStream)  # only these have a timeout
         if self._params.seed is not None and self._served.load.waiting:
-            stream.expire_after(self._served.probe_timeout)
+            stream.expire_after(self._served.probe_timeout, self._inbox)
             return True
         task = asyncio.create_task(stream.stop())  # not awaited: it may take long as well
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
         return False
-
-    def _answer(self, spec: ProbeSpec, outputs: Sequence[RequestOutput]) -> Answer | None:
-        """Return the answer of a probe that ended; None if it has none."""
-        try:
-            if cause_of(outputs[-1].outputs[0]) in ("eos", "length"):
-                return answer_of(spec, outputs, self._writing)
-        except Exception as error:  # noqa: BLE001 - a failed probe must not fail its request
-            _log.warning("The answer of a probe cannot be read: %s", type(error).__name__)
-        return None
 
     # Commands.
 
@@ -303,7 +322,7 @@ class ControlledSequence:
             probe_params(probe),
             {**self._request.probe_options(priorities=self._served.priorities), **trace},
         )
-        stream.expire_after(self._served.probe_timeout)
+        stream.expire_after(self._served.probe_timeout, self._inbox)
         self._probes[command.probe] = stream
         self._probe_outputs[stream] = command, []
         return None
@@ -313,8 +332,8 @@ class ControlledSequence:
         judge, decode = self._served.judge, self._writing.decode
         if judge is None or decode is None:
             return ProbeAnswered(command.probe, None)
-        kept = self._state.ids_before(command)
-        message = spec.message(decode(self._request.prompt_ids), decode(kept))
+        kept = decode(self._state.ids_before(command))
+        message = spec.message(decode(self._request.prompt_ids), kept)
         call = JudgeCall(self._inbox, judge, self._record.index, spec, message)
         self._probes[command.probe] = call
         self._probe_outputs[call] = command, []
@@ -330,8 +349,7 @@ class ControlledSequence:
                 self._held.appendleft((rest, texts[count:]))
                 texts = texts[:count]
             count -= len(texts)
-            self._emitted_texts += texts
-            self._sent_characters += len(output.outputs[0].text)
+            self._sent(output, texts)
             ready.append(output)
         return ready
 
@@ -339,6 +357,7 @@ class ControlledSequence:
         assert self._first is not None
         self._timeline.truncated()
         await self._streams[0].stop()
+        self._divides = self._params.detokenize and not self._params.stop
         self._stops, self._stopped = None, False  # in the answer's stream vLLM applies them
         self._held.clear()
         state = self._state
@@ -352,11 +371,10 @@ class ControlledSequence:
         prefix, closing = state.prefix_ids, state.closing_ids
         self._record.injected_tokens = len(closing)
         scored = self._served.scores_prompts
-        self._open(
-            extended_prompt(self._request.prompt, prefix),
-            answer_params(self._params, state, scored=scored),
-            {**self._request.answer_options(), **self._timeline.answer_started()},
-        )
+        prompt = extended_prompt(self._request.prompt, prefix)
+        params = answer_params(self._params, state, scored=scored)
+        options = {**self._request.answer_options(), **self._timeline.answer_started()}
+        self._streams.append(self._stream("run", prompt, params, options))
         unsent = "".join(self._emitted_texts)[self._sent_characters :]
         first, *rest = self._texts_after(prefix[: command.position]).texts(closing)
         self._texts = self._texts_after(prefix)
@@ -372,22 +390,11 @@ class ControlledSequence:
     def _texts_after(self, ids: Sequence[int]) -> TokenTexts:
         return self._new_texts([*self._request.prompt_ids, *ids])
 
-    def _closing_with_logprobs(self, answer: RequestOutput) -> list[RequestOutput]:
-        """Return the injected closing with the log-probs from the first output of the answer."""
-        closing, self._closing = self._closing, []
-        if closing:
-            logprobs = answer.prompt_logprobs
-            assert logprobs is not None
-            for place, output in enumerate(closing, start=len(logprobs) - len(closing)):
-                output.outputs[0].logprobs = logprobs[place : place + 1]
-        return closing
-
     def _addressed(self, output: RequestOutput) -> RequestOutput:
-        """Return a delta under the client's request id instead of the internal stream's."""
+        """Return a delta as one of the client's request instead of the internal stream's."""
+        output.outputs[0].index = self._record.index
+        if self._state.close is None:
+            output.request_id = self._request.request_id
+            return output
         assert self._first is not None
-        addressed = shallow(self._first)
-        addressed.request_id = self._request.request_id
-        addressed.finished = output.finished
-        addressed.outputs = [shallow(output.outputs[0])]
-        addressed.outputs[0].index = self._record.index
-        return addressed
+        return addressed(output, self._first, self._request.request_id)

@@ -15,7 +15,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.clients.openai import OpenAIClient, RequestFailed, RequestRejected
 from service.engine.request import LAST_PRIORITY, EngineRequest, ServedModel
-from service.streams.engine_streams import EngineStream, Inbox, extended_prompt
+from service.streams.engine_streams import extended_prompt
+from service.streams.inbox import EngineStream, Inbox
 
 __all__ = ["Continuation", "ContinuationBackend", "EngineBackend", "RemoteBackend"]
 
@@ -72,7 +73,6 @@ class EngineBackend:
         inbox: Inbox = asyncio.Queue()
         stream = EngineStream(
             self._served.engine,
-            inbox,
             sequence=0,
             request_id=f"{continuation.request.request_id}-pair",
             prompt=extended_prompt(continuation.request.prompt, continuation.ids),
@@ -80,6 +80,7 @@ class EngineBackend:
             options=self._options(continuation),
             load=self._served.load,
         )
+        stream.feed(inbox)
         try:
             await self._consume(continuation, inbox)
         finally:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from service.clients.judge import JudgeClient
-from service.streams.engine_streams import Inbox
+from service.streams.inbox import Inbox
 from stepgrpo_core.policies import Judge, Reply
 
 __all__ = ["JudgeCall", "NoReply"]

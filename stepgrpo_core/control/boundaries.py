@@ -11,6 +11,7 @@ alone, not on how they are chunked. The undecided text is never longer than the 
 the closing quotes of one sentence.
 """
 
+import functools
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from stepgrpo_core.control.events import ThinkingFormat
 from stepgrpo_core.control.matching import ThinkTokenMatcher
 from stepgrpo_core.control.states import Signal
 from stepgrpo_core.policies import BoundaryKind
-from stepgrpo_core.segmenter import StepSegmenter, count_steps
+from stepgrpo_core.segmenter import StepSegmenter, count_steps, is_quiet
 
 __all__ = ["BoundaryFinder", "Found", "step_starts"]
 
@@ -57,6 +58,7 @@ class BoundaryFinder:
         self._last = 0  # tokens at the last marker or its substitute
         self._segmenter = StepSegmenter(markers)
         self._layout = _Layout()
+        self._quiet = _quiet_texts(tuple(markers), places)
         self._texts: list[str] = []  # one per token
         self._starts = array("Q")  # character offset at which each token starts
         self._characters = 0
@@ -100,6 +102,48 @@ class BoundaryFinder:
             self._stand_in(text, self._gap)
         self._find(BoundaryKind.ANY, self._complete)
         return self._due(self.decided(self._places)) if self._waiting else []
+
+    @property
+    def settled(self) -> bool:
+        """True if everything so far is decided: no later text can find a boundary in it."""
+        return not self._places or (
+            self._segmenter.undecided == self._characters
+            and self._complete == len(self._texts)
+            and self._layout.open_end is None
+            and not self._waiting
+        )
+
+    def skip(self, texts: Sequence[str], begin: int, end: int) -> int:
+        """Take the run of tokens from `begin`, before `end`, in which no boundary begins or ends.
+
+        The result is that of `feed` for one after the other. Return their number, perhaps 0.
+        """
+        if not self.settled:
+            return 0
+        if self._places:
+            quiet = self._quiet
+            end = next((place for place in range(begin, end) if not quiet[texts[place]]), end)
+        if end <= begin:
+            return 0
+        run = texts[begin:end]
+        for each in run:
+            self._starts.append(self._characters)
+            self._characters += len(each)
+        self._texts += run
+        text = "".join(run)
+        if not self._places:  # nothing acts on them: steps are counted, several tokens at once
+            self._segmenter.feed(text)
+            self._complete = self._last_complete()
+            return len(run)
+        self._complete = len(self._texts)
+        self._segmenter.skip(text)
+        self._layout.skip(text)
+        self._blank = self._blank and not text.strip(" \t")
+        return len(run)
+
+    def _last_complete(self) -> int:
+        places = range(len(self._texts), self._complete, -1)
+        return next((place for place in places if self._texts[place - 1]), self._complete)
 
     def _stand_in(self, text: str, gap: int) -> None:
         """Let a token that ends a paragraph substitute for an overdue marker."""
@@ -213,6 +257,40 @@ def _beginning(marks: ThinkTokenMatcher, ids: Sequence[int], texts: Sequence[str
     return len(ids)
 
 
+class _QuietTexts(dict[str, bool]):
+    """Whether no boundary can begin or end in a token, by its text.
+
+    Nearly every token is quiet, and most tokens repeat: then the table takes the place of a search.
+    """
+
+    def __init__(self, markers: tuple[str, ...], places: frozenset[BoundaryKind]) -> None:
+        super().__init__()
+        self._markers, self._places = markers, places
+        self._marks = _STOPS + _WIDE_STOPS if BoundaryKind.SENTENCE in places else ""
+        if places & (_LAYOUT | {BoundaryKind.GAP}):
+            self._marks += "\n"
+
+    def __missing__(self, text: str) -> bool:
+        quiet = (
+            text != ""  # an incomplete character
+            and BoundaryKind.ANY not in self._places
+            and is_quiet(text, self._markers)
+            and not any(mark in text for mark in self._marks)
+        )
+        if len(self) < _TABLE and len(text) <= _LONGEST:
+            self[text] = quiet
+        return quiet
+
+
+_TABLE, _LONGEST = 300_000, 64
+"""Entries of a table, which are more than vocabularies have, and the characters of one."""
+
+
+@functools.lru_cache(maxsize=64)
+def _quiet_texts(markers: tuple[str, ...], places: frozenset[BoundaryKind]) -> _QuietTexts:
+    return _QuietTexts(markers, places)
+
+
 class _Layout:
     """Finds ends of lines, paragraphs and sentences in chunked text; offsets follow the ends."""
 
@@ -223,6 +301,12 @@ class _Layout:
         self._line_blank = True
         self._paragraph_blank = True
         self._sentence_blank = True
+
+    def skip(self, text: str) -> None:
+        """Take text without line ends and full stops; no full stop may be open."""
+        self._offset += len(text)
+        if not text.isspace():
+            self._line_blank = self._paragraph_blank = self._sentence_blank = False
 
     def feed(self, text: str) -> list[tuple[BoundaryKind, int]]:
         found: list[tuple[BoundaryKind, int]] = []

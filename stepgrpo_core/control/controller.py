@@ -87,8 +87,7 @@ class ExitController:
         self._settings, self._thinking = settings, thinking
         self._marks = ThinkTokenMatcher(thinking, implied=thinking_implied, may_answer=may_answer)
         self._ending = Ending(thinking)
-        self.max_tokens = max_tokens
-        self._limit = math.inf if max_tokens is None else max_tokens
+        self.max_tokens, self._limit = max_tokens, math.inf if max_tokens is None else max_tokens
         self._slots = [
             PolicySlot(policy, settings, guard) for policy in build_policy(settings, matcher)
         ]
@@ -156,12 +155,18 @@ class ExitController:
     def _take_tokens(self, event: Tokens, commands: list[Command]) -> None:
         if self.state is State.DONE or self._finished:
             raise ProtocolViolation("tokens after the end of the stream")
-        for token, text in zip(event.ids, event.texts, strict=True):
+        ids, texts, place = event.ids, event.texts, 0
+        if len(ids) != len(texts):
+            raise ProtocolViolation(f"{len(ids)} tokens came with {len(texts)} texts")
+        while place < len(ids) and (self._thinks() or self.state is State.PRELUDE):
+            run = 0
             if self.state is State.PRELUDE:
-                self._take_prelude(token, text, commands)
-            elif self._thinks():
-                self._take_thinking(token, text, commands)
-            self._received += 1
+                self._take_prelude(ids[place], texts[place], commands)
+            elif not (run := self._finder.skip(texts, place, self._ending.thought(ids, place))):
+                self._take_thinking(ids[place], texts[place], commands)
+            self._received += run or 1
+            place += run or 1
+        self._received += len(ids) - place  # the answer decides nothing
 
     def _take_prelude(self, token: int, text: str, commands: list[Command]) -> None:
         signal = self._marks.take(token, text)
@@ -271,7 +276,9 @@ class ExitController:
         while self._pending and self._pending[0].answered:
             self._decide(self._pending.popleft(), commands)
         self._finish_thinking(commands)
-        self._emit(commands)
+        if (count := self._frontier() - self._emitted) > 0:
+            commands.append(Emit(count))
+            self._emitted += count
         if self._pending or self.state is State.DONE:
             return
         if self._thinking_end is not None and self.state is State.THINKING:
@@ -358,12 +365,6 @@ class ExitController:
         commands += [CancelProbe(each.probe) for each in dropped if each.probe is not None]
         self._pending = deque(each for each in self._pending if each not in dropped)
 
-    def _emit(self, commands: list[Command]) -> None:
-        count = self._frontier() - self._emitted
-        if count > 0:
-            commands.append(Emit(count))
-            self._emitted += count
-
     def _frontier(self) -> int:
         """Return how many tokens of the current stream no decision can cut off."""
         if self._settings.shadow:
@@ -383,13 +384,13 @@ class ExitController:
 
     def _was_answer(self) -> bool:
         """Return True if the supposed thinking was an answer: it ended without start and end."""
-        ended = self._finished in ("eos", "stop") and self._thinking_end is self._exit is None
-        return ended and self._marks.doubtful
+        no_end = self._thinking_end is self._exit is None
+        return no_end and self._marks.doubtful and self._finished in ("eos", "stop")
 
     def _room(self, position: int) -> float:
         """Return the tokens left for an answer after a close at `position`; -inf: no close."""
         cost = self._thinking.cost
-        return self._limit - position - cost if math.isfinite(cost) else -math.inf
+        return self._limit - position - cost if cost < math.inf else -math.inf
 
     def _move(self, signal: Signal, reason: ExitReason | None = None) -> None:
         allowed = REASONS.get((self.state, signal))

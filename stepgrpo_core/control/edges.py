@@ -81,6 +81,7 @@ class Ending:
         self._sizes = tuple(map(len, ends))
         self._texts = tuple(filter(None, (thinking.end_text.strip(), *thinking.tool_texts)))
         self._plain = self._sizes == (1,) and not self._texts
+        self._edges = thinking.tool_ids | {thinking.end_id}
         self._waiting: list[str] = []
 
     def take(self, token: int, text: str) -> tuple[Sequence[str], bool]:
@@ -93,6 +94,16 @@ class Ending:
         if self._plain:  # fast path: true of nearly all models, and this runs for every token
             return ((), True) if token == self._thinking.end_id else ((text,), False)
         return self._take_sequence(token, text)
+
+    def thought(self, ids: Sequence[int], begin: int) -> int:
+        """Return the end of the run of `ids` from `begin` on that is surely thinking."""
+        edges = self._edges
+        if not self._plain:
+            return begin
+        if edges.isdisjoint(ids):  # the case for nearly all
+            return len(ids)
+        places = (place for place in range(begin, len(ids)) if ids[place] in edges)
+        return next(places, len(ids))
 
     def rest(self) -> Sequence[str]:
         """Return the texts that still wait when the stream is over: they were thinking."""

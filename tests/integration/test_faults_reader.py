@@ -16,7 +16,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from service.records.sequence import RequestContext, current_request
-from service.streams.engine_streams import BACKLOG
+from service.streams.inbox import BACKLOG
 from tests.support.chat import IDLE_SECONDS, messages
 from tests.support.engines import PROMPTS, Machine, Ours
 from tests.support.finishing import NEVER_ENDS
