@@ -19,6 +19,7 @@ POLICIES: tuple[dict[str, Any] | None, ...] = (
     {"exit_policy": "none"},
     {"exit_policy": "consistency"},
     {"exit_policy": "sufficiency"},
+    {"exit_policy": "give_up"},  # not calibrated: never exits
     None,
     {"exit_policy": "margin"},
     {"exit_policy": "entropy", "exit_max_probes": 30},

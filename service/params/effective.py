@@ -25,6 +25,7 @@ _DECISIVE: Mapping[str, tuple[str, ...]] = {
     "confidence": ("threshold",),
     "consistency": ("consistency",),
     "entropy": ("entropy_variance",),
+    "give_up": ("give_up_tokens", "give_up_level"),
     "margin": ("margin_threshold",),
     "pattern": ("pattern",),
     "repetition": ("repetition_chunks",),

@@ -64,6 +64,7 @@ BY_POLICY = frozenset(
         ExitReason.CONSISTENT,
         ExitReason.MARGIN,
         ExitReason.ENTROPY,
+        ExitReason.GAVE_UP,
         ExitReason.BUDGET,
         ExitReason.PATTERN,
         ExitReason.REPETITION,

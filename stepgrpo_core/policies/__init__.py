@@ -26,6 +26,7 @@ from stepgrpo_core.policies.budget import BudgetPolicy
 from stepgrpo_core.policies.confidence import ConfidencePolicy
 from stepgrpo_core.policies.consistency import ConsistencyPolicy
 from stepgrpo_core.policies.entropy import EntropyPolicy
+from stepgrpo_core.policies.give_up import GiveUpPolicy
 from stepgrpo_core.policies.margin import MarginPolicy
 from stepgrpo_core.policies.none import NonePolicy
 from stepgrpo_core.policies.pattern import PatternPolicy
@@ -71,6 +72,7 @@ POLICIES: dict[str, Callable[[ExitSettings], ExitPolicy]] = {
     "confidence": ConfidencePolicy,
     "consistency": ConsistencyPolicy,
     "entropy": EntropyPolicy,
+    "give_up": GiveUpPolicy,
     "margin": MarginPolicy,
     "none": NonePolicy,
     "pattern": PatternPolicy,

@@ -30,6 +30,7 @@ class ExitReason(enum.StrEnum):
     CONSISTENT = "consistent"
     MARGIN = "margin"
     ENTROPY = "entropy"
+    GAVE_UP = "gave_up"
     BUDGET = "budget"
     PATTERN = "pattern"
     REPETITION = "repetition"

@@ -21,6 +21,7 @@ _AT_LEAST = {
     "budget_tokens": 0,
     "max_steps": 1,
     "marker_gap": 1,
+    "give_up_tokens": 1,
     "repetition_chunks": 2,
 }
 _BETWEEN: dict[str, tuple[float, float]] = {
@@ -30,6 +31,7 @@ _BETWEEN: dict[str, tuple[float, float]] = {
     "sufficiency_score": (0, 100),
     "verifier_threshold": (0, 1),
     "margin_threshold": (0, 100),
+    "give_up_level": (0, 1),
     "entropy_alpha": (0.01, 1),
     "entropy_variance": (0, 100),
 }
@@ -101,6 +103,11 @@ class ExitSettings:
     consistency: ConsistencyLevel = "mid"
     """Policy consistency exits after this many equal probes in a row, made every so many tokens:
     mild 8/64, low 5/64, mid 3/64, high 2/64, max 2/32."""
+    give_up_tokens: int | None = None
+    """Policy give_up exits at a low confidence after about this many reasoning tokens, where its
+    threshold is half of give_up_level. None means never: calibrate it."""
+    give_up_level: float = 0.5
+    """Largest confidence, from 0 to 1, at which policy give_up exits."""
     margin_threshold: float = 1.0
     """Policy margin exits when the most likely token leads the end of the thinking by at most this
     many nats; the paper has 0.25 for tool use."""

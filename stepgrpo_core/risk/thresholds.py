@@ -37,10 +37,12 @@ _SHARED = (
     "answer_reserve",
     "close_on_eos",
 )
+_CONFIDENCE = (*_STEPS, *_INDUCED, "mean", "skip_first", "require_end")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "confidence": ("threshold", *_STEPS, *_INDUCED, "mean", "skip_first", "require_end"),
+    "confidence": ("threshold", *_CONFIDENCE),
     "consistency": ("consistency", *_INDUCED),
     "entropy": ("entropy_variance", "entropy_alpha", "entropy_probes"),
+    "give_up": ("give_up_tokens", "give_up_level", *_CONFIDENCE),
     "margin": ("margin_threshold",),
     "sufficiency": ("sufficiency_score", *_STEPS),
 }

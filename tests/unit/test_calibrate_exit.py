@@ -36,6 +36,8 @@ CONDITIONS = {
         (("--demo", "50", "--delta", "1"), "delta=1.0"),
         (("--demo", "50", "--policies", "margin", "margin"), "name each policy once"),
         (("--demo", "50", "--policies", "margin", "entropy"), "needs 59 questions or more"),
+        (("--demo", "50", "--give-up-tokens", "9"), "belongs to --policies confidence+give_up"),
+        (("--demo", "50", "--policies", "confidence+give_up"), "--give-up-tokens=None"),
         (("--prompts", "p.jsonl"), "--risk='lost' is invalid: it needs answers"),
         (("--demo", "44"), "a risk of 0.05 needs 45 questions or more"),
     ],
@@ -114,6 +116,15 @@ def test_competing_policies_share_delta_and_the_cheapest_is_written(
     figures = json.loads((tmp_path / "exit.json").read_text())["policies"]
     assert [each["delta"] for each in figures.values()] == [0.05, 0.05]
     assert "without one failure 59 prove a risk of 0.05" in capsys.readouterr().out
+
+
+def test_both_thresholds_are_calibrated_jointly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output, policy = tmp_path / "exit.yaml", "confidence+give_up"
+    run_with(monkeypatch, output, 0, "--policies", policy, "--give-up-tokens", "900")
+    found = read_thresholds(output).settings
+    assert (found["policy"], found["threshold"], found["give_up_tokens"]) == (policy, 0.5, 900)
 
 
 def test_traces_are_kept_whole_and_only_for_the_same_conditions(tmp_path: Path) -> None:

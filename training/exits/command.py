@@ -34,7 +34,7 @@ from training.data.prompts import add_prompt_flags, prompt_template_of, read_pro
 from training.data.sources import Row, Source, read_source
 from training.exits.report import chosen_of, table, write_figures
 from training.exits.store import Recorded, TraceFile
-from training.exits.sweeps import SWEEPS, THRESHOLDS, Sweep, sweep_of
+from training.exits.sweeps import BOTH, SWEEPS, THRESHOLDS, Sweep, sweep_of
 from training.files import write_text
 
 __all__ = ["add_arguments", "run"]
@@ -95,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=THRESHOLDS,
         help=f"Thresholds of policy confidence to test; the highest is tested first.{DEFAULT}",
     )
+    add(
+        "--give-up-tokens",
+        type=int,
+        help=f"Reasoning tokens after which {BOTH} gives up; set them before you see figures.",
+    )
     add_sampling_flags(parser)
     add_prompt_flags(parser)
     add_flags(parser)
@@ -109,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
     delta = args.delta / len(args.policies)
     needed = questions_needed(args.epsilon, delta)
     print(f"{len(rows)} questions; without one failure {needed} prove a risk of {args.epsilon:g}")
-    sweeps = [sweep_of(each, args.thresholds) for each in args.policies]
+    sweeps = [sweep_of(each, args.thresholds, args.give_up_tokens) for each in args.policies]
     runs, family, conditions = _record(args, rows, sweeps)
     found = {
         sweep.policy: select(
@@ -147,7 +152,10 @@ def _checked(args: argparse.Namespace) -> list[Row]:
     if args.prompts is not None and args.risk == "lost":
         remedy = "it needs answers: pass --questions, or use --risk changed"
         raise InvalidSetting("--risk", args.risk, remedy)
-    check_counts(args, "demo", "max_tokens")
+    check_counts(args, "demo", "max_tokens", "give_up_tokens")
+    if (BOTH in args.policies) != (args.give_up_tokens is not None):
+        remedy = f"it belongs to --policies {BOTH}: pass both or none"
+        raise InvalidSetting("--give-up-tokens", args.give_up_tokens, remedy)
     check_sampling(args)
     for each in args.thresholds:
         if not 0 < each < 1:

@@ -105,6 +105,13 @@ EXIT_CASES = {
         ExitReason.CONSISTENT,
         [_trial(0.9)],
     ),
+    "give_up": ExitCase(
+        _settings("give_up", give_up_tokens=4), _STEPS, 5, ExitReason.GAVE_UP, [_trial(0.1)]
+    ),
+    "give_up, sure enough": ExitCase(
+        _settings("give_up", give_up_tokens=4), _STEPS, None, ExitReason.NATURAL, [_trial(0.9)]
+    ),
+    "give_up, not calibrated": ExitCase(_settings("give_up"), _STEPS, None, ExitReason.NATURAL),
     "margin": ExitCase(
         _settings("margin"), [*_LOOP, *_LOOP, " So"], 12, ExitReason.MARGIN, [_FAR, _NEAR]
     ),

@@ -20,6 +20,7 @@ EVERY_POLICY = (
     ExitSettings(policy="budget", budget_tokens=40),
     ExitSettings(policy="consistency"),
     ExitSettings(policy="entropy", max_probes=32, min_interval=0),
+    ExitSettings(policy="give_up", give_up_tokens=40),
     ExitSettings(policy="margin"),
     ExitSettings(policy="pattern", pattern=r"^Wait|=\d+$"),
     ExitSettings(policy="repetition"),

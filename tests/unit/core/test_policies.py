@@ -47,7 +47,7 @@ def boundary(text: str = "", kind: BoundaryKind = BoundaryKind.SENTENCE, **field
 
 def test_every_policy_acts_somewhere_but_none() -> None:
     for name in POLICIES:
-        assert bool(policy(name, max_probes=20).needs.kinds) is (name != "none")
+        assert bool(policy(name, max_probes=20, give_up_tokens=9).needs.kinds) is (name != "none")
     assert policy("none").decide(BOUNDARY, None).reason is None
 
 
@@ -354,5 +354,6 @@ def test_a_budget_of_steps_ends_before_one_more() -> None:
 
 def test_min_tokens_delays_all_but_a_budget() -> None:
     for name in set(POLICIES) - {"none", "budget"}:
-        assert policy(name, min_tokens=200, max_probes=20).needs.min_tokens == 200
+        asked = policy(name, min_tokens=200, max_probes=20, give_up_tokens=9)
+        assert asked.needs.min_tokens == 200
     assert policy("budget", min_tokens=200).needs.min_tokens == 0
