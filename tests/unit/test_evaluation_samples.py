@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.training.records import record
-from training.evaluation.passing import majority, pass_at, pass_at_k
+from training.evaluation.passing import majority, pass_at, pass_at_k, within
 from training.evaluation.records import Record
 from training.evaluation.report import write_report
 from training.evaluation.statistics import summarize, summarize_groups
@@ -111,6 +111,25 @@ def test_the_report_has_tables_of_samples_and_of_groups(tmp_path: Path) -> None:
     assert "pass@" not in (tmp_path / "results.md").read_text().partition("## t")[2]
 
 
+def test_the_report_has_the_accuracy_within_budgets(tmp_path: Path) -> None:
+    records = {
+        name: {"demo": [record(each, tokens=tokens * (each + 1)) for each in range(4)]}
+        for name, tokens in (("base", 100), ("short", 10))
+    }
+    write_report(tmp_path, records, baseline="base")
+    text = (tmp_path / "results.md").read_text()
+    assert "| accuracy within N tokens, % | 4 | 8 | 16 | 32 | 64 | 128 | 256 |" in text
+    (line,) = (each for each in text.splitlines() if each.startswith("| short | 0.0"))
+    assert line.count("100.0 (") == 3  # beyond its longest: its accuracy
+    found = json.loads((tmp_path / "results.json").read_text())["within"]["demo"]
+    assert [found["base"][size]["value"] for size in ("32", "64", "128", "256")] == [
+        0,
+        0,
+        0.25,
+        0.5,
+    ]
+
+
 def test_what_only_closing_does_is_told_apart(tmp_path: Path) -> None:
     base = [record(1), record(2, correct=False, exit="eos_in_thinking"), record(3)]
     exits = [record(1), record(2, exit="eos_in_thinking"), record(3, correct=False, exit="budget")]
@@ -119,3 +138,20 @@ def test_what_only_closing_does_is_told_apart(tmp_path: Path) -> None:
     assert versus["accuracy"]["value"] == 0
     assert versus["accuracy_by_exits"]["value"] == pytest.approx(-1 / 3)
     assert "| difference by exits, points |" in (tmp_path / "results.md").read_text()
+
+
+def test_within_a_budget_longer_completions_count_as_wrong() -> None:
+    lengths = {0: (10, 100), 1: (60, 130), 2: (5, 200)}
+    records = [
+        record(question, sample, tokens=tokens, correct=None if tokens == 5 else tokens != 60)
+        for question, found in lengths.items()
+        for sample, tokens in enumerate(found)
+    ]
+    found = within(records)
+    # Of 200 tokens the budgets are 16, 32, 64 and 128: a sixteenth is 12.5.
+    assert list(found) == [16, 32, 64, 128]
+    # Within 64: 1 of 2; 0 of 2, since the short one is wrong; 0 of the 1 that is scored.
+    assert found[64].value == pytest.approx(1 / 6)
+    assert found[128].value == pytest.approx((2 / 2 + 0 / 2 + 0) / 3)
+    assert found[16].low < found[16].value < found[16].high
+    assert within([record(0, correct=None)]) == {}

@@ -1,15 +1,16 @@
-"""pass@k and majority votes over several samples of a question.
+"""pass@k, majority votes over several samples of a question, and accuracy within a budget.
 
 *pass@k* is the probability that one of k samples is correct, by the unbiased estimator of Chen et
 al. 2021 (arXiv 2107.03374): 1 - C(n - c, k) / C(n, k) for c correct of n samples. *maj@n* tells
 whether the most frequent answer of the n samples is correct (self-consistency, Wang et al. 2022,
 arXiv 2203.11171); the grader decides which answers are the same, and a tie counts as the share of
-correct answers in it.
+correct answers in it. *Within N tokens* counts longer completions as wrong, as if they had been
+generated with that limit.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +18,12 @@ from stepgrpo_core.savings.intervals import Estimate
 from training.evaluation.intervals import share_interval
 from training.evaluation.records import Record
 
-__all__ = ["majority", "pass_at", "pass_at_k"]
+__all__ = ["Budgets", "majority", "pass_at", "pass_at_k", "within", "within_of"]
+
+Budgets = Mapping[str, Mapping[int, Estimate]]
+"""Accuracy within budgets of tokens by contender."""
+
+SHARES = 16  # the smallest budget is at least this part of the longest completion
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -54,6 +60,32 @@ def majority(records: Iterable[Record]) -> Estimate | None:
     if silent or not any(len(found) > 1 for found in questions):
         return None
     return share_interval(np.array([_elected(found) for found in questions]), len(questions))
+
+
+def within(records: Sequence[Record]) -> dict[int, Estimate]:
+    """Return the accuracy within budgets of tokens: the powers of two below the longest completion,
+    down to a sixteenth of it. Unscored completions are left out."""
+    ordered = sorted(records, key=lambda each: (each.question, each.sample))
+    graded = [each for each in ordered if each.correct is not None]
+    longest = max((each.tokens for each in graded), default=0)
+    budgets = [2**power for power in range(longest.bit_length()) if 2**power < longest]
+    found = {}
+    for budget in budgets:
+        if budget * SHARES >= longest:
+            scores = [
+                [bool(each.correct) and each.tokens <= budget for each in one]
+                for one in _by_question(graded)
+            ]
+            means = np.array([sum(each) / len(each) for each in scores])
+            found[budget] = share_interval(means, len(graded))
+    return found
+
+
+def within_of(
+    records: Mapping[str, Mapping[str, Sequence[Record]]], task: str, names: Iterable[str]
+) -> Budgets:
+    """Return `within` of each of the contenders `names` on a task."""
+    return {name: within(records[name][task]) for name in names}
 
 
 def _elected(samples: Sequence[Record]) -> float:

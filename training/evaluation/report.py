@@ -14,6 +14,7 @@ from typing import Any
 
 from stepgrpo_core import ExitReason, ExitSettings
 from training.evaluation.intervals import FEW, RESAMPLES
+from training.evaluation.passing import Budgets, within_of
 from training.evaluation.records import Record
 from training.evaluation.statistics import (
     Comparison,
@@ -31,6 +32,7 @@ MACRO = "macro mean"
 ALWAYS_SHOWN = ("threshold", "max_probes", "min_tokens", "min_interval")
 Results = Mapping[str, Mapping[str, Summary]]
 """Summaries by task (and `MACRO`) and contender, the baseline first."""
+Rows = Mapping[str, Summary]
 Groups = Mapping[str, Mapping[str, Results]]
 """Summaries by task, column, its value and contender."""
 Heads = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -51,7 +53,7 @@ flight; they are part of no other figure. Truncated completions hit the token li
 counts every task alike. pass@k is the unbiased estimate that one of k samples is correct, maj@k
 whether the most frequent answer of all k samples is. `difference by exits` leaves out what only
 closing does: a thinking that ends with its turn is closed and answered by exit policies, and stays
-wrong under policy none.
+wrong under policy none. Within N tokens, longer completions count as wrong, as with that limit.
 """
 
 
@@ -98,6 +100,7 @@ def write_report(
     Raises Unpaired if contenders have other questions or samples than the baseline.
     """
     results, groups = results_of(records, baseline), groups_of(records, baseline)
+    budgets = {task: within_of(records, task, results[task]) for task in results if task != MACRO}
     output.mkdir(parents=True, exist_ok=True)
     whole = {
         "baseline": baseline,
@@ -105,11 +108,12 @@ def write_report(
         "made": heads or {},
         "results": _plain_summaries(results),
         "groups": _plain_summaries(groups),
+        "within": _plain_summaries(budgets),
         "run": run or {},
     }
     text = json.dumps(_finite(whole), indent=1, allow_nan=False, ensure_ascii=False)
     write_text(output / "results.json", text + "\n")
-    tables = markdown(results, baseline=baseline, heads=heads, groups=groups)
+    tables = markdown(results, baseline=baseline, heads=heads, groups=groups, budgets=budgets)
     write_text(output / "results.md", tables)
     draw_tradeoff(results, output / "tradeoff.png", baseline=baseline)
 
@@ -120,9 +124,9 @@ def markdown(
     baseline: str | None,
     heads: Heads | None = None,
     groups: Groups | None = None,
+    budgets: Mapping[str, Budgets] | None = None,
 ) -> str:
     """Return the tables as Markdown."""
-    groups = groups or {}
     parts = ["# Evaluation", METHOD.strip()]
     if heads:
         parts.append(_table(("contender", "model", "policy", "weights"), _contenders(heads)))
@@ -131,11 +135,9 @@ def markdown(
         parts += [f"## {_cell(task)}", *_setting(task, heads or {})]
         rows = {_name(name, baseline): summary for name, summary in found.items()}
         parts += [_accuracy(rows), _passing(rows), _tokens(rows), _compression(rows)]
-        parts += [_exits(rows), *_groups(groups.get(task, {}), baseline)]
+        parts += [_within((budgets or {}).get(task, {}), found, baseline), _exits(rows)]
+        parts += _groups((groups or {}).get(task, {}), baseline)
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-Rows = Mapping[str, Summary]
 
 
 def _accuracy(rows: Rows) -> str:
@@ -188,6 +190,15 @@ def _passing(rows: Rows) -> str:
             for name, each in rows.items()
         ),
     )
+
+
+def _within(budgets: Budgets, found: Mapping[str, Summary], baseline: str | None) -> str:
+    sizes = sorted({size for each in budgets.values() for size in each})
+    rows = (
+        (_name(name, baseline), *(_shown(each.get(n, found[name].accuracy), 100) for n in sizes))
+        for name, each in budgets.items()
+    )
+    return _table(("accuracy within N tokens, %", *map(str, sizes)), rows) if sizes else ""
 
 
 def _groups(columns: Mapping[str, Results], baseline: str | None) -> list[str]:
