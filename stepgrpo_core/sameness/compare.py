@@ -24,7 +24,7 @@ from stepgrpo_core.sameness.relations import (
     region_of,
 )
 from stepgrpo_core.sameness.scan import split_top
-from stepgrpo_core.sameness.units import read_unit
+from stepgrpo_core.sameness.units import changes_value, read_unit
 
 __all__ = ["MAX_CHARACTERS", "Formulas", "Sameness", "compare", "same_value", "within_bounds"]
 
@@ -208,6 +208,8 @@ def _words(gold: str, answer: str) -> Sameness | None:
         return _verdict(one == other)
     if one is None and other is None:
         return None
+    if one == "\\mathbb{R}" and region_of(answer):
+        return None
     return "different" if one is not None or read_number(gold) else None
 
 
@@ -259,9 +261,8 @@ def _sides(text: str) -> list[str]:
 
 
 def _units_differ(gold: str, answer: str) -> bool:
-    found = []
-    for text in (gold, answer):
-        tail = _TAIL.search(text)
-        found.append(read_unit(tail[0])[1] if tail else None)
-    one, other = found
+    tails = [tail[0] if (tail := _TAIL.search(text)) else "" for text in (gold, answer)]
+    if len(set(map(changes_value, tails))) > 1:
+        return True
+    one, other = (read_unit(tail)[1] for tail in tails)
     return one is not None and other is not None and one != other

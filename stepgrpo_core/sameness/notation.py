@@ -92,6 +92,7 @@ _ALIASES = {
 _PLAIN = frozenset("<>[]*/:|")  # aliases without a backslash
 
 _FONTS = "textbf|textit|textrm|texttt|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox"
+_ORDINAL = "(?:st|nd|rd|th)"
 _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\s+", " "),
     (r"\\langle(?![a-zA-Z])", "("),
@@ -107,6 +108,7 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"(?<!\\)\\!|\\negthinspace", ""),
     (r"(?<!\\)\\[,;: ]|~|\\(?:thin|med|thick|en)space|\\q?quad(?![a-zA-Z])", " "),
     (r" {2,}", " "),
+    (r"\\(?:text)?color *\{[^{}]*\} ?|\\(?:underline|fbox|framebox) *(?=\{)", ""),
     (r"\{ *, *\}", ","),
     (rf"\\(?:{_FONTS})(?![a-zA-Z]) *(?=\{{)", r"\\text"),
     (r" ?\(?(?:\\text\{ ?\(?)? ?\b(?:in )?base[ -]?\}? ?\{?([0-9]+|[a-z]+)[) }]*$", r"_{\1}"),
@@ -122,6 +124,8 @@ _REWRITES: tuple[tuple[str, str], ...] = (
     (r"\\text\{ *(?:degrees?) *\}|(?<=[0-9]) *degrees?\b", r"^\\circ "),
     (r"\\text\{ *(?:percent|per cent|pct) *\}|(?<=[0-9]) *(?:percent|per cent)\b", "%"),
     (r"\\text\{ *(,? ?(?:or|and)) *\}", r" \1 "),
+    (rf"(?<=[0-9]) ?\^ ?(?:\\text)? ?\{{ ?(?:\\text\{{ ?{_ORDINAL} ?\}}|{_ORDINAL}) ?\}}", ""),
+    (rf"(?<=[0-9]){_ORDINAL}\b", ""),
     (r"\\text\{ *\}", ""),
     (r"\\(frac|binom) *([0-9a-z]) *([0-9a-z])(?![a-z])", r"\\\1{\2}{\3}"),
     (r"\\frac *(\\pi) *([0-9a-z])(?![0-9a-z])", r"\\frac{\1}{\2}"),

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["Unit", "read_unit"]
+__all__ = ["Unit", "changes_value", "read_unit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,13 @@ _FACTOR = re.compile(r"([^\W\d_]+|[$€£₹¥¢°Ω]C?F?)\.?(?:\^\{?(-?[1-9])\}
 _POWER = r"\^\{?-?[1-9]\}?"
 _BARE = re.compile(rf"(?:[a-zA-Z]{{2,}}|[mgsNJWVL])(?:[ /.\-]+[a-zA-Z]+|{_POWER})*\.?")
 _SPOKEN = re.compile(rf"(?:\\text\{{[^{{}}\\]*\}}|{_POWER}|\\cdot|[ /\-°CF¢€£¥₹])+")
-_JOINED = re.compile(r"\b(?:and|or)\b")
+_CHANGE = re.compile(r"\b(?:and|or|least|most|than|not)\b")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
+
+
+def changes_value(text: str) -> bool:
+    """Return whether words after a number make it another value ("or more", "and 10 cents")."""
+    return _CHANGE.search(text) is not None
 
 
 def read_unit(text: str) -> tuple[bool, Unit | None]:
@@ -82,7 +87,7 @@ def read_unit(text: str) -> tuple[bool, Unit | None]:
     text = text.replace(r"^\circ", "°")
     plain = " ".join(re.sub(r"\\text|\\cdot|[{}]", " ", text).split()).replace(" ^", "^")
     plain = plain.replace("^ ", "^")
-    if _JOINED.search(plain):
+    if changes_value(plain):
         return False, None
     unit = _unit(plain)
     spoken = _SPOKEN.fullmatch(text) is not None and (unit is not None or "\\text" in text)

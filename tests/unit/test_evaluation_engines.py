@@ -142,3 +142,14 @@ def test_an_engine_here_is_spread_over_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     assert engine.made_with["dtype"] == "bfloat16"
     assert version_of(settings).endswith(" x 4")
     assert " x " not in version_of(EngineSettings())
+
+
+def test_a_key_is_shown_nowhere_and_a_password_in_the_url_is_refused() -> None:
+    settings = EngineSettings(server="http://here", api_key="secret")
+    assert "secret" not in repr(settings)
+    with pytest.raises(InvalidSetting, match="leave out the password") as error:
+        EngineSettings(server="http://me:secret@here:8000")
+    assert "secret" not in str(error.value)
+    with pytest.raises(InvalidSetting, match="printable ASCII") as error:
+        version_of(EngineSettings(server="http://here", api_key="se\ncret"))
+    assert "cret" not in str(error.value)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -165,6 +166,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "of loading an engine; PATH is still read for tokenizer and weights' digest. Start it with "
         "--logprobs-mode processed_logprobs.",
     )
+    add(
+        "--api-key",
+        metavar="KEY",
+        help="API key of --server. Default: OPENAI_API_KEY, which, unlike a flag, other users of "
+        "the machine cannot see. No log or report contains the key.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +218,11 @@ def _tell_other_prompts(model: str, prompts: PromptTemplate) -> None:
 
 
 def _engine(args: argparse.Namespace) -> EngineSettings:
-    return EngineSettings(args.tensor_parallel_size, args.gpu_memory_utilization, args.server)
+    if args.api_key is not None and args.server is None:
+        raise InvalidSetting("--api-key", "(not shown)", "it belongs to --server: name one")
+    key = args.api_key or os.environ.get("OPENAI_API_KEY")
+    memory = args.gpu_memory_utilization
+    return EngineSettings(args.tensor_parallel_size, memory, args.server, key)
 
 
 def _asked(args: argparse.Namespace) -> _Asked:

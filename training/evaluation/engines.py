@@ -5,7 +5,8 @@ a server: ``stepgrpo-serve MODEL --data-parallel-size 8`` behind `--server`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import httpx
@@ -22,7 +23,7 @@ from training.rollouts.batch import (
     RolloutRequest,
     run_rollouts,
 )
-from training.rollouts.remote import RemoteRollouts
+from training.rollouts.remote import RemoteRollouts, checked_key
 from training.run.adapters import as_model
 from training.run.checkpoints import RunStopped
 
@@ -39,17 +40,23 @@ def version_of(settings: EngineSettings) -> str:
     Raises InvalidSetting for a server that does not answer.
     """
     if settings.server is not None:
-        return f"vllm {server_version(settings.server)} on a server"
+        return f"vllm {server_version(settings.server, settings.api_key)} on a server"
     size = settings.tensor_parallel_size
     spread = f" x {size}" if size > 1 else ""
     return f"vllm {engine_version()} {device_kind()}{spread}"
 
 
-def server_version(url: str) -> str:
+def server_version(url: str, api_key: str | None = None) -> str:
     """Return vLLM's version on the server at `url`; raises InvalidSetting."""
+    headers = {"Authorization": f"Bearer {checked_key(api_key)}"}
     try:
-        response = httpx.get(f"{url.rstrip('/')}/version", timeout=30)
+        response = httpx.get(f"{url.rstrip('/')}/version", headers=headers, timeout=30)
         return str(response.raise_for_status().json()["version"])
+    except httpx.HTTPStatusError as error:
+        remedy = f"it answers HTTP {error.response.status_code}: use its URL without a path"
+        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+            remedy = "set OPENAI_API_KEY to an API key that it accepts"
+        raise InvalidSetting("server", url, remedy) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         remedy = f"no stepgrpo-serve answers there ({error!r}); its URL has no path, not /v1"
         raise InvalidSetting("server", url, remedy) from error
@@ -115,12 +122,13 @@ class RemoteEngine:
 
     url: str
     stopping: Callable[[], bool]
+    api_key: str | None = field(default=None, repr=False)
 
     @property
     def made_with(self) -> Mapping[str, Any]:
         """Return the origin as far as the server reports it."""
         return {
-            "versions": {"vllm": server_version(self.url)},
+            "versions": {"vllm": server_version(self.url, self.api_key)},
             "hardware": f"the server {self.url}",
             "commit": None,
             "dtype": "the server's",
@@ -140,7 +148,9 @@ class RemoteEngine:
                 raise RunStopped(f"stopped; {KEPT}")
             finished(rollout)
 
-        rollouts = RemoteRollouts(self.url, contender.served, contender.exit, form.thinking)
+        rollouts = RemoteRollouts(
+            self.url, contender.served, contender.exit, form.thinking, api_key=self.api_key
+        )
         rollouts.run(requests, take)
 
 

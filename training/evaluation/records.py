@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stepgrpo_core import ExitSettings, InvalidSetting
 from stepgrpo_core.families.table import AUTO_FAMILY, FamilyChoice
@@ -69,6 +70,8 @@ class EngineSettings:
     """Share of the memory of each GPU; None: vLLM's default."""
     server: str | None = None
     """URL of a `stepgrpo-serve` that generates the completions instead."""
+    api_key: str | None = dataclasses.field(default=None, repr=False)
+    """API key of that server; no record holds it."""
 
     def __post_init__(self) -> None:
         share, server = self.gpu_memory_utilization, self.server
@@ -79,6 +82,9 @@ class EngineSettings:
             raise InvalidSetting("gpu_memory_utilization", share, remedy)
         if server is not None and (share is not None or self.tensor_parallel_size > 1):
             raise InvalidSetting("server", server, "set the engine's memory and GPUs there")
+        if server is not None and urlsplit(server).username is not None:
+            shown = f"...@{server.rpartition('@')[2]}"
+            raise InvalidSetting("server", shown, "leave out the password; reports show the URL")
 
 
 HERE = EngineSettings()

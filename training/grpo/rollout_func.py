@@ -7,6 +7,7 @@ resumed run makes the same rollouts as an uninterrupted one.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,9 +88,10 @@ class RolloutFunction:
         args, thinking = trainer.args, self._form.thinking
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
         model = self._config.model.served_name or self._config.model.name
-        return lambda requests, settings: RemoteRollouts(url, model, settings, thinking).run(
-            requests, finished
-        )
+        key = os.environ.get("OPENAI_API_KEY")
+        return lambda requests, settings: RemoteRollouts(
+            url, model, settings, thinking, api_key=key
+        ).run(requests, finished)
 
     def _requests(
         self, prompts: Sequence[Any], trainer: Any, *, training: bool

@@ -8,6 +8,7 @@ are those of the distribution that was sampled from.
 import asyncio
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import openai
 from stepgrpo_core import ExitReason, ExitSettings, InvalidSetting, Outcome, ThinkingFormat
 from training.rollouts.batch import Rollout, RolloutRequest
 
-__all__ = ["RemoteFailure", "RemoteRollouts"]
+__all__ = ["RemoteFailure", "RemoteRollouts", "checked_key"]
 
 SENT = ("policy", "threshold", "max_probes", "min_tokens", "min_interval", "pattern")
 RETRIES = 3  # after connection errors, HTTP 429 and 5xx
@@ -24,6 +25,17 @@ RETRIES = 3  # after connection errors, HTTP 429 and 5xx
 
 class RemoteFailure(RuntimeError):
     """The server could not be reached, refused, or is not a `stepgrpo-serve`."""
+
+
+def checked_key(api_key: str | None) -> str:
+    """Return the API key to send, "none" without one, which the client insists on.
+
+    Raises InvalidSetting for a key that no header can carry; the message does not contain it.
+    """
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidSetting("api_key", "(not shown)", "use printable ASCII characters")
+    return key or "none"
 
 
 class RemoteRollouts:
@@ -40,12 +52,14 @@ class RemoteRollouts:
         settings: ExitSettings,
         thinking: ThinkingFormat,
         *,
+        api_key: str | None = None,
         concurrency: int = 128,
         timeout_seconds: float = 3600,
     ) -> None:
         _check_carried(settings)
         self._url, self._model = url.rstrip("/"), model
         self._settings, self._thinking = settings, thinking
+        self._api_key = checked_key(api_key)
         self._concurrency, self._timeout = concurrency, timeout_seconds
 
     def run(
@@ -63,7 +77,7 @@ class RemoteRollouts:
         slots = asyncio.Semaphore(self._concurrency)
         async with openai.AsyncOpenAI(
             base_url=f"{self._url}/v1",
-            api_key="none",  # the client insists on one
+            api_key=self._api_key,
             timeout=self._timeout,
             max_retries=RETRIES,
         ) as client:
@@ -83,16 +97,20 @@ class RemoteRollouts:
         return [task.result() for task in tasks]
 
     async def _complete(self, client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> Any:
-        try:
-            return await client.post("/completions", cast_to=object, body=body)
-        except openai.APIStatusError as error:
-            reason = f"HTTP {error.status_code}: {error.response.text[:500]}"
-        except openai.APIConnectionError as error:
-            reason = repr(error.__cause__ or error)
-        raise RemoteFailure(
-            f"{self._url} gave no rollout ({reason}); check that stepgrpo-serve runs there with "
-            f"model {self._model!r}"
-        )
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                return await client.post("/completions", cast_to=object, body=body)
+            except openai.APIStatusError as error:
+                if error.status_code == 429 and time.monotonic() < until:
+                    continue  # others use up the key's limit; the client has waited as it was asked
+                reason = f"HTTP {error.status_code}: {error.response.text[:500]}"
+            except openai.APIConnectionError as error:
+                reason = repr(error.__cause__ or error)
+            raise RemoteFailure(
+                f"{self._url} gave no rollout ({reason}); check that stepgrpo-serve runs there "
+                f"with model {self._model!r}, and OPENAI_API_KEY if it needs a key"
+            )
 
     def _body(self, request: RolloutRequest) -> dict[str, Any]:
         sampling = {

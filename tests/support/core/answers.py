@@ -6,6 +6,11 @@ __all__ = ["CASES"]
 
 CASES: dict[str, list[tuple[str, str, bool]]] = {
     "spaces before units": [
+        ("17", r"17\text{ or more}", False),
+        ("17", r"17\text{ at most}", False),
+        (r"17\text{ or more}", "17", False),
+        (r"17\text{ or more}", r"17 \text{ or more}", True),
+        ("17", r"17\text{ more students}", True),
         (r"3\text{ kg}", r"3\text{ m}", False),
         ("18", "USD 18", True),
         ("18", "18 m", True),
@@ -61,6 +66,15 @@ CASES: dict[str, list[tuple[str, str, bool]]] = {
         (r"6\text{ cm}", r"6\text{ cm.}", True),
     ],
     "whole answer in text": [
+        ("17", r"\underline{17}", True),
+        ("17", r"\fbox{17}", True),
+        ("17", r"\textcolor{blue}{17}", True),
+        (r"\frac12", r"{\color{red} \frac{1}{2}}", True),
+        ("17", r"\color{blue}{18}", False),
+        ("7", "7^{th}", True),
+        (r"7^{\text{th}}", "7", True),
+        ("3", "3rd", True),
+        ("21", "12^{st}", False),
         (r"\text{no}", r"\text{No}", True),
         (r"\text{June 20}", r"\text{June } 20", True),
         (r"\text{June 20}", r"\text{June 21}", False),
@@ -160,6 +174,10 @@ CASES: dict[str, list[tuple[str, str, bool]]] = {
         ("-4.2e-7", r"4.2 \times 10^{-7}", False),
     ],
     "inequalities and intervals": [
+        (r"\mathbb{R}", r"(-\infty,\infty)", True),
+        (r"\mathbb{R}", r"-\infty<x<\infty", True),
+        (r"\mathbb{R}", r"(-\infty,3)", False),
+        (r"\mathbb{R}", "5", False),
         ("(2,5)", "2 < x > 5", False),
         ("(2,5)", r"2 < x \ne 5", False),
         (r"(3,\infty)", r"\{ x \mid x > 3 \}", True),
