@@ -6,6 +6,7 @@ are exempt, because their output must not depend on load.
 
 import math
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,8 @@ class Load:
         self.running = 0
         """Sequences in the engine, probes included."""
         self.probes = 0
+        self.own_prefix = f"own-{uuid.uuid4().hex[:8]}-"
+        """Start of the ids of requests that no user made; a client cannot guess it."""
         self._capacity = capacity
         self._share = share
         self._waiting: dict[int, int] = {}  # queued requests by engine
@@ -99,7 +102,7 @@ class Load:
     def watch(self, manager: Any) -> None:
         """Register with vLLM's statistics loggers; None means ``--disable-log-stats``."""
         if manager is not None:
-            manager.stat_loggers.append(self)
+            manager.stat_loggers.insert(0, self)  # first, as `record` changes what others count
             self._reports_steps = True
 
     def record(
@@ -109,14 +112,21 @@ class Load:
         mm_cache_stats: Any = None,
         engine_idx: int = 0,
     ) -> None:
-        """Record a step of an engine."""
-        del iteration_stats, mm_cache_stats
+        """Record a step of an engine; remove what no user asked for from its finished requests,
+        so that vLLM's metrics per request do not count it."""
+        del mm_cache_stats
         now = self._clock()
         if self.running:
             self._on_busy(now - self._last_step)
         self._last_step = now
         if scheduler_stats is not None:
             self._waiting[engine_idx] = scheduler_stats.num_waiting_reqs
+        if iteration_stats is not None:
+            ended = iteration_stats.finished_requests
+            ended[:] = [each for each in ended if not self._is_own(each.request_id)]
+
+    def _is_own(self, request_id: str | None) -> bool:
+        return request_id is not None and request_id.startswith(self.own_prefix)
 
     def log(self) -> None:
         """No-op."""

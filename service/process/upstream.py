@@ -57,6 +57,7 @@ UPSTREAM: dict[str, str] = {
     "vllm.v1.sample.sampler.Sampler.gather_specific_token_logprobs": "the same",
     "vllm.v1.sample.metadata.SamplingMetadata": "the same",
     "vllm.v1.metrics.loggers.StatLoggerManager.record": "probes yield to waiting requests",
+    "vllm.v1.metrics.stats.FinishedRequestStats.request_id": "probes are no requests of users",
     "vllm.v1.metrics.stats.SchedulerStats.num_waiting_reqs": "the same",
     "vllm.exceptions.MaxQueuedTokensError": "becomes HTTP 503",
     "vllm.v1.engine.exceptions.EngineDeadError": "what every request gets when the engine dies",

@@ -79,6 +79,7 @@ class EngineBackend:
             params=_params(continuation.request.params, len(continuation.ids)),
             options=self._options(continuation),
             load=self._served.load,
+            own=True,
         )
         stream.feed(inbox)
         try:

@@ -65,7 +65,8 @@ class EndWithError:
 class EngineStream:
     """One request to the engine: read by its consumer, or fed into an inbox by a task of its own.
 
-    The request gets a unique id: vLLM aborts by id, and the ids of clients can repeat.
+    The request gets a unique id: vLLM aborts by id, and the ids of clients can repeat. Probes and
+    what else is the server's `own` are left out of vLLM's metrics per request.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class EngineStream:
         options: Mapping[str, Any],
         load: Load,
         probe: bool = False,
+        own: bool = False,
     ) -> None:
         self.sequence = sequence
         """Index of the sequence that the stream belongs to."""
         self.generated: dict[int, int] = {}
         """Generated tokens by sequence index, complete after `stop`."""
-        self.id = f"{request_id}-{uuid.uuid4().hex[:8]}"
+        prefix = load.own_prefix if probe or own else ""
+        self.id = f"{prefix}{request_id}-{uuid.uuid4().hex[:8]}"
         self._delta = params.output_kind is RequestOutputKind.DELTA
         self._number = params.n
         self._stats: dict[int, RequestStateStats] = {}  # vLLM's, by sequence index

@@ -5,6 +5,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm.v1.engine import FinishReason
+from vllm.v1.metrics.stats import FinishedRequestStats, IterationStats
 
 from service.load.probe_load import Load, refusal
 from service.params.limits import ProbeLimits
@@ -77,6 +79,19 @@ def test_who_waits_in_any_engine_is_heard_from_its_statistics() -> None:
     load.record(Stats(0), None, engine_idx=1)
     assert load.refusal() is None
     Load(capacity=8, share=0.25).watch(None)  # --disable-log-stats
+
+
+def test_what_no_user_asked_for_is_no_finished_request_of_vllms_metrics() -> None:
+    load, manager = Load(capacity=8, share=0.25), Manager()
+    manager.stat_loggers.append("vLLM's")
+    load.watch(manager)
+    assert manager.stat_loggers[0] is load  # it changes what the next ones count
+    ids = ["chatcmpl-1", f"{load.own_prefix}chatcmpl-1-probe", "chatcmpl-own-2", None]
+    step = IterationStats()
+    step.finished_requests = [FinishedRequestStats(FinishReason.STOP, each) for each in ids]
+    load.record(None, step)
+    assert [each.request_id for each in step.finished_requests] == [ids[0], *ids[2:]]
+    assert Load(capacity=8, share=0.25).own_prefix != load.own_prefix
 
 
 def is_stalled(load: Load) -> bool:
