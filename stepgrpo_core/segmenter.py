@@ -55,12 +55,14 @@ LEXICONS: dict[str, tuple[str, ...]] = {
     "chinese": (
         *("^等等", "^等一下", "^稍等", "^不对", "不，不对", "这不对", "好像不对", "似乎不对"),
         *("让我检查", "让我再检查", "再检查一下", "重新检查", "让我重新", "让我验证", "再想想"),
-        *("换个思路", "换一种", "换个角度", "另一种方法", "另一种思路", "^或者", "^另外"),
-        *("!，或者", "!、或者", "!；或者", "!,或者", "!, 或者", "!，另外", "!^不对称", "!^不对应"),
+        *("让我再看", "让我们检查", "让我们仔细检查", "重新理解", "^哎呀"),
+        *("换个思路", "换一种", "换个角度", "另一种方法", "另一种思路", "^或者"),
+        *("!，或者", "!、或者", "!；或者", "!,或者", "!, 或者", "!^不对称", "!^不对应"),
     ),
     "german": (
         *("Moment", "Warte", "Halt", "Hmm", "Alternativ", "Oder doch", "Stimmt nicht"),
         *("Lass mich prüfen", "Lass mich noch einmal", "Noch einmal prüfen", "Andererseits"),
+        *("Ich überprüfe", "Ich überdenke"),
     ),
     "french": (
         *("Attends", "Attendez", "Attendons", "Hmm", "Mais attends", "En fait,", "Sinon,"),
