@@ -43,7 +43,8 @@ def server() -> Iterator[SimpleNamespace]:
     class Rollouts(Handler):
         def do_GET(self) -> None:
             found = {"version": "9.8"} if self.path == "/version" else {}
-            self.reply(200, json.dumps(found).encode())
+            status = {"/gone/version": 404, "/locked/version": 401}.get(self.path, 200)
+            self.reply(status, json.dumps(found).encode())
 
         def do_POST(self) -> None:
             bodies.append(json.loads(self.body()))
@@ -144,12 +145,18 @@ def test_an_engine_here_is_spread_over_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     assert " x " not in version_of(EngineSettings())
 
 
-def test_a_key_is_shown_nowhere_and_a_password_in_the_url_is_refused() -> None:
+def test_a_key_is_shown_nowhere_and_a_password_in_the_url_is_refused(
+    server: SimpleNamespace,
+) -> None:
     settings = EngineSettings(server="http://here", api_key="secret")
     assert "secret" not in repr(settings)
     with pytest.raises(InvalidSetting, match="leave out the password") as error:
         EngineSettings(server="http://me:secret@here:8000")
     assert "secret" not in str(error.value)
+    with pytest.raises(InvalidSetting, match="it answers HTTP 404: use its URL without a path"):
+        version_of(EngineSettings(server=f"{server.url}/gone"))
+    with pytest.raises(InvalidSetting, match="set OPENAI_API_KEY to an API key that it accepts"):
+        version_of(EngineSettings(server=f"{server.url}/locked", api_key="secret"))
     with pytest.raises(InvalidSetting, match="printable ASCII") as error:
         version_of(EngineSettings(server="http://here", api_key="se\ncret"))
     assert "cret" not in str(error.value)
