@@ -13,7 +13,7 @@ from stepgrpo_core import ExitSettings
 from tests.support.service.http_server import Handler, LocalServer
 from training.grpo.metrics import rollout_statistics
 from training.rollouts.batch import Rollout, RolloutRequest, Sampling
-from training.rollouts.remote import RemoteFailure, RemoteRollouts
+from training.rollouts.remote import RETRIES, RemoteFailure, RemoteRollouts
 from training.rollouts.vllm_engine import format_of
 
 MODEL = Path(__file__).parents[2] / "models" / "demo-base"
@@ -124,3 +124,31 @@ def test_a_server_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatc
         RemoteRollouts("http://127.0.0.1:1", "m", ExitSettings(), THINKING).run(
             [RolloutRequest((1, 2), Sampling(max_tokens=50))]
         )
+
+
+def test_a_key_is_sent_and_its_limit_is_waited_for_however_often_it_refuses() -> None:
+    """Other rollouts of the run may use it up for minutes."""
+    keys: list[str] = []
+
+    class Limited(Handler):
+        def do_POST(self) -> None:
+            self.body()
+            keys.append(self.headers["authorization"])
+            if len(keys) <= 2 * (RETRIES + 1):
+                self.send_response(429)
+                self.send_header("retry-after-ms", "1")
+                self.send_header("content-length", "0")
+                self.end_headers()
+                return
+            logprobs = {"token_logprobs": [-0.5] * 5}
+            choice = {"token_ids": [1] * 5, "finish_reason": "stop", "logprobs": logprobs}
+            block = BLOCK | {"cut_at": None, "injected_tokens": 0}
+            self.reply(200, json.dumps({"choices": [choice], "stepgrpo": block}).encode())
+
+    with LocalServer(Limited).serving() as server:
+        settings = ExitSettings(policy="confidence")
+        rollouts = RemoteRollouts(server.address, "m", settings, THINKING, api_key=" secret\n")
+        (found,) = rollouts.run([RolloutRequest((1, 2), Sampling(max_tokens=50))])
+    assert found.ids == (1,) * 5
+    assert set(keys) == {"Bearer secret"}
+    assert len(keys) == 2 * (RETRIES + 1) + 1
