@@ -181,8 +181,8 @@ class _Session:
         tokenizer = AutoTokenizer.from_pretrained(model)
         settings = works[0].engine
         if settings.server is not None:
-            engine = RemoteEngine(settings.server, stopping, settings.api_key)
-            return cls(engine, tokenizer, keep)
+            remote = RemoteEngine(settings.server, stopping, settings.api_key)
+            return cls(remote, tokenizer, keep)
         from training.run.upstream_patches import options_for  # noqa: PLC0415 - loads TRL and vLLM
 
         longest = max(
