@@ -10,15 +10,13 @@
 # adapter is trained on a base that drifts, and is used with the original one. With a bfloat16 base
 # synchronize seldom, or restore the base weights from a copy after unmerging.
 #
-# Installs some 1 GB. TORCH_INDEX: a package index that has CPU builds of torch, where the default
-# one has none.
+# Installs some 1 GB. If the default index has no CPU builds of torch, set PIP_EXTRA_INDEX_URL to one
+# that has them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
-sed -n 's/^\([a-z0-9_.-]*==[^ ]*\) .*/\1/p' locks/cpu.txt > "$folder/pinned.txt"
-"$folder/venv/bin/pip" install -q torch peft transformers accelerate numpy -c "$folder/pinned.txt" \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
+sed -n 's/^\([a-z0-9_.-]*==[^ ]*\) .*/\1/p' "$(dirname "$0")/../locks/cpu.txt" > "$folder/pinned.txt"
+"$folder/venv/bin/pip" install -q torch peft transformers accelerate numpy -c "$folder/pinned.txt"
 
 cat > "$folder/merge.py" <<'PY'
 import sys

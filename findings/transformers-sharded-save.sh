@@ -9,15 +9,13 @@
 # fsdp_state_dict_type: FULL_STATE_DICT, or gather the weights with accelerator.get_state_dict().
 #
 # Two processes shard a small model with FSDP2 over gloo, on CPUs; accelerate shards there once it is
-# told that it has GPUs. Installs some 1 GB. TORCH_INDEX: a package index that has CPU builds of
-# torch, where the default one has none.
+# told that it has GPUs. Installs some 1 GB. If the default index has no CPU builds of
+# torch, set PIP_EXTRA_INDEX_URL to one that has them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
-sed -n 's/^\([a-z0-9_.-]*==[^ ]*\) .*/\1/p' locks/cpu.txt > "$folder/pinned.txt"
-"$folder/venv/bin/pip" install -q torch transformers accelerate numpy -c "$folder/pinned.txt" \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
+sed -n 's/^\([a-z0-9_.-]*==[^ ]*\) .*/\1/p' "$(dirname "$0")/../locks/cpu.txt" > "$folder/pinned.txt"
+"$folder/venv/bin/pip" install -q torch transformers accelerate numpy -c "$folder/pinned.txt"
 
 cat > "$folder/save.py" <<'PY'
 import os

@@ -9,13 +9,12 @@
 # For users: with such a parser, stream requests that turn thinking off, or read `reasoning` where
 # content is null.
 #
-# Installs some 2.5 GB. TORCH_INDEX: a package index that has CPU builds of torch, where the
-# default one has none.
+# Installs some 2.5 GB. If the default index has no CPU builds of torch, set PIP_EXTRA_INDEX_URL to one
+# that has them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --no-deps -r locks/cpu.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
+"$folder/venv/bin/pip" install -q --no-deps -r "$(dirname "$0")/../locks/cpu.txt"
 
 cat > "$folder/closed.py" <<'PY'
 import importlib.metadata

@@ -7,13 +7,12 @@
 # then imports torch and vLLM again, which is most of a server's start; whoever tries `fork` to
 # shorten it measures no difference and concludes that forking does not help.
 #
-# Installs some 2.5 GB. TORCH_INDEX: a package index that has CPU builds of torch, where the
-# default one has none.
+# Installs some 2.5 GB. If the default index has no CPU builds of torch, set PIP_EXTRA_INDEX_URL to one
+# that has them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --no-deps -r locks/cpu.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}
+"$folder/venv/bin/pip" install -q --no-deps -r "$(dirname "$0")/../locks/cpu.txt"
 
 mkdir "$folder/model"
 cat > "$folder/model/config.json" <<'JSON'

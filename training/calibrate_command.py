@@ -18,6 +18,7 @@ from training.data.prompts import (
 from training.data.sources import Source, read_source
 
 __all__ = [
+    "DEFAULT",
     "add_arguments",
     "add_sampling_flags",
     "check_counts",

@@ -23,6 +23,7 @@ from stepgrpo_core.risk import (
     select,
 )
 from training.calibrate_command import (
+    DEFAULT,
     add_sampling_flags,
     check_counts,
     check_sampling,
@@ -39,7 +40,6 @@ from training.files import write_text
 
 __all__ = ["add_arguments", "run"]
 
-DEFAULT = " Default: %(default)s."
 BATCH = 64  # questions between two writes of the traces
 
 
