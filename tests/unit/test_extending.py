@@ -1,5 +1,6 @@
 """Objects of the user's own, as docs/extending.md shows them, by name and by entry point."""
 
+import dataclasses
 import importlib.metadata
 import re
 import sys
@@ -11,6 +12,7 @@ import pytest
 from service.config.layers import BadOption
 from stepgrpo_core import POLICIES, ExitReason, InvalidSetting, build_policy, build_reward
 from stepgrpo_core.policies import Boundary, BoundaryKind
+from tests.support.core.scripted import EOS, Script, play
 from tests.support.service.defaults import read
 from tests.support.training.groups import group
 from training.config.schema import GradingConfig, InvalidConfig, load_config
@@ -75,6 +77,15 @@ def test_a_policy_of_ones_own_exits_in_training_evaluation_and_server(
     for settings in (trained, evaluated, served):
         policy = build_policy(settings)[-1]
         assert policy.decide(line, None).reason is ExitReason.CUSTOM
+
+
+def test_a_policy_of_ones_own_closes_the_thinking_like_any_other() -> None:
+    settings = dataclasses.replace(exit_of("shop:Therefore"), answer_reserve=0)
+    words = ["<think>", "2", "+2", "\n", "Therefore", " 4", "\n", "Wait", "</think>", "ok", ""]
+    played = play(Script(words, answer=(50, 51, EOS)), settings, max_tokens=400)
+    assert played.outcome.reason is ExitReason.CUSTOM
+    assert played.close is not None
+    assert played.close.position == 7  # after the line
 
 
 def test_requests_may_choose_only_what_the_operator_named(tmp_path: Path) -> None:
