@@ -57,13 +57,14 @@ def ready(page: Any) -> Any:
 
 def race(page: Any) -> None:
     page.click("#start")
-    page.wait_for_selector("#result:not([hidden])")
+    page.wait_for_selector("#saved")
 
 
 def shoot(page: Any, name: str) -> None:
     """Write a screenshot if the caller wants them."""
     if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=ROOT / folder / f"page-{name}.png", animations="disabled")
+        path = ROOT / folder / f"page-{name}.png"
+        page.screenshot(path=path, animations="disabled", full_page=name != "explain")
 
 
 def responses(served: int) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def test_a_problem_that_does_not_fit_is_told_in_words(page: Any) -> None:
     page.click("#start")
     page.wait_for_selector(".lane.left .failure")
     assert "do not fit into the model’s context" in text(page, ".lane.left .failure")
-    assert page.is_hidden("#result")
+    assert text(page, "#result") == "A lane failed: there is nothing to compare."
 
 
 def test_a_server_that_is_gone_is_told_in_words(page: Any, context: Any) -> None:
@@ -209,7 +210,7 @@ def test_a_server_that_is_gone_is_told_in_words(page: Any, context: Any) -> None
 def test_answer_now_ends_the_thinking(page: Any, served: int) -> None:
     page.click("#start")
     page.click(".lane.left >> text=Answer now")
-    page.wait_for_selector("#result:not([hidden])")
+    page.wait_for_selector("#saved")
     assert responses(served)["none"]["stepgrpo"]["exit_reason"] == "client"
     assert "Exit: client" in text(page, ".lane.left .end.exit")
 

@@ -93,7 +93,7 @@ export class Lane {
   think(text) {
     if (this.ended && !text.trim()) return; // white space of the closing
     this.card ??= this.open(null);
-    this.card.text.append(text);
+    this.card.text.append(this.card.text.textContent ? text : text.trimStart());
     this.follow();
   }
 
@@ -101,9 +101,11 @@ export class Lane {
     const text = make("p", { class: "text" });
     if (marker !== null) text.append(make("mark", {}, marker));
     const probes = make("ul", { class: "probes" });
-    const element = make("li", { class: "step" }, make("h3", {}, `Step ${this.cards.length + 1}`), text, probes);
+    const toggle = make("button", { type: "button", "aria-expanded": "true", onclick: () => fold(element, toggle) }, `Step ${this.cards.length + 1}`);
+    const element = make("li", { class: "step" }, make("h3", {}, toggle), text, probes);
+    if (this.card) fold(this.card.element, this.card.toggle, true);
     this.steps.append(element);
-    const card = { text, probes, element };
+    const card = { text, probes, element, toggle };
     this.cards.push(card);
     return card;
   }
@@ -222,6 +224,12 @@ export class Lane {
   get runs() {
     return `${this.model.value} under policy ${this.policy.value}`;
   }
+}
+
+/** Fold a step to its first line, or unfold it. */
+function fold(element, toggle, folded = !element.classList.contains("folded")) {
+  element.classList.toggle("folded", folded);
+  toggle.setAttribute("aria-expanded", String(!folded));
 }
 
 function legend(side) {

@@ -120,8 +120,8 @@ function saved(estimate) {
 
 function ranges(found) {
   const used = found.map(([upper, value], place) => [name(place ? found[place - 1][0] : -1, upper), value]);
-  const last = used.findLastIndex(([, value]) => value > 0);
-  return used.slice(0, last + 1);
+  const [first, last] = [used.findIndex(([, value]) => value > 0), used.findLastIndex(([, value]) => value > 0)];
+  return last < 0 ? [] : used.slice(first, last + 1);
 }
 
 function name(lower, upper) {

@@ -16,6 +16,7 @@ export class Race {
     this.left = new Lane("left", actions);
     this.right = new Lane("right", actions);
     this.running = null;
+    tell("How many tokens the right lane saves, compared with the left one, appears here.");
     byId("lanes").append(this.left.element, this.right.element);
     byId("question").value = EXAMPLES[0].text;
     byId("examples").append(
@@ -73,7 +74,7 @@ export class Race {
   async run() {
     const running = new AbortController();
     this.running = running;
-    byId("result").hidden = true;
+    tell("Both lanes are running.");
     byId("start").textContent = "Stop";
     const lanes = [this.left, this.right];
     const timer = setInterval(() => this.refresh(), 100);
@@ -85,7 +86,9 @@ export class Race {
       byId("start").textContent = "Start the race";
       this.refresh();
     }
-    if (!running.signal.aborted && !lanes.some((lane) => lane.failed)) this.compare();
+    if (running.signal.aborted) tell("Stopped: there is nothing to compare.");
+    else if (lanes.some((lane) => lane.failed)) tell("A lane failed: there is nothing to compare.");
+    else this.compare();
   }
 
   async stream(lane, running) {
@@ -140,13 +143,18 @@ export class Race {
       predicted(right.block),
     ];
     const { kind, text } = verdict(left, right);
-    result.classList.toggle("differs", kind === "differs");
+    result.className = `result done ${kind}`;
     result.replaceChildren(
       make("div", {}, make("p", { class: "headline", id: "saved" }, headline), make("p", { class: `verdict ${kind}`, id: "agreement" }, text)),
       make("div", { class: "note" }, ...lines.filter(Boolean).map((line) => make("p", {}, line))),
     );
-    result.hidden = false;
   }
+}
+
+/** Show a sentence where the result will be. */
+function tell(text) {
+  byId("result").className = "result";
+  byId("result").replaceChildren(make("p", {}, text));
 }
 
 function predicted(block) {
