@@ -141,8 +141,6 @@ def test_axe_finds_nothing(chromium: Any, served: int, scheme: str, size: dict[s
         page = ready(open_page(context, url_of(served), []))
         race(page)
         page.wait_for_timeout(300)  # until cards have faded in
-        if size == PHONE:
-            shoot(page, "phone")
         page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
         assert accessibility_violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
