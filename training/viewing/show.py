@@ -27,7 +27,6 @@ img { max-width: 100% }
 pre { background: #8881; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere }
 summary { cursor: pointer; padding: .2rem 0 }
 details details { margin-left: 1.2rem }
-table { border-collapse: collapse } td, th { padding: .1rem .6rem; text-align: right }
 """ + "".join(
     f"#show-{kind}:checked ~ main .group:not(.{kind}) {{ display: none }}\n"
     for kind in FILTERS
