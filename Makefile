@@ -59,6 +59,7 @@ bench: setup ## Measure server and rollouts against their peers, and more; QUICK
 	.venv/bin/python -m benchmarks.serving.startup $(if $(QUICK),--rounds 1)
 	.venv/bin/python -m benchmarks.training.rewards $(if $(QUICK),--rounds 3 --steps 5)
 	.venv/bin/python -m benchmarks.training.rollouts $(if $(QUICK),--pairs 1 --prompts 2)
+	.venv/bin/python -m benchmarks.serving.ceiling $(if $(QUICK),--rounds 1 --streams 16)
 	.venv/bin/python -m benchmarks.serving.speed $(if $(QUICK),--quick)
 
 soak: setup ## Twenty minutes of traffic and faults on real vLLM; MINUTES=5, or QUICK=1

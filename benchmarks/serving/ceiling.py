@@ -6,7 +6,6 @@ checkout of this repository, whose server is measured in the same rounds. The cl
 streams at once, reads raw bytes, and takes the tokens from the usage that ends each stream.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.serving.scripted_core import SCRIPT
 from benchmarks.serving.wrapper import make_script
+from benchmarks.shared.arguments import parser_of
 from benchmarks.shared.processes import used
 from benchmarks.shared.raw_http import message
 from benchmarks.shared.reports import compare, keep, made
@@ -59,7 +59,13 @@ WAYS = {
 
 def main() -> None:
     """Measure, print the tables, and write all figures to outputs/bench/ceiling.json."""
-    args = _arguments()
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--rounds", type=int, default=5, help="rounds (5)")
+    add("--streams", type=int, nargs="+", default=list(TOTAL), help="at once (64 256 1024)")
+    add("--before", type=Path, help="another checkout to measure in the same rounds")
+    add("--ways", nargs="+", help="which ways, stock among them (all)")
+    args = parser.parse_args()
     ways = dict(WAYS)
     if args.before:
         ways |= {f"before: {name}": Way("before", way.xargs) for name, way in WAYS.items()}
@@ -149,18 +155,6 @@ def _report(streams: int, tokens: int, rounds: list[dict[str, dict[str, float]]]
     for way in rounds[0]:
         if way != "stock":
             print(compare(rounds, METRICS, title=f"{title}, {way}", ours=way, peer="stock"))
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--rounds", type=int, default=5, help="rounds (%(default)s)")
-    add("--streams", type=int, nargs="+", default=list(TOTAL), help="at once (%(default)s)")
-    add("--before", type=Path, help="another checkout to measure in the same rounds")
-    add("--ways", nargs="+", help="which ways, stock among them (all)")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -371,7 +371,8 @@ class EarlyExitEngine:
         deltas = request.params.output_kind is RequestOutputKind.DELTA
         for completion in output.outputs:
             record = records[completion.index]
-            record.deliver(completion, delta=deltas, stopped=request.stopped(completion))
+            ended = completion.finish_reason is not None
+            record.deliver(completion, delta=deltas, stopped=ended and request.stopped(completion))
             if record.finish_reason is not None:
                 trust = self.savings.trust(record.model_name, record.counted_as)
                 record.settle(self._calibrations.get(record.adapter), trust)

@@ -171,16 +171,20 @@ class _Amender:
         elif not message.get("more_body", False):
             body, self._held = self._held, b""
         self._streaming = message.get("more_body", False)
-        await self._send({**message, "body": body})
+        if body is not message.get("body"):
+            message = {**message, "body": body}
+        await self._send(message)
 
     def _matters(self, body: bytes) -> bool:
-        """Return whether one of these events may need a change."""
-        if not body.endswith(_END):
+        """Return whether one of these events may need a change.
+
+        The last events of a response come after a sequence of it has ended, and errors alone.
+        """
+        if not body.endswith(_END) or body.startswith(_ERROR):
             return True
-        for marker in self._markers:  # noqa: SIM110 - runs for every token; a generator is slower
-            if marker in body:
-                return True
-        return False
+        if self._context.all_run:
+            return False
+        return any(marker in body for marker in self._markers)
 
     def _pass_events(self, body: bytes) -> bytes:
         """Return what to send now; an event that may be the last is held until the next one."""

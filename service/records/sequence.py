@@ -305,6 +305,14 @@ class RequestContext:
     ids: set[str] = field(default_factory=set)
     """Ids by which the client may know the response."""
 
+    @property
+    def all_run(self) -> bool:
+        """True if the engine has begun the request and none of its sequences has ended."""
+        for each in self.sequences:
+            if each.status is not None or each.outcome is not None:
+                return False
+        return bool(self.sequences)
+
     def next_prompt(self) -> int:
         """Return the index of the next prompt, in the order of the body."""
         self.prompts += 1

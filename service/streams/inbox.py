@@ -129,6 +129,8 @@ class EngineStream:
                 raise EngineDeadError from None
             raise
         self._waiting = None
+        if not self._ended:
+            self._note_stats(output)
         return output
 
     async def _next(self) -> RequestOutput:
@@ -150,8 +152,6 @@ class EngineStream:
             self.generated[completion.index] = before + len(completion.token_ids)
         if output.finished:
             self._end()
-        elif len(self._stats) < self._number:
-            self._note_stats(output)
         return output
 
     def _note_stats(self, output: RequestOutput) -> None:
@@ -165,6 +165,7 @@ class EngineStream:
         self._ended = True
         for index, stats in self._stats.items():
             self.generated[index] = max(self.generated[index], stats.num_generation_tokens)
+        self._stats.clear()
         self._leave()
         if self._timer is not None:
             self._timer.cancel()

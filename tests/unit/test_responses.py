@@ -155,6 +155,13 @@ def test_a_stream_gets_it_in_its_last_chunk_and_nothing_waits() -> None:
     assert last["usage"]["completion_tokens_details"]["reasoning_tokens"] == 30
 
 
+def test_no_event_waits_before_a_sequence_has_ended() -> None:
+    usage = b'data: {"choices":[],"usage":{"completion_tokens":4}}\n\n'
+    running = SequenceRecord(0, "m", "none", 5)
+    out, _, _ = serve([usage, usage], b"text/event-stream", records=(running,))
+    assert out[:2] == [usage, usage]
+
+
 def test_several_events_in_one_message_and_a_stream_that_breaks_off() -> None:
     end = b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'
     out, _, _ = serve([end + b"data: [DONE]\n\n"], b"text/event-stream")
