@@ -47,8 +47,8 @@ class Load:
         self.running = 0
         """Sequences in the engine, probes included."""
         self.probes = 0
-        self.own_prefix = f"own-{uuid.uuid4().hex[:8]}-"
-        """Start of the ids of requests that no user made; a client cannot guess it."""
+        self.own_suffix = f"-own-{uuid.uuid4().hex[:8]}"
+        """End of the ids of requests that no user made; a client cannot guess it."""
         self._capacity = capacity
         self._share = share
         self._waiting: dict[int, int] = {}  # queued requests by engine
@@ -126,7 +126,7 @@ class Load:
             ended[:] = [each for each in ended if not self._is_own(each.request_id)]
 
     def _is_own(self, request_id: str | None) -> bool:
-        return request_id is not None and request_id.startswith(self.own_prefix)
+        return request_id is not None and request_id.endswith(self.own_suffix)
 
     def log(self) -> None:
         """No-op."""

@@ -86,8 +86,8 @@ class EngineStream:
         """Index of the sequence that the stream belongs to."""
         self.generated: dict[int, int] = {}
         """Generated tokens by sequence index, complete after `stop`."""
-        prefix = load.own_prefix if probe or own else ""
-        self.id = f"{prefix}{request_id}-{uuid.uuid4().hex[:8]}"
+        suffix = load.own_suffix if probe or own else ""
+        self.id = f"{request_id}-{uuid.uuid4().hex[:8]}{suffix}"
         self._delta = params.output_kind is RequestOutputKind.DELTA
         self._number = params.n
         self._stats: dict[int, RequestStateStats] = {}  # vLLM's, by sequence index

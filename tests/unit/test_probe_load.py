@@ -86,12 +86,12 @@ def test_what_no_user_asked_for_is_no_finished_request_of_vllms_metrics() -> Non
     manager.stat_loggers.append("vLLM's")
     load.watch(manager)
     assert manager.stat_loggers[0] is load  # it changes what the next ones count
-    ids = ["chatcmpl-1", f"{load.own_prefix}chatcmpl-1-probe", "chatcmpl-own-2", None]
+    ids = ["chatcmpl-1", f"chatcmpl-1-probe{load.own_suffix}", "chatcmpl-own-2", None]
     step = IterationStats()
     step.finished_requests = [FinishedRequestStats(FinishReason.STOP, each) for each in ids]
     load.record(None, step)
     assert [each.request_id for each in step.finished_requests] == [ids[0], *ids[2:]]
-    assert Load(capacity=8, share=0.25).own_prefix != load.own_prefix
+    assert Load(capacity=8, share=0.25).own_suffix != load.own_suffix
 
 
 def is_stalled(load: Load) -> bool:
