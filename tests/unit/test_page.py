@@ -11,6 +11,7 @@ from service.access.keys import KeyRing
 from service.access.limits import KeyLimits
 from service.access.middleware import Access, Rules
 from service.page.files import FOLDER, Page
+from stepgrpo_core import ExitReason
 
 
 def client(*, page: bool = True, root: str = "") -> TestClient:
@@ -68,6 +69,11 @@ def test_below_a_root_path_its_links_are_relative() -> None:
     text = (FOLDER / "index.html").read_text()
     assert 'src="page/main.js"' in text
     assert not any(link in text for link in ('="/', "http:", "https:", "style=", "onclick="))
+
+
+def test_it_has_words_for_every_exit_reason() -> None:
+    words = (FOLDER / "words.js").read_text()
+    assert [reason for reason in ExitReason if f'  {reason}: "' not in words] == []
 
 
 def test_nothing_but_its_own_origin_may_run_or_be_asked() -> None:

@@ -136,13 +136,13 @@ export class Race {
     const share = left.tokens ? Math.round((100 * Math.abs(saved)) / left.tokens) : 0;
     const same = left.model.value === right.model.value;
     const result = byId("result");
-    const headline = saved > 0 ? `Saved ${plural(saved, "token")} (measured)` : saved === 0 ? "No tokens saved (measured)" : `${plural(-saved, "token")} more (measured)`;
+    const { kind, text } = verdict(left, right);
+    const headline = `${change(saved, kind === "differs")} (measured)`;
     const lines = [
       `${count(right.tokens)} tokens instead of ${count(left.tokens)}${saved ? `, ${share} % ${saved > 0 ? "fewer" : "more"}` : ""}, in ${seconds(right.elapsed)} instead of ${seconds(left.elapsed)}.${right.probeTokens ? ` Net of the ${plural(right.probeTokens, "token")} of its probes: ${count(saved - right.probeTokens)}.` : ""}`,
       `Measured on this one pair of runs: compared with the left lane${same ? "" : ", which runs another model"}.`,
       predicted(right.block),
     ];
-    const { kind, text } = verdict(left, right);
     result.className = `result done ${kind}`;
     result.replaceChildren(
       make("div", {}, make("p", { class: "headline", id: "saved" }, headline), make("p", { class: `verdict ${kind}`, id: "agreement" }, text)),
@@ -155,6 +155,12 @@ export class Race {
 function tell(text) {
   byId("result").className = "result";
   byId("result").replaceChildren(make("p", {}, text));
+}
+
+function change(saved, differs) {
+  if (saved === 0) return "No tokens saved";
+  if (saved < 0) return `${plural(-saved, "token")} more`;
+  return differs ? `${plural(saved, "token")} fewer, but another answer` : `Saved ${plural(saved, "token")}`;
 }
 
 function predicted(block) {

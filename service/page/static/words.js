@@ -8,6 +8,8 @@ const REASONS = {
   verified: "A judge found the reasoning sufficient.",
   margin: "Ending the thinking was nearly the most likely next token.",
   entropy: "What would follow the thinking had settled.",
+  gave_up: "The confidence of probed answers stayed low for too long.",
+  custom: "A policy of this server’s operator ended it.",
   budget: "The budget of reasoning tokens was used up.",
   pattern: "A line of the reasoning matched the pattern.",
   repetition: "The reasoning went in circles.",
@@ -27,7 +29,7 @@ export const isExit = (reason) => !["natural", "none", "length", "eos_in_thinkin
 export function probeText(probe) {
   switch (probe.result) {
     case "fired":
-      return "confident enough: exit";
+      return probe.policy === "confidence" ? "confident enough: exit" : "exit";
     case "declined":
       return "not yet: think on";
     case "failed":
