@@ -10,7 +10,10 @@ import pytest
 from vllm import SamplingParams
 
 from stepgrpo_core import ExitReason, ExitSettings
-from tests.support.models import END, EOS, START, TOKENIZER, prompt_ids
+from tests.support.models import END, EOS, PROBLEMS, START, TOKENIZER, prompt_ids
+from training.data.sources import Row
+from training.exits.sweeps import Sweep
+from training.exits.traces import RememberingEngine, record
 from training.rollouts.batch import RolloutRequest, Sampling, run_rollouts
 from training.rollouts.offline import Engine, Exited
 from training.rollouts.scripted_engine import ScriptedEngine, Stream
@@ -134,3 +137,19 @@ def test_rollouts_complete_alike(policy: str, prompt: tuple[int, ...], max_token
     assert rollout.outcome == found.outcome
     assert rollout.ended == found.generation.ended
     assert rollout.probe_tokens == found.probe_tokens
+
+
+def test_candidates_share_a_full_run_its_probes_and_equal_exits() -> None:
+    llm = ScriptedLlm()
+    engine = RememberingEngine(llm)
+    message = PROBLEMS[1].prompt
+    assert engine.chat_prompt(message) == PROMPT
+    sweep = Sweep("confidence", (0.995, 0.9, 0.5))
+    params = SamplingParams(temperature=0.0, max_tokens=300)
+    (found,) = record(engine, [Row(message, "19", "here", 1)], [sweep], params, gold=True)
+    safest, *others = found.exits["confidence"]
+    assert (safest.tokens, safest.changed) == (found.tokens, False)
+    assert others[0] == others[1]
+    assert others[0].tokens < found.tokens
+    assert found.signals["confidence"] == (None, pytest.approx(0.99), pytest.approx(0.99))
+    assert len(llm.requests) == 1 + safest.probe_tokens // len(TRIAL) + 1  # run, probes, answer
