@@ -98,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--give-up-tokens",
         type=int,
-        help=f"Reasoning tokens after which {BOTH} gives up; set them before you see figures.",
+        help=f"Reasoning tokens after which {BOTH} gives up, chosen before any figures. Default: "
+        "none.",
     )
     add_sampling_flags(parser)
     add_prompt_flags(parser)

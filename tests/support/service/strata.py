@@ -35,7 +35,7 @@ def serving(
     """Yield the measurement of a server with these settings over a state file."""
     savings = SavingsMeasurement(dataclasses.replace(plan, state=state), SumStore(state), weights)
     savings.facts |= facts
-    decider = SimpleNamespace(defaults=settings, limits=limits, effort=EFFORT)
+    decider = SimpleNamespace(defaults=settings, limits=limits, effort=EFFORT, calibrated=None)
     savings.start(SimpleNamespace(writing=None), None, "demo", decider)  # type: ignore[arg-type]
     try:
         yield savings
