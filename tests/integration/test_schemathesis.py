@@ -18,7 +18,7 @@ from schemathesis import Case
 from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
-from service.params import FOREIGN, PARAMETERS
+from service.params import EVENTS, FOREIGN, PARAMETERS
 from tests.support.chat import messages
 from tests.support.servers import Server, check_accounts
 
@@ -36,6 +36,8 @@ PROPER: dict[str, dict[str, Any]] = {
 }
 OURS = {
     ("/v1/stepgrpo/savings", "GET"),
+    ("/v1/stepgrpo/settings", "GET"),
+    ("/v1/stepgrpo/responses", "GET"),
     ("/v1/stepgrpo/responses/{id}", "GET"),
     ("/v1/chat/completions/{id}/finish-thinking", "POST"),
     ("/v1/completions/{id}/finish-thinking", "POST"),
@@ -151,7 +153,7 @@ def test_f16_our_routes_answer_as_they_document(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_f16_our_parameters_with_any_value(server: Server, seed: int) -> None:
     statuses = Counter[int]()
-    xargs = st.dictionaries(st.sampled_from(sorted(PARAMETERS)), JSON, max_size=3)
+    xargs = st.dictionaries(st.sampled_from([*sorted(PARAMETERS), EVENTS]), JSON, max_size=3)
     foreign = st.dictionaries(st.sampled_from([each.path for each in FOREIGN]), JSON, max_size=2)
 
     @examples(seed, 2 * EXAMPLES)
