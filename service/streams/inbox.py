@@ -152,6 +152,7 @@ class EngineStream:
             self.generated[completion.index] = before + len(completion.token_ids)
         if output.finished:
             self._end()
+            await anext(self._outputs, None)  # runs vLLM's generator to its end, which frees it
         return output
 
     def _note_stats(self, output: RequestOutput) -> None:

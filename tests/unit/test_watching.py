@@ -34,6 +34,7 @@ class Engine:
         self._breaks_off = breaks_off
         self._collector = RequestOutputCollector(RequestOutputKind.DELTA, "r")
         self._aborted = False
+        self.ended = False  # its generator has run to its end
         self.generated = 0
 
     def step(self) -> None:
@@ -63,6 +64,7 @@ class Engine:
                 assert isinstance(output, RequestOutput)
                 finished = output.finished
                 yield output
+            self.ended = True
         except (asyncio.CancelledError, GeneratorExit):
             await self.abort("r")
             raise
@@ -110,7 +112,9 @@ def read(engine: Engine, *, at_once: int) -> list[CompletionOutput]:
 @pytest.mark.parametrize("counts", [True, False])
 @pytest.mark.parametrize("at_once", [1, 5, 1000])
 def test_nothing_is_lost(at_once: int, counts: bool) -> None:
-    found = read(Engine(counts=counts), at_once=at_once)
+    engine = Engine(counts=counts)
+    found = read(engine, at_once=at_once)
+    assert engine.ended
     assert len(found) <= -(-len(IDS) // at_once) + 1  # a delta is split at the thinking's end
 
 
