@@ -56,3 +56,28 @@ def test_each_request_of_a_mixed_batch_gets_what_it_gets_alone(machine: Machine)
     reasons = {reason for sequences in alone for _, reason, _ in sequences}
     assert reasons >= {"natural", "confident", "budget"}
     assert sum(map(len, alone)) > CAPACITY, "they do not even fit at once"
+
+
+@pytest.mark.slow
+def test_a_request_with_logprob_token_ids_leaves_the_probes_of_others_alone(
+    machine: Machine,
+) -> None:
+    """vLLM's V1 sampler would give the whole batch the log-probs of those ids."""
+    ours = machine.ours()
+    policies = ("margin", "sufficiency", "verifier")
+    probing = [number for number, options in enumerate(MIXED) if options["policy"] in policies]
+    alone = [machine.run(told(ours, number)) for number in probing]
+
+    async def beside(number: int) -> Any:
+        endless = {"ignore_eos": True, "stop_token_ids": [], "max_tokens": 700}
+        asks = ours.ask(1, "none", logprob_token_ids=[5, 6, 7], **endless)
+        asking = asyncio.create_task(asks)
+        found = await told(ours, number)
+        assert not asking.done(), "it did not run as long as the probes"
+        asking.cancel()
+        await asyncio.wait([asking])
+        return found
+
+    for number, before in zip(probing, alone, strict=True):
+        assert machine.run(beside(number)) == before, MIXED[number]
+    assert {reason for sequences in alone for _, reason, _ in sequences} > {"natural"}

@@ -12,6 +12,7 @@ WALL = {
 }
 ALLOWED = {
     ("service/records/log_line.py", "datetime.datetime"): "writes the moment of a line as a date",
+    ("service/records/recent.py", "time.time"): "shows when a response ended",
     ("service/records/timeline.py", "time.time_ns"): "where a trace begins; the rest is counted "
     "from there by a monotonic clock",
     ("service/savings/command.py", "datetime.datetime"): "shows when a policy was switched off",
