@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -92,7 +93,8 @@ class EngineStream:
         self._number = params.n
         self._stats: dict[int, RequestStateStats] = {}  # vLLM's, by sequence index
         self._engine = engine
-        self._outputs = engine.generate(prompt, params, self.id, **options)
+        self._generate = functools.partial(engine.generate, prompt, params, self.id, **options)
+        self._outputs: AsyncGenerator[RequestOutput, None] | None = None
         self._started = self._ended = self._stopping = False
         self._waiting: asyncio.Task[RequestOutput] | None = None  # a shielded read
         self._feeding: asyncio.Task[None] | None = None
@@ -136,6 +138,7 @@ class EngineStream:
     async def _next(self) -> RequestOutput:
         self._started = True
         try:
+            self._outputs = self._outputs or self._generate()
             output = await anext(self._outputs)
         except BaseException as error:
             self._end()

@@ -172,14 +172,16 @@ class Machine:
         fault: Fault | None = None,
         policy: str = "none",
         *,
+        settings: dict[str, Any] | None = None,
         journal: RequestObserver | None = None,
         **limits: Any,
     ) -> Ours:
-        """Return a new engine of ours with this default policy, over the shared vLLM engine."""
+        """Return a new engine of ours with this default policy and its settings, over the shared
+        vLLM engine."""
         border, registry = Border(self.inner, fault), CollectorRegistry()
         engine = EarlyExitEngine(
             border,
-            ExitSettings(policy=policy),
+            ExitSettings(policy=policy, **(settings or {})),
             metrics=Metrics(registry),
             limits=ProbeLimits(**limits),
             journal=journal,

@@ -169,8 +169,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add(
         "--api-key",
         metavar="KEY",
-        help="API key of --server. Default: OPENAI_API_KEY, which, unlike a flag, other users of "
-        "the machine cannot see. No log or report contains the key.",
+        help="API key of --server. Default: OPENAI_API_KEY, which, unlike a flag, is hidden from "
+        "other users of the machine. No log or report contains the key.",
     )
 
 
