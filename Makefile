@@ -3,11 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 MODEL := models/demo-base
-CORE := --cov -m 'not slow' --hypothesis-profile thorough
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup serve test test-core test-slow test-rest test-all test-vllm lint bench soak demo docs clean
+.PHONY: help setup serve test test-core test-properties test-slow test-background test-rest test-all test-vllm lint bench soak demo docs clean
 .DEFAULT_GOAL := help
 
 help: ## Explain the targets
@@ -33,16 +32,21 @@ test: setup ## Run the fast tier of the tests: unit tests, and one of each kind 
 		".venv/bin/pytest -m 'not slow' --ignore=tests/unit $(ARGS)"
 
 test-core: setup ## Run the core's own tests; they reach every branch of it
-	.venv/bin/pytest tests/unit/core $(CORE) $(ARGS)
+	.venv/bin/pytest tests/unit/core --cov -m 'not slow' --hypothesis-profile few $(ARGS)
 
-test-slow: setup ## Run what `make test` leaves out
-	.venv/bin/pytest -m slow $(ARGS)
+test-properties: setup ## Run property tests with 100 examples each
+	.venv/bin/pytest tests/unit -m hypothesis --hypothesis-profile thorough $(ARGS)
 
-test-rest: setup ## Run the core's tests with branch coverage, and what `make test` leaves out
+test-slow: setup ## Run what `make test` leaves out: tests on a server
+	.venv/bin/pytest -m 'slow and not background' $(ARGS)
+
+test-background: setup ## Run what `make test` leaves out: training, evaluation, and other long jobs
+	.venv/bin/pytest -m 'slow and background' $(ARGS)
+
+test-rest: setup ## Run the four targets above, in two lanes
 	@scripts/beside.sh .cache/test-background.log \
-		".venv/bin/pytest tests/unit/core $(CORE) $(ARGS) && \
-			.venv/bin/pytest -m 'slow and background' $(ARGS)" \
-		".venv/bin/pytest -m 'slow and not background' $(ARGS)"
+		"$(MAKE) --no-print-directory test-core test-properties test-background" \
+		"$(MAKE) --no-print-directory test-slow"
 
 test-all: test test-rest ## Run all tests
 

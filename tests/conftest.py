@@ -26,5 +26,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 # Speed is measured by benchmarks; a busy machine is no fault of the code.
 settings.register_profile("quick", deadline=None, max_examples=25)
-settings.register_profile("thorough", deadline=None, max_examples=100)  # `make test-core`
+settings.register_profile("few", deadline=None, max_examples=10)  # for coverage: `make test-core`
+settings.register_profile("thorough", deadline=None, max_examples=100)  # `make test-properties`
 settings.load_profile("quick")

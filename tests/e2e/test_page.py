@@ -17,7 +17,7 @@ import pytest
 from tests.support.observing.browser import accessibility_violations, browser, open_page
 from tests.support.servers import ROOT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.background]
 
 MARKUP = "<img src=x onerror=alert(1)> <b>Compute 47+8-5+9.</b>"
 DESKTOP, PHONE = {"width": 1280, "height": 1000}, {"width": 390, "height": 844}
