@@ -159,11 +159,11 @@ class StepSegmenter:
         return self._scan(self._buffer + chunk, final=False)
 
     def skip(self, text: str) -> None:
-        """Process text of parts that `is_quiet` is true of; nothing may be undecided before it."""
-        if text:
-            self._offset += len(self._buffer) + len(text) - 1
-            self._buffer, self._skip = text[-1], 1
-            self.undecided = self._offset + 1
+        """Process text, not empty, of parts that `is_quiet` is true of; nothing may be undecided
+        before it."""
+        self._offset += len(self._buffer) + len(text) - 1
+        self._buffer, self._skip = text[-1], 1
+        self.undecided = self._offset + 1
 
     def finish(self) -> list[Marker]:
         """Process the end of the text; return the last markers."""

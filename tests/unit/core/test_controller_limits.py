@@ -160,6 +160,8 @@ def test_what_the_state_does_not_allow_is_a_violation() -> None:
         controller.receive(ProbeRefused(0))
     with pytest.raises(ProtocolViolation, match="PRELUDE"):
         _ = controller.outcome
+    with pytest.raises(ProtocolViolation, match="2 tokens came with 1 texts"):
+        controller.receive(Tokens([1, 2], ["a"]))
     controller.receive(Finished("eos"))
     for event in (Tokens([1], ["a"]), Finished("eos"), Finished("abort")):
         with pytest.raises(ProtocolViolation):

@@ -129,6 +129,12 @@ def test_a_marker_is_never_quiet_nor_the_beginning_of_one(markers: tuple[str, ..
         assert not is_quiet(f" {text}", markers)
 
 
+def test_a_token_of_very_many_characters_is_skipped_as_well() -> None:
+    finder = BoundaryFinder(DEFAULT_MARKERS, frozenset({BoundaryKind.MARKER}))
+    assert finder.skip(["x" * 1000] * 3, 0, 3) == 3
+    assert [each.tokens for each in [*finder.feed(" Wait"), *finder.feed(",")]] == [3]
+
+
 def _caches() -> list[Path]:
     return sorted((Path(__file__).parents[3] / ".cache").rglob("tokenizer.json"))
 
