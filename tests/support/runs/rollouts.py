@@ -15,12 +15,11 @@ from training.rollouts.batch import Probing, Rollout, RolloutRequest, Sampling, 
 from training.rollouts.vllm_engine import VllmEngine, format_of
 
 SETTINGS = ExitSettings(policy="confidence")
-EVERY_POLICY = (
+EVERY_POLICY = (  # but give_up, whose settings are the operator's
     ExitSettings(policy="budget", max_steps=2),
     ExitSettings(policy="budget", budget_tokens=40),
     ExitSettings(policy="consistency"),
     ExitSettings(policy="entropy", max_probes=32, min_interval=0),
-    ExitSettings(policy="give_up", give_up_tokens=40),
     ExitSettings(policy="margin"),
     ExitSettings(policy="pattern", pattern=r"^Wait|=\d+$"),
     ExitSettings(policy="repetition"),
