@@ -22,7 +22,7 @@ import pytest
 from tests.support.servers import ROOT
 from tests.support.service.http_server import Handler, LocalServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.background]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TORCH, SMALL = "torch-2.13.0+cpu-py3-none-any.whl", "small-1.0-py3-none-any.whl"
 AWAY = "index.invalid"
