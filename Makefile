@@ -43,10 +43,11 @@ test-slow: setup ## Run what `make test` leaves out: tests on a server
 test-background: setup ## Run what `make test` leaves out: training, evaluation, and other long jobs
 	.venv/bin/pytest -m 'slow and background' $(ARGS)
 
-test-rest: setup ## Run the four targets above, in two lanes
-	@scripts/beside.sh .cache/test-background.log \
-		"$(MAKE) --no-print-directory test-core test-properties test-background" \
+test-rest: setup ## Run the four targets above, the first three at the same time
+	@scripts/beside.sh .cache/test-core.log \
+		"$(MAKE) --no-print-directory test-core test-properties" \
 		"$(MAKE) --no-print-directory test-slow"
+	@$(MAKE) --no-print-directory test-background
 
 test-all: test test-rest ## Run all tests
 
